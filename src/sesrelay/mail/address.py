@@ -1,0 +1,135 @@
+"""Mail addresses as SMTP carries them: recognising, checking and normalising.
+
+An address is a plain string, `local@domain`; the null sender is the empty string.
+
+Invariant: an address that `check` has passed holds no control character, no space outside a quoted
+local part, and a domain that `domain_key` can normalise.
+
+Source: RFC 5321 §4.1.2, §4.5.3.1; RFC 6531 §3.3; RFC 5890 (A-labels).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+LOCAL_PART_MAX = 64  # octets, RFC 5321 §4.5.3.1.1
+DOMAIN_MAX = 255  # octets, RFC 5321 §4.5.3.1.2
+LABEL_MAX = 63  # octets, RFC 1035 §2.3.4
+
+_ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
+_LOCAL = re.compile(rf"(?:[{_ATEXT}\u0080-\U0010ffff]+(?:\.[{_ATEXT}\u0080-\U0010ffff]+)*)\Z")
+# Applications do send `a..b@` and `.a@`; remote hosts take them, so they are not ours to refuse.
+_LOCAL_LAX = re.compile(rf"[{_ATEXT}.\u0080-\U0010ffff]+\Z")
+_QUOTED = re.compile(r'"(?:[\x20-\x21\x23-\x5b\x5d-\x7e\u0080-\U0010ffff]|\\[\x20-\x7e])*"\Z')
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\Z")
+
+
+class AddressError(ValueError):
+    """An address that cannot be one; the text says why, for a person."""
+
+
+def split(address: str) -> tuple[str, str]:
+    """Return local part and domain of `address`; the domain is empty where there is none."""
+    local, at, domain = address.rpartition("@")
+    return (local, domain) if at else (address, "")
+
+
+def domain_key(domain: str) -> str:
+    """Return `domain` in the one form that comparisons use: lower case, A-labels, no final dot.
+
+    Raises: AddressError for what is no domain name, and for address literals.
+    Source: RFC 5891 §4.4 (lower case and NFC first, then Punycode, label by label; ß stays ß).
+    """
+    text = domain.strip().rstrip(".")
+    if text.isascii():
+        key = text.lower()
+    else:
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", text).lower())
+        key = ".".join(_a_label(label) for label in re.split("[.\u3002\uff0e\uff61]", folded))
+    if not key:
+        raise AddressError("the domain is empty")
+    if key.startswith("["):
+        raise AddressError("address literals are not accepted")
+    if len(key) > DOMAIN_MAX:
+        raise AddressError(f"the domain is longer than {DOMAIN_MAX} octets")
+    for label in key.split("."):
+        _check_label(label)
+    return key
+
+
+def domain_of(address: str) -> str:
+    """Return the normalised domain of `address`, or an empty string where it has none that is valid."""
+    domain = split(address)[1]
+    if not domain:
+        return ""
+    try:
+        return domain_key(domain)
+    except AddressError:
+        return ""
+
+
+def normalise(address: str) -> str:
+    """Return `address` as comparisons want it: the local part in lower case, the domain by `domain_key`.
+
+    Raises: AddressError
+    """
+    local, domain = split(address)
+    return f"{local.lower()}@{domain_key(domain)}" if domain else local.lower()
+
+
+def check(address: str, *, smtputf8: bool = True) -> str:
+    """Return `address` unchanged if it is a well-formed mailbox with a domain.
+
+    Raises: AddressError
+    """
+    local, at, domain = address.rpartition("@")
+    if not at:
+        raise AddressError("the address has no domain")
+    check_local_part(local)
+    if not smtputf8 and not address.isascii():
+        raise AddressError("a non-ASCII address wants the SMTPUTF8 parameter at MAIL")
+    key = domain_key(domain)
+    if key == "localhost" or key.endswith(".localhost"):
+        raise AddressError("localhost is nobody's mail domain")
+    return address
+
+
+def check_local_part(local: str) -> None:
+    """Check what stands before the @.
+
+    Raises: AddressError
+    """
+    if not local:
+        raise AddressError("the local part is empty")
+    if len(local.encode("utf-8", "surrogatepass")) > LOCAL_PART_MAX:
+        raise AddressError(f"the local part is longer than {LOCAL_PART_MAX} octets")
+    if not (_LOCAL_LAX.match(local) or _QUOTED.match(local)):
+        raise AddressError("the local part has characters that must be quoted")
+    if any(0xD800 <= ord(c) <= 0xDFFF or 0x80 <= ord(c) <= 0x9F for c in local):
+        raise AddressError("the local part has control characters or is not UTF-8")
+
+
+def _a_label(label: str) -> str:
+    if label.isascii():
+        return label
+    for char in label:
+        # RFC 5892: letters, marks, digits and a few joiners; symbols, spaces and controls never.
+        if ord(char) >= 0x80 and unicodedata.category(char)[0] not in "LMN" and char not in "\u00b7\u0375\u05f3\u05f4\u30fb":
+            raise AddressError(f"the domain has the character U+{ord(char):04X}, which no domain may have")
+    return "xn--" + label.encode("punycode").decode("ascii")
+
+
+def _check_label(label: str) -> None:
+    if not label:
+        raise AddressError("the domain has an empty label")
+    if len(label) > LABEL_MAX:
+        raise AddressError(f"a label of the domain is longer than {LABEL_MAX} octets")
+    if not _LABEL.match(label):
+        raise AddressError(f"the domain label {label!r} has characters that no host name has")
+    if label.startswith("xn--"):
+        try:
+            if label[4:].encode("ascii").decode("punycode").isascii():
+                raise AddressError(f"the domain label {label!r} is not valid IDNA")
+        except UnicodeError:
+            raise AddressError(f"the domain label {label!r} is not valid IDNA") from None

@@ -1,0 +1,96 @@
+"""One message for one recipient: the unit of state, and what groups it on its way out.
+
+Source: DESIGN (words).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+from sesrelay.mail.envelope import Message, Recipient
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    IN_FLIGHT = "in_flight"
+    HELD = "held"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+    @property
+    def final(self) -> bool:
+        return self in (State.DELIVERED, State.FAILED)
+
+
+class Priority(IntEnum):
+    """Smaller goes first."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+
+class DeliveryId(NamedTuple):
+    """Queue id of the message, and the recipient's place in its envelope, from 0."""
+
+    message: str
+    n: int
+
+
+class LaneKey(NamedTuple):
+    """What concurrency and pausing are keyed by: the transport, and the nexthop it names for a delivery."""
+
+    transport: str
+    nexthop: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a delivery waits: decided by routing, found anew at each attempt.
+
+    `route` is the route's name as metrics show it; `site` is what fairness is keyed by.
+    """
+
+    route: str
+    lane: LaneKey
+    priority: Priority = Priority.NORMAL
+    site: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Units: `due` Unix seconds; `attempts` counts those that were spent, `doubts` those that ended ambiguous.
+
+    `pinned`: the transport that an ambiguous attempt went by; it is repeated there and nowhere else.
+    `reason`: why it is held, or what its last obstacle was; `reply`: the last answer, as text.
+    """
+
+    id: DeliveryId
+    message: Message
+    recipient: Recipient
+    placement: Placement
+    state: State = State.QUEUED
+    attempts: int = 0
+    doubts: int = 0
+    due: float = 0.0
+    pinned: str | None = None
+    warned: bool = False
+    reason: str | None = None
+    reply: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Deliveries of one message to one nexthop; at least one, at most the transport's `batch_limit`."""
+
+    lane: LaneKey
+    deliveries: tuple[Delivery, ...]
+
+    @property
+    def message(self) -> Message:
+        return self.deliveries[0].message
+
+    def __len__(self) -> int:
+        return len(self.deliveries)

@@ -1,0 +1,72 @@
+"""What a client hands over: envelope, origin, and the accepted message that joins them.
+
+Source: RFC 5321 §2.3.1; RFC 3461 §4 (RET, ENVID, NOTIFY, ORCPT).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Notify = frozenset[Literal["NEVER", "SUCCESS", "FAILURE", "DELAY"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One RCPT TO. `notify` is None where the client gave no NOTIFY; `orcpt` is `type;xtext` as given.
+
+    `hold` is the reason why mail for it waits for the operator from the start (local mail without an alias).
+    """
+
+    address: str
+    notify: Notify | None = None
+    orcpt: str | None = None
+    hold: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Addresses and parameters, not content. `sender` is empty for the null sender."""
+
+    sender: str
+    recipients: tuple[Recipient, ...]
+    body: Literal["7BIT", "8BITMIME"] = "7BIT"
+    smtputf8: bool = False
+    ret: Literal["FULL", "HDRS"] | None = None
+    envid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who spoke to us, and where. `listener` as the configuration writes it; empty for what we made ourselves."""
+
+    listener: str = ""
+    client: str = ""
+    helo: str = ""
+    user: str | None = None
+    tls: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as accepted; its content is fetched by `id`.
+
+    Units: `size` octets as stored, with our Received line; `accepted` Unix seconds.
+    `header_from` has the addresses of the header From; `report` marks our own bounces.
+    `changes` are the receipts of what was changed in the header at acceptance.
+    """
+
+    id: str
+    envelope: Envelope
+    origin: Origin
+    size: int
+    accepted: float
+    header_from: tuple[str, ...] = ()
+    message_id: str = ""
+    subject: str = ""
+    report: bool = False
+    changes: tuple[str, ...] = field(default=())
+
+    @property
+    def sender(self) -> str:
+        return self.envelope.sender

@@ -1,0 +1,147 @@
+"""Reading and cutting the header of a message as bytes, so that what is not touched leaves as it came.
+
+Content is a whole message with CRLF line ends; `head` is its header with the last field's CRLF, without the empty line.
+
+Invariant: no function here changes a byte of the body, or of a field that it does not name.
+
+Source: RFC 5322 §2.2, §3.6; RFC 5321 §4.4 (Received).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from email.utils import getaddresses
+
+SUBJECT_MAX = 200  # characters kept for people to recognise a message by
+
+_HEAD = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:((?:[^\n]*\n)(?:[ \t][^\n]*\n)*)")
+_FACTS = re.compile(
+    rb"^(from|message-id|subject|received|bcc|resent-bcc|return-path)[ \t]*:([^\n]*\n(?:[ \t][^\n]*\n)*)", re.I | re.M
+)
+_NEVER_LEAVES = frozenset({b"bcc", b"resent-bcc", b"return-path"})
+_SIMPLE_FROM = re.compile(
+    rb"[ \t]*(?:[A-Za-z0-9 !#$%&'*+/=?^_`{|}~.-]*<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+)>"
+    rb"|([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+))[ \t]*\r?\n\Z"
+)
+_FOLD = re.compile(r"\r?\n(?=[ \t])")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What acceptance wants to know of a header. `received` counts the Received fields (loops)."""
+
+    header_from: tuple[str, ...]
+    message_id: str
+    subject: str
+    received: int
+    has_private: bool
+    """There is a field that must never leave: Bcc, Resent-Bcc or Return-Path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One header field; `raw` is the whole of it, folding and final CRLF included."""
+
+    name: str
+    raw: bytes
+
+    @property
+    def key(self) -> str:
+        return self.name.lower()
+
+    @property
+    def value(self) -> str:
+        """The unfolded value; bytes that are not UTF-8 become U+FFFD."""
+        return unfold(self.raw.partition(b":")[2])
+
+
+def head_length(content: bytes) -> int:
+    """Return where the header of `content` ends: at the empty line, or at the first line that is no field."""
+    found = _HEAD.match(content)
+    return found.end() if found else 0
+
+
+def split(content: bytes) -> tuple[bytes, bytes]:
+    """Return header and body; the empty line between them belongs to neither."""
+    end = head_length(content)
+    body = content[end:]
+    return content[:end], body[2:] if body.startswith(b"\r\n") else body
+
+
+def join(head: bytes, body: bytes) -> bytes:
+    return b"%b\r\n%b" % (head, body)
+
+
+def fields(head: bytes) -> list[Field]:
+    return [Field(found[1].decode("ascii"), found[0]) for found in _FIELD.finditer(head)]
+
+
+def facts(head: bytes) -> Facts:
+    """Read what acceptance needs in one pass over `head`."""
+    senders: list[bytes] = []
+    message_id = subject = b""
+    received = 0
+    private = False
+    for found in _FACTS.finditer(head):
+        name = found[1].lower()
+        if name == b"received":
+            received += 1
+        elif name == b"from":
+            senders.append(found[2])
+        elif name == b"message-id":
+            message_id = message_id or found[2]
+        elif name == b"subject":
+            subject = subject or found[2]
+        elif name in _NEVER_LEAVES:
+            private = True
+    return Facts(_addresses(senders), unfold(message_id), _readable(subject), received, private)
+
+
+def without_private(head: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Return `head` without Bcc, Resent-Bcc and Return-Path, and a receipt for each field taken out."""
+    return without(head, lambda field: field.key.encode() in _NEVER_LEAVES)
+
+
+def without(head: bytes, unwanted: Callable[[Field], bool]) -> tuple[bytes, tuple[str, ...]]:
+    """Return `head` without the fields that are `unwanted`, and a receipt for each field taken out."""
+    kept: list[bytes] = []
+    receipts: list[str] = []
+    for field in fields(head):
+        if unwanted(field):
+            receipts.append(f"removed {field.name}")
+        else:
+            kept.append(field.raw)
+    return (b"".join(kept), tuple(receipts)) if receipts else (head, ())
+
+
+def unfold(value: bytes) -> str:
+    """Return a field's value in one line."""
+    return _FOLD.sub("", value.decode("utf-8", "replace")).strip()
+
+
+def addresses(values: Iterable[str]) -> tuple[str, ...]:
+    """Return the addresses of address-list header values, in order, without names; what is no address is left out."""
+    return tuple(address for _, address in getaddresses(list(values)) if "@" in address)
+
+
+def _addresses(values: list[bytes]) -> tuple[str, ...]:
+    if len(values) == 1:
+        simple = _SIMPLE_FROM.match(values[0])
+        if simple:
+            return ((simple[1] or simple[2]).decode("ascii"),)
+    return addresses(unfold(value) for value in values)
+
+
+def _readable(value: bytes) -> str:
+    text = unfold(value)
+    if "=?" in text:
+        try:
+            text = str(make_header(decode_header(text)))
+        except (HeaderParseError, LookupError, ValueError):
+            return text[:SUBJECT_MAX]
+    return text[:SUBJECT_MAX]

@@ -1,0 +1,84 @@
+"""Who may hand us mail, and what becomes of addresses that are local or incomplete.
+
+Source: DEFENCES (who may send as whom); RFC 5321 §2.3.5 (an unqualified postmaster is always taken).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sesrelay.mail.address import AddressError, domain_of, normalise
+from sesrelay.mail.address import check as check_address
+from sesrelay.mail.envelope import Recipient
+from sesrelay.mail.reply import Reply
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+HOPS_MAX = 50  # Received fields; more is a loop (Postfix's hopcount_limit)
+
+LOOP = Reply(554, "5.4.6", "Too many hops: this message is going in circles")
+CLIENT_REFUSED = Reply(554, "5.7.1", "This relay serves local clients and the networks named under access.networks")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalMail:
+    """How mail for this machine is completed. `aliases` maps lower-case local parts to addresses."""
+
+    hostname: str
+    domain: str
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    unaliased: Literal["hold", "reject"] = "hold"
+
+
+def client_allowed(client: str, networks: tuple[Network, ...]) -> bool:
+    """Tell whether the address `client` may connect; an empty one is a Unix socket, which file modes guard."""
+    if not client:
+        return True
+    address = ipaddress.ip_address(client.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address.version == network.version and address in network for network in networks)
+
+
+def complete_sender(address: str, local: LocalMail) -> str:
+    """Return the envelope sender with a domain: `root` becomes `root@` the local domain."""
+    return address if not address or "@" in address else f"{address}@{local.domain}"
+
+
+def complete_recipient(recipient: Recipient, local: LocalMail) -> Recipient | Reply:
+    """Return `recipient` completed and aliased, held where local mail has no alias, or the refusal.
+
+    Local is what has no domain, the local domain's aliases, and whatever is addressed to this host by its own name.
+    """
+    address = recipient.address
+    at = address.rpartition("@")[1]
+    if at:
+        domain = domain_of(address)
+        if domain not in (domain_of(f"@{local.domain}"), domain_of(f"@{local.hostname}")):
+            return recipient
+    name = address.rpartition("@")[0] if at else address
+    target = local.aliases.get(name.lower()) or (local.aliases.get("root") if name.lower() == "postmaster" else None)
+    if target is not None:
+        return Recipient(target, recipient.notify, recipient.orcpt or f"rfc822;{name}@{local.domain}")
+    if at and domain_of(address) != domain_of(f"@{local.hostname}"):
+        return recipient  # the local domain is a real one with mailboxes elsewhere
+    if local.unaliased == "reject":
+        return Reply(550, "5.1.1", f"No alias for {name}: name one under local.aliases")
+    return Recipient(f"{name}@{local.domain}", recipient.notify, recipient.orcpt, hold="no_alias")
+
+
+def check_mailbox(address: str, *, smtputf8: bool, sender: bool) -> Reply | None:
+    """Return the refusal of a malformed address, or None; the null sender is well-formed as a sender only."""
+    if not address and sender:
+        return None
+    try:
+        check_address(address, smtputf8=smtputf8)
+        normalise(address)
+    except AddressError as error:
+        text = str(error)
+        if "SMTPUTF8" in text:
+            return Reply(553, "5.6.7", text)
+        return Reply(553, "5.1.7" if sender else "5.1.3", f"Malformed address: {text}")
+    return None

@@ -1,0 +1,175 @@
+"""Which rule a message follows: its sender's address, exact domain, `*.domain`, or the default.
+
+Invariant: a pattern matches whole names only: `example.com` matches neither `notexample.com` nor
+`example.com.evil.org`, and `*.example.com` matches sub-domains at any depth but not `example.com` itself.
+
+Source: DESIGN (routing); comparison by `mail.address.normalise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sesrelay.mail.address import AddressError, domain_key, domain_of, normalise
+from sesrelay.mail.delivery import Priority
+from sesrelay.mail.reply import Reply
+
+RouteBy = Literal["envelope", "header_from", "auto"]
+REJECTED = Reply(550, "5.7.1", "This relay has no route for this sender's domain")
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRule:
+    """One pattern and what it leads to. `source` is FILE:LINE; `transports` in order of preference; `reject` refuses."""
+
+    pattern: str
+    source: str
+    name: str
+    transports: tuple[str, ...] = ()
+    priority: Priority = Priority.NORMAL
+    reject: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """One rule that did not win, and why, for `sesrelay route`."""
+
+    rule: str
+    source: str
+    why: str
+
+
+class RoutingTable:
+    """The rules of one configuration, ready for look-ups. Immutable once made.
+
+    Raises: ValueError for a pattern that is none, or that stands twice.
+    """
+
+    def __init__(
+        self,
+        rules: Iterable[RouteRule],
+        default: RouteRule,
+        null_sender: RouteRule | None = None,
+        *,
+        route_by: RouteBy = "auto",
+        local_domains: Iterable[str] = (),
+    ) -> None:
+        self.rules = tuple(rules)
+        self.default = default
+        self.null_sender = null_sender
+        self.route_by = route_by
+        self._local = frozenset(domain_key(domain) for domain in local_domains if domain)
+        self._by_address: dict[str, RouteRule] = {}
+        self._by_domain: dict[str, RouteRule] = {}
+        self._by_parent: dict[str, RouteRule] = {}
+        for rule in self.rules:
+            table, key = self._place(rule.pattern)
+            if key in table:
+                raise ValueError(f"{rule.pattern} stands twice: {table[key].source} and {rule.source}")
+            table[key] = rule
+
+    def route(self, sender: str, header_from: Sequence[str] = ()) -> RouteRule:
+        """Return the rule for a message; `sender` is empty for the null sender."""
+        if not sender and self.null_sender is not None:
+            return self.null_sender
+        key = self.routing_address(sender, header_from)
+        if not key:
+            # Nothing to go by: the null sender without a header From.
+            return replace(self.default, pattern="null_sender_route", name="null")
+        return self.match(key)
+
+    def routing_address(self, sender: str, header_from: Sequence[str] = ()) -> str:
+        """Return the address that decides, by `route_by`: the envelope sender or the first one of the header From."""
+        first = header_from[0] if header_from else ""
+        if not sender:
+            return first
+        if self.route_by == "header_from":
+            return first or sender
+        if self.route_by == "auto" and first and domain_of(sender) in self._local:
+            return first
+        return sender
+
+    def match(self, address: str) -> RouteRule:
+        """Return the most specific rule for `address`: the address, its domain, the nearest parent, the default."""
+        try:
+            key = normalise(address)
+        except AddressError:
+            return self.default
+        rule = self._by_address.get(key) if self._by_address else None
+        if rule is not None:
+            return rule
+        domain = key.rpartition("@")[2]
+        rule = self._by_domain.get(domain)
+        if rule is not None:
+            return rule
+        if self._by_parent:
+            for parent in _parents(domain):
+                rule = self._by_parent.get(parent)
+                if rule is not None:
+                    return rule
+        return self.default
+
+    def explain(self, sender: str, header_from: Sequence[str] = ()) -> tuple[RouteRule, list[Considered]]:
+        """Return the rule that wins, and every other one with the reason why it did not."""
+        winner = self.route(sender, header_from)
+        address = self.routing_address(sender, header_from)
+        considered: list[Considered] = []
+        if self.null_sender is not None and winner is not self.null_sender:
+            considered.append(Considered("null_sender_route", self.null_sender.source, "the sender is not the null sender"))
+        for rule in self.rules:
+            if rule is not winner:
+                considered.append(Considered(rule.pattern, rule.source, self._why_not(rule, winner, sender, address)))
+        if winner.pattern not in ("default_route", "null_sender_route"):
+            considered.append(Considered("default_route", self.default.source, f"{winner.pattern} is more specific"))
+        return winner, considered
+
+    def _why_not(self, rule: RouteRule, winner: RouteRule, sender: str, address: str) -> str:
+        if not sender and winner is self.null_sender:
+            return "the null sender has a route of its own"
+        if not address:
+            return "there is no sender's domain to compare"
+        domain = domain_of(address)
+        if "@" in rule.pattern:
+            return f"the sender is not {rule.pattern}"
+        parent = rule.pattern.removeprefix("*.")
+        key = domain_key(parent)
+        if rule.pattern.startswith("*."):
+            if domain == key:
+                return f"*.{parent} covers sub-domains only, not {parent} itself"
+            if domain.endswith("." + key):
+                return f"{winner.pattern} is more specific"
+            return f"{domain or address} is not below {parent}"
+        if domain == key:
+            return f"{winner.pattern} is more specific"
+        if domain.endswith("." + key):
+            return f"{domain} is a sub-domain; write *.{parent} to match it"
+        return f"{domain or address} is not {parent}"
+
+    def _place(self, pattern: str) -> tuple[dict[str, RouteRule], str]:
+        try:
+            if "@" in pattern:
+                return self._by_address, normalise(pattern)
+            if pattern.startswith("*."):
+                return self._by_parent, domain_key(pattern[2:])
+            return self._by_domain, domain_key(pattern)
+        except AddressError as error:
+            raise ValueError(f"{pattern!r} is no address, domain or *.domain: {error}") from None
+
+
+def _parents(domain: str) -> Iterator[str]:
+    while "." in domain:
+        domain = domain.partition(".")[2]
+        yield domain
+
+
+def choose(transports: Sequence[str], paused_for: Mapping[str, float], failover_after: float) -> str:
+    """Return the first transport that is not paused for longer than `failover_after`; the first where all are.
+
+    Units: `paused_for` seconds since each paused transport's obstacle began.
+    """
+    for name in transports:
+        if name not in paused_for or paused_for[name] < failover_after:
+            return name
+    return transports[0]

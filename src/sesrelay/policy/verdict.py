@@ -1,0 +1,140 @@
+"""What an outcome means for a delivery: its next state, when it is due, and whether a report is owed.
+
+Invariant: an ambiguous attempt never ends in failure, and is never repeated by another transport.
+Invariant: an obstacle that is ours or the operator's to mend (nexthop, transport, sender's domain) spends no
+attempt and never bounces: at `max_age` it is held.
+
+Source: DESIGN (verdict); RFC 3461 §4.1 (NOTIFY), §5.2.2 (relayed).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sesrelay.mail.delivery import Delivery, State
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, Scope
+from sesrelay.policy.retry import AMBIGUOUS_WAIT, DOUBTS_MAX, RetryPolicy
+
+End = Literal["delivered", "failed", "expired", "suppressed"]
+Report = Literal["failed", "delayed", "relayed"]
+
+SPENDS_ATTEMPT = frozenset({Scope.RECIPIENT, Scope.MESSAGE})
+FAILS_AT_MAX_AGE = frozenset({Scope.RECIPIENT, Scope.MESSAGE, Scope.RECIPIENT_DOMAIN})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The delivery's next state in full. `end` is set where it is final, `report` where a DSN is due to the sender."""
+
+    state: State
+    due: float
+    attempts: int
+    doubts: int
+    pinned: str | None = None
+    reason: str | None = None
+    reply: str | None = None
+    remote_id: str | None = None
+    warned: bool = False
+    end: End | None = None
+    report: Report | None = None
+
+
+def decide(
+    delivery: Delivery, outcome: Outcome, *, transport: str, retry: RetryPolicy, now: float, chance: float, pause: float = 0.0
+) -> Verdict:
+    """Return the verdict on `outcome` of an attempt that was already counted in `delivery.attempts`.
+
+    Units: `now` Unix seconds; `pause` seconds that the scope of the outcome is paused for; `chance` in [0, 1).
+    """
+    spent, reply = delivery.attempts, str(outcome.reply)
+    if isinstance(outcome, Delivered):
+        relayed: Report | None = "relayed" if _wants(delivery, "SUCCESS") and not outcome.dsn_passed_on else None
+        return Verdict(
+            State.DELIVERED,
+            now,
+            spent,
+            delivery.doubts,
+            delivery.pinned,
+            None,
+            reply,
+            outcome.remote_id,
+            delivery.warned,
+            "delivered",
+            relayed,
+        )
+    if isinstance(outcome, Failed):
+        return _failure(delivery, reply, "failed", None, now)
+    if isinstance(outcome, Held):
+        return Verdict(
+            State.HELD, now, max(spent - 1, 0), delivery.doubts, delivery.pinned, outcome.reason, reply, warned=delivery.warned
+        )
+    if outcome.ambiguous:
+        return _doubt(delivery, transport, reply, retry, now, chance)
+    return _deferral(delivery, outcome, reply, retry, now, chance, pause)
+
+
+def overdue(delivery: Delivery, retry: RetryPolicy, now: float) -> Verdict | None:
+    """Return the verdict on a delivery that waits behind a pause, or None where its age calls for nothing yet."""
+    if retry.expired(delivery.message.accepted, now):
+        return Verdict(
+            State.HELD, now, delivery.attempts, delivery.doubts, delivery.pinned, "max_age", delivery.reply, warned=delivery.warned
+        )
+    if _warning_due(delivery, retry, now):
+        return Verdict(
+            State.QUEUED, delivery.due, delivery.attempts, delivery.doubts, delivery.pinned, delivery.reason, delivery.reply,
+            warned=True, report="delayed",
+        )  # fmt: skip
+    return None
+
+
+def _failure(delivery: Delivery, reply: str, end: End, reason: str | None, now: float) -> Verdict:
+    report: Report | None = "failed" if _wants(delivery, "FAILURE") else None
+    return Verdict(
+        State.FAILED, now, delivery.attempts, delivery.doubts, delivery.pinned, reason, reply, None, delivery.warned, end, report
+    )
+
+
+def _doubt(delivery: Delivery, transport: str, reply: str, retry: RetryPolicy, now: float, chance: float) -> Verdict:
+    doubts = delivery.doubts + 1
+    if doubts >= DOUBTS_MAX or retry.expired(delivery.message.accepted, now):
+        return Verdict(State.HELD, now, delivery.attempts, doubts, transport, "in_doubt", reply, warned=delivery.warned)
+    due = now + max(AMBIGUOUS_WAIT, retry.delay(delivery.attempts, chance))
+    return Verdict(State.QUEUED, due, delivery.attempts, doubts, transport, "in_doubt", reply, warned=delivery.warned)
+
+
+def _deferral(
+    delivery: Delivery, outcome: Deferred, reply: str, retry: RetryPolicy, now: float, chance: float, pause: float
+) -> Verdict:
+    reason = outcome.reason.value if outcome.reason else None
+    spends = outcome.scope in SPENDS_ATTEMPT
+    attempts = delivery.attempts if spends else max(delivery.attempts - 1, 0)
+    if retry.expired(delivery.message.accepted, now):
+        if delivery.pinned:
+            return Verdict(State.HELD, now, attempts, delivery.doubts, delivery.pinned, "in_doubt", reply, warned=delivery.warned)
+        if outcome.scope in FAILS_AT_MAX_AGE:
+            return _failure(delivery, reply, "expired", "max_age", now)
+        return Verdict(State.HELD, now, attempts, delivery.doubts, None, "max_age", reply, warned=delivery.warned)
+    if spends:
+        due = retry.next_due(attempts, delivery.message.accepted, now, chance)
+        if outcome.retry_after is not None:
+            due = max(due, now + outcome.retry_after)
+    else:
+        due = now + pause
+    warn = _warning_due(delivery, retry, now)
+    return Verdict(
+        State.QUEUED, due, attempts, delivery.doubts, delivery.pinned, reason, reply, None, delivery.warned or warn, None,
+        "delayed" if warn else None,
+    )  # fmt: skip
+
+
+def _warning_due(delivery: Delivery, retry: RetryPolicy, now: float) -> bool:
+    return not delivery.warned and retry.warning_due(delivery.message.accepted, now) and _wants(delivery, "DELAY")
+
+
+def _wants(delivery: Delivery, what: Literal["SUCCESS", "FAILURE", "DELAY"]) -> bool:
+    """Tell whether the sender is to be told: never a null sender; without NOTIFY failures and delays (RFC 3461 §4.1)."""
+    if not delivery.message.sender:
+        return False
+    notify = delivery.recipient.notify
+    return what != "SUCCESS" if notify is None else what in notify

@@ -1,0 +1,330 @@
+"""The Protocols between rooms: what each room promises the others, and the records that cross.
+
+Invariant: no implementation here, no vendor, no clock. A new transport, spool or sink is one file that keeps one of
+these promises and one line in its contract suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, State
+from sesrelay.mail.envelope import Envelope, Message, Origin
+from sesrelay.mail.outcome import Outcome, PauseReason
+from sesrelay.mail.reply import Reply
+from sesrelay.mail.trace import Event
+from sesrelay.policy.verdict import Verdict
+
+# --- time and chance ---------------------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """Units: seconds. `wall` is Unix time and may jump; `monotonic` never goes back; `chance` is in [0, 1)."""
+
+    def wall(self) -> float: ...
+    def monotonic(self) -> float: ...
+    def chance(self) -> float: ...
+
+
+# --- mail at rest ------------------------------------------------------------------------------------------------
+
+
+class SpoolError(Exception):
+    """The store could not do it (disk full, I/O error, closed). Nothing of the operation is stored; try again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A message ready to be stored: content with our Received line in front, one delivery a recipient.
+
+    Deliveries are in state queued, held, or in_flight: the last where the attempt is opened by the same commit.
+    """
+
+    message: Message
+    content: bytes
+    deliveries: tuple[Delivery, ...]
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What `claim` hands out. `next_due`: when the earliest one of the lane that was not handed out is due; None: none."""
+
+    deliveries: tuple[Delivery, ...]
+    next_due: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of one attempt: every delivery's verdict, the events, and the reports due, all in one transaction."""
+
+    verdicts: Mapping[DeliveryId, Verdict]
+    events: tuple[Event, ...] = ()
+    reports: tuple[Submission, ...] = ()
+
+
+class Spool(Protocol):
+    """Messages at rest, for the engine. Every method may raise SpoolError, and then nothing has changed.
+
+    A delivery that `claim` handed out, or that `accept` was told of as queued with `claimed=True`, is not handed out
+    again before `unclaim`, `settle` or `postpone` names it. Claims live in memory: after a crash all are free.
+    """
+
+    async def accept(self, submission: Submission, *, claimed: bool = False) -> None:
+        """Store a message. Durability: on stable storage on return. A repeated queue id raises SpoolError."""
+
+    async def claim(self, lane: LaneKey, limit: int, now: float) -> Claim:
+        """Hand out at most `limit` queued deliveries of `lane` that are due at `now`, by priority, then due time."""
+
+    async def unclaim(self, ids: Sequence[DeliveryId]) -> None:
+        """Give claims back, unattempted."""
+
+    async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float) -> frozenset[DeliveryId]:
+        """Put on record that these are about to be sent, each with one attempt more; due at `retry_at` after a crash.
+
+        Return those that were still queued: only these may be sent; the others' claims are dropped.
+        Durability: on stable storage on return.
+        """
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Store the end of an attempt; content goes when the last delivery of a message has ended.
+
+        An operator's wish that came in flight (hold, delete, retry) takes effect here where the verdict is queued.
+        Durability: on stable storage on return. Claims of the named deliveries are given back.
+        """
+
+    async def postpone(self, ids: Sequence[DeliveryId], due: float, reason: str | None) -> None:
+        """Move the due time of queued deliveries without an attempt, and give their claims back."""
+
+    async def rekey(self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int) -> DeliveryId | None:
+        """Place anew the next `limit` unclaimed queued deliveries behind `after`, in order of arrival.
+
+        Return the last one looked at, or None when there are no more. `place` is pure and may run on another thread.
+        """
+
+    async def content(self, message: str) -> bytes:
+        """Return the content of a message by its queue id. Raises: SpoolError, also where it is gone."""
+
+    async def open_attempts(self, limit: int) -> Sequence[Delivery]:
+        """Return deliveries in state in_flight: at start, those whose process died before the outcome was stored."""
+
+    async def lanes(self) -> Mapping[LaneKey, float]:
+        """Return the lanes that have queued, unclaimed deliveries, with the earliest due time of each."""
+
+    async def aged(self, accepted_before: float, after: DeliveryId | None, limit: int) -> Sequence[Delivery]:
+        """Return queued, unclaimed deliveries of messages accepted before that moment, in order of arrival."""
+
+    async def purge(self, finished_before: float, limit: int) -> int:
+        """Forget messages that were accepted before that moment and of which every delivery has ended; return how many."""
+
+    async def close(self) -> None:
+        """Finish what waits, checkpoint, close. Later calls raise SpoolError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which deliveries an operator means; a field of None does not restrict, and an empty Filter means none at all.
+
+    `sender` and `recipient` match a whole address or, as `*@example.com` or `@example.com`, all of a domain, case
+    aside. `states` empty: those that have not ended. Units: `older_than` seconds since acceptance.
+    """
+
+    ids: tuple[str, ...] = ()
+    states: tuple[State, ...] = ()
+    sender: str | None = None
+    recipient: str | None = None
+    transport: str | None = None
+    older_than: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """A delivery as stored, for people: the delivery itself, its end and the remote id. `end`: see Verdict.end."""
+
+    delivery: Delivery
+    end: str | None = None
+    remote_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRecord:
+    """A message with all its deliveries and events, those in order of time."""
+
+    message: Message
+    deliveries: tuple[DeliveryRecord, ...]
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Units: `bytes` octets of content at rest; `oldest` Unix seconds of the oldest acceptance still open.
+
+    `counts`: open deliveries by (transport, state); `oldest_by_transport` likewise in Unix seconds.
+    """
+
+    messages: int = 0
+    bytes: int = 0
+    oldest: float | None = None
+    counts: Mapping[tuple[str, State], int] = field(default_factory=dict)
+    oldest_by_transport: Mapping[str, float] = field(default_factory=dict)
+
+
+class SpoolAdmin(Protocol):
+    """Messages at rest, for operators. Reads see what is committed; changes are durable on return."""
+
+    async def list(self, filter: Filter, now: float, after: DeliveryId | None, limit: int) -> Sequence[DeliveryRecord]:
+        """Return the next page behind `after`, oldest first. An empty Filter lists all that has not ended."""
+
+    async def show(self, queue_id: str) -> MessageRecord | None: ...
+
+    async def find(self, any_id: str) -> Sequence[str]:
+        """Return queue ids for a queue id, a Message-ID (with or without <>) or a remote id, oldest first."""
+
+    async def recent(self, limit: int) -> Sequence[MessageRecord]:
+        """Return the messages accepted last, newest first, without events."""
+
+    async def change(self, verb: Verb, filter: Filter, now: float) -> int:
+        """Hold (reason operator), release (held → queued, due now, doubts forgotten), retry (queued → due now) or delete.
+
+        Return how many deliveries changed; one in flight counts, and changes when its attempt ends. Deleting the last
+        open delivery of a message deletes its content. Events are recorded.
+        """
+
+    async def stats(self) -> Stats: ...
+
+
+Verb = Literal["hold", "release", "retry", "delete"]
+
+# --- mail out ----------------------------------------------------------------------------------------------------
+
+
+class Content(Protocol):
+    """The content of one message, fetched when it is asked for. Units: `size` octets."""
+
+    @property
+    def size(self) -> int: ...
+    async def read(self) -> bytes: ...
+
+
+class Transport(Protocol):
+    """One way out. Made anew at each reload; what must outlive one (pace, connections) is handed over by `app`.
+
+    `batch_limit`: deliveries in one call of `deliver`; `concurrency`: calls at once for one nexthop;
+    `failover_after`: seconds of pause after which a route's next transport is tried.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def batch_limit(self) -> int: ...
+    @property
+    def concurrency(self) -> int: ...
+    @property
+    def failover_after(self) -> float: ...
+
+    def nexthop(self, recipient: str) -> str:
+        """Name where mail for `recipient` goes next: a recipient's domain, a host, a region and key."""
+
+    def pace(self, recipients: int, now: float) -> float:
+        """Take what `recipients` cost of the rate and return 0.0, or return the seconds to wait. `now`: monotonic."""
+
+    def give_back(self, recipients: int) -> None:
+        """Return what `pace` took for an attempt that was never made."""
+
+    async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
+        """Try once. One outcome for each delivery; raises nothing but CancelledError."""
+
+    async def close(self) -> None: ...
+
+
+# --- mail in -----------------------------------------------------------------------------------------------------
+
+
+class Intake(Protocol):
+    """Where the listener puts accepted mail."""
+
+    def check_sender(self, envelope_sender: str, origin: Origin) -> Reply | None:
+        """Return the refusal that is certain from the envelope sender alone (a route that rejects), or None."""
+
+    async def submit(self, envelope: Envelope, content: bytes, origin: Origin) -> Reply:
+        """Store a message and answer for it.
+
+        `content` has canonical line ends and no Received line of ours yet. A 250 means that it is durable, and its
+        text is `Ok: queued as ID`; anything else means that nothing is stored. Raises nothing but CancelledError.
+        Shield it: a client that drops must not undo a commit under way.
+        """
+
+
+# --- operators ---------------------------------------------------------------------------------------------------
+
+Document = dict[str, Any]
+"""A JSON object of the public contract; keys are never absent, unknown is None."""
+
+
+class Desk(Protocol):
+    """What operators see and do, as documents of the public contract: the same with the daemon and without it."""
+
+    async def summary(self) -> Document: ...
+    def listing(self, filter: Filter) -> AsyncIterator[Document]: ...
+    async def show(self, queue_id: str) -> Document | None: ...
+    async def trace(self, any_id: str) -> list[Document]: ...
+    async def change(self, verb: Verb, filter: Filter) -> int: ...
+    async def recent(self, limit: int) -> list[Document]:
+        """Return the messages accepted last, newest first, as `show` has them, with their `subject` added."""
+
+
+# --- observation -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Part of the queue that waits. `nexthop` None: the whole transport. `since`, `until`: Unix seconds.
+
+    `domain`: the sender's or recipient's domain that the pause is about, where it is about one.
+    """
+
+    transport: str
+    nexthop: str | None
+    reason: PauseReason
+    since: float
+    until: float
+    remedy: str = ""
+    domain: str | None = None
+
+
+class Observer(Protocol):
+    """One method a mail event, so that log and metrics cannot drift apart. Raises nothing, never waits."""
+
+    def connected(self, listener: str) -> None: ...
+    def disconnected(self, listener: str) -> None: ...
+
+    def accepted(self, message: Message, seconds: float) -> None:
+        """A message is durable. Units: `seconds` from the end of DATA to the reply."""
+
+    def refused(self, origin: Origin, reply: Reply, reason: str) -> None:
+        """A command or message was refused; `reason` is one word for the metric: policy, address, size, local, …"""
+
+    def attempted(self, batch: Batch, outcomes: Mapping[DeliveryId, Outcome], seconds: float, waited: float | None) -> None:
+        """An attempt ended. `waited`: seconds from acceptance to this attempt where it was the first, else None."""
+
+    def settled(self, delivery: Delivery, verdict: Verdict) -> None:
+        """A delivery's verdict is durable."""
+
+    def reported(self, original: Message, report: Message) -> None:
+        """A DSN about `original` is durable."""
+
+    def paused(self, pause: Pause) -> None: ...
+    def resumed(self, pause: Pause) -> None: ...
+
+    def quota(self, transport: str, rate: float, max_24h: float, sent_24h: float) -> None:
+        """The account's figures as last fetched; `max_24h` -1: unlimited."""
+
+    def reloaded(self, ok: bool, detail: str) -> None: ...
+
+    def trouble(self, what: str, error: BaseException | None = None, **facts: object) -> None:
+        """Something of ours went wrong; `what` says it in a few words."""
+
+    def notice(self, what: str, **facts: object) -> None:
+        """Something worth a line: started, listening, draining, stopped."""
