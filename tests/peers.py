@@ -1,0 +1,77 @@
+"""Finds the programs of other projects that tests talk to: on the machine, or unpacked under .cache/peers.
+
+Invariant: a test whose program is missing skips with the reason on a user's machine and fails where CI=true, so that a
+green run there means that everything ran.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache" / "peers"
+ROOT = CACHE / "root"
+PLACES = ("usr/bin", "usr/sbin", "bin", "sbin")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program to run: `command("-x")` is its argv, `env` the whole environment it wants."""
+
+    path: Path
+    env: Mapping[str, str]
+
+    def command(self, *args: str | Path) -> list[str]:
+        """Return argv with these arguments."""
+        return [str(self.path), *map(str, args)]
+
+
+def library_path(root: Path = ROOT) -> str:
+    """Return LD_LIBRARY_PATH for what is unpacked under `root`."""
+    folders = [root / "usr/lib/postfix", *sorted(root.glob("usr/lib/*-linux-gnu*")), *sorted(root.glob("lib/*-linux-gnu*"))]
+    return ":".join(str(folder) for folder in folders if folder.is_dir())
+
+
+def environment(root: Path = ROOT) -> dict[str, str]:
+    """Return our environment with the libraries and Perl modules under `root` added."""
+    env = dict(os.environ)
+    perl = [
+        *root.glob("usr/share/perl5"),
+        *root.glob("usr/lib/*/perl5/5.*"),
+        *root.glob("usr/share/perl/5.*"),
+        *root.glob("usr/lib/*/perl/5.*"),
+    ]
+    for name, extra in (("LD_LIBRARY_PATH", library_path(root)), ("PERL5LIB", ":".join(map(str, sorted(perl))))):
+        if extra:
+            env[name] = f"{extra}:{env[name]}" if env.get(name) else extra
+    return env
+
+
+def find(name: str) -> Program | None:
+    """Return the program of that name: the machine's own first, then the unpacked one."""
+    own = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if own:
+        return Program(Path(own), dict(os.environ))
+    for place in PLACES:
+        candidate = ROOT / place / name
+        if os.access(candidate, os.X_OK):
+            return Program(candidate, environment())
+    return None
+
+
+def require(name: str) -> Program:
+    """Return the program, or skip the test with the reason; where CI=true its absence fails the test."""
+    return find(name) or missing(f"{name} is not here: `make test` unpacks it where apt and a network are, or install it")
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the running test for something the machine lacks; where CI=true fail it."""
+    import pytest  # here, so that benchmarks can use `find` without it
+
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
