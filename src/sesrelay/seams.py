@@ -35,6 +35,10 @@ class SpoolError(Exception):
     """The store could not do it (disk full, I/O error, closed). Nothing of the operation is stored; try again later."""
 
 
+class NoSpace(SpoolError):
+    """The disk has too little room left for another message."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A message ready to be stored: content with our Received line in front, one delivery a recipient.

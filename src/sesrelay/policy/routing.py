@@ -164,12 +164,12 @@ def _parents(domain: str) -> Iterator[str]:
         yield domain
 
 
-def choose(transports: Sequence[str], paused_for: Mapping[str, float], failover_after: float) -> str:
-    """Return the first transport that is not paused for longer than `failover_after`; the first where all are.
+def choose(transports: Sequence[str], paused_for: Mapping[str, float], patience: Mapping[str, float]) -> str:
+    """Return the first transport whose pause, if it has one, has not outlasted its patience; the first where all have.
 
-    Units: `paused_for` seconds since each paused transport's obstacle began.
+    Units: `paused_for` seconds since each paused transport's obstacle began; `patience` seconds, `failover_after`.
     """
     for name in transports:
-        if name not in paused_for or paused_for[name] < failover_after:
+        if name not in paused_for or paused_for[name] < patience[name]:
             return name
     return transports[0]

@@ -1,0 +1,102 @@
+"""One attempt from its opening to its settling.
+
+Invariant: no byte leaves before the attempt is on record (commit B), or was by the commit of acceptance (A).
+Invariant: an error of ours in a transport counts as ambiguous, so that a message which trips over a bug is held after
+three tries and never bounced, and the others flow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+
+from sesrelay.delivery.content import MessageContent
+from sesrelay.delivery.settle import Judged, Settler
+from sesrelay.mail.delivery import Batch, DeliveryId
+from sesrelay.mail.outcome import Deferred, Outcome, Scope
+from sesrelay.mail.reply import Reply
+from sesrelay.policy.retry import AMBIGUOUS_WAIT
+from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
+
+OUR_FAULT = Reply(451, "4.3.0", "Internal error in the relay; the message is kept")
+GONE_FROM_STORE = Reply(451, "4.3.0", "The message's content cannot be read from the store; the message is kept")
+STORE_BACKOFF_MAX = 30.0  # seconds between tries to store an outcome
+
+
+def retry_at(now: float) -> float:
+    """Return when an attempt opened at `now` is due again if the process dies before its outcome is stored."""
+    return now + AMBIGUOUS_WAIT
+
+
+@dataclass(frozen=True, slots=True)
+class Attempter:
+    """Runs attempts. `stall` is told of store trouble, and that it is over."""
+
+    spool: Spool
+    settler: Settler
+    clock: Clock
+    observer: Observer
+    stall: Callable[[bool], None]
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def open(self, batch: Batch) -> Batch | None:
+        """Put the attempt on record. Return what may be sent: None where an operator took it all away meanwhile.
+
+        Raises: SpoolError
+        """
+        opened = await self.spool.open_attempt([delivery.id for delivery in batch.deliveries], retry_at(self.clock.wall()))
+        deliveries = tuple(
+            replace(delivery, attempts=delivery.attempts + 1) for delivery in batch.deliveries if delivery.id in opened
+        )
+        return Batch(batch.lane, deliveries) if deliveries else None
+
+    async def run(self, batch: Batch, transport: Transport, fresh: bytes | None) -> Judged:
+        """Send an opened batch and settle it; returns once the outcome is durable. Raises nothing but CancelledError."""
+        content = MessageContent(self.spool, batch.message.id, batch.message.size, fresh)
+        began, start = self.clock.wall(), self.clock.monotonic()
+        outcomes = await self._deliver(batch, transport, content)
+        seconds = self.clock.monotonic() - start
+        first = max(began - batch.message.accepted, 0.0) if batch.deliveries[0].attempts == 1 else None
+        self.observer.attempted(batch, outcomes, seconds, first)
+        return await self.settle(batch, outcomes, content, began, seconds)
+
+    async def settle(
+        self, batch: Batch, outcomes: Mapping[DeliveryId, Outcome], content: MessageContent, began: float, seconds: float
+    ) -> Judged:
+        """Store what became of an attempt, however long the store needs to come back."""
+        wait, judged = 1.0, None
+        while True:
+            try:
+                if judged is None:
+                    judged = await self.settler.judge(batch, outcomes, content, began=began, seconds=seconds)
+                await self.spool.settle(judged.settlement)
+            except SpoolError as error:
+                self.stall(True)
+                self.observer.trouble(
+                    "an outcome cannot be stored; sending has stopped until it can", error, queue_id=batch.message.id
+                )
+                await self.pause(wait)
+                wait = min(wait * 2.0, STORE_BACKOFF_MAX)
+                continue
+            self.stall(False)
+            self.settler.announce(judged)
+            return judged
+
+    async def _deliver(self, batch: Batch, transport: Transport, content: MessageContent) -> Mapping[DeliveryId, Outcome]:
+        try:
+            if content.fresh is None and transport.name:
+                await content.read()
+        except SpoolError as error:
+            self.observer.trouble("content cannot be read", error, queue_id=batch.message.id)
+            return {delivery.id: Deferred(GONE_FROM_STORE, Scope.MESSAGE) for delivery in batch.deliveries}
+        try:
+            outcomes = await transport.deliver(batch, content)
+            missing = [delivery.id for delivery in batch.deliveries if delivery.id not in outcomes]
+            if not missing:
+                return outcomes
+            raise RuntimeError(f"transport {transport.name} gave no outcome for {missing}")
+        except Exception as error:
+            self.observer.trouble("a transport failed in a way that is not known", error, queue_id=batch.message.id)
+            doubt = Deferred(OUR_FAULT, Scope.MESSAGE, ambiguous=True)
+            return {delivery.id: doubt for delivery in batch.deliveries}

@@ -1,0 +1,78 @@
+"""What time alone calls for: warnings and the end of patience for mail behind a pause, and forgetting old history."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from sesrelay.delivery import reports
+from sesrelay.delivery.scheduler import Scheduler
+from sesrelay.delivery.settle import sender_domain_of
+from sesrelay.mail.delivery import Batch, Delivery, State
+from sesrelay.mail.trace import Event
+from sesrelay.policy import verdict as policy
+from sesrelay.seams import Clock, Observer, Settlement, Spool, SpoolError
+
+EVERY = 60.0  # seconds
+PAGE = 500
+
+
+@dataclass(slots=True)
+class Housekeeping:
+    """Runs beside the scheduler for as long as the daemon does."""
+
+    spool: Spool
+    scheduler: Scheduler
+    clock: Clock
+    observer: Observer
+    every: float = field(default=EVERY)
+
+    async def run(self) -> None:
+        """Sweep for ever; store trouble is told and the next sweep tries again. Ends by cancellation."""
+        while True:
+            await asyncio.sleep(self.every)
+            try:
+                await self.sweep()
+            except SpoolError as error:
+                self.observer.trouble("housekeeping could not read or write the queue", error)
+
+    async def sweep(self) -> None:
+        """Do all of it once. Raises: SpoolError"""
+        await self._overdue()
+        while await self.spool.purge(self.clock.wall() - self.scheduler.snapshot.keep_delivered, PAGE) == PAGE:
+            await asyncio.sleep(0)
+
+    async def _overdue(self) -> None:
+        """Hold or warn about what is old and waits behind a pause: no attempt will do it."""
+        retry = self.scheduler.snapshot.retry
+        patience = min(retry.max_age, retry.delay_warning or retry.max_age)
+        after = None
+        while page := await self.spool.aged(self.clock.wall() - patience, after, PAGE):
+            for delivery in page:
+                if self._paused(delivery):
+                    await self._settle_overdue(delivery)
+            after = page[-1].id
+
+    def _paused(self, delivery: Delivery) -> bool:
+        lane = delivery.placement.lane
+        pauses = self.scheduler.pauses
+        return pauses.since(lane) is not None or pauses.holds_sender(lane.transport, sender_domain_of(Batch(lane, (delivery,))))
+
+    async def _settle_overdue(self, delivery: Delivery) -> None:
+        snapshot, now = self.scheduler.snapshot, self.clock.wall()
+        verdict = policy.overdue(delivery, snapshot.retry, now)
+        if verdict is None:
+            return
+        made = []
+        events = []
+        if verdict.state is State.HELD:
+            events.append(Event(now, "held", delivery.recipient.address, outcome=verdict.reason, reply=verdict.reply))
+        for kind, reported in reports.due((delivery,), {delivery.id: verdict}, {}).items():
+            original = await self.spool.content(delivery.message.id)
+            made.append(reports.compose(kind, delivery.message, original, reported, snapshot, self.scheduler.pauses, self.clock))
+            events.append(Event(now, "bounced", delivery.recipient.address, reply=made[-1].message.id))
+        await self.spool.settle(Settlement({delivery.id: verdict}, tuple(events), tuple(made)))
+        self.observer.settled(delivery, verdict)
+        for report in made:
+            self.observer.reported(delivery.message, report.message)
+            self.scheduler.stored(report.deliveries[0].placement.lane)

@@ -1,0 +1,138 @@
+"""Acceptance: the header is read, the message placed and made durable, and what can go at once goes at once.
+
+Where the lane has a free slot and tokens at this very moment, the commit of acceptance opens the attempt as well
+(A carries B): one commit fewer, and what can be in doubt after a crash stays bounded by the slots.
+
+Invariant: a 250 means that the message is on stable storage; every fault of ours is a 4xx and stores nothing.
+
+Implements `seams.Intake`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sesrelay.delivery import placing
+from sesrelay.delivery.attempt import retry_at
+from sesrelay.delivery.reports import ENTROPY
+from sesrelay.delivery.scheduler import Scheduler
+from sesrelay.delivery.snapshot import Snapshot
+from sesrelay.mail import headers, queue_id, received
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
+from sesrelay.mail.envelope import Envelope, Message, Origin
+from sesrelay.mail.reply import Reply
+from sesrelay.mail.trace import Event
+from sesrelay.policy.admission import HOPS_MAX, LOOP
+from sesrelay.policy.batching import batches
+from sesrelay.policy.routing import REJECTED, RouteRule
+from sesrelay.seams import Clock, NoSpace, Observer, Spool, SpoolError, Submission
+
+TRY_LATER = Reply(451, "4.3.0", "The queue cannot store mail right now, try again later")
+NO_SPACE = Reply(452, "4.3.1", "The queue's disk is full, try again later")
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Turns what clients hand over into stored messages. Sessions may outlive a reload: the snapshot is asked for each time."""
+
+    spool: Spool
+    scheduler: Scheduler
+    clock: Clock
+    observer: Observer
+
+    def check_sender(self, envelope_sender: str, origin: Origin) -> Reply | None:
+        routing = self.scheduler.snapshot.routing
+        if not envelope_sender or routing.routing_address(envelope_sender, ("\0",)) == "\0":
+            return None  # the header From decides, and is not known yet
+        return REJECTED if routing.match(envelope_sender).reject else None
+
+    async def submit(self, envelope: Envelope, content: bytes, origin: Origin) -> Reply:
+        start, now, snapshot = self.clock.monotonic(), self.clock.wall(), self.scheduler.snapshot
+        head, body = headers.split(content)
+        facts = headers.facts(head)
+        if facts.received > HOPS_MAX:
+            return LOOP
+        rule = snapshot.routing.route(envelope.sender, facts.header_from)
+        if rule.reject:
+            return REJECTED
+        changes: tuple[str, ...] = ()
+        if facts.has_private:
+            head, changes = headers.without_private(head)
+        new_id = queue_id.new(now, int(self.clock.chance() * ENTROPY))
+        trace = received.line(envelope, origin, hostname=snapshot.hostname, queue_id=new_id, at=now)
+        content = headers.join(trace + head, body)
+        message = Message(
+            new_id, envelope, origin, len(content), now, facts.header_from, facts.message_id, facts.subject, False, changes
+        )
+        return await self._store(message, content, rule, snapshot, now, start)
+
+    async def _store(
+        self, message: Message, content: bytes, rule: RouteRule, snapshot: Snapshot, now: float, start: float
+    ) -> Reply:
+        offered, waiting, held = self._sort(self._place(message, rule, snapshot, now), now)
+        claimed = bool(waiting) and self.scheduler.has_room(batch.lane for batch in waiting)
+        deliveries = tuple(delivery for batch in (*offered, *waiting) for delivery in batch.deliveries) + tuple(held)
+        events = _events(message, rule, held, now)
+        try:
+            await self.spool.accept(Submission(message, content, deliveries, events), claimed=claimed)
+        except SpoolError as error:
+            for batch in offered:
+                self.scheduler.withdraw(batch)
+            self.observer.trouble("a message cannot be stored, its client was told to try again", error)
+            return NO_SPACE if isinstance(error, NoSpace) else TRY_LATER
+        self.observer.accepted(message, self.clock.monotonic() - start)
+        for batch in offered:
+            self.scheduler.launch(batch, content)
+        for batch in waiting:
+            if claimed:
+                self.scheduler.enqueue(batch, content)
+            else:
+                self.scheduler.stored(batch.lane)
+        return Reply(250, "2.0.0", f"Ok: queued as {message.id}")
+
+    def _place(self, message: Message, rule: RouteRule, snapshot: Snapshot, now: float) -> list[Delivery]:
+        pauses = self.scheduler.pauses
+        return [
+            Delivery(
+                DeliveryId(message.id, n), message, recipient, placing.place(message, recipient.address, rule, snapshot, pauses, now), due=now
+            )
+            for n, recipient in enumerate(message.envelope.recipients)
+        ]  # fmt: skip
+
+    def _sort(self, deliveries: Sequence[Delivery], now: float) -> tuple[list[Batch], list[Batch], list[Delivery]]:
+        """Split into batches whose attempt begins at once, batches that wait, and deliveries held from the start."""
+        held = [
+            replace(delivery, state=State.HELD, reason=delivery.recipient.hold)
+            for delivery in deliveries
+            if delivery.recipient.hold
+        ]
+        offered: list[Batch] = []
+        waiting: list[Batch] = []
+        by_lane: dict[object, list[Delivery]] = {}
+        for delivery in deliveries:
+            if not delivery.recipient.hold:
+                by_lane.setdefault(delivery.placement.lane, []).append(delivery)
+        for group in by_lane.values():
+            lane = group[0].placement.lane
+            for batch in batches(lane, group, self.scheduler.transport(lane.transport).batch_limit):
+                if self.scheduler.offer(batch):
+                    offered.append(_opened(batch, now))
+                else:
+                    waiting.append(batch)
+        return offered, waiting, held
+
+
+def _opened(batch: Batch, now: float) -> Batch:
+    due = retry_at(now)
+    return Batch(batch.lane, tuple(replace(delivery, state=State.IN_FLIGHT, attempts=1, due=due) for delivery in batch.deliveries))
+
+
+def _events(message: Message, rule: RouteRule, held: Sequence[Delivery], now: float) -> tuple[Event, ...]:
+    names = ", ".join(rule.transports)
+    events = [
+        Event(now, "accepted", changes=message.changes),
+        Event(now, "routed", transport=names, reply=f"{rule.name}: {rule.pattern} ({rule.source})"),
+    ]
+    events += [Event(now, "held", delivery.recipient.address, outcome=delivery.reason) for delivery in held]
+    return tuple(events)

@@ -1,0 +1,166 @@
+"""What waits and why: obstacles wider than one message, with half-open probes.
+
+A pause stands for one scope: a transport, a nexthop, a lane (a recipient's domain) or a sender's domain within a
+transport. When it runs out one batch may probe; its outcome ends the pause or renews it for longer.
+
+Invariant: failures of attempts that began before a pause was set do not lengthen it: fifty calls that fail together
+are one obstacle.
+
+Source: DESIGN (scopes); the breaker of SES answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from sesrelay.mail.delivery import LaneKey
+from sesrelay.mail.outcome import Deferred, PauseReason, Scope
+from sesrelay.policy import pausing
+from sesrelay.seams import Pause
+
+PauseKey = tuple[str, ...]
+PROBE_TIME = 30.0  # seconds that others of a sender's domain wait for the outcome of its probe
+
+
+@dataclass(slots=True)
+class _Standing:
+    pause: Pause
+    streak: int
+    set_at: float  # when the pause was last set: only attempts begun later may renew it
+    probing: bool = False
+
+
+def scope_key(scope: Scope, lane: LaneKey, sender_domain: str) -> PauseKey | None:
+    """Return what a Deferred of `scope` pauses; None for a scope that pauses nothing."""
+    if scope is Scope.TRANSPORT:
+        return ("transport", lane.transport)
+    if scope is Scope.NEXTHOP:
+        return ("nexthop", lane.nexthop)
+    if scope is Scope.RECIPIENT_DOMAIN:
+        return ("lane", *lane)
+    if scope is Scope.SENDER_DOMAIN:
+        return ("sender_domain", lane.transport, sender_domain)
+    return None
+
+
+class Pauses:
+    """All pauses of one engine. Units: times in Unix seconds."""
+
+    def __init__(self) -> None:
+        self._standing: dict[PauseKey, _Standing] = {}
+
+    def __iter__(self) -> Iterator[Pause]:
+        return (standing.pause for standing in self._standing.values())
+
+    def __bool__(self) -> bool:
+        return bool(self._standing)
+
+    def set(
+        self,
+        outcome: Deferred,
+        lane: LaneKey,
+        sender_domain: str,
+        *,
+        began: float,
+        now: float,
+        schedule: Sequence[float],
+        chance: float,
+    ) -> tuple[float, Pause | None]:
+        """Pause what `outcome` reaches. Return the seconds to wait, and the pause where it is a new one."""
+        key = scope_key(outcome.scope, lane, sender_domain)
+        if key is None:
+            return 0.0, None
+        standing = self._standing.get(key)
+        if standing is not None and began < standing.set_at and not standing.probing:
+            return max(standing.pause.until - now, 0.0), None
+        streak = standing.streak + 1 if standing else 1
+        seconds = pausing.duration(outcome, streak, schedule, chance)
+        reason = outcome.reason or PauseReason.UNAVAILABLE
+        since = standing.pause.since if standing else now
+        domain = sender_domain if outcome.scope is Scope.SENDER_DOMAIN else None
+        nexthop = None if outcome.scope is Scope.TRANSPORT else lane.nexthop
+        remedy = outcome.remedy or str(outcome.reply)
+        pause = Pause(lane.transport, nexthop, reason, since, now + seconds, remedy, domain)
+        news = standing is None or standing.pause.reason is not reason
+        self._standing[key] = _Standing(pause, streak, now)
+        return seconds, pause if news else None
+
+    def clear(self, lane: LaneKey, sender_domain: str, *, began: float, sender_too: bool) -> list[Pause]:
+        """Lift what an attempt that got through has shown to be over; return the pauses lifted.
+
+        `sender_too`: the message itself was taken, so its sender's domain is free as well.
+        """
+        if not self._standing:
+            return []
+        keys: list[PauseKey] = [("transport", lane.transport), ("nexthop", lane.nexthop), ("lane", *lane)]
+        if sender_too:
+            keys.append(("sender_domain", lane.transport, sender_domain))
+        lifted = []
+        for key in keys:
+            standing = self._standing.get(key)
+            if standing is not None and (standing.probing or began >= standing.set_at):
+                lifted.append(self._standing.pop(key).pause)
+        return lifted
+
+    def blocked_until(self, lane: LaneKey, now: float) -> float | None:
+        """Return until when `lane` waits; None where it may send. Where only a probe may go, see `probe`."""
+        until = None
+        for key in self._keys(lane):
+            standing = self._standing[key]
+            if standing.pause.until > now or standing.probing:
+                until = max(until or 0.0, standing.pause.until, now + 1.0 if standing.probing else 0.0)
+        return until
+
+    def must_probe(self, lane: LaneKey) -> bool:
+        """Tell whether a pause stands that has run out: one batch may go, and the others wait for its outcome."""
+        return any(True for _ in self._keys(lane))
+
+    def probe(self, lane: LaneKey) -> None:
+        """Note that one batch is under way to see whether the obstacle is gone."""
+        for key in self._keys(lane):
+            self._standing[key].probing = True
+
+    def probe_ended(self, lane: LaneKey) -> None:
+        """Note that a probe came back without saying anything of the obstacle."""
+        for key in self._keys(lane):
+            self._standing[key].probing = False
+
+    def sender_wait(self, transport: str, sender_domain: str, now: float) -> float | None:
+        """Return until when a sender's domain waits within a transport; None where the batch in hand may go.
+
+        Once the pause has run out the first who asks is the probe, and the others wait a little longer.
+        """
+        standing = self._standing.get(("sender_domain", transport, sender_domain))
+        if standing is None:
+            return None
+        if standing.pause.until > now:
+            return standing.pause.until
+        standing.pause = replace(standing.pause, until=now + PROBE_TIME)
+        standing.probing = True
+        return None
+
+    def holds_sender(self, transport: str, sender_domain: str) -> bool:
+        return ("sender_domain", transport, sender_domain) in self._standing
+
+    def since(self, lane: LaneKey) -> float | None:
+        """Return since when `lane` has been paused, by the oldest pause that stands for it; None where none does."""
+        return min((self._standing[key].pause.since for key in self._keys(lane)), default=None)
+
+    def hurry(self, now: float) -> None:
+        """Let every pause be probed now: the operator says that the obstacle is gone."""
+        for standing in self._standing.values():
+            standing.pause = replace(standing.pause, until=min(standing.pause.until, now))
+
+    def forget(self) -> list[Pause]:
+        """Drop all pauses, as at a reload: what caused them may have been mended."""
+        lifted = [standing.pause for standing in self._standing.values()]
+        self._standing.clear()
+        return lifted
+
+    def _keys(self, lane: LaneKey) -> Iterator[PauseKey]:
+        if not self._standing:
+            return
+        for key in (("transport", lane.transport), ("nexthop", lane.nexthop), ("lane", *lane)):
+            if key in self._standing:
+                yield key

@@ -1,0 +1,51 @@
+"""Where a delivery waits: routing and the state of the ways out, joined.
+
+Source: DESIGN (the route is found anew at each attempt; a route's transports are tried in order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sesrelay.delivery.pauses import Pauses
+from sesrelay.delivery.snapshot import Snapshot
+from sesrelay.mail.delivery import Delivery, LaneKey, Placement
+from sesrelay.mail.envelope import Message
+from sesrelay.policy import routing
+from sesrelay.policy.routing import RouteRule
+
+NOWHERE = LaneKey("", "")
+"""The lane of mail that no configured transport takes any more; what stands there is held for the operator."""
+
+
+def rule_for(message: Message, snapshot: Snapshot) -> RouteRule:
+    """Return the rule for a message; our own reports go by their header From, that is by the domain they report to."""
+    if message.report:
+        return snapshot.routing.match(message.header_from[0])
+    return snapshot.routing.route(message.sender, message.header_from)
+
+
+def place(
+    message: Message, recipient: str, rule: RouteRule, snapshot: Snapshot, pauses: Pauses, now: float, pinned: str | None = None
+) -> Placement:
+    """Return where mail from `message` to `recipient` waits now. `pinned`: the transport that may alone repeat it."""
+    names: Sequence[str] = (pinned,) if pinned else rule.transports
+    usable = [name for name in names if name in snapshot.transports]
+    if rule.reject or not usable:
+        return Placement(rule.name, NOWHERE, rule.priority, rule.name)
+    name = usable[0] if len(usable) == 1 or not pauses else _first_open(usable, recipient, snapshot, pauses, now)
+    lane = LaneKey(name, snapshot.transports[name].nexthop(recipient))
+    return Placement(rule.name, lane, rule.priority, rule.name)
+
+
+def replace_delivery(delivery: Delivery, snapshot: Snapshot, pauses: Pauses, now: float) -> Placement:
+    """Return where a stored delivery belongs under the configuration in force."""
+    rule = rule_for(delivery.message, snapshot)
+    return place(delivery.message, delivery.recipient.address, rule, snapshot, pauses, now, delivery.pinned)
+
+
+def _first_open(names: Sequence[str], recipient: str, snapshot: Snapshot, pauses: Pauses, now: float) -> str:
+    transports = {name: snapshot.transports[name] for name in names}
+    since = {name: pauses.since(LaneKey(name, transport.nexthop(recipient))) for name, transport in transports.items()}
+    paused_for = {name: now - began for name, began in since.items() if began is not None}
+    return routing.choose(names, paused_for, {name: transport.failover_after for name, transport in transports.items()})

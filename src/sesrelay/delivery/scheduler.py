@@ -1,0 +1,382 @@
+"""The scheduler: which lane sends when, within its concurrency, its pace and its pauses.
+
+What is in a lane is claimed from the store; what is in flight has its attempt on record there. Lanes are pumped by
+events (acceptance, the end of an attempt, a timer), never by a poll.
+
+Invariant: the store is the truth. Losing every lane loses nothing: `start` finds it all again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any
+
+from sesrelay.delivery import placing
+from sesrelay.delivery.attempt import Attempter
+from sesrelay.delivery.lane import ROOM, Lane, Ready
+from sesrelay.delivery.nowhere import Nowhere
+from sesrelay.delivery.pauses import Pauses
+from sesrelay.delivery.recovery import close_open_attempts
+from sesrelay.delivery.settle import Judged, Settler, sender_domain_of
+from sesrelay.delivery.snapshot import Snapshot
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, State
+from sesrelay.policy.batching import batches
+from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
+
+SLOTS = 500  # attempts at once over all lanes, well below the usual limit of descriptors
+FRESH_BYTES = 32 << 20  # content kept in memory between acceptance and its attempt; beyond that it is read back
+STALL = 2.0  # seconds before a store in trouble is asked again
+LONGEST_TIMER = 60.0  # seconds; wall time may jump, so no timer trusts it for longer
+
+
+class Scheduler:
+    """All lanes of one process."""
+
+    def __init__(self, spool: Spool, snapshot: Snapshot, clock: Clock, observer: Observer) -> None:
+        self.snapshot = snapshot
+        self.pauses = Pauses()
+        self._spool = spool
+        self._clock = clock
+        self._observer = observer
+        self._settler = Settler(lambda: self.snapshot, self.pauses, clock, observer)
+        self.attempts = Attempter(spool, self._settler, clock, observer, self._stall)
+        self._nowhere: Transport = Nowhere()
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._inflight = 0
+        self._fresh_bytes = 0
+        self._stalled = False
+        self._draining = False
+        self.progress = clock.monotonic()
+        """When the scheduler last did something or had nothing to do: what the watchdog looks at."""
+
+    # --- for acceptance ---
+
+    def offer(self, batch: Batch) -> bool:
+        """Take a slot and tokens for a batch that is about to be stored, if its lane could send it this very moment."""
+        lane = self._lane(batch.lane)
+        transport = self.transport(batch.lane.transport)
+        now = self._clock.wall()
+        if self._draining or self._stalled or len(lane) or lane.wake <= now or lane.claiming:
+            return False
+        if lane.inflight >= transport.concurrency or self._inflight >= SLOTS:
+            return False
+        if self.pauses and (
+            self.pauses.must_probe(lane.key) or self.pauses.holds_sender(batch.lane.transport, sender_domain_of(batch))
+        ):
+            return False
+        if transport.pace(len(batch), self._clock.monotonic()) > 0.0:
+            return False
+        lane.inflight += 1
+        self._inflight += 1
+        return True
+
+    def withdraw(self, batch: Batch) -> None:
+        """Give back what `offer` took: the message could not be stored."""
+        self.transport(batch.lane.transport).give_back(len(batch))
+        self._freed(self._lane(batch.lane))
+
+    def launch(self, batch: Batch, content: bytes) -> None:
+        """Send a batch that was offered and is now stored as in flight."""
+        self._spawn(self._attempt(self._lane(batch.lane), Ready(batch, content), opened=True))
+
+    def has_room(self, keys: Iterable[LaneKey]) -> bool:
+        """Tell whether every lane can take another batch into memory."""
+        return not self._draining and all(key not in self._lanes or self._lanes[key].has_room for key in keys)
+
+    def enqueue(self, batch: Batch, content: bytes) -> None:
+        """Put a stored and claimed batch into its lane."""
+        keep = content if self._fresh_bytes + len(content) <= FRESH_BYTES else None
+        lane = self._put(Ready(batch, keep))
+        self._pump(lane)
+
+    def stored(self, key: LaneKey) -> None:
+        """Note that the store has something due for a lane that memory had no room for."""
+        lane = self._lane(key)
+        lane.wake = min(lane.wake, self._clock.wall())
+        self._pump(lane)
+
+    # --- for the rest of the house ---
+
+    async def start(self) -> None:
+        """Settle what a crash left open, as in doubt, and take up what is queued. Raises: SpoolError"""
+        doubts = await close_open_attempts(self._spool, self.attempts, self._clock)
+        if doubts:
+            self._observer.notice("attempts were interrupted and are in doubt", deliveries=doubts)
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """Look at the store's lanes anew, as after a change by an operator. Raises: SpoolError"""
+        for key, due in (await self._spool.lanes()).items():
+            lane = self._lane(key)
+            lane.wake = min(lane.wake, due)
+            self._pump(lane)
+
+    async def swap(self, snapshot: Snapshot) -> None:
+        """Go on with another configuration: what waits is placed anew, what is in flight ends where it is."""
+        self.snapshot = snapshot
+        for lifted in self.pauses.forget():
+            self._observer.resumed(lifted)
+        waiting: list[DeliveryId] = []
+        for lane in self._lanes.values():
+            waiting += [delivery.id for ready in self._empty(lane) for delivery in ready.batch.deliveries]
+        await self._spool.unclaim(waiting)
+        await self.place_anew()
+
+    async def place_anew(self) -> None:
+        """Go through all that is queued, in slices, and put each delivery where it belongs now. Raises: SpoolError"""
+        now, snapshot, after = self._clock.wall(), self.snapshot, None
+        while True:
+            after = await self._spool.rekey(lambda one: placing.replace_delivery(one, snapshot, self.pauses, now), after, 500)
+            if after is None:
+                break
+        await self.refresh()
+
+    async def settled(self) -> None:
+        """Wait until every attempt that is under way now has ended."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def hurry(self) -> None:
+        """Probe every pause now."""
+        self.pauses.hurry(self._clock.wall())
+        for lane in list(self._lanes.values()):
+            self._pump(lane)
+
+    async def drain(self, grace: float) -> int:
+        """Start nothing more, and give what is in flight `grace` seconds; return how many attempts had to be cut."""
+        self._draining = True
+        for lane in self._lanes.values():
+            if lane.timer is not None:
+                lane.timer.cancel()
+        pending: set[asyncio.Task[None]] = set()
+        if self._tasks:
+            _, pending = await asyncio.wait(set(self._tasks), timeout=grace)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        return len(pending)
+
+    def transport(self, name: str) -> Transport:
+        return self.snapshot.transports.get(name, self._nowhere)
+
+    @property
+    def in_flight(self) -> int:
+        return self._inflight
+
+    # --- pumping ---
+
+    def _pump(self, lane: Lane) -> None:
+        """Start whatever `lane` may send now, fill it again, and set its timer for what may go later."""
+        self.progress = self._clock.monotonic()
+        if self._draining or self._stalled:
+            return
+        now = self._clock.wall()
+        blocked = self.pauses.blocked_until(lane.key, now) if self.pauses else None
+        if blocked is not None:
+            self._fail_over(lane, now)
+            self._arm(lane, blocked - now)
+            return
+        postponed = self._start_ready(lane, now)
+        if lane.wake <= now and lane.wants_refill:
+            lane.claiming = True
+            self._spawn(self._refill(lane))
+        elif lane.wake < math.inf:
+            self._arm(lane, lane.wake - now)
+        for batch, until in postponed:
+            self._spawn(self._postpone(lane, batch, until))
+        if lane.idle and not postponed and lane.timer is None:
+            self._lanes.pop(lane.key, None)
+
+    def _start_ready(self, lane: Lane, now: float) -> list[tuple[Batch, float]]:
+        """Start batches of `lane` while it may; return those whose sender's domain is paused, with the time it is until."""
+        transport = self.transport(lane.key.transport)
+        probing = bool(self.pauses) and self.pauses.must_probe(lane.key)
+        limit = 1 if probing else transport.concurrency
+        postponed: list[tuple[Batch, float]] = []
+        while len(lane) and lane.inflight < limit and self._inflight < SLOTS:
+            batch = lane.peek().batch
+            until = self.pauses.sender_wait(lane.key.transport, sender_domain_of(batch), now) if self.pauses else None
+            if until is not None:
+                self._forget_fresh(lane.pop())
+                postponed.append((batch, until))
+                continue
+            wait = transport.pace(len(batch), self._clock.monotonic())
+            if wait > 0.0:
+                self._arm(lane, wait)
+                break
+            ready = lane.pop()
+            lane.inflight += 1
+            self._inflight += 1
+            if probing:
+                self.pauses.probe(lane.key)
+            self._spawn(self._attempt(lane, ready, opened=False))
+        return postponed
+
+    async def _attempt(self, lane: Lane, ready: Ready, *, opened: bool) -> None:
+        transport = self.transport(lane.key.transport)
+        judged = None
+        try:
+            batch: Batch | None = ready.batch
+            if not opened:
+                batch = await self.attempts.open(ready.batch)
+            if batch is not None:
+                judged = await self.attempts.run(batch, transport, ready.content)
+        except SpoolError as error:
+            self._observer.trouble("an attempt cannot be put on record; sending has stopped until it can", error)
+            self._stall(True)
+            transport.give_back(len(ready.batch))
+            lane.put_back(Ready(ready.batch))
+            self._forget_fresh(ready)
+        else:
+            if not opened:
+                self._forget_fresh(ready)
+        finally:
+            if self.pauses:
+                self.pauses.probe_ended(lane.key)
+            if judged is not None:
+                self._follow_up(judged)
+            self._freed(lane)
+
+    def _follow_up(self, judged: Judged) -> None:
+        """Wake the lanes in which an attempt has left something to do."""
+        stored = {delivery.id: delivery.placement.lane for delivery in judged.batch.deliveries}
+        for delivery_id, verdict in judged.settlement.verdicts.items():
+            if verdict.state is State.QUEUED:
+                lane = self._lane(stored[delivery_id])
+                lane.wake = min(lane.wake, verdict.due)
+                self._arm(lane, lane.wake - self._clock.wall())
+        for report in judged.settlement.reports:
+            for delivery in report.deliveries:
+                if delivery.state is State.QUEUED:
+                    self.stored(delivery.placement.lane)
+
+    async def _refill(self, lane: Lane) -> None:
+        """Claim what is due in the store, and put each batch where routing wants it now."""
+        now, before, lane.wake = self._clock.wall(), lane.wake, math.inf
+        try:
+            claim = await self._spool.claim(lane.key, ROOM - len(lane), now)
+        except SpoolError as error:
+            lane.wake = min(lane.wake, before)
+            self._observer.trouble("the queue cannot be read; sending has stopped until it can", error)
+            self._stall(True)
+            return
+        finally:
+            lane.claiming = False
+        lane.wake = min(lane.wake, math.inf if claim.next_due is None else claim.next_due)
+        touched = {lane.key: lane}
+        for key, deliveries in self._by_lane(claim.deliveries, now).items():
+            for batch in batches(key, deliveries, self.transport(key.transport).batch_limit):
+                touched[key] = self._put(Ready(batch))
+        for one in touched.values():
+            self._pump(one)
+
+    def _by_lane(self, deliveries: Iterable[Delivery], now: float) -> Mapping[LaneKey, list[Delivery]]:
+        groups: dict[LaneKey, list[Delivery]] = {}
+        for delivery in deliveries:
+            key = placing.replace_delivery(delivery, self.snapshot, self.pauses, now).lane
+            groups.setdefault(key, []).append(delivery)
+        return groups
+
+    async def _postpone(self, lane: Lane, batch: Batch, until: float) -> None:
+        """Let a batch whose sender's domain is paused wait in the store."""
+        try:
+            await self._spool.postpone([delivery.id for delivery in batch.deliveries], until, "sender_domain")
+        except SpoolError as error:
+            self._observer.trouble("a message cannot be postponed", error, queue_id=batch.message.id)
+            lane.put_back(Ready(batch))
+            self._stall(True)
+            return
+        for delivery in batch.deliveries:
+            home = self._lane(delivery.placement.lane)
+            home.wake = min(home.wake, until)
+            self._arm(home, until - self._clock.wall())
+
+    def _fail_over(self, lane: Lane, now: float) -> None:
+        """Move what waits before a lane that has been paused for too long to the next transport of its route."""
+        since = self.pauses.since(lane.key)
+        patience = self.transport(lane.key.transport).failover_after
+        if since is None or now - since < patience:
+            if since is not None and patience < math.inf:
+                self._arm(lane, since + patience - now)
+            return
+        for ready in self._empty(lane):
+            for key, deliveries in self._by_lane(ready.batch.deliveries, now).items():
+                self._put(Ready(Batch(key, tuple(deliveries)), ready.content if key == lane.key else None))
+                if key != lane.key:
+                    self._pump(self._lane(key))
+        if lane.wake <= now and lane.wants_refill:
+            lane.claiming = True
+            self._spawn(self._refill(lane))
+
+    # --- bookkeeping ---
+
+    def _lane(self, key: LaneKey) -> Lane:
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key)
+        return lane
+
+    def _put(self, ready: Ready) -> Lane:
+        lane = self._lane(ready.batch.lane)
+        lane.put(ready)
+        if ready.content is not None:
+            self._fresh_bytes += len(ready.content)
+        return lane
+
+    def _empty(self, lane: Lane) -> list[Ready]:
+        everything = lane.empty()
+        for ready in everything:
+            self._forget_fresh(ready)
+        return everything
+
+    def _forget_fresh(self, ready: Ready) -> None:
+        if ready.content is not None:
+            self._fresh_bytes -= len(ready.content)
+
+    def _freed(self, lane: Lane) -> None:
+        lane.inflight -= 1
+        self._inflight -= 1
+        self._pump(lane)
+        if self._inflight == SLOTS - 1:  # the house was full: others may have waited for this slot
+            for other in list(self._lanes.values()):
+                if len(other):
+                    self._pump(other)
+
+    def _arm(self, lane: Lane, delay: float) -> None:
+        """Pump `lane` in `delay` seconds, or sooner where it is armed for sooner already."""
+        if self._draining:
+            return
+        loop = asyncio.get_running_loop()
+        delay = min(max(delay, 0.001), LONGEST_TIMER)
+        if lane.timer is not None:
+            if lane.timer.when() <= loop.time() + delay:
+                return
+            lane.timer.cancel()
+        lane.timer = loop.call_later(delay, self._ring, lane)
+
+    def _ring(self, lane: Lane) -> None:
+        lane.timer = None
+        self._pump(lane)
+
+    def _stall(self, trouble: bool) -> None:
+        """Stop starting attempts while the store is in trouble; ask it again after a while."""
+        if trouble and not self._stalled:
+            self._stalled = True
+            asyncio.get_running_loop().call_later(STALL, self._stall, False)
+        elif not trouble and self._stalled:
+            self._stalled = False
+            for lane in list(self._lanes.values()):
+                self._pump(lane)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._observer.trouble("a task of the scheduler failed", error)

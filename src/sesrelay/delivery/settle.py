@@ -1,0 +1,116 @@
+"""Settling: what the outcomes of one attempt mean, stored in one transaction with the reports they call for.
+
+Invariant: nothing is told to observers or lanes before it is durable, and an outcome that cannot be stored is kept
+and tried again, while nothing new is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sesrelay.delivery import reports
+from sesrelay.delivery.content import MessageContent
+from sesrelay.delivery.pauses import Pauses
+from sesrelay.delivery.snapshot import Snapshot
+from sesrelay.mail.address import domain_of
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome
+from sesrelay.mail.trace import Event
+from sesrelay.policy import verdict as policy
+from sesrelay.policy.verdict import Verdict
+from sesrelay.seams import Clock, Observer, Pause, Settlement, Submission
+
+OUTCOME_NAME: dict[type, str] = {Delivered: "delivered", Deferred: "deferred", Failed: "failed", Held: "held"}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An attempt's end, not stored yet, and the pauses that it set."""
+
+    batch: Batch
+    settlement: Settlement
+    news: tuple[Pause, ...]
+
+
+class Settler:
+    """Turns outcomes into verdicts. `snapshot` is asked for each time, so that a reload is followed."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot], pauses: Pauses, clock: Clock, observer: Observer) -> None:
+        self._snapshot = snapshot
+        self._pauses = pauses
+        self._clock = clock
+        self._observer = observer
+
+    async def judge(
+        self, batch: Batch, outcomes: Mapping[DeliveryId, Outcome], content: MessageContent, *, began: float, seconds: float
+    ) -> Judged:
+        """Decide every delivery of `batch`. Units: `began` Unix seconds, `seconds` what the attempt took.
+
+        Raises: SpoolError where a report is due and the original cannot be read.
+        """
+        snapshot, now, chance = self._snapshot(), self._clock.wall(), self._clock.chance()
+        verdicts: dict[DeliveryId, Verdict] = {}
+        news: list[Pause] = []
+        events: list[Event] = []
+        for delivery in batch.deliveries:
+            outcome = outcomes[delivery.id]
+            pause = self._note(batch, outcome, began, now, chance, news)
+            verdict = policy.decide(
+                delivery, outcome, transport=batch.lane.transport, retry=snapshot.retry, now=now, chance=chance, pause=pause
+            )
+            verdicts[delivery.id] = verdict
+            events += _events(batch, delivery, outcome, verdict, now, seconds)
+        kinds = reports.due(batch.deliveries, verdicts, outcomes)
+        made: list[Submission] = []
+        for kind, reported in kinds.items():
+            original = await content.read()
+            made.append(reports.compose(kind, batch.message, original, reported, snapshot, self._pauses, self._clock))
+            events += [Event(now, "bounced", one.recipient.address, reply=made[-1].message.id) for one in reported]
+        return Judged(batch, Settlement(verdicts, tuple(events), tuple(made)), tuple(news))
+
+    def announce(self, judged: Judged) -> None:
+        """Tell observers what is durable now."""
+        for delivery in judged.batch.deliveries:
+            self._observer.settled(delivery, judged.settlement.verdicts[delivery.id])
+        for report in judged.settlement.reports:
+            self._observer.reported(judged.batch.message, report.message)
+        for pause in judged.news:
+            self._observer.paused(pause)
+
+    def _note(self, batch: Batch, outcome: Outcome, began: float, now: float, chance: float, news: list[Pause]) -> float:
+        """Set or lift pauses by `outcome`; return the seconds that its scope waits."""
+        sender_domain = sender_domain_of(batch)
+        if isinstance(outcome, Deferred) and not outcome.ambiguous:
+            seconds, pause = self._pauses.set(
+                outcome, batch.lane, sender_domain, began=began, now=now, schedule=self._snapshot().retry.schedule, chance=chance
+            )
+            if pause is not None:
+                news.append(pause)
+            return seconds
+        if isinstance(outcome, Delivered | Failed):
+            for lifted in self._pauses.clear(batch.lane, sender_domain, began=began, sender_too=isinstance(outcome, Delivered)):
+                self._observer.resumed(lifted)
+        return 0.0
+
+
+def sender_domain_of(batch: Batch) -> str:
+    """Return the domain that the next hop sees as the sender's: of the header From where the envelope's is null."""
+    message = batch.message
+    return domain_of(message.sender or (message.header_from[0] if message.header_from else ""))
+
+
+def _events(batch: Batch, delivery: Delivery, outcome: Outcome, verdict: Verdict, now: float, seconds: float) -> list[Event]:
+    to, (transport, nexthop), trail = delivery.recipient.address, batch.lane, outcome.trail
+    name = "ambiguous" if isinstance(outcome, Deferred) and outcome.ambiguous else OUTCOME_NAME[type(outcome)]
+    common = (to, transport, nexthop)
+    events = [
+        Event(now, "attempt", *common, name, str(outcome.reply), verdict.remote_id, round(seconds, 4), trail.tls, trail.changes)
+    ]
+    if verdict.state is State.DELIVERED:
+        events.append(Event(now, "delivered", *common, verdict.end, verdict.reply, verdict.remote_id))
+    elif verdict.state is State.FAILED:
+        events.append(Event(now, "failed", *common, verdict.end, verdict.reply))
+    elif verdict.state is State.HELD:
+        events.append(Event(now, "held", *common, verdict.reason, verdict.reply))
+    return events
