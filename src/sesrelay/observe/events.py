@@ -1,0 +1,158 @@
+"""The log sink: each event of mail becomes one line that a person can grep for by its queue id.
+
+Invariant: the queue id stands on every line that is about a message; a subject or a body on none.
+Invariant: a line that its level excludes costs one comparison.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+
+from structlog.typing import FilteringBoundLogger
+
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
+from sesrelay.mail.envelope import Message, Origin
+from sesrelay.mail.outcome import Outcome
+from sesrelay.mail.reply import Reply
+from sesrelay.observe.log import describe, facts_of, stamp
+from sesrelay.observe.outcomes import outcome_name
+from sesrelay.policy.verdict import Verdict
+from sesrelay.seams import Clock, Pause
+
+
+class LogSink:
+    """Implements `seams.Observer` over the logger that `log.configure` returned."""
+
+    def __init__(self, logger: FilteringBoundLogger, clock: Clock) -> None:
+        self._wall = clock.wall
+        self._debugging = logger.is_enabled_for(logging.DEBUG)
+        self._informing = logger.is_enabled_for(logging.INFO)
+        self._debug, self._info = logger.debug, logger.info
+        self._warning, self._error = logger.warning, logger.error
+
+    def connected(self, listener: str) -> None:
+        if self._debugging:
+            self._debug("connected", listener=listener)
+
+    def disconnected(self, listener: str) -> None:
+        if self._debugging:
+            self._debug("disconnected", listener=listener)
+
+    def accepted(self, message: Message, seconds: float) -> None:
+        if not self._informing:
+            return
+        envelope, origin = message.envelope, message.origin
+        self._info(
+            "accepted",
+            queue_id=message.id,
+            sender=envelope.sender,
+            recipients=len(envelope.recipients),
+            size=message.size,
+            message_id=message.message_id,
+            listener=origin.listener,
+            client=origin.client,
+            user=origin.user,
+            tls=origin.tls,
+            seconds=round(seconds, 6),
+        )
+
+    def refused(self, origin: Origin, reply: Reply, reason: str) -> None:
+        if self._informing:
+            self._info(
+                "refused",
+                reason=reason,
+                reply=str(reply),
+                listener=origin.listener,
+                client=origin.client,
+                helo=origin.helo,
+                user=origin.user,
+            )
+
+    def attempted(self, batch: Batch, outcomes: Mapping[DeliveryId, Outcome], seconds: float, waited: float | None) -> None:
+        if self._debugging:
+            self._debug(
+                "attempt",
+                queue_id=batch.message.id,
+                transport=batch.lane.transport,
+                nexthop=batch.lane.nexthop,
+                recipients=len(batch),
+                seconds=round(seconds, 6),
+                waited=None if waited is None else round(waited, 6),
+                **Counter[str](outcome_name(outcome) for outcome in outcomes.values()),
+            )
+
+    def settled(self, delivery: Delivery, verdict: Verdict) -> None:
+        state = verdict.state
+        if state is State.HELD:
+            say, event = self._warning, "held"
+        elif not self._informing:
+            return
+        elif state is State.QUEUED:
+            say, event = self._info, "deferred"
+        else:
+            say, event = self._info, state.value
+        facts: dict[str, object] = {}
+        if state is State.DELIVERED:
+            facts["remote_id"] = verdict.remote_id
+        else:
+            facts["reason"] = verdict.reason
+            if state is State.QUEUED:
+                facts["next_attempt"] = stamp(verdict.due)
+            elif verdict.end is not None:
+                facts["outcome"] = verdict.end
+        message, placement = delivery.message, delivery.placement
+        say(
+            event,
+            queue_id=message.id,
+            sender=message.envelope.sender,
+            recipient=delivery.recipient.address,
+            route=placement.route,
+            transport=placement.lane.transport,
+            nexthop=placement.lane.nexthop,
+            attempts=verdict.attempts,
+            seconds=round(self._wall() - message.accepted, 3),
+            reply=verdict.reply,
+            **facts,
+        )
+
+    def reported(self, original: Message, report: Message) -> None:
+        if self._informing:
+            self._info("reported", queue_id=original.id, report_id=report.id, recipient=original.envelope.sender)
+
+    def paused(self, pause: Pause) -> None:
+        self._warning(
+            "paused",
+            transport=pause.transport,
+            nexthop=pause.nexthop,
+            domain=pause.domain,
+            reason=pause.reason.value,
+            until=stamp(pause.until),
+            remedy=pause.remedy or None,
+        )
+
+    def resumed(self, pause: Pause) -> None:
+        self._info(
+            "resumed",
+            transport=pause.transport,
+            nexthop=pause.nexthop,
+            domain=pause.domain,
+            reason=pause.reason.value,
+            seconds=round(self._wall() - pause.since, 3),
+        )
+
+    def quota(self, transport: str, rate: float, max_24h: float, sent_24h: float) -> None:
+        self._debug("quota", transport=transport, rate=rate, max_24h=max_24h, sent_24h=sent_24h)
+
+    def reloaded(self, ok: bool, detail: str) -> None:
+        if ok:
+            self._info("reloaded", ok=True, detail=detail)
+        else:
+            self._error("reloaded", ok=False, detail=detail)
+
+    def trouble(self, what: str, error: BaseException | None = None, **facts: object) -> None:
+        self._error("trouble", **{"what": what, **facts_of(facts), **(describe(error) if error is not None else {})})
+
+    def notice(self, what: str, **facts: object) -> None:
+        self._info("notice", **{"what": what, **facts_of(facts)})
