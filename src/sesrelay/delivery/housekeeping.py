@@ -39,8 +39,9 @@ class Housekeeping:
     async def sweep(self) -> None:
         """Do all of it once. Raises: SpoolError"""
         await self._overdue()
-        while await self.spool.purge(self.clock.wall() - self.scheduler.snapshot.keep_delivered, PAGE) == PAGE:
-            await asyncio.sleep(0)
+        forget_before = self.clock.wall() - self.scheduler.snapshot.keep_delivered
+        while await self.spool.purge(forget_before, PAGE) == PAGE:
+            continue
 
     async def _overdue(self) -> None:
         """Hold or warn about what is old and waits behind a pause: no attempt will do it."""

@@ -1,0 +1,83 @@
+"""A verb's end of the control socket: the desk of a running daemon.
+
+Implements `seams.Desk`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sesrelay.control import wire
+from sesrelay.seams import Document, Filter, Verb
+
+
+class ControlError(Exception):
+    """The daemon answered that it cannot do it, or went away in the middle."""
+
+
+@dataclass(slots=True)
+class RemoteDesk:
+    """One connection; requests one after the other. Raises: ControlError from every method."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @classmethod
+    async def connect(cls, path: Path) -> RemoteDesk:
+        """Raises: FileNotFoundError, ConnectionRefusedError where no daemon listens; PermissionError."""
+        return cls(*await asyncio.open_unix_connection(path, limit=wire.LINE_MAX))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.writer.close()
+
+    async def summary(self) -> Document:
+        return dict(await self.call("summary"))
+
+    async def listing(self, filter: Filter) -> AsyncIterator[Document]:
+        async for kind, value in self._ask("list", wire.filter_to_json(filter)):
+            if kind == "item":
+                yield value
+
+    async def show(self, queue_id: str) -> Document | None:
+        found: Document | None = await self.call("show", {"id": queue_id})
+        return found
+
+    async def trace(self, any_id: str) -> list[Document]:
+        return list(await self.call("trace", {"id": any_id}))
+
+    async def change(self, verb: Verb, filter: Filter) -> int:
+        return int(await self.call(verb, wire.filter_to_json(filter)))
+
+    async def recent(self, limit: int) -> list[Document]:
+        return list(await self.call("recent", {"limit": limit}))
+
+    async def call(self, verb: str, args: dict[str, Any] | None = None) -> Any:
+        """Ask one thing and return its answer."""
+        async for kind, value in self._ask(verb, args or {}):
+            if kind == "end":
+                return value
+        raise ControlError("the daemon gave no answer")
+
+    async def _ask(self, verb: str, args: dict[str, Any]) -> AsyncIterator[tuple[str, Any]]:
+        self.writer.write(wire.line({"verb": verb, "args": args}))
+        await self.writer.drain()
+        while True:
+            line = await self.reader.readline()
+            if not line:
+                raise ControlError("the daemon went away before it answered")
+            answer = json.loads(line)
+            if "error" in answer:
+                raise ControlError(str(answer["error"]))
+            kind = "item" if "item" in answer else "end"
+            yield kind, answer[kind]
+            if kind == "end":
+                return

@@ -1,0 +1,60 @@
+"""The desk over a spool: what operators see and do, in the daemon and beside a stopped one alike.
+
+Implements `seams.Desk`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from sesrelay.control import documents
+from sesrelay.seams import Clock, Document, Filter, Pause, SpoolAdmin, Verb
+
+PAGE = 1000  # deliveries read at once: no read transaction is longer
+
+
+def no_pauses() -> Iterable[Pause]:
+    """Return nothing: pauses live in the daemon's memory, and there is no daemon."""
+    return ()
+
+
+async def nobody_to_tell(verb: Verb) -> None:
+    """Do nothing: there is no engine to wake."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolDesk:
+    """`changed` is called after a change, so that an engine takes notice."""
+
+    spool: SpoolAdmin
+    clock: Clock
+    pauses: Callable[[], Iterable[Pause]] = no_pauses
+    changed: Callable[[Verb], Awaitable[None]] = nobody_to_tell
+
+    async def summary(self) -> Document:
+        return documents.summary(await self.spool.stats(), self.pauses(), self.clock.wall())
+
+    async def listing(self, filter: Filter) -> AsyncIterator[Document]:
+        after = None
+        while page := await self.spool.list(filter, self.clock.wall(), after, PAGE):
+            for record in page:
+                yield documents.delivery(record)
+            after = page[-1].delivery.id
+
+    async def show(self, queue_id: str) -> Document | None:
+        record = await self.spool.show(queue_id)
+        return None if record is None else documents.message(record)
+
+    async def trace(self, any_id: str) -> list[Document]:
+        found = [await self.spool.show(queue_id) for queue_id in await self.spool.find(any_id)]
+        return [documents.traced(record) for record in found if record is not None]
+
+    async def change(self, verb: Verb, filter: Filter) -> int:
+        count = await self.spool.change(verb, filter, self.clock.wall())
+        if count:
+            await self.changed(verb)
+        return count
+
+    async def recent(self, limit: int) -> list[Document]:
+        return [documents.recent(record) for record in await self.spool.recent(limit)]

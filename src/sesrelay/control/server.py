@@ -1,0 +1,90 @@
+"""The daemon's end of the control socket.
+
+Invariant: the socket's mode (0660) is what decides who may speak here; nothing else is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from sesrelay.control import wire
+from sesrelay.seams import Desk, Document, Observer, SpoolError, Verb
+
+CHANGES = frozenset({"hold", "release", "retry", "delete"})
+
+
+@dataclass(slots=True)
+class ControlServer:
+    """`status` tells of the daemon; `reload` reads the configuration anew and returns what happened."""
+
+    path: Path
+    desk: Desk
+    observer: Observer
+    status: Callable[[], Document]
+    reload: Callable[[], Awaitable[Document]]
+    _server: asyncio.AbstractServer | None = field(default=None, init=False)
+
+    async def start(self) -> None:
+        """Listen. A socket file that a dead daemon left is replaced: the lock on `state_dir` says that it is dead."""
+        self.path.unlink(missing_ok=True)
+        before = os.umask(0o117)
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, self.path, limit=wire.LINE_MAX)
+        finally:
+            os.umask(before)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self.path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async for request in reader:
+                await self._answer(request, writer)
+        except (ConnectionError, asyncio.LimitOverrunError, ValueError) as error:
+            self.observer.notice("control connection dropped", error=str(error))
+        finally:
+            writer.close()
+
+    async def _answer(self, request: bytes, writer: asyncio.StreamWriter) -> None:
+        try:
+            asked = json.loads(request)
+            verb, args = asked["verb"], asked.get("args", {})
+            if verb == "list":
+                async for item in self.desk.listing(wire.filter_from_json(args)):
+                    writer.write(wire.line({"item": item}))
+                    await writer.drain()
+                end: Any = None
+            else:
+                end = await self._do(verb, args)
+        except (KeyError, TypeError, ValueError) as error:
+            writer.write(wire.line({"error": f"the request is not understood: {error}"}))
+        except SpoolError as error:
+            writer.write(wire.line({"error": f"the queue cannot be reached: {error}"}))
+        else:
+            writer.write(wire.line({"end": end}))
+        await writer.drain()
+
+    async def _do(self, verb: str, args: dict[str, Any]) -> Any:
+        if verb in CHANGES:
+            return await self.desk.change(cast(Verb, verb), wire.filter_from_json(args))
+        if verb == "summary":
+            return await self.desk.summary()
+        if verb == "show":
+            return await self.desk.show(str(args["id"]))
+        if verb == "trace":
+            return await self.desk.trace(str(args["id"]))
+        if verb == "recent":
+            return await self.desk.recent(int(args["limit"]))
+        if verb == "status":
+            return self.status()
+        if verb == "reload":
+            return await self.reload()
+        raise ValueError(f"there is no verb {verb!r}")

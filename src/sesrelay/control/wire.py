@@ -1,0 +1,41 @@
+"""The control socket's protocol: one JSON object a line, a request and then its answer.
+
+Request: `{"verb": NAME, "args": {…}}`. Answer: any number of `{"item": …}`, then `{"end": …}` or `{"error": TEXT}`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sesrelay.mail.delivery import State
+from sesrelay.seams import Filter
+
+LINE_MAX = 1 << 24  # octets; one `trace` of a message with many recipients is one line
+
+
+def line(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def filter_to_json(filter: Filter) -> dict[str, Any]:
+    return {
+        "ids": list(filter.ids),
+        "states": [state.value for state in filter.states],
+        "sender": filter.sender,
+        "recipient": filter.recipient,
+        "transport": filter.transport,
+        "older_than": filter.older_than,
+    }
+
+
+def filter_from_json(args: dict[str, Any]) -> Filter:
+    """Raises: KeyError, ValueError, TypeError for what no client of ours sends."""
+    return Filter(
+        ids=tuple(args["ids"]),
+        states=tuple(State(state) for state in args["states"]),
+        sender=args["sender"],
+        recipient=args["recipient"],
+        transport=args["transport"],
+        older_than=args["older_than"],
+    )
