@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 LOCAL_PART_MAX = 64  # octets, RFC 5321 §4.5.3.1.1
 DOMAIN_MAX = 255  # octets, RFC 5321 §4.5.3.1.2
 LABEL_MAX = 63  # octets, RFC 1035 §2.3.4
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
-_LOCAL = re.compile(rf"(?:[{_ATEXT}\u0080-\U0010ffff]+(?:\.[{_ATEXT}\u0080-\U0010ffff]+)*)\Z")
 # Applications do send `a..b@` and `.a@`; remote hosts take them, so they are not ours to refuse.
-_LOCAL_LAX = re.compile(rf"[{_ATEXT}.\u0080-\U0010ffff]+\Z")
+_UNQUOTED = re.compile(rf"[{_ATEXT}.\u0080-\U0010ffff]+\Z")
 _QUOTED = re.compile(r'"(?:[\x20-\x21\x23-\x5b\x5d-\x7e\u0080-\U0010ffff]|\\[\x20-\x7e])*"\Z')
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\Z")
 
@@ -35,13 +35,14 @@ def split(address: str) -> tuple[str, str]:
     return (local, domain) if at else (address, "")
 
 
+@lru_cache(maxsize=4096)  # a message asks five times for the same few domains
 def domain_key(domain: str) -> str:
     """Return `domain` in the one form that comparisons use: lower case, A-labels, no final dot.
 
     Raises: AddressError for what is no domain name, and for address literals.
     Source: RFC 5891 §4.4 (lower case and NFC first, then Punycode, label by label; ß stays ß).
     """
-    text = domain.strip().rstrip(".")
+    text = domain.removesuffix(".")
     if text.isascii():
         key = text.lower()
     else:
@@ -74,8 +75,11 @@ def normalise(address: str) -> str:
 
     Raises: AddressError
     """
-    local, domain = split(address)
-    return f"{local.lower()}@{domain_key(domain)}" if domain else local.lower()
+    local, at, domain = address.rpartition("@")
+    if not at:
+        return domain.lower()
+    check_local_part(local)
+    return f"{local.lower()}@{domain_key(domain)}"
 
 
 def check(address: str, *, smtputf8: bool = True) -> str:
@@ -104,7 +108,7 @@ def check_local_part(local: str) -> None:
         raise AddressError("the local part is empty")
     if len(local.encode("utf-8", "surrogatepass")) > LOCAL_PART_MAX:
         raise AddressError(f"the local part is longer than {LOCAL_PART_MAX} octets")
-    if not (_LOCAL_LAX.match(local) or _QUOTED.match(local)):
+    if not (_UNQUOTED.match(local) or _QUOTED.match(local)):
         raise AddressError("the local part has characters that must be quoted")
     if any(0xD800 <= ord(c) <= 0xDFFF or 0x80 <= ord(c) <= 0x9F for c in local):
         raise AddressError("the local part has control characters or is not UTF-8")
@@ -113,6 +117,8 @@ def check_local_part(local: str) -> None:
 def _a_label(label: str) -> str:
     if label.isascii():
         return label
+    if label.startswith("xn--"):
+        raise AddressError(f"the domain label {label!r} is not valid IDNA")
     for char in label:
         # RFC 5892: letters, marks, digits and a few joiners; symbols, spaces and controls never.
         if ord(char) >= 0x80 and unicodedata.category(char)[0] not in "LMN" and char not in "\u00b7\u0375\u05f3\u05f4\u30fb":

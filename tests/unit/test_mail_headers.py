@@ -1,0 +1,85 @@
+"""Header surgery: what is not named stays byte for byte."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sesrelay.mail import headers
+from sesrelay.mail.lineends import canonical
+
+CONTENT = (
+    b"From: Ann <ann@example.com>\r\nTo: b@example.org\r\nBcc: secret@example.net,\r\n\tother@example.net\r\n"
+    b"Subject: =?utf-8?q?caf=C3=A9?=\r\nMessage-ID:\r\n <id@example.com>\r\nReturn-Path: <x@example.com>\r\n\r\nHello\r\n.\r\n"
+)
+
+
+def test_facts() -> None:
+    facts = headers.facts(headers.split(CONTENT)[0])
+    assert facts == headers.Facts(("ann@example.com",), "<id@example.com>", "café", 0, True)
+
+
+@pytest.mark.parametrize(
+    ("value", "addresses"),
+    [
+        (b"a@example.com", ("a@example.com",)),
+        (b'"Evil" <a@example.com>, b@example.org', ("a@example.com", "b@example.org")),
+        (b"=?utf-8?q?J=C3=B6rg?= <j@example.com>", ("j@example.com",)),
+        ("Jörg <j@example.com>".encode(), ("j@example.com",)),
+        (b'"a@evil.example" <b@example.com>', ("b@example.com",)),
+        (b"Team:a@example.com,\r\n b@example.com;", ("a@example.com", "b@example.com")),
+        (b"nobody", ()),
+        (b"", ()),
+    ],
+)
+def test_header_from(value: bytes, addresses: tuple[str, ...]) -> None:
+    assert headers.facts(b"From: " + value + b"\r\n").header_from == addresses
+
+
+def test_two_from_headers_are_both_seen() -> None:
+    assert headers.facts(b"From: a@example.com\r\nFROM : b@example.org\r\n").header_from == ("a@example.com", "b@example.org")
+
+
+def test_private_headers_go_and_nothing_else() -> None:
+    head, body = headers.split(CONTENT)
+    kept, receipts = headers.without_private(head)
+    assert receipts == ("removed Bcc", "removed Return-Path")
+    assert headers.join(kept, body) == CONTENT.replace(
+        b"Bcc: secret@example.net,\r\n\tother@example.net\r\n", b""
+    ).replace(b"Return-Path: <x@example.com>\r\n", b"")
+
+
+@pytest.mark.parametrize("content", [b"", b"\r\n", b"no header at all\r\n", b"\r\nbody: x\r\n", b"A: b\r\nnot a field\r\n"])
+def test_content_without_a_proper_header(content: bytes) -> None:
+    head, body = headers.split(content)
+    assert headers.fields(headers.join(b"Received: x\r\n" + head, body))[0].raw == b"Received: x\r\n"
+    assert body in content
+
+
+def test_received_are_counted_with_folding() -> None:
+    assert headers.facts(b"Received: a\r\n\tb\r\nrEceived:c\r\nX-Received: no\r\n").received == 2
+
+
+_NAMES = st.sampled_from([b"From", b"Subject", b"BCC", b"bcc", b"X-Bcc", b"Return-Path", b"Received"])
+_VALUES = st.binary(max_size=20).map(lambda value: value.replace(b"\r", b"").replace(b"\n", b""))
+
+
+@given(st.lists(st.tuples(_NAMES, _VALUES, st.booleans())), st.binary(max_size=50))
+def test_surgery_on_any_header(parts: list[tuple[bytes, bytes, bool]], body: bytes) -> None:
+    raws = [name + b":" + value + (b"\r\n folded" if folded else b"") + b"\r\n" for name, value, folded in parts]
+    head = b"".join(raws)
+    assert headers.split(headers.join(head, body)) == (head, body)
+    kept, receipts = headers.without_private(head)
+    private = {b"bcc", b"return-path"}
+    assert kept == b"".join(raw for raw, (name, _, _) in zip(raws, parts, strict=True) if name.lower() not in private)
+    assert len(receipts) == sum(name.lower() in private for name, _, _ in parts)
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\0", b".", b"a", b"\r\n"]), max_size=30).map(b"".join))
+def test_canonical_leaves_no_stray_line_end(content: bytes) -> None:
+    cleaned, receipts = canonical(content)
+    assert b"\0" not in cleaned
+    assert cleaned.count(b"\r") == cleaned.count(b"\n") == cleaned.count(b"\r\n")
+    assert canonical(cleaned) == (cleaned, ())
+    if b"\0" not in content and content.count(b"\r") == content.count(b"\n") == content.count(b"\r\n"):
+        assert not receipts
+        assert cleaned == content or cleaned == content + b"\r\n"
