@@ -32,7 +32,10 @@ def due(
         if verdict.report is not None:
             kinds.setdefault(verdict.report, []).append(
                 dsn.Reported(
-                    delivery.recipient, verdict.reply or "", delivery.placement.lane.nexthop, _remedy(outcomes.get(delivery.id))
+                    delivery.recipient,
+                    verdict.reply or "",
+                    _who_answered(delivery.placement.lane.nexthop),
+                    _remedy(outcomes.get(delivery.id)),
                 )
             )
     return kinds
@@ -76,3 +79,11 @@ def compose(
 
 def _remedy(outcome: Outcome | None) -> str:
     return outcome.remedy if isinstance(outcome, Failed | Deferred | Held) else ""
+
+
+def _who_answered(nexthop: str) -> str:
+    """Return a nexthop for a person: its host name, or the service; never the key or the user it is told apart by."""
+    kind, slash, rest = nexthop.partition("/")
+    if not slash:
+        return nexthop
+    return f"Amazon SES in {rest.partition('/')[0]}" if kind == "ses" else rest.partition("/")[0].rpartition(":")[0]

@@ -11,11 +11,11 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import Literal
 
 from sesrelay.mail import headers
 from sesrelay.mail.address import domain_of
+from sesrelay.mail.dates import rfc5322
 from sesrelay.mail.envelope import Message, Recipient
 
 Kind = Literal["failed", "delayed", "relayed"]
@@ -40,7 +40,10 @@ _OPENING = {
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """One recipient of a report. `reply` is the last answer, as `mail.reply.Reply` prints it; `remedy` says what to do."""
+    """One recipient of a report. `reply` is the last answer, as `mail.reply.Reply` prints it; `remedy` says what to do.
+
+    `nexthop` says for a person who answered; where it is a host name, `Remote-MTA` says it as well.
+    """
 
     recipient: Recipient
     reply: str
@@ -67,7 +70,7 @@ def compose(
     sender = f"mailer-daemon@{domain_of(original.sender) or hostname}"
     thread = f"In-Reply-To: {original.message_id}\nReferences: {original.message_id}\n" if original.message_id else ""
     head = (
-        f"Date: {formatdate(now)}\nFrom: Mail Delivery System <{sender}>\nTo: <{original.sender}>\n"
+        f"Date: {rfc5322(now)}\nFrom: Mail Delivery System <{sender}>\nTo: <{original.sender}>\n"
         f"Subject: {_SUBJECT[kind]}\nMessage-ID: <{queue_id}@{hostname}>\n{thread}Auto-Submitted: auto-replied\n"
         f'MIME-Version: 1.0\nContent-Type: multipart/report; report-type=delivery-status;\n\tboundary="{boundary}"\n'
     )
@@ -89,7 +92,7 @@ def compose(
 
 
 def _explanation(kind: Kind, original: Message, reported: Sequence[Reported], hostname: str, until: float | None) -> str:
-    lines = [textwrap.fill(_OPENING[kind].format(until=formatdate(until) if until else "it expires"), 72), ""]
+    lines = [textwrap.fill(_OPENING[kind].format(until=rfc5322(until) if until else "it expires"), 72), ""]
     for one in reported:
         lines.append(f"<{one.recipient.address}>")
         if one.remedy:
@@ -111,7 +114,7 @@ def _status(kind: Kind, original: Message, reported: Sequence[Reported], hostnam
     ]
     if original.envelope.envid:
         lines.insert(0, f"Original-Envelope-Id: {original.envelope.envid}")
-    lines.append(f"Arrival-Date: {formatdate(original.accepted)}")
+    lines.append(f"Arrival-Date: {rfc5322(original.accepted)}")
     for one in reported:
         status = _STATUS.match(one.reply)
         code = status[1] if status else {"failed": "5.0.0", "delayed": "4.0.0", "relayed": "2.0.0"}[kind]
@@ -122,12 +125,12 @@ def _status(kind: Kind, original: Message, reported: Sequence[Reported], hostnam
         if one.recipient.orcpt:
             lines.append(f"Original-Recipient: {one.recipient.orcpt}")
         lines += [f"Action: {kind}", f"Status: {code}"]
-        if one.nexthop:
+        if one.nexthop and " " not in one.nexthop:
             lines.append(f"Remote-MTA: dns; {one.nexthop}")
         lines.append(f"Diagnostic-Code: smtp; {_printable(one.reply)}")
-        lines.append(f"Last-Attempt-Date: {formatdate(now)}")
+        lines.append(f"Last-Attempt-Date: {rfc5322(now)}")
         if kind == "delayed" and until is not None:
-            lines.append(f"Will-Retry-Until: {formatdate(until)}")
+            lines.append(f"Will-Retry-Until: {rfc5322(until)}")
     return "\n".join(lines) + "\n"
 
 

@@ -5,8 +5,7 @@ Source: RFC 5321 §4.4; RFC 3848 (ESMTP, ESMTPS, ESMTPA); RFC 6531 §4.3 (UTF8SM
 
 from __future__ import annotations
 
-from email.utils import formatdate
-
+from sesrelay.mail.dates import rfc5322
 from sesrelay.mail.envelope import Envelope, Origin
 
 
@@ -21,6 +20,6 @@ def line(envelope: Envelope, origin: Origin, *, hostname: str, queue_id: str, at
     recipient = f"\r\n\tfor <{envelope.recipients[0].address}>" if len(envelope.recipients) == 1 else ""
     text = (
         f"Received: from {origin.helo or 'localhost'} ({client})\r\n\tby {hostname} (sesrelay) with {protocol} id {queue_id}"
-        f"{recipient};\r\n\t{formatdate(at)}\r\n"
+        f"{recipient};\r\n\t{rfc5322(at)}\r\n"
     )
     return text.encode("utf-8", "replace")
