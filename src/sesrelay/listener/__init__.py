@@ -1,0 +1,10 @@
+"""Mail in: SMTP sessions over the listening sockets, each message handed to the intake.
+
+Source: RFC 5321. What relies on aiosmtpd's private names stands in `wire` alone.
+"""
+
+from sesrelay.listener.listening import ListenerServer
+from sesrelay.listener.options import ListenerOptions
+from sesrelay.listener.sockets import AddressTaken, ListenError, activated, bind
+
+__all__ = ["AddressTaken", "ListenError", "ListenerOptions", "ListenerServer", "activated", "bind"]

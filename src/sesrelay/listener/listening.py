@@ -1,0 +1,190 @@
+"""The listening sockets and the sessions behind them: who may connect, how many, and how all of it ends.
+
+Invariant: a session is held here until its connection is closed and its handler done, so no commit under way is lost.
+
+Runs on: one event loop, asyncio's own or uvloop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+from collections import Counter
+from collections.abc import Callable
+
+from sesrelay.listener.options import ListenerOptions
+from sesrelay.listener.server import LEAVING, SmtpSession
+from sesrelay.listener.sockets import BACKLOG
+from sesrelay.listener.wire import encode
+from sesrelay.mail.address import domain_of
+from sesrelay.mail.envelope import Origin
+from sesrelay.mail.reply import Reply
+from sesrelay.policy.admission import CLIENT_REFUSED, client_allowed
+from sesrelay.seams import Intake, Observer
+
+TOO_MANY = Reply(421, "4.7.0", "Too many connections: try again later")
+TOO_MANY_OF_YOURS = Reply(421, "4.7.0", "Too many connections from this address: try again later")
+GONE = Reply(421, "4.4.2", "Who are you?")
+# Without descriptors left, accepting fails and the queue cannot be written: so many are kept from clients.
+DESCRIPTORS_KEPT = 48
+
+
+class Terms:
+    """One configuration's options and what is made of them once."""
+
+    __slots__ = ("banner", "ehlo", "helo", "local_domains", "options")
+
+    def __init__(self, options: ListenerOptions) -> None:
+        self.options = options
+        name = options.hostname.encode("idna" if not options.hostname.isascii() else "ascii")
+        self.banner = b"220 " + name + b" ESMTP sesrelay\r\n"
+        self.helo = b"250 " + name + b"\r\n"
+        offers = ("PIPELINING", f"SIZE {options.message_size}", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES")
+        lines = [name, *(offer.encode() for offer in offers)]
+        self.ehlo = b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1] + b"\r\n"
+        domains = (domain_of(f"@{domain}") for domain in (options.local.domain, options.hostname, options.local.hostname))
+        self.local_domains = frozenset(domain for domain in domains if domain)
+
+
+class Door:
+    """One listener and what its sessions need of the whole."""
+
+    def __init__(self, whole: ListenerServer, name: str, sock: socket.socket) -> None:
+        self.name = name
+        self.unix = sock.family == socket.AF_UNIX
+        self.address = sock.getsockname()
+        self.intake = whole.intake
+        self.observer = whole.observer
+        self.terms = whole.terms
+        self._whole = whole
+        self.server: asyncio.AbstractServer | None = None
+
+    def admit(self, session: SmtpSession, transport: asyncio.BaseTransport) -> Reply | None:
+        """Let a new connection in, or return its refusal."""
+        client = "" if self.unix else _client(transport)
+        refusal = GONE if client is None else self._whole.refusal(session, client)
+        if client is None or refusal is not None:
+            reason = "client" if refusal is CLIENT_REFUSED else "limits"
+            self.observer.refused(Origin(self.name, client or ""), refusal or GONE, reason)
+            return refusal
+        session.admitted(client)
+        self._whole.sessions.add(session)
+        self._whole.clients[client] += 1
+        self.observer.connected(self.name)
+        return None
+
+    def ended(self, session: SmtpSession) -> None:
+        """Forget a session whose connection and handler are both done."""
+        if session not in self._whole.sessions:
+            return
+        self._whole.forget(session)
+        self.observer.disconnected(self.name)
+
+
+class ListenerServer:
+    """Mail in: listens where told, hands each message to `intake`, tells `observer`.
+
+    `options` is asked at each connection, so a reload affects new sessions only.
+    """
+
+    def __init__(self, intake: Intake, observer: Observer, options: Callable[[], ListenerOptions]) -> None:
+        self.intake = intake
+        self.observer = observer
+        self.sessions: set[SmtpSession] = set()
+        self.clients: Counter[str] = Counter()
+        self._options = options
+        self._terms: Terms | None = None
+        self._doors: dict[str, Door] = {}
+        self._emptied = asyncio.Event()
+        self._leaving = False
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = max(descriptors - max(DESCRIPTORS_KEPT, descriptors // 4), 8)
+
+    def terms(self) -> Terms:
+        """Return the terms for a session that begins now."""
+        options = self._options()
+        if self._terms is None or self._terms.options is not options:
+            self._terms = Terms(options)
+        return self._terms
+
+    def refusal(self, session: SmtpSession, client: str) -> Reply | None:
+        """Return why one more connection from `client` is not let in, or None."""
+        options = self.terms().options
+        if not client_allowed(client, options.networks):
+            return CLIENT_REFUSED
+        if self._leaving:
+            return LEAVING
+        if len(self.sessions) >= min(options.connections, self._most):
+            return TOO_MANY
+        # A Unix socket tells no clients apart.
+        if client and self.clients[client] >= options.connections_per_client:
+            return TOO_MANY_OF_YOURS
+        return None
+
+    def forget(self, session: SmtpSession) -> None:
+        """Let go of a session that has ended."""
+        self.sessions.discard(session)
+        self.clients[session.client] -= 1
+        if not self.clients[session.client]:
+            del self.clients[session.client]
+        if not self.sessions:
+            self._emptied.set()
+
+    async def listen(self, name: str, sock: socket.socket) -> None:
+        """Accept connections on `sock`, a listening socket of `sockets`; `name` is `listen` as configured."""
+        loop = asyncio.get_running_loop()
+        door = Door(self, name, sock)
+        create = loop.create_unix_server if door.unix else loop.create_server
+        door.server = await create(lambda: SmtpSession(loop, door), sock=sock, backlog=BACKLOG)
+        self._doors[name] = door
+
+    @property
+    def listening(self) -> tuple[str, ...]:
+        """The names of the listeners that accept connections."""
+        return tuple(self._doors)
+
+    def addresses(self) -> dict[str, object]:
+        """Return what each listener is really bound to: (host, port, …), or a path."""
+        return {name: door.address for name, door in self._doors.items()}
+
+    def unlisten(self, name: str) -> None:
+        """Accept no more on one listener; its sessions go on."""
+        door = self._doors.pop(name, None)
+        if door is not None and door.server is not None:
+            door.server.close()
+
+    def stop_accepting(self) -> None:
+        """Close every listening socket; sessions go on."""
+        for name in self.listening:
+            self.unlisten(name)
+
+    async def drain(self, grace: float) -> None:
+        """Stop accepting, let transactions under way finish for at most `grace` seconds, then cut what is left.
+
+        A message that is being stored is not cut off from its commit, only its client from the reply.
+        """
+        self.stop_accepting()
+        self._leaving = True
+        for session in list(self.sessions):
+            session.leave()
+        await self._until_empty(grace)
+        for session in list(self.sessions):
+            session.cut(encode(LEAVING))
+        await self._until_empty(min(grace, 1.0))
+
+    async def _until_empty(self, seconds: float) -> None:
+        if self.sessions:
+            self._emptied.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), seconds)
+
+
+def _client(transport: asyncio.BaseTransport) -> str | None:
+    """Return the client's address, IPv4-mapped ones as IPv4, or None where it has gone already."""
+    peer = transport.get_extra_info("peername")
+    if not isinstance(peer, tuple) or not peer:
+        return None
+    host = str(peer[0])
+    return host.removeprefix("::ffff:") if "." in host else host

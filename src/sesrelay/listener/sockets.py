@@ -1,0 +1,157 @@
+"""Listening sockets: made by hand, or handed over by systemd.
+
+Invariant: TCP sockets have proto=IPPROTO_TCP: with 0 asyncio leaves TCP_NODELAY off, and each new connection costs
+44 ms of delayed acknowledgement.
+
+Source: sd_listen_fds(3); RFC 3493 §5.3 (IPV6_V6ONLY).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+import stat
+from collections.abc import Iterable, MutableMapping
+from pathlib import Path
+
+BACKLOG = 1024
+FIRST_FD = 3  # SD_LISTEN_FDS_START
+UNIX_PREFIX = "unix:"
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the text names it and the remedy, for a person."""
+
+
+class AddressTaken(ListenError):
+    """Another program listens there."""
+
+
+def parse(listen: str) -> tuple[str, int]:
+    """Return host and port of `127.0.0.1:25`, `[::1]:25`, `localhost:25`; port -1: the host is a Unix path.
+
+    Raises: ListenError
+    """
+    if listen.startswith(UNIX_PREFIX):
+        return listen.removeprefix(UNIX_PREFIX), -1
+    host, colon, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ListenError(f"{listen} is no HOST:PORT, [IPV6]:PORT or unix:PATH")
+    return "0.0.0.0" if host in ("", "*") else host, int(port)
+
+
+def bind(listen: str) -> socket.socket:
+    """Return a socket that listens where `listen` says. Raises: ListenError, AddressTaken"""
+    host, port = parse(listen)
+    if port < 0:
+        return _bind_unix(host, listen)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ListenError(f"{listen}: {host} is no address of this machine ({error.strerror})") from error
+    family, address = found[0][0], found[0][4]
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise _explained(listen, port, error) from error
+    return sock
+
+
+def _explained(listen: str, port: int, error: OSError) -> ListenError:
+    if error.errno == errno.EADDRINUSE:
+        return AddressTaken(
+            f"{listen} is taken: another program listens there (see: ss -ltnp 'sport = :{port}'); stop it, or change listeners"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return ListenError(
+            f"{listen}: no permission for port {port}: run with CAP_NET_BIND_SERVICE, by socket activation, or on a port from 1024 up"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return ListenError(f"{listen}: no such address on this machine; change listeners")
+    return ListenError(f"{listen}: {error.strerror}")
+
+
+def _bind_unix(path: str, listen: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path, listen)
+        sock.setblocking(False)
+        sock.bind(path)
+        Path(path).chmod(0o666)  # like 127.0.0.1:25: every local user may submit
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AddressTaken(
+                f"{listen} is taken: something other than a stale socket is there; remove it, or change listeners"
+            ) from error
+        raise ListenError(f"{listen}: {error.strerror}") from error
+    except ListenError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: str, listen: str) -> None:
+    """Remove the socket that a process which was killed left behind."""
+    try:
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):
+                Path(path).unlink()
+            return
+        except OSError:
+            pass  # it has a listener that is slow, or that we may not speak to
+    raise AddressTaken(f"{listen} is taken: another program listens there; stop it, or change listeners")
+
+
+def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> dict[str, socket.socket]:
+    """Return the sockets that systemd hands over, by the `listen` that names their address; forget them in `environ`.
+
+    A socket that no `listen` names is left alone.
+    """
+    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return {}
+    wanted = {_key(*parse(listen)): listen for listen in listens}
+    taken: dict[str, socket.socket] = {}
+    for fd in range(FIRST_FD, FIRST_FD + int(count)):
+        try:
+            sock = socket.socket(fileno=os.dup(fd))
+        except OSError:
+            continue  # no socket: not ours
+        name = sock.getsockname()
+        listen = wanted.get(_key(name, -1) if sock.family == socket.AF_UNIX else _key(name[0], name[1]))
+        if listen is None:
+            sock.close()
+            continue
+        os.close(fd)
+        sock.setblocking(False)
+        taken[listen] = sock
+    return taken
+
+
+def _key(host: str, port: int) -> tuple[str, int]:
+    if port >= 0:
+        with contextlib.suppress(ValueError):
+            host = str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
+    return host, port
