@@ -1,0 +1,43 @@
+"""The transport that sends nothing: mail waits for the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sesrelay.mail.delivery import Batch, DeliveryId
+from sesrelay.mail.outcome import Held, Outcome
+from sesrelay.mail.reply import Reply
+from sesrelay.seams import Content
+
+REASON = "hold"
+
+
+class HoldTransport:
+    """Implements `sesrelay.seams.Transport`."""
+
+    batch_limit = 1000
+    concurrency = 1
+    failover_after = float("inf")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def nexthop(self, recipient: str) -> str:
+        return "hold"
+
+    def pace(self, recipients: int, now: float) -> float:
+        return 0.0
+
+    def give_back(self, recipients: int) -> None:
+        """Do nothing: nothing was taken."""
+
+    async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
+        held = Held(
+            Reply(450, "4.7.0", f"Held: transport {self.name} keeps mail for the operator"),
+            REASON,
+            "give the sender's domain a route that sends, then: sesrelay queue release ID",
+        )
+        return {delivery.id: held for delivery in batch.deliveries}
+
+    async def close(self) -> None:
+        """Do nothing: nothing is open."""

@@ -1,0 +1,258 @@
+"""Opening a connection to an SMTP host: greeting, EHLO, TLS, login; and reading what aiosmtplib makes of the replies.
+
+Invariant: `required` and `implicit` never fall back to clear text; `opportunistic` does, on a new connection.
+Invariant: a password goes out only under TLS or to a loopback address, and stands in no text made here.
+
+Source: RFC 5321 §3.1, §4.5.3.2 (timeouts), RFC 3207, RFC 8314 §3 (implicit TLS), RFC 4954.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+
+import aiosmtplib
+from aiosmtplib import SMTPException, SMTPHeloError, SMTPResponseException
+
+from sesrelay.mail.outcome import PauseReason, Trail
+from sesrelay.mail.reply import Reply
+from sesrelay.transport.smtp_answers import Answer, Stage
+
+Tls = Literal["none", "opportunistic", "required", "implicit"]
+
+_REPEATED_STATUS = re.compile(r"\n[245]\.\d{1,3}\.\d{1,3}[ \t]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Units: seconds. `block`: for each piece of content to leave; `final`: for the answer to the final dot."""
+
+    connect: float = 30.0
+    command: float = 300.0
+    block: float = 180.0
+    final: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to connect and how. `name` is what TLS verifies and people read; `address` what is connected to."""
+
+    name: str
+    port: int
+    address: str
+    tls: Tls
+    local_hostname: str
+    context: ssl.SSLContext | None = field(default=None, repr=False)
+    source_address: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+class Unreached(Exception):
+    """No transaction could be begun there; `answer` says why."""
+
+    def __init__(self, answer: Answer, tls: str | None = None) -> None:
+        super().__init__(str(answer.reply))
+        self.answer = answer
+        self.trail = Trail(tls)
+
+
+class _Client(aiosmtplib.SMTP):
+    AUTH_METHODS = ("plain", "login", "cram-md5")
+
+
+def tls_context(tls: Tls, ca_file: Path | None = None) -> ssl.SSLContext | None:
+    """Return what to secure connections with: verified for `required` and `implicit`, not for `opportunistic`.
+
+    Raises: OSError, ssl.SSLError where `ca_file` cannot be used.
+    """
+    if tls == "none":
+        return None
+    if tls == "opportunistic":
+        # Whoever could forge a certificate here could as well strip STARTTLS: clear text is the alternative (RFC 7435).
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+
+
+async def open_client(endpoint: Endpoint) -> aiosmtplib.SMTP:
+    """Connect, say EHLO, secure and log in. Raises: Unreached."""
+    try:
+        return await _open(endpoint, endpoint.tls)
+    except Unreached as error:
+        if endpoint.tls != "opportunistic" or error.answer.stage is not Stage.TLS:
+            raise
+        return await _open(endpoint, "none")
+
+
+async def _open(endpoint: Endpoint, tls: Tls) -> aiosmtplib.SMTP:
+    client = await _connect(endpoint, tls)
+    try:
+        await _hello(client, endpoint)
+        if tls in ("opportunistic", "required"):
+            await _start_tls(client, endpoint, tls)
+        if endpoint.username is not None:
+            await _log_in(client, endpoint)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+async def _connect(endpoint: Endpoint, tls: Tls) -> aiosmtplib.SMTP:
+    implicit = tls == "implicit"
+    client = _Client(
+        hostname=endpoint.address if not implicit else endpoint.name,
+        port=endpoint.port,
+        local_hostname=endpoint.local_hostname,
+        source_address=(endpoint.source_address, 0) if endpoint.source_address else None,
+        timeout=endpoint.timeouts.connect,
+        use_tls=implicit,
+        start_tls=False,
+        tls_context=endpoint.context if implicit else None,
+    )
+    try:
+        await client.connect()
+    except SMTPResponseException as error:  # a greeting that is not 220
+        raise Unreached(_spoken(Stage.GREETING, error.code, error.message, endpoint)) from error
+    except (SMTPException, OSError, ValueError) as error:
+        tls_error = _tls_error(error)
+        if tls_error is not None:
+            raise Unreached(_tls_answer(endpoint, tls_error)) from error
+        text = f"cannot connect to {endpoint.name} port {endpoint.port}: {plainly(error)}"
+        raise Unreached(Answer(Stage.CONNECT, Reply(451, "4.4.1", text), lost=True)) from error
+    return client
+
+
+async def _hello(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
+    """Say EHLO; say HELO where the host does not know EHLO."""
+    timeout = endpoint.timeouts.command
+    try:
+        try:
+            await client.ehlo(timeout=timeout)
+        except SMTPHeloError as error:
+            if error.code not in (500, 501, 502, 504) or not client.is_connected:
+                raise
+            await client.helo(timeout=timeout)
+    except SMTPResponseException as error:
+        raise Unreached(_spoken(Stage.HELLO, error.code, error.message, endpoint), tls_of(client)) from error
+    except (SMTPException, OSError) as error:
+        raise Unreached(_lost_at(Stage.HELLO, endpoint, error)) from error
+
+
+async def _start_tls(client: aiosmtplib.SMTP, endpoint: Endpoint, tls: Tls) -> None:
+    if not client.supports_extension("starttls"):
+        if tls == "opportunistic":
+            return
+        raise Unreached(_tls_answer(endpoint, "the host does not offer STARTTLS"))
+    try:
+        await client.starttls(server_hostname=endpoint.name, tls_context=endpoint.context, timeout=endpoint.timeouts.connect)
+    except SMTPResponseException as error:
+        if tls == "opportunistic" and error.code != 421 and client.is_connected:
+            return  # it cannot just now, and the connection is as it was
+        raise Unreached(_tls_answer(endpoint, f"it answered STARTTLS with {error.code} {error.message}")) from error
+    except (SMTPException, OSError, ssl.CertificateError) as error:
+        raise Unreached(_tls_answer(endpoint, _tls_error(error) or plainly(error))) from error
+    try:
+        await _hello(client, endpoint)
+    except Unreached as error:
+        if tls == "opportunistic" and error.answer.lost:
+            raise Unreached(_tls_answer(endpoint, error.answer.reply.text)) from error
+        raise
+
+
+async def _log_in(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
+    name = endpoint.name
+    if tls_of(client) is None and not _on_loopback(client):
+        text = f"{name} offers no TLS, and a password is never sent in clear"
+        raise Unreached(
+            Answer(
+                Stage.AUTH, Reply(451, "4.7.0", text), reason=PauseReason.CONFIGURATION, remedy="set tls: required, or another port"
+            )
+        )
+    if not client.supports_extension("auth"):
+        raise Unreached(
+            Answer(
+                Stage.AUTH,
+                Reply(451, "4.7.0", f"{name} offers no AUTH, but a username is configured"),
+                reason=PauseReason.CONFIGURATION,
+                remedy=f"see which port of {name} takes logins, or remove username",
+            ),
+            tls_of(client),
+        )
+    if not client.supported_auth_methods:
+        text = f"{name} offers none of AUTH PLAIN, LOGIN and CRAM-MD5"
+        raise Unreached(Answer(Stage.AUTH, Reply(451, "4.7.0", text), reason=PauseReason.CONFIGURATION), tls_of(client))
+    tls = tls_of(client)
+    try:
+        await client.login(endpoint.username or "", endpoint.password or "", timeout=endpoint.timeouts.command)
+    except SMTPResponseException as error:
+        raise Unreached(_spoken(Stage.AUTH, error.code, error.message, endpoint), tls) from error
+    except (SMTPException, OSError) as error:
+        raise Unreached(_lost_at(Stage.AUTH, endpoint, error), tls) from error
+
+
+def parse_reply(code: int, text: str) -> Reply:
+    """Make one line of a reply as aiosmtplib has it: octets that are no UTF-8 and repeated status codes go."""
+    clean = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return Reply.parse(code, _REPEATED_STATUS.sub("\n", clean))
+
+
+def _spoken(stage: Stage, code: int, text: str, endpoint: Endpoint) -> Answer:
+    if 400 <= code <= 599:
+        return Answer(stage, parse_reply(code, text))
+    reply = Reply(451, "4.5.0", f"{endpoint.name} does not speak SMTP: {parse_reply(0, text).text[:200]}")
+    return Answer(stage, reply, lost=True)
+
+
+def _lost_at(stage: Stage, endpoint: Endpoint, error: BaseException) -> Answer:
+    return Answer(stage, Reply(451, "4.4.2", f"lost the connection to {endpoint.name}: {plainly(error)}"), lost=True)
+
+
+def _tls_answer(endpoint: Endpoint, what: str) -> Answer:
+    remedy = f"see that {endpoint.name} is the name in its certificate, and that its issuer is trusted here (ca_file)"
+    reply = Reply(451, "4.7.5", f"no TLS with {endpoint.name}: {what}")
+    return Answer(Stage.TLS, reply, lost=True, reason=PauseReason.UNAVAILABLE, remedy=remedy)
+
+
+def _tls_error(error: BaseException | None) -> str | None:
+    """Return what TLS found wrong, where that is at the bottom of `error`."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message or "the certificate is not valid"
+        if isinstance(error, ssl.SSLError):
+            return error.reason or "the handshake failed"
+        error = error.__cause__
+    return None
+
+
+def plainly(error: BaseException) -> str:
+    """Return what happened in a few words."""
+    while isinstance(error, SMTPException) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
+
+
+def tls_of(client: aiosmtplib.SMTP) -> str | None:
+    """Return protocol and cipher as `trace` shows them: `TLSv1.3 TLS_AES_256_GCM_SHA384`; None in clear."""
+    if not client.is_connected:
+        return None
+    tls = client.get_transport_info("ssl_object")
+    if tls is None:
+        return None
+    cipher = tls.cipher()
+    return f"{tls.version()} {cipher[0]}" if cipher else str(tls.version())
+
+
+def _on_loopback(client: aiosmtplib.SMTP) -> bool:
+    if not client.is_connected:
+        return False
+    peer = client.get_transport_info("peername")
+    return bool(peer) and ip_address(str(peer[0]).partition("%")[0]).is_loopback

@@ -1,0 +1,51 @@
+"""The content of a message as it goes over an SMTP connection: fetched once, dot-stuffed, never changed otherwise.
+
+Invariant: what leaves holds no bare CR, bare LF or NUL and ends with CRLF; where that had to be made so, there is
+a receipt.
+
+Source: RFC 5321 §4.5.2 (transparency); RFC 1870 §3 (what SIZE counts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sesrelay.mail.headers import head_length
+from sesrelay.mail.lineends import canonical
+from sesrelay.seams import Content
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Units: `size` octets as RFC 1870 counts them, before dot-stuffing. `stuffed` lacks the final dot."""
+
+    stuffed: bytes
+    size: int
+    eight_bit: bool
+    utf8_header: bool
+    changes: tuple[str, ...]
+
+
+def wire(content: bytes) -> Wire:
+    """Make the octets to send of a message's content."""
+    data, changes = canonical(content)
+    eight_bit = not data.isascii()
+    utf8_header = eight_bit and not data[: head_length(data)].isascii()
+    stuffed = data.replace(b"\r\n.", b"\r\n..")
+    if stuffed.startswith(b"."):
+        stuffed = b"." + stuffed
+    return Wire(stuffed, len(data), eight_bit, utf8_header, changes)
+
+
+class Payload:
+    """Fetches the content when the first host wants it, and keeps it for the next one."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._wire: Wire | None = None
+
+    async def load(self) -> Wire:
+        """Return the content ready to send. Raises: SpoolError."""
+        if self._wire is None:
+            self._wire = wire(await self._content.read())
+        return self._wire
