@@ -1,0 +1,188 @@
+"""The HTTP server: health, readiness, metrics, JSON and pages on one address.
+
+Invariant: every route is GET (and HEAD) and changes nothing.
+Invariant: off loopback it does not start without a token.
+
+Source: the public contract, HTTP and JSON.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from sesrelay.seams import Clock, Desk, SpoolError
+from sesrelay.web.guard import add_headers, known_hosts, token_holders
+from sesrelay.web.options import ListenError, WebOptions, show_address
+from sesrelay.web.pages import ASSETS, Pages
+
+RECENT = 50
+RECENT_MAX = 200
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+STOP_TIME = 2.0  # seconds for answers under way when the server stops
+
+_log = logging.getLogger(__name__)
+
+Metrics = Callable[[], Awaitable[bytes]]
+Ready = Callable[[], Awaitable[list[str]]]
+Counters = Callable[[], Mapping[str, int]]
+
+
+class WebServer:
+    """Serves what `desk`, `metrics`, `ready` (what is missing; empty: ready) and `counters` (since the start) tell.
+
+    Raises: ValueError off loopback without a token.
+    """
+
+    def __init__(
+        self, *, desk: Desk, metrics: Metrics, ready: Ready, counters: Counters, clock: Clock, options: WebOptions
+    ) -> None:
+        if not options.on_loopback and not options.token:
+            raise ValueError(f"HTTP on {show_address(options.host, options.port)} is off loopback and wants a token")
+        self._desk, self._metrics, self._ready, self._counters = desk, metrics, ready, counters
+        self._clock, self._options = clock, options
+        self._pages = Pages(clock.wall())
+        self._runner: web.AppRunner | None = None
+        self.address = (options.host, options.port)
+
+    @property
+    def url(self) -> str:
+        """The address as a URL; the port is the actual one once started."""
+        return f"http://{show_address(*self.address)}/"
+
+    async def start(self) -> None:
+        """Listen. Raises: ListenError where the address is taken or not ours."""
+        options = self._options
+        runner = web.AppRunner(self._app(), access_log=None, handle_signals=False, shutdown_timeout=STOP_TIME)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, options.host, options.port).start()
+        except OSError as error:
+            await runner.cleanup()
+            where = show_address(options.host, options.port)
+            raise ListenError(error.errno, f"cannot listen on {where} for HTTP: {error.strerror or error}") from error
+        self._runner = runner
+        host, port = runner.addresses[0][:2]
+        self.address = (str(host), int(port))
+
+    async def stop(self) -> None:
+        """Finish what is being answered, and close. Doing so twice is harmless."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[known_hosts(self._options), token_holders(self._options), self._faults])
+        app.on_response_prepare.append(add_headers)
+        app.add_routes(
+            [
+                web.get("/", self._status),
+                web.get("/messages/{id}", self._message),
+                web.get("/static/{name}", self._asset),
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics_text),
+                web.get("/api/v1/summary", self._api_summary),
+                web.get("/api/v1/recent", self._api_recent),
+                web.get("/api/v1/messages/{id}", self._api_message),
+                web.get("/api/v1/trace/{id:.+}", self._api_trace),
+            ]
+        )
+        return app
+
+    @web.middleware
+    async def _faults(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Turn a fault of ours into an answer without its inside."""
+        try:
+            return await handler(request)
+        except web.HTTPException:
+            raise
+        except SpoolError as error:
+            _log.error("%s: the store could not be read: %s", request.path, error)
+            return self._problem(
+                request, 503, "The queue cannot be read", "The store does not answer; the log says why. Try again."
+            )
+        except Exception:
+            _log.exception("%s failed", request.path)
+            return self._problem(request, 500, "That went wrong", "This is a fault of the relay; the log has the details.")
+
+    def _problem(self, request: web.Request, status: int, title: str, text: str) -> web.Response:
+        if request.path == "/" or request.path.startswith("/messages/"):
+            return self._html(self._pages.problem(self._options, self._clock.wall(), title, text), status)
+        return web.json_response({"error": title}, status=status)
+
+    @staticmethod
+    def _html(text: str, status: int = 200) -> web.Response:
+        return web.Response(body=text.encode("utf-8", "replace"), content_type="text/html", charset="utf-8", status=status)
+
+    # --- machines ---
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"ok": True})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        missing = await self._missing()
+        return web.json_response({"ready": not missing, "missing": missing}, status=503 if missing else 200)
+
+    async def _missing(self) -> list[str]:
+        try:
+            return list(await self._ready())
+        except Exception as error:  # a check that cannot be made is not passed
+            _log.error("readiness could not be told: %s", error)
+            return ["readiness could not be told"]
+
+    async def _metrics_text(self, _: web.Request) -> web.Response:
+        return web.Response(body=await self._metrics(), headers={"Content-Type": PROMETHEUS})
+
+    async def _api_summary(self, _: web.Request) -> web.Response:
+        return web.json_response(await self._desk.summary())
+
+    async def _api_recent(self, request: web.Request) -> web.Response:
+        given = request.query.get("limit", str(RECENT))
+        if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= RECENT_MAX):
+            return web.json_response({"error": f"limit is a number from 1 to {RECENT_MAX}"}, status=400)
+        return web.json_response(await self._desk.recent(int(given)))
+
+    async def _api_message(self, request: web.Request) -> web.Response:
+        found = await self._desk.show(request.match_info["id"])
+        if found is None:
+            return web.json_response({"error": "no such message"}, status=404)
+        return web.json_response(found)
+
+    async def _api_trace(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._desk.trace(request.match_info["id"]))
+
+    # --- people ---
+
+    async def _status(self, _: web.Request) -> web.Response:
+        summary = await self._desk.summary()
+        recent = await self._desk.recent(RECENT)
+        return self._html(
+            self._pages.status(
+                self._options,
+                self._clock.wall(),
+                summary=summary,
+                recent=recent,
+                counters=self._counters(),
+                missing=await self._missing(),
+            )
+        )
+
+    async def _message(self, request: web.Request) -> web.Response:
+        documents = await self._desk.trace(request.match_info["id"])
+        if not documents:
+            text = (
+                "No message of that id is known. Delivered messages are forgotten after the time that queue.keep_delivered names."
+            )
+            return self._problem(request, 404, "No such message", text)
+        return self._html(self._pages.message(self._options, self._clock.wall(), documents))
+
+    async def _asset(self, request: web.Request) -> web.Response:
+        found = ASSETS.get(request.match_info["name"])
+        if found is None:
+            raise web.HTTPNotFound
+        body, kind = found
+        return web.Response(body=body, content_type=kind, charset="utf-8")
