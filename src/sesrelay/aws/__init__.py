@@ -1,0 +1,1 @@
+"""AWS apart from sending: the boto3 session with its credentials and endpoints, and what the account allows."""

@@ -1,0 +1,50 @@
+"""What an SES account may send, as it says itself.
+
+Source: Amazon SES API v2 GetAccount; API v1 GetSendQuota where v2 is missing or the policy forbids it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mypy_boto3_ses import SESClient
+    from mypy_boto3_sesv2 import SESV2Client
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Units: recipients a second; recipients in 24 hours, -1: unlimited. `sandbox` and `enforcement` None: not told."""
+
+    max_send_rate: float
+    max_24h_send: float
+    sent_last_24h: float
+    sandbox: bool | None = None
+    sending_enabled: bool = True
+    enforcement: str | None = None
+
+
+def fetch(v2: SESV2Client, v1: SESClient) -> Account:
+    """Ask SES. Blocks: call it in a thread. Raises: botocore's errors, those of v1 where neither answers."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415 - importing it costs 100 ms
+
+    try:
+        told = v2.get_account()
+        quota = told["SendQuota"]
+    except (ClientError, KeyError):
+        # A refusal, or an endpoint without v2; a network fault goes to the caller, as v1 would meet the same.
+        return _by_v1(v1)
+    return Account(
+        quota["MaxSendRate"],
+        quota["Max24HourSend"],
+        quota["SentLast24Hours"],
+        not told.get("ProductionAccessEnabled", True),
+        told.get("SendingEnabled", True),
+        told.get("EnforcementStatus"),
+    )
+
+
+def _by_v1(v1: SESClient) -> Account:
+    quota = v1.get_send_quota()
+    return Account(quota["MaxSendRate"], quota["Max24HourSend"], quota["SentLast24Hours"])

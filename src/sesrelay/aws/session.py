@@ -1,0 +1,235 @@
+"""One boto3 session for each source of credentials: keys, a profile, a role, or boto3's own chain.
+
+Invariant: boto3 is imported when a session is first used, and never on the loop; nothing here blocks the loop.
+Invariant: a credential stands in no repr, and no error of ours carries one.
+
+Source: boto3 developer guide, "Credentials"; botocore's refreshable credentials.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sesrelay.aws.account import Account, fetch
+from sesrelay.seams import Clock
+
+if TYPE_CHECKING:
+    import boto3
+
+T = TypeVar("T")
+
+AHEAD = 15 * 60  # seconds before expiry at which temporary credentials are renewed
+LOOK_EVERY = 5.0  # seconds between looks at the expiry
+CONNECT, READ = 5, 60  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where credentials come from: `access_key_id` with its secret, `profile`, `role_arn`, or none: boto3's own chain.
+
+    A role is assumed with the credentials of the profile, the keys or the chain.
+    """
+
+    region: str
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    profile: str | None = None
+    role_arn: str | None = None
+    external_id: str | None = field(default=None, repr=False)
+    endpoint_url: str | None = None
+
+    @property
+    def credential_id(self) -> str:
+        """Name the source without a secret."""
+        return self.role_arn or self.access_key_id or self.profile or "default"
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenCredentials:
+    access_key: str
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where SES is, and what calls to it are signed for."""
+
+    url: str
+    region: str
+    service: str
+    ca_bundle: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A boto3 session in use. Clients are safe to share between threads; making them is not."""
+
+    session: boto3.Session
+    credentials: Any
+    endpoint: Endpoint
+    v1: Any
+    v2: Any
+
+
+class Session:
+    """The credentials, the endpoint and the account of one `Source`. Opened at first use."""
+
+    def __init__(self, source: Source, clock: Clock, threads: ThreadPoolExecutor) -> None:
+        self.source = source
+        self._clock = clock
+        self._threads = threads
+        self._opened: _Opened | None = None
+        self._opening = asyncio.Lock()
+        self._frozen: FrozenCredentials | None = None
+        self._look_at = 0.0
+        self._renewing: asyncio.Task[None] | None = None
+        self._reloaded_at: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Session({self.source.credential_id}, {self.source.region})"
+
+    @property
+    def region(self) -> str:
+        return self.source.region
+
+    @property
+    def credential_id(self) -> str:
+        return self.source.credential_id
+
+    async def endpoint(self) -> Endpoint:
+        opened = self._opened or await self._open()
+        return opened.endpoint
+
+    async def credentials(self) -> FrozenCredentials | None:
+        """Return credentials that are valid now; those that soon expire are renewed meanwhile, in a thread."""
+        opened = self._opened or await self._open()
+        now = self._clock.monotonic()
+        if self._frozen is not None and now < self._look_at:
+            return self._frozen
+        renewable = getattr(opened.credentials, "refresh_needed", None)
+        if self._frozen is None or (renewable is not None and renewable(refresh_in=60)):
+            await self._renew(opened)
+        elif renewable is not None and renewable(refresh_in=AHEAD) and (self._renewing is None or self._renewing.done()):
+            self._renewing = asyncio.get_running_loop().create_task(self._renew_ahead(opened), name="aws credentials")
+        self._look_at = now + LOOK_EVERY
+        if self._frozen is None and self._opened is opened:
+            self._opened = None  # read the source anew next time: credentials may have been put there meanwhile
+        return self._frozen
+
+    async def reload(self) -> None:
+        """Read the source anew; calls that come together, as those of many refused requests do, read it once."""
+        asked = self._clock.monotonic()
+        async with self._opening:
+            if self._reloaded_at is not None and asked - self._reloaded_at < 1.0:
+                return
+            self._opened = self._frozen = None
+            self._reloaded_at = self._clock.monotonic()
+
+    async def account(self) -> Account:
+        """Ask the account for its limits. Raises: botocore's errors."""
+        opened = self._opened or await self._open()
+        return await self._in_thread(lambda: fetch(opened.v2, opened.v1))
+
+    async def _open(self) -> _Opened:
+        async with self._opening:
+            if self._opened is None:
+                self._opened = await self._in_thread(lambda: _open(self.source))
+            return self._opened
+
+    async def _renew(self, opened: _Opened) -> None:
+        self._frozen = await self._in_thread(lambda: _freeze(opened.credentials))
+
+    async def _renew_ahead(self, opened: _Opened) -> None:
+        try:
+            await self._renew(opened)
+        except Exception:
+            # Those in hand are still good; when they are not, the one who needs them sees the error.
+            self._look_at = self._clock.monotonic() + LOOK_EVERY
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+class Sessions:
+    """All sessions of this process, one a source. Made once; they outlive a reload of the configuration."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="aws")
+        self._sessions: dict[Source, Session] = {}
+
+    def get(self, source: Source) -> Session:
+        """Return the session of `source`, the same one each time."""
+        if source not in self._sessions:
+            self._sessions[source] = Session(source, self._clock, self._threads)
+        return self._sessions[source]
+
+    def close(self) -> None:
+        """Let the threads end; calls under way are not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _open(source: Source) -> _Opened:
+    import boto3  # noqa: PLC0415 - 100 ms and 10 MiB, wanted only where an SES route is
+    from botocore.config import Config  # noqa: PLC0415
+
+    session = boto3.Session(
+        aws_access_key_id=source.access_key_id,
+        aws_secret_access_key=source.secret_access_key,
+        profile_name=source.profile,
+        region_name=source.region,
+    )
+    # One call is one request: botocore's default posts a throttled or reset one three times.
+    config = Config(retries={"total_max_attempts": 1}, connect_timeout=CONNECT, read_timeout=READ, tcp_keepalive=True)
+    if source.role_arn:
+        session = _as_role(session, source, config)
+    v1 = session.client("ses", endpoint_url=source.endpoint_url, config=config)
+    v2 = session.client("sesv2", endpoint_url=source.endpoint_url, config=config)
+    ca_bundle = session._session.get_config_variable("ca_bundle")
+    endpoint = Endpoint(v1.meta.endpoint_url, v1.meta.region_name, v1.meta.service_model.signing_name, ca_bundle)
+    return _Opened(session, session.get_credentials(), endpoint, v1, v2)
+
+
+def _as_role(base: boto3.Session, source: Source, config: Any) -> boto3.Session:
+    """Return a session whose credentials STS gives for the role, renewed as they expire."""
+    import boto3  # noqa: PLC0415
+    from botocore.credentials import DeferredRefreshableCredentials  # noqa: PLC0415
+    from botocore.session import Session as BotocoreSession  # noqa: PLC0415
+
+    sts = base.client("sts", config=config)
+    request: dict[str, Any] = {"RoleArn": source.role_arn, "RoleSessionName": "sesrelay"}
+    if source.external_id:
+        request["ExternalId"] = source.external_id
+
+    def assume() -> dict[str, str]:
+        given = sts.assume_role(**request)["Credentials"]
+        return {
+            "access_key": given["AccessKeyId"],
+            "secret_key": given["SecretAccessKey"],
+            "token": given["SessionToken"],
+            "expiry_time": given["Expiration"].isoformat(),
+        }
+
+    class Role:
+        def load_credentials(self) -> DeferredRefreshableCredentials:
+            return renewed
+
+    renewed = DeferredRefreshableCredentials(refresh_using=assume, method="sts-assume-role")
+    inner = BotocoreSession(profile=source.profile)
+    inner.register_component("credential_provider", Role())
+    return boto3.Session(botocore_session=inner, region_name=source.region)
+
+
+def _freeze(credentials: Any) -> FrozenCredentials | None:
+    """Return what the source has now. Blocks: a renewal asks the network."""
+    if credentials is None:
+        return None
+    frozen = credentials.get_frozen_credentials()
+    if frozen is None or not frozen.access_key:
+        return None
+    return FrozenCredentials(frozen.access_key, frozen.secret_key, frozen.token)

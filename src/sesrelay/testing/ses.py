@@ -1,0 +1,345 @@
+"""A strict stand-in for Amazon SES: v1 SendRawEmail with its limits, refusals and faults, and a journal of what it took.
+
+Use it within a loop (`async with SesStandIn() as ses`) or as a process (`python -m sesrelay.testing.ses --port 4579`). The
+journal is at GET /journal, behaviour is changed by POST /control; neither wants a signature.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import binascii
+import json
+import random
+import socket
+import struct
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote_plus
+from xml.sax.saxutils import escape
+
+from aiohttp import web
+
+from sesrelay.testing import sigv4
+from sesrelay.testing.ses_rules import Account, Refusal
+
+NAMESPACE = "http://ses.amazonaws.com/doc/2010-12-01/"
+BODY_MAX = 64 * 1024 * 1024  # octets of a request; the limit of a message is checked after
+FAULTS = (
+    "ok", "throttle", "quota", "500", "503", "reset_before", "reset_after", "hang", "slow", "garbage", "garbage_after",
+    "no_message_id", "truncated", "portal", "error",
+)  # fmt: skip
+_PORTAL = "<html><head><title>Welcome</title></head><body>Please sign in to use this network.</body></html>"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message that was accepted. `fault`: what then kept the caller from learning so. Units: `at` Unix seconds."""
+
+    message_id: str
+    source: str
+    destinations: tuple[str, ...]
+    raw: bytes
+    tags: Mapping[str, str]
+    configuration_set: str | None
+    at: float
+    fault: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "message_id": self.message_id, "source": self.source, "destinations": list(self.destinations),
+            "raw": base64.b64encode(self.raw).decode("ascii"), "tags": dict(self.tags),
+            "configuration_set": self.configuration_set, "at": self.at, "fault": self.fault,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One of FAULTS. `seconds` of `slow` and `hang`; `code`, `text` and `status` of `error`."""
+
+    name: str = "ok"
+    seconds: float = 1.0
+    code: str = "InternalFailure"
+    text: str = ""
+    status: int = 400
+
+    def __post_init__(self) -> None:
+        if self.name not in FAULTS:
+            raise ValueError(f"{self.name!r} is none of {', '.join(FAULTS)}")
+
+
+@dataclass
+class SesStandIn:
+    """Listens from `start` to `stop`. `keys` None: any key and signature will do; else access key ids and secrets.
+
+    `script`: the faults of the next sends, in order; after them `chances` (name → probability) decide, by `seed`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    account: Account = field(default_factory=Account)
+    keys: Mapping[str, str] | None = None
+    script: deque[Fault] = field(default_factory=deque)
+    chances: dict[str, float] = field(default_factory=dict)
+    seed: int = 1
+    v2: bool = True
+    wall: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self.journal: list[Taken] = []
+        self.requests: Counter[str] = Counter()
+        self._random = random.Random(self.seed)
+        self._runner: web.AppRunner | None = None
+        self._stopping = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    async def __aenter__(self) -> SesStandIn:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        app = web.Application(client_max_size=BODY_MAX)
+        app.router.add_post("/", self._query)
+        app.router.add_get("/v2/email/account", self._get_account)
+        app.router.add_get("/journal", self._show_journal)
+        app.router.add_post("/control", self._control)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        self._stopping.set()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def fail(self, *faults: str | Fault) -> None:
+        """Add faults for the next sends."""
+        self.script.extend(Fault(fault) if isinstance(fault, str) else fault for fault in faults)
+
+    # --- the service ---
+
+    async def _query(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        try:
+            self._check_signature(request, body)
+            form = _form(body)
+            action = form.get("Action", "")
+            self.requests[action] += 1
+            if action == "SendRawEmail":
+                return await self._send(request, form)
+            if action == "GetSendQuota":
+                a = self.account
+                inner = f"<SentLast24Hours>{a.sent}</SentLast24Hours><Max24HourSend>{a.quota}</Max24HourSend>"
+                return _success(action, f"{inner}<MaxSendRate>{a.rate}</MaxSendRate>")
+            if action == "GetSendStatistics":
+                return _success(action, "<SendDataPoints/>")
+            raise Refusal("InvalidAction", f"Could not find operation {action} for version 2010-12-01")
+        except (Refusal, sigv4.SignatureError) as refusal:
+            return _refused(refusal.code, refusal.text, refusal.status)
+
+    async def _send(self, request: web.Request, form: Mapping[str, str]) -> web.StreamResponse:
+        fault = self._next_fault()
+        answer = await self._before(request, fault)
+        if answer is not None:
+            return answer
+        destinations = tuple(_members(form, "Destinations.member"))
+        try:
+            raw = base64.b64decode(form.get("RawMessage.Data", ""), validate=True)
+        except binascii.Error:
+            raise Refusal("SerializationException", "RawMessage.Data is not base64") from None
+        configuration_set = form.get("ConfigurationSetName")
+        source = form.get("Source", "")
+        self.account.admit(source, destinations, raw, configuration_set)
+        message_id = f"{len(self.journal) + 1:016x}-{uuid.uuid4()}-000000"
+        names, values = _members(form, "Tags.member", ".Name"), _members(form, "Tags.member", ".Value")
+        tags = dict(zip(names, values, strict=True))
+        lost = fault.name if fault.name in ("reset_after", "garbage_after", "no_message_id", "truncated") else None
+        self.journal.append(Taken(message_id, source, destinations, raw, tags, configuration_set, self.wall(), lost))
+        return self._after(request, fault, message_id)
+
+    async def _before(self, request: web.Request, fault: Fault) -> web.StreamResponse | None:
+        """Return the answer of a fault that comes before the message is taken."""
+        match fault.name:
+            case "throttle":
+                return _refused("Throttling", "Maximum sending rate exceeded.", 400)
+            case "quota":
+                return _refused("Throttling", "Daily message quota exceeded.", 400)
+            case "500":
+                return _refused("InternalFailure", "The request processing has failed because of an unknown error.", 500)
+            case "503":
+                return web.Response(status=503, text="<html><body>Service Unavailable</body></html>", content_type="text/html")
+            case "portal":
+                return web.Response(text=_PORTAL, content_type="text/html")
+            case "garbage":
+                return web.Response(body=b"\x00\xff<<<not xml", content_type="text/xml")
+            case "error":
+                return _refused(fault.code, fault.text, fault.status)
+            case "reset_before":
+                return _reset(request)
+            case "slow" | "hang":
+                try:
+                    await asyncio.wait_for(self._stopping.wait(), fault.seconds if fault.name == "slow" else None)
+                    return _reset(request)
+                except TimeoutError:
+                    return None
+        return None
+
+    def _after(self, request: web.Request, fault: Fault, message_id: str) -> web.StreamResponse:
+        match fault.name:
+            case "reset_after":
+                return _reset(request)
+            case "garbage_after":
+                return web.Response(body=b"\x00\xff<<<not xml", content_type="text/xml")
+            case "no_message_id":
+                return _success("SendRawEmail", "")
+            case "truncated":
+                return web.Response(body=f'<SendRawEmailResponse xmlns="{NAMESPACE}"><SendRawEm', content_type="text/xml")
+        return _success("SendRawEmail", f"<MessageId>{message_id}</MessageId>")
+
+    async def _get_account(self, request: web.Request) -> web.Response:
+        self.requests["GetAccount"] += 1
+        if not self.v2:
+            return web.json_response({"message": "Not found"}, status=404, headers={"x-amzn-ErrorType": "NotFoundException"})
+        try:
+            self._check_signature(request, await request.read())
+        except sigv4.SignatureError as refusal:
+            return web.json_response({"message": refusal.text}, status=403, headers={"x-amzn-ErrorType": refusal.code})
+        a = self.account
+        quota = {"Max24HourSend": a.quota, "MaxSendRate": a.rate, "SentLast24Hours": a.sent}
+        return web.json_response(
+            {"SendQuota": quota, "SendingEnabled": not a.suspended, "ProductionAccessEnabled": not a.sandbox,
+             "EnforcementStatus": "SHUTDOWN" if a.suspended else "HEALTHY", "DedicatedIpAutoWarmupEnabled": False}
+        )  # fmt: skip
+
+    def _check_signature(self, request: web.Request, body: bytes) -> None:
+        if self.keys is not None:
+            path, _, query = request.raw_path.partition("?")
+            sigv4.check(request.method, path, query, request.headers, body, self.keys, self.wall())
+
+    def _next_fault(self) -> Fault:
+        if self.script:
+            return self.script.popleft()
+        drawn = self._random.random()
+        for name, chance in self.chances.items():
+            if drawn < chance:
+                return Fault(name)
+            drawn -= chance
+        return Fault()
+
+    # --- for whoever tests ---
+
+    async def _show_journal(self, request: web.Request) -> web.Response:
+        after = int(request.query.get("after", "0"))
+        return web.json_response({"total": len(self.journal), "taken": [taken.document() for taken in self.journal[after:]]})
+
+    async def _control(self, request: web.Request) -> web.Response:
+        try:
+            self.control(await request.json())
+        except (ValueError, TypeError, AttributeError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response({"requests": dict(self.requests), "taken": len(self.journal)})
+
+    def control(self, wishes: Mapping[str, Any]) -> None:
+        """Change behaviour: fields of the account, `script`, `chances`, `keys`, `v2`, `clear` (the journal).
+
+        Raises: ValueError, TypeError
+        """
+        for name, value in wishes.items():
+            if name == "script":
+                self.script = deque(Fault(item) if isinstance(item, str) else Fault(**item) for item in value)
+            elif name == "chances":
+                self.chances = {Fault(fault).name: float(chance) for fault, chance in value.items()}
+            elif name == "clear":
+                self.journal.clear()
+                self.requests.clear()
+            elif name in ("keys", "v2"):
+                setattr(self, name, value)
+            elif name in ("rate", "quota", "sent"):
+                setattr(self.account, name, float(value))
+            elif name in ("sandbox", "suspended", "region"):
+                setattr(self.account, name, value)
+            elif name in ("verified", "configuration_sets", "paused_sets"):
+                setattr(self.account, name, None if value is None else frozenset(value))
+            else:
+                raise ValueError(f"{name!r} is nothing that can be controlled")
+
+
+def _form(body: bytes) -> dict[str, str]:
+    pairs = (pair.partition("=") for pair in body.decode("ascii", "replace").split("&"))
+    return {name: unquote_plus(value) for name, _, value in pairs}
+
+
+def _members(form: Mapping[str, str], prefix: str, suffix: str = "") -> Iterable[str]:
+    n = 1
+    while (value := form.get(f"{prefix}.{n}{suffix}")) is not None:
+        yield value
+        n += 1
+
+
+def _success(action: str, inner: str) -> web.Response:
+    text = (
+        f'<{action}Response xmlns="{NAMESPACE}">\n  <{action}Result>\n    {inner}\n  </{action}Result>\n'
+        f"  <ResponseMetadata>\n    <RequestId>{uuid.uuid4()}</RequestId>\n  </ResponseMetadata>\n</{action}Response>\n"
+    )
+    return web.Response(text=text, content_type="text/xml")
+
+
+def _refused(code: str, text: str, status: int) -> web.Response:
+    kind = "Sender" if status < 500 else "Receiver"
+    body = (
+        f'<ErrorResponse xmlns="{NAMESPACE}">\n  <Error>\n    <Type>{kind}</Type>\n    <Code>{escape(code)}</Code>\n'
+        f"    <Message>{escape(text)}</Message>\n  </Error>\n  <RequestId>{uuid.uuid4()}</RequestId>\n</ErrorResponse>\n"
+    )
+    return web.Response(status=status, text=body, content_type="text/xml")
+
+
+def _reset(request: web.Request) -> web.StreamResponse:
+    transport = request.transport
+    if transport is not None:
+        made = transport.get_extra_info("socket")
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    return web.Response()
+
+
+async def _serve(ses: SesStandIn) -> None:
+    await ses.start()
+    print(f"ses {ses.url}", flush=True)  # noqa: T201 - the line that callers wait for
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m sesrelay.testing.ses", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0: any free port; the first line of output names it")
+    parser.add_argument("--rate", type=float, default=1_000.0, help="recipients a second")
+    parser.add_argument("--quota", type=float, default=1_000_000.0, help="recipients in 24 hours; -1: unlimited")
+    parser.add_argument("--verified", action="append", help="an address or domain; may be repeated; none: all are")
+    parser.add_argument("--configuration-set", action="append", default=[])
+    parser.add_argument("--sandbox", action="store_true")
+    parser.add_argument("--control", type=json.loads, default={}, help="a JSON object, as for POST /control")
+    given = parser.parse_args()
+    ses = SesStandIn(given.host, given.port)
+    wishes = {name: getattr(given, name) for name in ("rate", "quota", "verified", "sandbox")}
+    ses.control(wishes | {"configuration_sets": given.configuration_set} | given.control)
+    try:
+        asyncio.run(_serve(ses))
+    except KeyboardInterrupt:
+        return
+
+
+if __name__ == "__main__":
+    main()

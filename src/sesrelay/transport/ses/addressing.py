@@ -1,0 +1,48 @@
+"""Addresses as SES takes them: ASCII local part, domain in A-labels, and a Source even for the null sender.
+
+Source: Amazon SES API reference, SendRawEmail (Source must be 7-bit ASCII, domains in Punycode).
+"""
+
+from __future__ import annotations
+
+from sesrelay.mail.address import AddressError, domain_key, split
+from sesrelay.mail.envelope import Message
+from sesrelay.mail.outcome import Failed, Held, Scope
+from sesrelay.mail.reply import Reply
+
+NOT_ASCII = Failed(
+    Reply(554, "5.6.7", "SES cannot carry an address whose local part is not ASCII"),
+    Scope.RECIPIENT,
+    "Route mail for such addresses through a transport that speaks SMTPUTF8.",
+)
+_SENDER_NOT_ASCII = Failed(
+    Reply(554, "5.6.7", "SES cannot carry a sender whose local part is not ASCII"),
+    Scope.MESSAGE,
+    "Send from an ASCII address, or route this sender through a transport that speaks SMTPUTF8.",
+)
+_NO_SENDER = Held(
+    Reply(454, "4.1.8", "The null sender cannot leave through SES, and the header From names nobody to stand in for it"),
+    "no_sender",
+    "SES wants a verified address as Source: let the application write a From, or send `null_sender_route` elsewhere.",
+)
+
+
+def destination(address: str) -> str | None:
+    """Return `address` as SES takes it, or None where its local part cannot be carried."""
+    local, domain = split(address)
+    if not local.isascii():
+        return None
+    if domain.isascii():
+        return address
+    try:
+        return f"{local}@{domain_key(domain)}"
+    except AddressError:
+        return None
+
+
+def source(message: Message) -> str | Failed | Held:
+    """Return the Source of a message: its envelope sender, or for the null sender its first header From."""
+    address = message.sender or (message.header_from[0] if message.header_from else "")
+    if not address:
+        return _NO_SENDER
+    return destination(address) or _SENDER_NOT_ASCII

@@ -1,0 +1,96 @@
+"""Reading what came back for a call: an acceptance, a refusal, or nothing that can be told.
+
+Invariant: an acceptance is a whole answer of status 200 with a MessageId in it; nothing else counts as one.
+
+Source: Amazon SES API reference 2010-12-01, "Common errors"; AWS Query and REST-JSON protocols.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import unescape
+
+TEXT_MAX = 500  # characters of an answer that are kept
+
+_ACCEPTED = re.compile(
+    rb"\s*(?:<\?xml[^>]*\?>\s*)?<SendRawEmailResponse\b.*?<MessageId>\s*([\x21-\x3b\x3d-\x7e]+)\s*</MessageId>.*</SendRawEmailResponse>\s*\Z",
+    re.S,
+)
+_ERROR = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?<ErrorResponse\b.*?<Error>(.*?)</Error>.*</ErrorResponse>\s*\Z", re.S)
+_CODE = re.compile(rb"<Code>\s*(.*?)\s*</Code>", re.S)
+_MESSAGE = re.compile(rb"<Message>\s*(.*?)\s*</Message>", re.S)
+_BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """`code` as the service names it, without `Exception`, name space or URL; empty where only the status speaks."""
+
+    status: int
+    code: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.code or f'HTTP {self.status}'}: {self.text}" if self.text else self.code or f"HTTP {self.status}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The request was answered, but not in a way that tells whether the message was taken."""
+
+    status: int
+    why: str
+
+
+def read(status: int, headers: Mapping[str, str], body: bytes) -> Accepted | Refused | Unreadable:
+    """Tell what an HTTP answer means."""
+    if status == 200:
+        found = _ACCEPTED.match(body)
+        if found:
+            return Accepted(found[1].decode("ascii"))
+        missing = body.lstrip().startswith((b"<SendRawEmailResponse", b"<?xml")) and b"</SendRawEmailResponse>" in body
+        return Unreadable(status, "the answer has no MessageId" if missing else "the answer is not one of SES's")
+    error = _ERROR.match(body)
+    if error:
+        code, text = _CODE.search(error[1]), _MESSAGE.search(error[1])
+        return Refused(status, _bare(_text(code[1])) if code else "", _text(text[1]) if text else "")
+    refused = _json(status, headers, body)
+    if refused is not None:
+        return refused
+    if status >= 500 or status in (408, 429):
+        return Refused(status, "", "")
+    return Unreadable(status, f"HTTP {status} with a body that is not one of SES's")
+
+
+def _json(status: int, headers: Mapping[str, str], body: bytes) -> Refused | None:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    code = headers.get("x-amzn-ErrorType") or document.get("__type") or document.get("code")
+    if not isinstance(code, str):
+        return None
+    text = document.get("message") or document.get("Message") or ""
+    return Refused(status, _bare(code), _clean(str(text)))
+
+
+def _bare(code: str) -> str:
+    return code.partition(":")[0].rpartition("#")[2].strip().removesuffix("Exception")
+
+
+def _text(value: bytes) -> str:
+    return _clean(unescape(value.decode("utf-8", "replace")))
+
+
+def _clean(text: str) -> str:
+    return _BLANKS.sub(" ", text).strip()[:TEXT_MAX]

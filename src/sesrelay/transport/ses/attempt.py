@@ -1,0 +1,223 @@
+"""One attempt at one batch: the call, and what an answer lets us do within it (split, repair, reload) before it ends.
+
+Invariant: an address is in a second call only after a first one that was certainly refused.
+Invariant: each of split, repair and reload ends: groups shrink, and the other two happen once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from sesrelay.mail import headers
+from sesrelay.mail.address import AddressError, domain_of, normalise
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope, Trail
+from sesrelay.mail.reply import Reply
+from sesrelay.seams import Clock
+from sesrelay.transport.ses import call, meaning
+from sesrelay.transport.ses.account import Limiter
+from sesrelay.transport.ses.answers import Accepted, Refused, Unreadable, read
+from sesrelay.transport.ses.meaning import Action, Meaning
+from sesrelay.transport.ses.seam import AwsSession, Endpoint
+from sesrelay.transport.ses.shape import shape
+from sesrelay.transport.ses.sign import Signer
+from sesrelay.transport.ses.wire import Lost, NotSent, Wire
+
+Group = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What is to be sent. `senders`: addresses that SES holds to be the sender's, Source among them.
+
+    `names_a_set`: the message itself names a configuration set or tenant, so a fault of those is the message's.
+    """
+
+    source: str
+    raw: bytes
+    changes: tuple[str, ...]
+    tags: Mapping[str, str]
+    senders: tuple[str, ...] = ()
+    names_a_set: bool = False
+    trusted: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Line:
+    """What every attempt of a transport shares."""
+
+    session: AwsSession
+    wire: Wire
+    limiter: Limiter
+    clock: Clock
+    fixed: bytes
+    _signer: Signer | None = None
+
+    def signer(self, endpoint: Endpoint) -> Signer:
+        """Return the signer for `endpoint`, which keeps the day's signing key."""
+        if self._signer is None or self._signer.endpoint is not endpoint:
+            self._signer = Signer(endpoint)
+        return self._signer
+
+
+class Attempt:
+    """Made for one `deliver`. `known` grows as answers come; `posted` tells whether anything may have reached SES."""
+
+    def __init__(self, line: Line, draft: Draft, facts: Mapping[str, str]) -> None:
+        self.known: dict[str, Outcome] = {}
+        self.posted = False
+        self._line = line
+        self._draft = draft
+        self._facts = dict(facts)
+        self._data = b""
+        self._tls: str | None = None
+        self._waiting: list[Group] = []
+        self._repaired = self._reloaded = False
+
+    async def send(self, addresses: Group) -> dict[str, Outcome]:
+        """Return an outcome for each address."""
+        self._data = await call.encoded(self._draft.raw)
+        self._waiting = [addresses]
+        while self._waiting:
+            group = self._waiting.pop(0)
+            answer = await self._call(group)
+            if isinstance(answer, Accepted):
+                reply = Reply(250, "2.0.0", f"Ok {answer.message_id}")
+                self._settle(group, Delivered(reply, answer.message_id, trail=self._trail()))
+            elif isinstance(answer, Refused):
+                await self._refused(group, answer)
+            elif isinstance(answer, NotSent):
+                self._end(group, self._deferred(meaning.UNREACHABLE, answer.why))
+            elif isinstance(answer, Deferred):
+                self._end(group, answer)
+            else:
+                self._doubt(group, answer)
+        return self.known
+
+    # --- the call ---
+
+    async def _call(self, group: Group) -> Accepted | Refused | Unreadable | NotSent | Lost | Deferred:
+        line, draft = self._line, self._draft
+        try:
+            endpoint = await line.session.endpoint()
+        except Exception as error:
+            return self._deferred(meaning.MISCONFIGURED, f"the session cannot be made: {error}")
+        try:
+            credentials = await line.session.credentials()
+        except Exception as error:
+            return self._deferred(meaning.NO_CREDENTIALS, f"{type(error).__name__}: {error}")
+        if credentials is None:
+            return self._deferred(meaning.NO_CREDENTIALS, "no credentials were found")
+        signer = line.signer(endpoint)
+        body = call.form(line.fixed, draft.source, group, draft.tags, self._data)
+        signed = await call.signed(signer, body, credentials, line.clock.wall())
+        self.posted = True
+        answer = await line.wire.post(endpoint.url, signed, body, endpoint.ca_bundle)
+        if isinstance(answer, NotSent | Lost):
+            self.posted = isinstance(answer, Lost)
+            return answer
+        self._tls = answer.tls
+        return read(answer.status, answer.headers, answer.body)
+
+    # --- what a refusal lets us do ---
+
+    async def _refused(self, group: Group, refused: Refused) -> None:
+        self.posted = False
+        means = meaning.meaning(refused)
+        if means.reason is PauseReason.THROTTLED:
+            self._line.limiter.throttled(self._line.clock.monotonic())
+        if means.action is Action.SPLIT:
+            self._split(group, means, refused)
+        elif means.action is Action.UNVERIFIED:
+            self._unverified(group, means, refused)
+        elif means.action is Action.REPAIR and await self._repair(refused):
+            self._waiting.insert(0, group)
+        elif means.action is Action.RELOAD and not self._reloaded:
+            self._reloaded = True
+            await self._line.session.reload()
+            self._waiting.insert(0, group)
+        else:
+            self._end(group, self._outcome(means, str(refused)))
+
+    def _split(self, group: Group, means: Meaning, refused: Refused) -> None:
+        named = [address for address in group if address in refused.text]
+        if len(group) == 1:
+            self._settle(group, self._outcome(replace(means, action=Action.FAIL), str(refused)))
+        elif len(named) == 1:
+            self._settle((named[0],), self._outcome(replace(means, action=Action.FAIL), str(refused)))
+            self._waiting.insert(0, tuple(address for address in group if address != named[0]))
+        else:
+            half = len(group) // 2
+            self._waiting[:0] = [group[:half], group[half:]]
+
+    def _unverified(self, group: Group, means: Meaning, refused: Refused) -> None:
+        named = {_key(address) for address in headers.addresses([refused.text.rpartition(": ")[2]])}
+        senders = {_key(address) for address in self._draft.senders}
+        recipients = {_key(address) for address in group}
+        if named and named <= recipients and not named & senders:
+            self._settle(tuple(a for a in group if _key(a) in named), self._outcome(meaning.SANDBOX, str(refused)))
+            rest = tuple(address for address in group if _key(address) not in named)
+            if rest:
+                self._waiting.insert(0, rest)
+            return
+        culprit = next((domain_of(address) for address in sorted(named & senders)), "")
+        if culprit:
+            self._facts["sender_domain"] = culprit
+        self._end(group, self._outcome(replace(means, action=Action.DEFER), str(refused)))
+
+    async def _repair(self, refused: Refused) -> bool:
+        name = meaning.duplicate_header(refused)
+        if self._repaired or name is None:
+            return False
+        self._repaired = True
+        head, body = headers.split(self._draft.raw)
+        shaped, changes = shape(head, self._draft.trusted, also_once=frozenset({name}))
+        if not changes:
+            return False
+        self._draft = replace(self._draft, raw=headers.join(shaped, body), changes=self._draft.changes + changes)
+        self._data = await call.encoded(self._draft.raw)
+        return True
+
+    # --- ends ---
+
+    def _outcome(self, means: Meaning, text: str) -> Outcome:
+        remedy = meaning.remedy(means, self._facts)
+        if means.action in (Action.FAIL, Action.REPAIR):
+            return Failed(Reply(554, f"5.{means.enhanced}", text), means.scope, remedy, self._trail())
+        if means.action is Action.HOLD:
+            return Held(Reply(454, f"4.{means.enhanced}", text), "permission", remedy, self._trail())
+        return self._deferred(means, text)
+
+    def _deferred(self, means: Meaning, text: str) -> Deferred:
+        reply = Reply(454, f"4.{means.enhanced}", text)
+        remedy = meaning.remedy(means, self._facts)
+        if means.scope is Scope.TRANSPORT and self._draft.names_a_set:
+            return Deferred(reply, Scope.MESSAGE, None, remedy, trail=self._trail())
+        return Deferred(reply, means.scope, means.reason, remedy, means.retry_after, trail=self._trail())
+
+    def _doubt(self, group: Group, answer: Unreadable | Lost) -> None:
+        means = meaning.AMBIGUOUS
+        text = f"The answer of SES was lost ({answer.why})"
+        self._settle(group, replace(self._deferred(means, text), ambiguous=True))
+        if self._waiting:
+            self._end((), self._deferred(replace(means, remedy=""), "Not tried, because SES did not answer for others"))
+
+    def _end(self, group: Group, outcome: Outcome) -> None:
+        """Settle `group` and all that still waits: what stopped it stops them."""
+        self._settle(group, outcome)
+        for waiting in self._waiting:
+            self._settle(waiting, outcome)
+        self._waiting = []
+
+    def _settle(self, group: Group, outcome: Outcome) -> None:
+        self.known.update(dict.fromkeys(group, outcome))
+
+    def _trail(self) -> Trail:
+        return Trail(self._tls, self._draft.changes)
+
+
+def _key(address: str) -> str:
+    try:
+        return normalise(address)
+    except AddressError:
+        return address.lower()

@@ -1,0 +1,251 @@
+"""The table: what each answer of SES means for the mail, and what the operator has to do about it.
+
+Invariant: only rows that say FAIL (or a split or repair that ends there) end a delivery; an answer that no row knows
+defers the message. Rows are tried in order, by code, then by text.
+
+Source: Amazon SES developer guide, "Error codes", and API references v1 and v2; docs/ses.md is the operator's view.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from sesrelay.mail.outcome import PauseReason, Scope
+from sesrelay.transport.ses.answers import Refused
+
+
+class Action(Enum):
+    DEFER = auto()
+    FAIL = auto()
+    HOLD = auto()
+    RELOAD = auto()
+    """Read the credentials anew and try once more; then defer."""
+    SPLIT = auto()
+    """Some recipient's address is refused: find it; the others go."""
+    REPAIR = auto()
+    """Take the header named out where it stands twice and try once more; then fail."""
+    UNVERIFIED = auto()
+    """By whose address is named: the sender's domain waits, recipients fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """Units: `retry_after` seconds, None: policy decides. `enhanced` lacks its class digit. `remedy` has {fields}."""
+
+    action: Action
+    scope: Scope
+    enhanced: str
+    reason: PauseReason | None = None
+    remedy: str = ""
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`codes` in lower case without `Exception`; a final `*` matches any ending; empty: any code."""
+
+    name: str
+    codes: frozenset[str]
+    text: re.Pattern[str] | None
+    meaning: Meaning
+    api: str | None = None
+
+    def matches(self, refused: Refused, api: str) -> bool:
+        code = refused.code.lower()
+        known = not self.codes or code in self.codes or any(c[-1] == "*" and code.startswith(c[:-1]) for c in self.codes)
+        return known and self.api in (None, api) and (self.text is None or self.text.search(refused.text) is not None)
+
+
+def meaning(refused: Refused, api: str = "v1") -> Meaning:
+    """Return what `refused` means. `api` is the one that was called: v1 or v2."""
+    for row in TABLE:
+        if row.matches(refused, api):
+            # A server that fails says nothing about the message, whatever code it gives.
+            return UNAVAILABLE if refused.status >= 500 and row.meaning.action in _ENDS else row.meaning
+    if refused.status == 429:
+        return THROTTLED
+    if refused.status >= 500 or refused.status == 408:
+        return UNAVAILABLE
+    return UNKNOWN
+
+
+def _codes(text: str) -> frozenset[str]:
+    return frozenset(text.lower().split())
+
+
+def _text(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.I)
+
+
+_NEXTHOP, _TRANSPORT, _SENDER, _MESSAGE, _RECIPIENT = (
+    Scope.NEXTHOP,
+    Scope.TRANSPORT,
+    Scope.SENDER_DOMAIN,
+    Scope.MESSAGE,
+    Scope.RECIPIENT,
+)
+_THROTTLES = _codes("Throttling Throttled ThrottledException TooManyRequests RequestThrottled RequestLimitExceeded SlowDown")
+_INVALID = _codes("InvalidParameterValue InvalidParameterCombination InvalidParameter BadRequest ValidationError Validation")
+_DENIED = _codes("AccessDenied*")
+
+THROTTLED = Meaning(
+    Action.DEFER, _NEXTHOP, "4.5", PauseReason.THROTTLED,
+    "Nothing to do: the pace was lowered. If it stays, raise the account's sending rate (SES console, Account dashboard, "
+    "Request a limit increase) or lower `rate`, where other hosts send through the same account.",
+)  # fmt: skip
+QUOTA = Meaning(
+    Action.DEFER, _NEXTHOP, "4.5", PauseReason.QUOTA,
+    "The account's 24 hour quota in {region} is used up; mail goes on as it frees. To send more, ask for a higher quota "
+    "in the SES console under Account dashboard.",
+    60.0,
+)  # fmt: skip
+UNAVAILABLE = Meaning(
+    Action.DEFER, _NEXTHOP, "3.2", PauseReason.UNAVAILABLE,
+    "SES in {region} has a fault of its own; it is tried again. See https://health.aws.amazon.com/health/status.",
+)  # fmt: skip
+UNREACHABLE = Meaning(
+    Action.DEFER, _NEXTHOP, "4.1", PauseReason.UNAVAILABLE,
+    "No connection to {endpoint} can be made: look at DNS, firewall, proxy (HTTPS_PROXY) and the CA certificates "
+    "(AWS_CA_BUNDLE).",
+)  # fmt: skip
+NO_CREDENTIALS = Meaning(
+    Action.DEFER, _NEXTHOP, "7.8", PauseReason.CREDENTIALS,
+    "The credentials `{credential_id}` could not be had: set access_key_id and secret_access_key_file, profile or role_arn "
+    "of this transport, or see to boto3's own chain (environment, ~/.aws of the daemon's user, instance role).",
+)  # fmt: skip
+BAD_CREDENTIALS = Meaning(
+    Action.RELOAD, _NEXTHOP, "7.8", PauseReason.CREDENTIALS,
+    "SES refuses the credentials `{credential_id}` in {region}: see that the key exists, is active, belongs to its secret, "
+    "and may do ses:SendRawEmail; put the new secret in place and reload (SIGHUP). SMTP credentials do not work here.",
+)  # fmt: skip
+CLOCK = Meaning(
+    Action.DEFER, _NEXTHOP, "3.5", PauseReason.CLOCK,
+    "This machine's clock is wrong by more minutes than SES allows: start time synchronisation "
+    "(timedatectl set-ntp true).",
+)  # fmt: skip
+SUSPENDED = Meaning(
+    Action.DEFER, _NEXTHOP, "7.0", PauseReason.SUSPENDED,
+    "AWS or you paused sending for this account in {region}: read the SES console (Account dashboard, Reputation metrics) "
+    "and the account's mailbox; then `aws sesv2 put-account-sending-attributes --sending-enabled`.",
+    300.0,
+)  # fmt: skip
+SET_PAUSED = Meaning(
+    Action.DEFER, _TRANSPORT, "7.0", PauseReason.SUSPENDED,
+    "Sending is paused for the configuration set {configuration_set}: `aws sesv2 put-configuration-set-sending-options "
+    "--sending-enabled --configuration-set-name {configuration_set}` in {region}, or name another set.",
+    300.0,
+)  # fmt: skip
+MISCONFIGURED = Meaning(
+    Action.DEFER, _TRANSPORT, "3.5", PauseReason.CONFIGURATION,
+    "SES in {region} does not know what this transport names (configuration_set {configuration_set}, tags, *_arn, tenant): "
+    "create it there, or mend the transport and reload (SIGHUP).",
+)  # fmt: skip
+MAIL_FROM = Meaning(
+    Action.DEFER, _SENDER, "7.1", PauseReason.CONFIGURATION,
+    "The custom MAIL FROM domain of {sender_domain} is not verified in {region}: its MX must be exactly "
+    "`10 feedback-smtp.{region}.amazonses.com`; `sesrelay domain dns {sender_domain}` prints the records.",
+)  # fmt: skip
+UNVERIFIED = Meaning(
+    Action.UNVERIFIED, _SENDER, "7.1", PauseReason.CONFIGURATION,
+    "{sender_domain} is not a verified identity of this account in {region}: `sesrelay domain add {sender_domain}`, "
+    "publish the DNS records it prints, and its mail goes out.",
+)  # fmt: skip
+SANDBOX = Meaning(
+    Action.FAIL, _RECIPIENT, "7.1", None,
+    "The account is in the SES sandbox in {region} and sends to verified addresses only: "
+    "`sesrelay account request-production`.",
+)  # fmt: skip
+DENIED_IDENTITY = Meaning(
+    Action.DEFER, _SENDER, "7.1", PauseReason.CREDENTIALS,
+    "The policy of `{credential_id}` does not allow ses:SendRawEmail for {sender_domain}: add its identity to the policy's "
+    "Resource (`sesrelay iam-policy --domain {sender_domain}`).",
+)  # fmt: skip
+DENIED_V2 = Meaning(
+    Action.HOLD, _MESSAGE, "7.1", None,
+    "This message is too big for the v1 API, and the policy of `{credential_id}` lacks ses:SendEmail, which v2 wants beside "
+    "ses:SendRawEmail: add it (`sesrelay iam-policy`), then release the message.",
+)  # fmt: skip
+REJECTED = Meaning(
+    Action.FAIL, _MESSAGE, "7.1", None, "SES refuses this message for what it is; the answer says why."
+)  # fmt: skip
+TOO_LARGE = Meaning(
+    Action.FAIL, _MESSAGE, "3.4", None,
+    "SES takes 10 MB (10485760 octets) a message by this API: send a link, or route large mail elsewhere.",
+)  # fmt: skip
+BAD_HEADER = Meaning(Action.FAIL, _MESSAGE, "6.0", None, "The application wrote a message that SES does not take.")
+DUPLICATE = Meaning(Action.REPAIR, _MESSAGE, "6.0", None, "The application wrote a header twice that may stand once.")
+BAD_ADDRESS = Meaning(Action.SPLIT, _RECIPIENT, "1.3", None, "SES does not take this form of address.")
+UNKNOWN = Meaning(
+    Action.DEFER, _MESSAGE, "0.0", None, "This answer is not known here; it is taken for temporary, and max_age ends it."
+)  # fmt: skip
+AMBIGUOUS = Meaning(
+    Action.DEFER, _MESSAGE, "4.2", None,
+    "The answer was lost, so SES may have sent it: look for it in the events of your configuration set.",
+)  # fmt: skip
+
+_ENDS = frozenset({Action.FAIL, Action.SPLIT, Action.REPAIR})
+_SUSPENDED_TEXT = _text(r"\b(?:sending|account)\b.{0,80}\b(?:paused|suspended|disabled|shut ?down|locked|under review)\b")
+_SET_TEXT = _text(r"configuration[ -]?set")
+_QUOTA_TEXT = _text(r"daily .*quota|quota .*exceeded|exceeded .*quota|24.hour")
+_NOT_VERIFIED_TEXT = _text(r"not verified|failed the check in region|not have authority to send")
+_CLOCK_TEXT = _text(r"signature (?:not yet current|expired)|clock|skew")
+_HEADER_TEXT = _text(
+    r"header|\bmime\b|transaction failed|\blines?\b|boundary|content[- ]|encoding|charset|start of message|malformed message"
+)
+_ADDRESS_TEXT = _text(
+    r"address|domain|local (?:name|part)|user name|recipient|destination|mailbox|missing '|route-addr|nested group|semicolon|quote"
+)
+
+TABLE: tuple[Row, ...] = (
+    Row("daily quota", _THROTTLES | _codes("MessageRejected LimitExceeded"), _QUOTA_TEXT, QUOTA),
+    Row("daily quota, v2", _codes("LimitExceeded SendingQuotaExceeded"), None, QUOTA),
+    Row("rate", _THROTTLES, None, THROTTLED),
+    Row("set paused", _codes("ConfigurationSetSendingPaused"), None, SET_PAUSED),
+    Row("set paused, by text", _codes("SendingPaused"), _SET_TEXT, SET_PAUSED),
+    Row("account paused", _codes("AccountSendingPaused SendingPaused AccountSuspended"), None, SUSPENDED),
+    Row("account paused, by text", _codes("MessageRejected AccessDenied*"), _SUSPENDED_TEXT, SUSPENDED),
+    Row("no such set", _codes("ConfigurationSetDoesNotExist NotFound TenantNotFound"), None, MISCONFIGURED),
+    Row("duplicate header", _INVALID, _text(r"duplicate header"), DUPLICATE),
+    Row("set, tag, ARN or tenant refused", _INVALID, _text(r"configuration[ -]?set|\btags?\b|\barn\b|\btenant\b"), MISCONFIGURED),
+    Row("tenant refused", _codes("MessageRejected AccessDenied* Conflict"), _text(r"\btenant\b"), MISCONFIGURED),
+    Row("MAIL FROM domain", _codes("MailFromDomainNotVerified"), None, MAIL_FROM),
+    Row("not verified", _codes("MessageRejected") | _INVALID, _NOT_VERIFIED_TEXT, UNVERIFIED),
+    Row("refused message", _codes("MessageRejected"), None, REJECTED),
+    Row("too large", _INVALID, _text(r"message length|\btoo large\b|\btoo long: |maximum message size"), TOO_LARGE),
+    Row("bad header", _INVALID, _HEADER_TEXT, BAD_HEADER),
+    Row("bad address", _INVALID, _ADDRESS_TEXT, BAD_ADDRESS),
+    Row("v2 not allowed", _DENIED, _text(r"ses:SendEmail\b"), DENIED_V2, api="v2"),
+    Row("identity not allowed", _DENIED, _text(r":identity/"), DENIED_IDENTITY),
+    Row("clock, by text", _codes("SignatureDoesNotMatch IncompleteSignature InvalidSignature"), _CLOCK_TEXT, CLOCK),
+    Row("clock", _codes("RequestExpired RequestTimeTooSkewed RequestInTheFuture"), None, CLOCK),
+    Row(
+        "credentials",
+        _codes(
+            "InvalidClientTokenId SignatureDoesNotMatch AccessDenied* ExpiredToken* UnrecognizedClient* OptInRequired "
+            "InvalidSignature IncompleteSignature MissingAuthenticationToken NotAuthorized AuthFailure InvalidAccessKeyId "
+            "InvalidSecurity InvalidToken TokenRefreshRequired"
+        ),
+        None,
+        BAD_CREDENTIALS,
+    ),
+    Row("fault of SES", _codes("InternalFailure InternalServiceError InternalServerError ServiceUnavailable*"), None, UNAVAILABLE),
+)
+
+
+class _Gaps(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def remedy(of: Meaning, facts: Mapping[str, str]) -> str:
+    """Return the remedy of `of` with the facts of this transport and message filled in."""
+    return of.remedy.format_map(_Gaps(facts))
+
+
+def duplicate_header(refused: Refused) -> str | None:
+    """Return the header that a refusal for duplicates names, in lower case."""
+    found = re.search(r"duplicate header[:\s]+['\"‘]?([!-9;-~]+?)['\"’]?[.\s]*\Z", refused.text, re.I)
+    return found[1].lower() if found else None

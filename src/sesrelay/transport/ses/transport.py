@@ -1,0 +1,168 @@
+"""The way out through Amazon SES: one message to at most 50 recipients a call.
+
+Invariant: one outcome for each delivery, and nothing raised but CancelledError.
+Invariant: after an answer was lost nothing is sent again from here; who repeats it is for the engine to decide.
+
+Source: Amazon SES API reference 2010-12-01, SendRawEmail; docs/ses.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from sesrelay.mail import headers
+from sesrelay.mail.address import domain_of
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId
+from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
+from sesrelay.mail.reply import Reply
+from sesrelay.seams import Clock, Content, Observer
+from sesrelay.transport.ses import addressing, call, meaning
+from sesrelay.transport.ses.account import Accounts
+from sesrelay.transport.ses.attempt import Attempt, Draft, Line
+from sesrelay.transport.ses.seam import AwsSession, SesOptions
+from sesrelay.transport.ses.shape import shape, value_of
+
+CONCURRENCY = 32  # calls under way: enough to fill 1,000 a second at 30 ms each
+QUEUE_ID_TAG = "sesrelay-id"
+_TAG = re.compile(r"\s*([A-Za-z0-9_.@-]+)\s*=\s*([A-Za-z0-9_.@-]+)\s*\Z")
+
+
+class SesTransport:
+    """Implements `sesrelay.seams.Transport`. Nothing is asked of AWS before `start` or the first use."""
+
+    batch_limit = call.RECIPIENTS_MAX
+    concurrency = CONCURRENCY
+
+    def __init__(
+        self, name: str, options: SesOptions, session: AwsSession, accounts: Accounts, clock: Clock, observer: Observer
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.failover_after = options.failover_after
+        self._accounts = accounts
+        self._session = session
+        self._account = accounts.attach(name, session, options.endpoint_url, observer)
+        self._limiter = self._account.limiter(options.rate)
+        self._line = Line(session, self._account.wire, self._limiter, clock, call.fixed_part(options))
+        self._observer = observer
+        self._nexthop = f"ses/{session.region}/{session.credential_id}"
+        self._started = self._closed = False
+
+    def start(self) -> None:
+        """Fetch the account's figures in the background. Runs on: the loop."""
+        self._started = True
+        self._account.start(self._session)
+
+    def nexthop(self, recipient: str) -> str:
+        return self._nexthop
+
+    def pace(self, recipients: int, now: float) -> float:
+        if not self._started:
+            self.start()
+        return self._limiter.take(recipients, now)
+
+    def give_back(self, recipients: int) -> None:
+        self._limiter.give_back(recipients)
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._accounts.detach(self.name, self._account)
+
+    async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
+        outcomes: dict[DeliveryId, Outcome] = {}
+        attempt: Attempt | None = None
+        try:
+            exhausted = await self._exhausted(batch)
+            if exhausted is not None:
+                return dict.fromkeys((delivery.id for delivery in batch.deliveries), exhausted)
+            source = addressing.source(batch.message)
+            if not isinstance(source, str):
+                return dict.fromkeys((delivery.id for delivery in batch.deliveries), source)
+            by_address = _by_address(batch, outcomes)
+            if not by_address:
+                return outcomes
+            draft = await self._draft(batch, source, content)
+            if isinstance(draft, Failed | Deferred):
+                outcomes.update((d.id, draft) for group in by_address.values() for d in group)
+                return outcomes
+            attempt = Attempt(self._line, draft, self._facts(batch, source))
+            found = await attempt.send(tuple(by_address))
+            outcomes.update((d.id, found[address]) for address, group in by_address.items() for d in group)
+        except Exception as error:
+            self._observer.trouble("sending through SES failed in an unforeseen way", error, transport=self.name)
+            maybe = attempt is not None and attempt.posted
+            fault = Deferred(Reply(451, "4.3.0", "Local fault while sending"), Scope.MESSAGE, ambiguous=maybe)
+            known = attempt.known if attempt is not None else {}
+            for delivery in batch.deliveries:
+                if delivery.id not in outcomes:
+                    outcomes[delivery.id] = known.get(addressing.destination(delivery.recipient.address) or "", fault)
+        return outcomes
+
+    async def _exhausted(self, batch: Batch) -> Deferred | None:
+        if not self._account.exhausted:
+            return None
+        await self._account.refresh()
+        if not self._account.exhausted:
+            return None
+        found = meaning.QUOTA
+        return Deferred(
+            Reply(454, f"4.{found.enhanced}", "The account's 24 hour sending quota is used up"),
+            found.scope,
+            found.reason,
+            meaning.remedy(found, self._facts(batch, "")),
+            found.retry_after,
+        )
+
+    async def _draft(self, batch: Batch, source: str, content: Content) -> Draft | Failed | Deferred:
+        try:
+            raw = await content.read()
+        except Exception as error:
+            self._observer.trouble("the content of a message cannot be read", error, transport=self.name, id=batch.message.id)
+            return Deferred(Reply(451, "4.3.0", "The stored content cannot be read"), Scope.MESSAGE)
+        head, body = headers.split(raw)
+        shaped, changes = shape(head, self.options.trusted_headers)
+        if changes:
+            raw = headers.join(shaped, body)
+        if len(raw) > call.RAW_MAX:
+            found = meaning.TOO_LARGE
+            text = f"The message has {len(raw)} octets, and SES takes {call.RAW_MAX} by this API"
+            return Failed(Reply(554, f"5.{found.enhanced}", text), found.scope, meaning.remedy(found, {}))
+        senders = (source, *batch.message.header_from, value_of(shaped, "Sender") or "")
+        return Draft(source, raw, changes, self._tags(batch, shaped), senders, _names_a_set(shaped), self.options.trusted_headers)
+
+    def _tags(self, batch: Batch, head: bytes) -> dict[str, str]:
+        """Return the call's tags; those of a trusted header are among them, because tags of the call would replace them."""
+        tags: dict[str, str] = {QUEUE_ID_TAG: batch.message.id}
+        for pair in (value_of(head, "X-SES-MESSAGE-TAGS") or "").split(","):
+            found = _TAG.match(pair)
+            if found:
+                tags[found[1]] = found[2]
+        return tags | dict(self.options.tags)
+
+    def _facts(self, batch: Batch, source: str) -> dict[str, str]:
+        session = self._session
+        return {
+            "region": session.region,
+            "credential_id": session.credential_id,
+            "endpoint": self.options.endpoint_url or f"SES in {session.region}",
+            "configuration_set": self.options.configuration_set or "(none)",
+            "sender_domain": domain_of(source) or domain_of(batch.message.sender) or "the sender's domain",
+        }
+
+
+def _by_address(batch: Batch, outcomes: dict[DeliveryId, Outcome]) -> dict[str, list[Delivery]]:
+    """Group deliveries by the address that SES is given; those that have none fail into `outcomes`."""
+    groups: dict[str, list[Delivery]] = {}
+    for delivery in batch.deliveries:
+        address = addressing.destination(delivery.recipient.address)
+        if address is None:
+            outcomes[delivery.id] = addressing.NOT_ASCII
+        else:
+            groups.setdefault(address, []).append(delivery)
+    return groups
+
+
+def _names_a_set(head: bytes) -> bool:
+    return value_of(head, "X-SES-CONFIGURATION-SET") is not None or value_of(head, "X-SES-TENANT") is not None

@@ -1,0 +1,160 @@
+"""Posting over kept connections, and telling what was certainly not sent from what may have been.
+
+Invariant: a request is posted once; nothing here repeats it, follows a redirect or takes a cookie.
+Invariant: `NotSent` is returned only where no byte of the request can have reached the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+CONNECT, CONNECT_ALL, READ, TOTAL = 5.0, 15.0, 60.0, 600.0  # seconds; CONNECT_ALL has the name look-up in it
+KEPT = 30.0  # seconds a connection is kept unused: shorter than the service keeps it, so that it does not close under a request
+ANSWER_MAX = 64 * 1024  # octets; real answers have a few hundred
+BY_CHUNKS = 1024 * 1024  # octets from which a body is written piece by piece
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Something answered by HTTP; whether it was SES is for the reader of `body` to tell."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    tls: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """No connection could be made: certainly not accepted."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The request went out, at least in part, and no whole answer came back."""
+
+    why: str
+
+
+@dataclass
+class Wire:
+    """One client session in the loop for all of SES. Made at first use; `close` ends it.
+
+    Units: seconds.
+    """
+
+    read_timeout: float = READ
+    connect_timeout: float = CONNECT
+    _session: aiohttp.ClientSession | None = None
+    _tls: dict[str | None, ssl.SSLContext] = field(default_factory=dict)
+    _proxies: dict[str, str | None] = field(default_factory=dict)
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, ca_bundle: str | None) -> Answered | NotSent | Lost:
+        """Post `body` once. Raises nothing but CancelledError."""
+        try:
+            session, tls, proxy = await self._ready(url, ca_bundle)
+        except (OSError, ValueError) as error:
+            return NotSent(f"the connection cannot be prepared: {error}")
+        data: bytes | io.BytesIO = io.BytesIO(body) if len(body) > BY_CHUNKS else body
+        try:
+            async with session.post(URL(url), data=data, headers=headers, ssl=tls, proxy=proxy, allow_redirects=False) as response:
+                version = _tls_version(response)
+                return Answered(response.status, response.headers, await _limited(response), version)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
+            return NotSent(_why(error))
+        except aiohttp.InvalidURL as error:
+            return NotSent(f"{error} is no URL")
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return Lost(_why(error))
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def _ready(self, url: str, ca_bundle: str | None) -> tuple[aiohttp.ClientSession, ssl.SSLContext | bool, str | None]:
+        if self._session is None or self._session.closed:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT, socket_factory=_socket)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # Without a wait for the answer while a slow line still uploads: sock_read runs from the last byte sent.
+                timeout=aiohttp.ClientTimeout(
+                    total=TOTAL, connect=CONNECT_ALL, sock_connect=self.connect_timeout, sock_read=self.read_timeout
+                ),
+                skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+                headers={"User-Agent": "sesrelay"},
+            )
+        if not url.startswith("https:"):
+            return self._session, True, self._proxy(url)
+        if ca_bundle not in self._tls:
+            self._tls[ca_bundle] = await asyncio.to_thread(_tls_context, ca_bundle)
+        return self._session, self._tls[ca_bundle], self._proxy(url)
+
+    def _proxy(self, url: str) -> str | None:
+        # Asked of the environment once: aiohttp's trust_env reads it, and .netrc in a thread, for each request.
+        if url not in self._proxies:
+            parts = urlsplit(url)
+            bypass = proxy_bypass(parts.netloc.rpartition("@")[2])
+            self._proxies[url] = None if bypass else getproxies().get(parts.scheme)
+        return self._proxies[url]
+
+
+def _socket(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+    family, kind, proto, _, _ = info
+    made = socket.socket(family=family, type=kind, proto=proto)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return made
+
+
+def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
+    if ca_bundle is not None:
+        if not Path(ca_bundle).is_dir():
+            return ssl.create_default_context(cafile=ca_bundle)
+        return ssl.create_default_context(capath=ca_bundle)
+    context = ssl.create_default_context()
+    folder = ssl.get_default_verify_paths().capath
+    if not context.cert_store_stats()["x509_ca"] and not (folder and any(Path(folder).iterdir())):
+        # A machine without CA certificates of its own: those that botocore carries.
+        from botocore.httpsession import get_cert_path  # noqa: PLC0415
+
+        context.load_verify_locations(get_cert_path(True))
+    return context
+
+
+def _tls_version(response: aiohttp.ClientResponse) -> str | None:
+    connection = response.connection
+    transport = connection.transport if connection is not None else None
+    secured = transport.get_extra_info("ssl_object") if transport is not None else None
+    return secured.version() if secured is not None else None
+
+
+async def _limited(response: aiohttp.ClientResponse) -> bytes:
+    if (response.content_length or ANSWER_MAX) < ANSWER_MAX:
+        return await response.read()
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > ANSWER_MAX:
+            response.close()
+            break
+    return b"".join(parts)
+
+
+def _why(error: BaseException) -> str:
+    text = str(error).strip()
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
