@@ -1,0 +1,89 @@
+"""The command line: one module a verb, imported only when its verb is called.
+
+Invariant: `sesrelay --help` imports click and nothing heavier.
+Invariant: a wrong command line exits 64 (sysexits.h), never click's own 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from sesrelay import __version__
+from sesrelay.cli.options import EX_FAILED, EX_INTERRUPTED, EX_OK, EX_USAGE
+
+# verb: (module, what it does in one line). The module's `command` is the click command or group.
+VERBS: dict[str, tuple[str, str]] = {
+    "run": ("sesrelay.cli.run", "Relay mail: the daemon, in the foreground."),
+    "demo": ("sesrelay.cli.demo", "Show the whole thing with no AWS account and no configuration."),
+    "check": ("sesrelay.cli.check", "Validate the configuration; say what is wrong and where."),
+    "route": ("sesrelay.cli.route", "Say which rule a sender's mail follows, and why."),
+    "queue": ("sesrelay.cli.queue", "List, show, retry, hold, release or delete queued mail."),
+    "trace": ("sesrelay.cli.trace", "Show a message's whole life."),
+    "send": ("sesrelay.cli.send", "Submit a test message and follow it."),
+}
+
+
+class Verbs(click.Group):
+    """A group that imports a verb's module when the verb is called, and knows its help without that."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            ctx.fail(f"There is no verb {args[0]!r}." + (f" Did you mean {near[0]}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]}, subcommand_metavar="VERB [ARGS]...")
+@click.version_option(__version__, prog_name="sesrelay", message="%(prog)s %(version)s")
+def cli() -> None:
+    """A local mail relay that routes by the sender's domain to Amazon SES, another relay, or the recipient.
+
+    Every verb has its own --help.
+    """
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    try:
+        result: Any = cli.main(args, prog_name="sesrelay", standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        return EX_USAGE
+    except click.ClickException as error:
+        error.show()
+        return EX_FAILED
+    except (click.Abort, KeyboardInterrupt):
+        return EX_INTERRUPTED
+    except BrokenPipeError:
+        return _reader_left()
+    code = result if isinstance(result, int) else EX_OK
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_left()
+    return code
+
+
+def _reader_left() -> int:
+    # `sesrelay queue list | head`: nobody to tell, also not at the interpreter's own last flush.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EX_FAILED

@@ -1,0 +1,33 @@
+"""`sesrelay check`: every problem of the configuration, one a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sesrelay.cli.options import config_option, load_or_exit
+
+
+@click.command("check")
+@config_option
+def command(config: Path) -> None:
+    """Validate the configuration and the site files beside it.
+
+    Prints every problem on a line of its own, FILE:LINE:COL: key.path: what is wrong (what was meant), and exits 78;
+    exits 0 when there is none.
+    """
+    loaded = load_or_exit(config, problems_to_stdout=True)
+    model = loaded.config
+    sites = len(loaded.files) - 1
+    read = f"{config} and {_count(sites, 'site file')}" if sites else str(config)
+    listeners = ", ".join(listener.listen for listener in model.listeners)
+    click.secho("ok", fg="green", nl=False)
+    click.echo(
+        f": {read}: listens on {listeners}; {_count(len(model.transports), 'transport')}, {_count(len(model.routes), 'route')}, "
+        f"{_count(len(model.expect), 'expectation')} met"
+    )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,59 @@
+"""What verbs share: the `--config` option, and how problems with the configuration end a verb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from sesrelay.config import ConfigError, Loaded
+
+DEFAULT_CONFIG = Path("/etc/sesrelay/config.yaml")
+
+# Source: sysexits.h, as far as the public contract uses it.
+EX_OK = 0
+EX_FAILED = 1
+EX_USAGE = 64
+EX_UNAVAILABLE = 69
+EX_TEMPFAIL = 75
+EX_CONFIG = 78
+EX_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def config_option(function: Function) -> Function:
+    """Give a verb `--config FILE`, passed as `config: Path`."""
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        default=DEFAULT_CONFIG,
+        show_default=True,
+        metavar="FILE",
+        help="The configuration; site files are read from sites.d beside it.",
+    )(function)
+
+
+def json_option(function: Function) -> Function:
+    """Give a verb `--json`, passed as `as_json: bool`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")(function)
+
+
+def load_or_exit(path: Path, *, problems_to_stdout: bool = False) -> Loaded:
+    """Return the configuration, or print every problem on a line of its own (on stderr, or stdout) and exit 78."""
+    from sesrelay.config import ConfigError, load
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        exit_with_problems(error, problems_to_stdout=problems_to_stdout)
+
+
+def exit_with_problems(error: ConfigError, *, problems_to_stdout: bool = False) -> NoReturn:
+    """Print every problem on a line of its own and exit 78."""
+    for problem in error.problems:
+        click.echo(str(problem), err=not problems_to_stdout)
+    raise SystemExit(EX_CONFIG)

@@ -1,0 +1,101 @@
+"""`sesrelay route`: which rule a sender's mail follows, and why no other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sesrelay.cli.options import config_option, json_option, load_or_exit
+
+if TYPE_CHECKING:
+    from sesrelay.config import Loaded
+    from sesrelay.policy.routing import Considered, RouteRule
+
+
+@click.command("route")
+@click.argument("sender")
+@click.option("--to", "recipient", metavar="RCPT", help="The recipient; routes go by the sender alone.")
+@click.option("--header-from", metavar="A", multiple=True, help="The address in the header From (again for each further one).")
+@json_option
+@config_option
+def command(sender: str, recipient: str | None, header_from: tuple[str, ...], as_json: bool, config: Path) -> None:
+    """Say which rule wins for mail from SENDER and why the others do not.
+
+    SENDER is an envelope sender; '<>' is the null sender.
+    """
+    sender = _bare(sender)
+    _refuse_malformed(sender, "SENDER", null_allowed=True)
+    for address in header_from:
+        _refuse_malformed(_bare(address), "--header-from")
+    if recipient is not None:
+        _refuse_malformed(_bare(recipient), "--to")
+    loaded = load_or_exit(config)
+    from sesrelay.policy.admission import complete_sender
+
+    completed = complete_sender(sender, loaded.local)
+    rule, considered = loaded.routing.explain(completed, [complete_sender(_bare(a), loaded.local) for a in header_from])
+    to = None if recipient is None else _recipient(_bare(recipient), loaded)
+    if as_json:
+        click.echo(json.dumps(_document(completed, to, rule, considered), indent=2, ensure_ascii=False))
+    else:
+        _explain(completed, to, rule, considered)
+
+
+def _bare(address: str) -> str:
+    return address[1:-1] if address.startswith("<") and address.endswith(">") else address
+
+
+def _refuse_malformed(address: str, what: str, *, null_allowed: bool = False) -> None:
+    """End with exit code 64 for what can be no address; one without a domain is completed later."""
+    from sesrelay.mail.address import AddressError, check, check_local_part, normalise
+
+    try:
+        if "@" in address:
+            check(address)
+            normalise(address)
+        elif address or not null_allowed:
+            check_local_part(address)
+    except AddressError as error:
+        raise click.BadParameter(f"{address!r} is no address: {error}", param_hint=what) from None
+
+
+def _recipient(address: str, loaded: Loaded) -> str:
+    """Return the recipient as the relay would store it: completed, aliased."""
+    from sesrelay.mail.envelope import Recipient
+    from sesrelay.policy.admission import complete_recipient
+
+    result = complete_recipient(Recipient(address), loaded.local)
+    return result.address if isinstance(result, Recipient) else address
+
+
+def _document(sender: str, to: str | None, rule: RouteRule, considered: Sequence[Considered]) -> dict[str, object]:
+    return {
+        "sender": sender,
+        "recipient": to,
+        "rule": rule.pattern,
+        "source": rule.source or None,
+        "transports": list(rule.transports),
+        "priority": rule.priority.name.lower(),
+        "reject": rule.reject,
+        "considered": [{"rule": other.rule, "source": other.source or None, "why": other.why} for other in considered],
+    }
+
+
+def _explain(sender: str, to: str | None, rule: RouteRule, considered: Sequence[Considered]) -> None:
+    way = (
+        click.style("refused with 550 5.7.1", fg="red") if rule.reject else click.style(", then ".join(rule.transports), fg="green")
+    )
+    towards = f" to {to}" if to else ""
+    click.echo(f"{sender or 'the null sender <>'}{towards}: {way}")
+    priority = "" if rule.priority.name == "NORMAL" else f", priority {rule.priority.name.lower()}"
+    click.echo(
+        f"  by {click.style(rule.pattern, bold=True)} at {rule.source or 'the built-in default'}, route {rule.name}{priority}"
+    )
+    if considered:
+        click.echo("  and not by")
+    for other in considered:
+        click.echo(f"    {other.rule} at {other.source or 'the built-in default'}: {other.why}")

@@ -1,0 +1,178 @@
+"""What only shows between keys: names that lead nowhere, patterns that stand twice, doors left open, expectations.
+
+Invariant: each check looks at the raw values or at sections that are valid, so that one mistake hides no other.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+
+from sesrelay.config.document import Document
+from sesrelay.config.model import Config
+from sesrelay.config.problem import KeyPath, Place, meant, one_of, shown
+from sesrelay.config.routes import NullSenderTarget
+from sesrelay.config.values import host_port
+from sesrelay.mail.address import AddressError, domain_key, normalise
+from sesrelay.mail.delivery import Priority
+from sesrelay.policy.routing import RouteRule, RoutingTable
+
+# What routing and the expectations are made from.
+ROUTING = frozenset({"hostname", "local", "transports", "routes", "default_route", "null_sender_route", "route_by", "expect"})
+
+
+def check_names(document: Document) -> None:
+    """Report transports that are named and not there."""
+    transports = document.root.get("transports")
+    known = list(transports) if isinstance(transports, dict) else []
+    if "direct" not in known:
+        known.append("direct")
+    for path, name in _transport_names(document):
+        if name not in known:
+            document.report(path, f"there is no transport {shown(name)} {meant(name, known)}")
+
+
+def check_patterns(document: Document) -> None:
+    """Report patterns that two routes claim, compared as mail is: case and IDNA aside."""
+    first: dict[str, Place] = {}
+    for path, pattern in _patterns(document):
+        key = _pattern_key(pattern)
+        place = document.value_place(path)
+        if key is not None and key in first:
+            document.report(path, f"{shown(pattern)} stands twice (first at {first[key]})")
+        elif key is not None:
+            first[key] = place
+
+
+def check_doors(document: Document, config: Config, failed: set[str]) -> None:
+    """Report listeners that would serve anybody or stand twice, and a page that anybody could use."""
+    if not failed & {"listeners", "access"}:
+        beyond = any(not network.is_loopback for network in config.access.networks)
+        seen: set[object] = set()
+        for index, listener in enumerate(config.listeners):
+            path = ("listeners", index, "listen")
+            if listener.address in seen and listener.address.port:
+                document.report(path, "stands twice (each address can have one listener)")
+            seen.add(listener.address)
+            if not is_loopback(listener.listen) and not beyond:
+                document.report(
+                    path,
+                    "listens beyond loopback, and access.networks names no network beyond it"
+                    " (name those that may connect, or listen on 127.0.0.1)",
+                )
+    if "http" not in failed and not is_loopback(config.http.listen) and not (config.http.token or config.http.token_file):
+        document.report(
+            ("http", "listen"), "listens beyond loopback without a token (http.token_file is meant too, or listen on 127.0.0.1)"
+        )
+
+
+def is_loopback(listen: str) -> bool:
+    return ipaddress.ip_address(host_port(listen).host.partition("%")[0]).is_loopback
+
+
+def routing_table(document: Document, config: Config) -> RoutingTable:
+    """Make the table of a configuration that has no problem in what `ROUTING` names."""
+    rules = [
+        RouteRule(
+            pattern,
+            _source(document, ("routes", index, "sender", number)),
+            route.name or pattern_domain(route.sender[0]),
+            route.transports,
+            Priority[route.priority.upper()],
+            route.reject,
+        )
+        for index, route in enumerate(config.routes)
+        for number, pattern in enumerate(route.sender)
+    ]
+    target = config.default_route
+    default = RouteRule("default_route", _source(document, ("default_route",)), "default", target.transports, reject=target.reject)
+    null = config.null_sender_route
+    null_rule = None
+    if isinstance(null, NullSenderTarget):
+        null_rule = RouteRule("null_sender_route", _source(document, ("null_sender_route",)), "null", null.transports)
+    domains = (config.hostname, config.local.domain)
+    return RoutingTable(rules, default, null_rule, route_by=config.route_by, local_domains=domains)
+
+
+def check_expectations(document: Document, config: Config, table: RoutingTable) -> None:
+    """Report expectations that the routes do not meet, with the rule that decides and the one that was hoped for."""
+    for index, expected in enumerate(config.expect):
+        sender = expected.sender if "@" in expected.sender or not expected.sender else f"{expected.sender}@{config.local.domain}"
+        winner, considered = table.explain(sender)
+        met = winner.reject if expected.reject else not winner.reject and _as_expected(document, index, expected.transport, winner)
+        if met:
+            continue
+        went = "is refused" if winner.reject else f"goes by {one_of(winner.transports)}"
+        wanted = "refused" if expected.reject else one_of(expected.transport or ())
+        rules = {rule.pattern: rule for rule in (*table.rules, table.default)}
+        hoped = [
+            other
+            for other in considered
+            if (rule := rules.get(other.rule))
+            and (rule.reject if expected.reject else set(expected.transport or ()) & set(rule.transports))
+        ]
+        hint = f"; not by {hoped[0].rule} ({hoped[0].source}): {hoped[0].why}" if hoped else ""
+        at = f" ({winner.source})" if winner.source else ""
+        document.report(
+            ("expect", index), f"mail from {sender or '<>'} {went} by the rule {winner.pattern}{at}, not {wanted} as expected{hint}"
+        )
+
+
+def pattern_domain(pattern: str) -> str:
+    """Return the domain that a pattern is about: the default name of its route."""
+    return pattern.rpartition("@")[2].removeprefix("*.")
+
+
+def _as_expected(document: Document, index: int, wanted: tuple[str, ...] | None, winner: RouteRule) -> bool:
+    # One name: who comes first. A list: the whole order.
+    if isinstance(document.get(("expect", index, "transport")), list):
+        return winner.transports == wanted
+    return winner.transports[:1] == wanted
+
+
+def _source(document: Document, path: KeyPath) -> str:
+    """Return FILE:LINE, or nothing for a rule that stands in no file."""
+    if path[:1] not in document.spots:
+        return ""
+    place = document.value_place(path)
+    return f"{place.file}:{place.line}"
+
+
+def _transport_names(document: Document) -> Iterator[tuple[KeyPath, str]]:
+    places: list[KeyPath] = [("default_route", "transport"), ("null_sender_route", "transport")]
+    for section in ("routes", "expect"):
+        entries = document.root.get(section)
+        places += [(section, index, "transport") for index in range(len(entries) if isinstance(entries, list) else 0)]
+    for path in places:
+        yield from _texts(document, path)
+
+
+def _patterns(document: Document) -> Iterator[tuple[KeyPath, str]]:
+    routes = document.root.get("routes")
+    for index in range(len(routes) if isinstance(routes, list) else 0):
+        yield from _texts(document, ("routes", index, "sender"))
+
+
+def _texts(document: Document, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    value = document.get(path)
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, list):
+        yield from (((*path, index), item) for index, item in enumerate(value) if isinstance(item, str))
+
+
+def _pattern_key(pattern: str) -> str | None:
+    try:
+        if "@" in pattern:
+            return normalise(pattern)
+        return f"*.{domain_key(pattern[2:])}" if pattern.startswith("*.") else domain_key(pattern)
+    except AddressError:
+        return None  # reported as no pattern already
+
+
+def control_path(config: Config, run_dir: Path) -> Path:
+    """Return the control socket: as named, or in `state_dir` where there is no folder for it under /run."""
+    if "control" in config.model_fields_set or run_dir.is_dir():
+        return config.control
+    return config.state_dir / "control.sock"

@@ -1,0 +1,359 @@
+"""One YAML file as plain values, with the line and column of every key and value.
+
+Invariant: nothing is constructed but text, numbers, booleans, null, lists and mappings; tags are refused.
+Invariant: memory and time are bounded by the file's size: aliases are counted, nesting is limited.
+Invariant: what YAML 1.1 reads otherwise than it is written (`0755`, `1:30`, `0x1F`) becomes `Trapped`, which no key
+accepts, so that it is reported and never guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml.composer import Composer
+from yaml.reader import Reader
+from yaml.resolver import Resolver
+
+from sesrelay.config.problem import KeyPath, Place, Problem, dotted
+
+SIZE_MAX = 8 * 1024 * 1024  # octets of one file
+DEPTH_MAX = 32  # the schema needs seven
+ALIASED_MAX = 10_000  # nodes that may be reached through aliases, in all
+
+_TAG = "tag:yaml.org,2002:"
+_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?\Z")
+_VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_UNQUOTED_IPV6 = re.compile(r":\s+\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]:\d")
+_SECRET_KEY = re.compile(r"pass|secret|token|credential|hash|key\Z|url\Z", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Trapped:
+    """A plain scalar that YAML 1.1 takes for another number than its text; `text` may be a secret."""
+
+    text: str = field(repr=False)
+    reading: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a key and its value stand. `text`: an unquoted scalar as written; `variable`: all of it is one `${NAME}`."""
+
+    key: Place
+    value: Place
+    text: str | None = field(default=None, repr=False)
+    variable: bool = False
+
+
+@dataclass(slots=True)
+class Document:
+    """The values of one or more files under one root, and what was wrong with them so far."""
+
+    file: str
+    root: dict[str, Any] = field(default_factory=dict)
+    spots: dict[KeyPath, Spot] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    broken: bool = False  # not even the structure could be read
+
+    def key_place(self, path: KeyPath) -> Place:
+        """Return where the key stands, or the nearest one around it."""
+        while path and path not in self.spots:
+            path = path[:-1]
+        return self.spots[path].key if path else Place(self.file, 1, 1)
+
+    def value_place(self, path: KeyPath) -> Place:
+        """Return where the value stands: for a list or mapping its key, which is what people look for."""
+        spot = self.spots.get(path)
+        if spot is None or isinstance(self.get(path), dict | list):
+            return self.key_place(path)
+        return spot.value
+
+    def get(self, path: KeyPath) -> Any:
+        """Return the value at `path`, or None."""
+        value: Any = self.root
+        for step in path:
+            inside = step in value if isinstance(value, dict) else isinstance(value, list) and step in range(len(value))
+            if not inside:
+                return None
+            value = value[step]
+        return value
+
+    def report(self, path: KeyPath, message: str, *, at_key: bool = False) -> None:
+        """Record a problem with the value at `path`, or with its key."""
+        place = self.key_place(path) if at_key else self.value_place(path)
+        self.problems.append(Problem(place, dotted(path) or "yaml", message))
+
+
+def is_secret(path: KeyPath) -> bool:
+    """Tell whether the value at `path` may be a secret that no message repeats; errs on the safe side."""
+    return any(isinstance(step, str) and _SECRET_KEY.search(step) for step in path)
+
+
+def parse(data: bytes, file: str, environ: Mapping[str, str]) -> Document:
+    """Read one file's content. What is wrong with it is in `problems`; the root holds what could be read."""
+    document = Document(file, broken=True)
+    text = _decode(data, document)
+    if text is None:
+        return document
+    try:
+        root = _loader(text).get_single_node()
+    except _TooDeepError as error:
+        document.problems.append(Problem(_place(file, error.mark), "yaml", f"nested more than {DEPTH_MAX} levels deep"))
+        return document
+    except yaml.MarkedYAMLError as error:
+        document.problems.append(_syntax(error, text, file))
+        return document
+    document.broken = False
+    if root is None or (isinstance(root, yaml.ScalarNode) and root.tag == _TAG + "null"):
+        return document
+    if not isinstance(root, yaml.MappingNode):
+        document.broken = True
+        place = _place(file, root.start_mark)
+        document.problems.append(Problem(place, "yaml", "a mapping is meant (`key: value` lines; {} where all is default)"))
+        return document
+    conversion = _Conversion(document, environ)
+    try:
+        document.root = conversion.mapping(root, (), 0)
+    except _BombError as error:
+        document.broken = True
+        document.spots.clear()
+        document.problems = [Problem(_place(file, error.mark), "yaml", "aliases expand to far too much, or to themselves")]
+    return document
+
+
+class _TooDeepError(Exception):
+    def __init__(self, mark: yaml.Mark) -> None:
+        super().__init__()
+        self.mark = mark
+
+
+class _BombError(_TooDeepError):
+    pass
+
+
+class _Composer(Composer):
+    """PyYAML's composer with a limit on nesting, so that no file can exhaust the stack."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > DEPTH_MAX:
+            raise _TooDeepError(self.peek_event().start_mark)  # type: ignore[attr-defined]  # from the parser mixed in
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _loader(text: str) -> Any:
+    """Return a composer over libyaml where PyYAML was built with it, over its own parser elsewhere."""
+    if yaml.__with_libyaml__:
+        from yaml.cyaml import CParser  # type: ignore[attr-defined]  # noqa: PLC0415  # absent in builds without libyaml
+
+        class Fast(_Composer, CParser, Resolver):
+            def __init__(self) -> None:
+                CParser.__init__(self, text)
+                Composer.__init__(self)
+                Resolver.__init__(self)
+
+        return Fast()
+
+    class Plain(_Composer, yaml.SafeLoader):
+        def __init__(self) -> None:
+            yaml.SafeLoader.__init__(self, text)
+
+    return Plain()
+
+
+def _decode(data: bytes, document: Document) -> str | None:
+    if len(data) > SIZE_MAX:
+        document.problems.append(Problem(Place(document.file, 1, 1), "file", f"larger than {SIZE_MAX // 1024**2} MiB"))
+        return None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8", "replace")
+        document.problems.append(Problem(_after(document.file, before), "yaml", "not UTF-8 (save the file as UTF-8)"))
+        return None
+    bad = Reader.NON_PRINTABLE.search(text)
+    if bad:
+        what = f"the control character U+{ord(bad.group()):04X} cannot stand in YAML"
+        document.problems.append(Problem(_after(document.file, text[: bad.start()]), "yaml", what))
+        return None
+    return text
+
+
+def _after(file: str, before: str) -> Place:
+    return Place(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
+def _place(file: str, mark: yaml.Mark | None) -> Place:
+    return Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 1, 1)
+
+
+def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
+    """Turn a syntax error into one line. PyYAML's own text may hold part of a value, as in an alias's name: not repeated."""
+    place = _place(file, error.problem_mark or error.context_mark)
+    lines = text.splitlines()
+    around = "\n".join(lines[max(place.line - 2, 0) : place.line])
+    what = error.problem or "not YAML"
+    if "alias" in what:
+        what = "`*` starts an alias, and no anchor has this name (put text that starts with * in quotes)"
+    elif "anchor" in what:
+        what = "`&` starts an anchor, and this one stands twice (put text that starts with & in quotes)"
+    elif "tag" in what:
+        what = "`!` starts a tag, and tags have no meaning here (put text that starts with ! in quotes)"
+    elif "single document" in what:
+        what = "a second document begins here (one `---` at most)"
+    elif _UNQUOTED_IPV6.search(around):
+        what = '`[` starts a list (put an IPv6 address in quotes, as "[::1]:25")'
+    elif "\t" in (lines[place.line - 1] if place.line <= len(lines) else "")[: place.column]:
+        what = "a tab cannot indent in YAML (use spaces)"
+    elif "mapping values are not allowed" in what:
+        what = "`: ` cannot stand here (indent the line rightly, or put text that holds `: ` in quotes)"
+    elif "cannot start any token" in what:
+        what = "no value starts with this character (put the text in quotes)"
+    else:
+        what = f"not YAML: {what} (look for a missing quote, bracket or wrong indent at or above this line)"
+    return Problem(place, "yaml", what)
+
+
+class _Conversion:
+    """From nodes to values. A node reached again through an alias is converted again, and counted."""
+
+    def __init__(self, document: Document, environ: Mapping[str, str]) -> None:
+        self.document = document
+        self.environ = environ
+        self.seen: set[int] = set()
+        self.aliased = 0
+
+    def mapping(self, node: yaml.MappingNode, path: KeyPath, depth: int) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        merged: list[yaml.Node] = []
+        for key_node, value_node in node.value:
+            if key_node.tag == _TAG + "merge":
+                merged.append(value_node)
+                continue
+            key = self._key(key_node, path)
+            if key is None:
+                continue
+            here = (*path, key)
+            place = _place(self.document.file, key_node.start_mark)
+            if key in result:
+                first = self.document.spots[here].key
+                self.document.problems.append(Problem(place, dotted(here), f"stands twice (first at {first})"))
+                continue
+            result[key] = self._value(value_node, here, place, depth)
+        for value_node in merged:
+            self._merge(value_node, result, path, depth)
+        return result
+
+    def _merge(self, node: yaml.Node, into: dict[str, Any], path: KeyPath, depth: int) -> None:
+        """Take over what `<<` names; keys that stand in the mapping itself win."""
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        for part in parts:
+            if not isinstance(part, yaml.MappingNode):
+                self._problem(part, (*path, "<<"), "a mapping is meant (as in `<<: *name`)")
+                continue
+            self._count(part, depth)
+            for key_node, value_node in part.value:
+                key = self._key(key_node, path)
+                if key is not None and key not in into:
+                    place = _place(self.document.file, key_node.start_mark)
+                    into[key] = self._value(value_node, (*path, key), place, depth)
+
+    def _key(self, node: yaml.Node, path: KeyPath) -> str | None:
+        # Names are taken as written, so that a transport or alias may be called `on`.
+        if isinstance(node, yaml.ScalarNode) and node.value:
+            return str(node.value)
+        self._problem(node, path, "a key must be text")
+        return None
+
+    def _value(self, node: yaml.Node, path: KeyPath, key: Place, depth: int) -> Any:
+        place = _place(self.document.file, node.start_mark)
+        self._count(node, depth)
+        plain = isinstance(node, yaml.ScalarNode) and not node.style  # libyaml says '' for None
+        self.document.spots[path] = Spot(key, place, node.value if plain else None)
+        standard = {"map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value"}
+        if not node.tag.startswith(_TAG) or node.tag.removeprefix(_TAG) not in standard:
+            self._problem(node, path, "tags have no meaning here (put text that starts with ! in quotes)")
+            return None
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, path, depth + 1)
+        if isinstance(node, yaml.SequenceNode):
+            return [
+                self._value(item, (*path, index), _place(self.document.file, item.start_mark), depth + 1)
+                for index, item in enumerate(node.value)
+            ]
+        return self._scalar(node, path, key, place)
+
+    def _scalar(self, node: yaml.Node, path: KeyPath, key: Place, place: Place) -> Any:
+        text = str(node.value)
+        if "${" in text:
+            self.document.spots[path] = Spot(key, place, None, bool(_VARIABLE.fullmatch(text)))
+            return self._substituted(text, path)
+        kind = node.tag.removeprefix(_TAG)
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() in ("yes", "true", "on")
+        if kind == "int":
+            return int(text) if _DECIMAL.match(text) else Trapped(text, _reading(text))
+        if kind == "float":
+            return float(text) if _FLOAT.match(text) else Trapped(text, _reading(text))
+        return text
+
+    def _substituted(self, text: str, path: KeyPath) -> str:
+        """Put environment variables in; `$${` stands for `${` itself."""
+        problems: list[str] = []
+
+        def replace(match: re.Match[str]) -> str:
+            if match.group(1) is None:
+                return "${"
+            if not (match.group(2) and _NAME.match(match.group(1))):
+                problems.append("`${` begins a variable's name, which ends with `}` (write $${ for the text itself)")
+            elif match.group(1) in self.environ:
+                return self.environ[match.group(1)]
+            else:
+                # Part of a password may look like a variable.
+                name = "a variable" if is_secret(path) and match.group() != text else f"${{{match.group(1)}}}"
+                problems.append(f"{name} is not set in the environment")
+            return ""
+
+        result = _VARIABLE.sub(replace, text)
+        for problem in dict.fromkeys(problems):
+            self.document.problems.append(Problem(self.document.spots[path].value, dotted(path), problem))
+        return result
+
+    def _count(self, node: yaml.Node, depth: int) -> None:
+        if id(node) in self.seen:
+            self.aliased += 1 + (len(node.value) // 64 if isinstance(node, yaml.ScalarNode) else 0)
+        self.seen.add(id(node))
+        if self.aliased > ALIASED_MAX or depth > DEPTH_MAX:
+            raise _BombError(node.start_mark)
+
+    def _problem(self, node: yaml.Node, path: KeyPath, message: str) -> None:
+        self.document.problems.append(Problem(_place(self.document.file, node.start_mark), dotted(path) or "yaml", message))
+
+
+def _reading(text: str) -> str:
+    """Say what YAML 1.1 makes of a number that is not written in plain decimals."""
+    digits = text.lstrip("+-").replace("_", "")
+    if ":" in digits:
+        value = 0.0
+        for part in digits.split(":"):
+            value = value * 60 + float(part)
+        return f"the number {value:.10g} (base 60)"
+    if digits.lower().startswith("0x"):
+        return f"the number {int(digits, 16)} (hexadecimal)"
+    if digits.lower().startswith("0b"):
+        return f"the number {int(digits, 2)} (binary)"
+    if digits.startswith("0") and digits.isdigit():
+        return f"the number {int(digits, 8)} (octal)"
+    return "a number"

@@ -1,0 +1,133 @@
+"""From files to a configuration that is ready to be used, or to every problem that there is.
+
+Invariant: `load` changes nothing anywhere; it can run beside a daemon, and before a reload.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr, ValidationError
+
+from sesrelay.config import checks, secrets
+from sesrelay.config.document import SIZE_MAX, Document, parse
+from sesrelay.config.explain import explain, failed_sections
+from sesrelay.config.model import RUN_DIR, Config
+from sesrelay.config.problem import ConfigError, KeyPath, Place, Problem
+from sesrelay.config.sites import merge, site_files
+from sesrelay.policy.admission import LocalMail
+from sesrelay.policy.routing import RoutingTable
+
+DEFAULT_PATH = Path("/etc/sesrelay/config.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration without problems, its defaults filled in and its secrets read.
+
+    `files`: the YAML files in the order read, the main one first.
+    """
+
+    config: Config
+    files: tuple[Path, ...]
+    routing: RoutingTable
+    local: LocalMail
+
+
+def load(path: Path | str, *, environ: Mapping[str, str] | None = None) -> Loaded:
+    """Read `path` and the site files beside it.
+
+    Raises: ConfigError, with every problem at once
+    """
+    environ = os.environ if environ is None else environ
+    main_path = Path(path)
+    document = _read(main_path, environ)
+    files = [main_path]
+    broken = document.broken
+    for site_path in _sites(main_path, document):
+        site = _read(site_path, environ)
+        broken = broken or site.broken
+        files.append(site_path)
+        merge(document, site)
+    secrets.anchor_paths(document)
+    read = secrets.read_secrets(document, environ)
+    config, failed = _validate(document)
+    table = None
+    if not broken:
+        checks.check_names(document)
+        checks.check_patterns(document)
+        checks.check_doors(document, config, failed)
+        config = _filled(config, read)
+        if not failed & checks.ROUTING and not _problems_in(document, checks.ROUTING):
+            table = checks.routing_table(document, config)
+            checks.check_expectations(document, config, table)
+    if document.problems or table is None:
+        raise ConfigError(_in_order(document.problems, files))
+    local = LocalMail(config.hostname, config.local.domain, config.local.aliases, config.local.unaliased)
+    return Loaded(config, tuple(files), table, local)
+
+
+def _read(path: Path, environ: Mapping[str, str]) -> Document:
+    """Read one file; one that cannot be read is a document with that problem."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123  # a FIFO must not hold up
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return _unreadable(path, "is no regular file")
+            return parse(stream.read(SIZE_MAX + 1), str(path), environ)
+    except OSError as error:
+        return _unreadable(path, f"cannot be read: {error.strerror}")
+
+
+def _unreadable(path: Path, what: str) -> Document:
+    return Document(str(path), problems=[Problem(Place(str(path), 1, 1), "file", what)], broken=True)
+
+
+def _sites(main: Path, document: Document) -> list[Path]:
+    try:
+        return site_files(main)
+    except OSError as error:
+        folder = str(main.parent / "sites.d")
+        document.problems.append(Problem(Place(folder, 1, 1), "file", f"the folder cannot be read: {error.strerror}"))
+        return []
+
+
+def _validate(document: Document) -> tuple[Config, set[str]]:
+    """Return the configuration, with defaults in place of the sections that failed, and the names of those."""
+    try:
+        return Config.model_validate(document.root), set()
+    except ValidationError as error:
+        explain(error, document)
+        failed = failed_sections(error)
+    valid = {key: value for key, value in document.root.items() if key not in failed}
+    return Config.model_validate(valid), failed
+
+
+def _problems_in(document: Document, sections: frozenset[str]) -> bool:
+    return any(problem.key.partition(".")[0].partition("[")[0] in sections for problem in document.problems)
+
+
+def _filled(config: Config, read: Mapping[KeyPath, SecretStr]) -> Config:
+    """Put in what follows from other keys, and the secrets that stood in files of their own."""
+    transports = {
+        name: transport.model_copy(
+            update={str(path[2]): secret for path, secret in read.items() if path[:2] == ("transports", name)}
+        )
+        for name, transport in config.transports.items()
+    }
+    token = {str(path[1]): secret for path, secret in read.items() if path[0] == "http"}
+    update = {
+        "control": checks.control_path(config, RUN_DIR),
+        "local": config.local.model_copy(update={"domain": config.local.domain or config.hostname}),
+        "transports": transports,
+        "http": config.http.model_copy(update=token),
+    }
+    return config.model_copy(update=update)
+
+
+def _in_order(problems: list[Problem], files: list[Path]) -> list[Problem]:
+    order = {str(path): index for index, path in enumerate(files)}
+    return sorted(dict.fromkeys(problems), key=lambda p: (order.get(p.place.file, -1), p.place.line, p.place.column, p.key))

@@ -1,0 +1,190 @@
+"""The whole configuration as one frozen value. Every key is documented on its field.
+
+Invariant: a key whose feature is not built is accepted at its default only (`supported`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from sesrelay.config.machine import has_ipv6, machine_name
+from sesrelay.config.part import Part
+from sesrelay.config.routes import Expectation, NullSenderRoute, Route, Target
+from sesrelay.config.transports import DirectTransport, Transport
+from sesrelay.config.values import (
+    LOOPBACK,
+    Address,
+    DelayWarning,
+    Domain,
+    Duration,
+    FilePath,
+    HostPort,
+    ListenText,
+    Name,
+    NetworkValue,
+    NotSupported,
+    Pattern,
+    Size,
+    Whole,
+    host_port,
+    supported,
+)
+
+RUN_DIR = Path("/run/sesrelay")
+SITE_KEYS = ("transports", "routes", "access", "expect", "feedback")
+
+
+class Listener(Part):
+    """One address where mail is taken."""
+
+    listen: ListenText = Field(description="`HOST:PORT`, HOST an IP address, IPv6 in brackets. `unix:PATH` not yet.")
+    tls: Annotated[Literal["none", "starttls", "implicit"], supported("none")] = Field("none", description="Only `none` yet.")
+    auth: Annotated[Literal["none", "optional", "required", "any"], supported("none")] = Field(
+        "none", description="Only `none` yet."
+    )
+    certificate: Annotated[FilePath | None, supported(None)] = Field(None, description="The TLS certificate. Not yet.")
+    key: Annotated[FilePath | None, supported(None)] = Field(None, description="The TLS private key. Not yet.")
+
+    @property
+    def address(self) -> HostPort:
+        return host_port(self.listen)
+
+
+def _default_listeners() -> tuple[Listener, ...]:
+    listeners = (Listener(listen="127.0.0.1:25"),)
+    return (*listeners, Listener(listen="[::1]:25")) if has_ipv6() else listeners
+
+
+class User(Part):
+    """Someone who logs in to send."""
+
+    name: Name = Field(description="The user name for AUTH.")
+    password_hash: SecretStr | None = Field(None, description="An argon2 hash.")
+    password_hash_file: FilePath | None = Field(None, description="The file or systemd credential that holds `password_hash`.")
+    senders: tuple[Pattern, ...] = Field((), description="The sender domains that this user may use, and nobody else.")
+
+
+class Access(Part):
+    """Who may connect, and who may send as whom."""
+
+    networks: tuple[NetworkValue, ...] = Field(
+        LOOPBACK, min_length=1, description="Who may connect. Default: loopback. A site file adds to it."
+    )
+    users: Annotated[tuple[User, ...], supported(())] = Field((), description="Users with passwords. Not yet.")
+    local_users: Annotated[dict[str, tuple[Pattern, ...]], supported({})] = Field(
+        {}, description="Sender domains by the user who owns the connecting socket. Not yet."
+    )
+
+
+def _lower_keys(value: dict[str, str]) -> dict[str, str]:
+    return {key.lower(): target for key, target in value.items()}
+
+
+class Local(Part):
+    """Mail for this machine: root, postmaster, cron."""
+
+    domain: Domain = Field("", description="Completes unqualified addresses. Default: `hostname`.")
+    aliases: Annotated[dict[str, Address], AfterValidator(_lower_keys)] = Field(
+        {}, description="Local part to address, as in `root: ops@example.com`; postmaster follows root."
+    )
+    unaliased: Literal["hold", "reject"] = Field("hold", description="What becomes of local mail without an alias.")
+
+
+class Limits(Part):
+    """How much is taken at once."""
+
+    message_size: Size = Field(25 * 2**20, gt=0, description="The largest message.")
+    recipients: Whole = Field(1000, ge=1, description="Recipients of one message.")
+    connections: Whole = Field(500, ge=1, description="Connections at once.")
+    connections_per_client: Whole = Field(200, ge=1, description="Connections at once from one IP address.")
+    memory: Annotated[Size, supported(256 * 2**20, text="256MiB")] = Field(
+        256 * 2**20, description="Memory for mail on its way in. Only `256MiB` yet."
+    )
+    min_free_disk: Size = Field(256 * 2**20, description="With less free space in `state_dir`, mail is deferred with 452.")
+    command_timeout: Duration = Field(300.0, gt=0, description="How long a client may take for a command.")
+
+
+def _sqlite(value: str) -> str:
+    if value.startswith(("postgresql://", "postgres://")):
+        raise NotSupported("not supported by this version (only sqlite is)")
+    if value != "sqlite":
+        raise ValueError("sqlite is meant")
+    return value
+
+
+class Queue(Part):
+    """How long mail is kept and how often it is tried."""
+
+    url: Annotated[str, AfterValidator(_sqlite)] = Field("sqlite", description="`sqlite`, in `state_dir`. PostgreSQL not yet.")
+    retry: tuple[Annotated[Duration, Field(gt=0)], ...] = Field(
+        (30.0, 120.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0),
+        min_length=1,
+        max_length=64,
+        description="Waits between attempts, each with jitter; the last one repeats.",
+    )
+    max_age: Duration = Field(
+        3 * 86400.0, gt=0, description="Fails what the recipient's side kept refusing for so long; anything else is held."
+    )
+    delay_warning: DelayWarning = Field(4 * 3600.0, description="Tells the sender of a delay after so long; or `off`.")
+    keep_delivered: Duration = Field(7 * 86400.0, description="How long finished messages can be traced.")
+
+
+class Http(Part):
+    """The status page, metrics and JSON."""
+
+    listen: ListenText = Field("127.0.0.1:9125", description="`HOST:PORT`. Off loopback a token is needed.")
+    token: SecretStr | None = Field(None, description="A token for changes, and off loopback for all but health checks.")
+    token_file: FilePath | None = Field(None, description="The file or systemd credential that holds `token`.")
+
+    @property
+    def address(self) -> HostPort:
+        return host_port(self.listen)
+
+
+class Log(Part):
+    format: Literal["auto", "console", "json"] = Field("auto", description="`auto`: console on a terminal, else JSON.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+
+
+def _with_direct(value: dict[str, Any]) -> dict[str, Any]:
+    return value if "direct" in value else {**value, "direct": DirectTransport(type="direct")}
+
+
+class Config(Part):
+    """The configuration of one relay."""
+
+    hostname: Domain = Field(
+        default_factory=machine_name, description="The name in EHLO and Received. Default: the machine's full name."
+    )
+    state_dir: FilePath = Field(Path("/var/lib/sesrelay"), description="Where the queue lives; one daemon holds it at a time.")
+    control: FilePath = Field(
+        RUN_DIR / "control.sock",
+        description="The socket for operators. Default: `control.sock` in `state_dir` where /run/sesrelay does not exist.",
+    )
+    listeners: tuple[Listener, ...] = Field(
+        default_factory=_default_listeners, min_length=1, description="Where mail is taken. Default: port 25 on loopback."
+    )
+    access: Access = Field(Access(), description="Who may send.")
+    local: Local = Field(Local(), description="Mail for this machine: root, postmaster, cron.")
+    limits: Limits = Field(Limits(), description="How much is taken at once.")
+    queue: Queue = Field(Queue(), description="How long mail is kept and how often it is tried.")
+    transports: Annotated[dict[Name, Transport], AfterValidator(_with_direct)] = Field(
+        default_factory=lambda: _with_direct({}), description="The ways out by name. One named `direct` is built in."
+    )
+    routes: tuple[Route, ...] = Field(
+        (), description="Which senders go which way; the most specific wins: address, domain, `*.domain`, default."
+    )
+    default_route: Target = Field(Target(transport=("direct",)), description="For senders that no route names.")
+    null_sender_route: NullSenderRoute = Field(
+        "auto", description="For `MAIL FROM:<>`. `auto`: as if sent by the header From. Or `{transport: NAME}`."
+    )
+    route_by: Literal["envelope", "header_from", "auto"] = Field(
+        "auto", description="What routes look at. `auto`: the envelope, but the header From where its domain is local or null."
+    )
+    expect: tuple[Expectation, ...] = Field((), description="What must come out of the routes; held by `check` and each reload.")
+    feedback: Annotated[tuple[Any, ...], supported(())] = Field((), description="Bounces and complaints from SES. Not yet.")
+    http: Http = Field(Http(), description="The status page, metrics and JSON.")
+    log: Log = Field(Log(), description="What is logged, and how.")

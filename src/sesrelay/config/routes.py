@@ -1,0 +1,81 @@
+"""Which way mail goes, as the file says it: routes, the default, the null sender, expectations."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from sesrelay.config.part import Part
+from sesrelay.config.values import Address, Crossed, Name, Names, Patterns, Sender, supported
+
+_BOTH = [("reject", "transport is there too (one of the two is meant)")]
+
+
+class Target(Part):
+    """Where mail goes: one transport, several in order, or nowhere."""
+
+    transport: Names | None = Field(None, description="A transport, or a list tried in this order when the former is down.")
+    reject: bool = Field(False, description="Refuse with 550 5.7.1 at MAIL instead.")
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        return self.transport or ()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Target:
+        if self.reject and self.transport:
+            raise Crossed(_BOTH)
+        if not self.reject and not self.transport:
+            raise Crossed([("transport", "missing (a transport's name is meant, or reject: true)")])
+        return self
+
+
+class Route(Target):
+    """One rule: which senders, and where their mail goes."""
+
+    sender: Patterns = Field(description="An address, a domain or `*.domain` (sub-domains only), or a list of them.")
+    name: Name | None = Field(None, description="For metrics and logs. Default: the domain of the first pattern.")
+    priority: Literal["high", "normal", "low"] = Field("normal", description="Who goes first where the way is narrow.")
+    concurrency: Annotated[Any, supported(None)] = Field(None, description="Deliveries at once. Not yet.")
+    rate: Annotated[Any, supported(None)] = Field(None, description="Recipients in a time. Not yet.")
+    daily_cap: Annotated[Any, supported(None)] = Field(None, description="Recipients a day. Not yet.")
+    hourly_cap: Annotated[Any, supported(None)] = Field(None, description="Recipients an hour. Not yet.")
+    warm_up: Annotated[Any, supported(None)] = Field(None, description="A slowly growing daily cap. Not yet.")
+    storm_limit: Annotated[Any, supported(None)] = Field(None, description="A stop when one site suddenly sends a lot. Not yet.")
+
+
+class NullSenderTarget(Part):
+    """Where mail with the null sender goes, when not by its header From."""
+
+    transport: Names = Field(description="A transport, or a list tried in this order when the former is down.")
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        return self.transport
+
+
+def _null_kind(value: Any) -> str:
+    return "<route>" if isinstance(value, dict | NullSenderTarget) else "<auto>"
+
+
+NullSenderRoute = Annotated[
+    Annotated[Literal["auto"], Tag("<auto>")] | Annotated[NullSenderTarget, Tag("<route>")], Discriminator(_null_kind)
+]
+
+
+class Expectation(Part):
+    """What must come out of the routes; `check` and each reload hold it."""
+
+    sender: Sender = Field(description="An envelope sender; `<>` is the null sender.")
+    to: Address | None = Field(None, description="A recipient. Routes go by the sender, so this is for people to read.")
+    transport: Names | None = Field(None, description="The transport that must come first, or the whole list.")
+    reject: bool = Field(False, description="The message must be refused.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Expectation:
+        if self.reject and self.transport:
+            raise Crossed(_BOTH)
+        if not self.reject and not self.transport:
+            raise Crossed([("transport", "missing (the expected transport is meant, or reject: true)")])
+        return self

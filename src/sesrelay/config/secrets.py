@@ -1,0 +1,141 @@
+"""Files that the configuration names: where they are, and that no stranger can read a secret in them.
+
+Invariant: the content of a secret's file goes into a `SecretStr` and nowhere else.
+
+Source: systemd.exec(5), CREDENTIALS.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from sesrelay.config.document import Document
+from sesrelay.config.problem import KeyPath, shown
+
+SECRET_MAX = 64 * 1024  # octets; no password is longer
+OTHERS = 0o007  # the mode bits of those who are neither owner nor group
+
+_INLINE = {"transports": ("password", "secret_access_key"), "users": ("password_hash",), "http": ("token",)}
+_PATHS = {"transports": ("ca_file",), "listeners": ("certificate", "key")}
+
+
+def anchor_paths(document: Document) -> None:
+    """Make relative paths absolute: they start at the folder of the file that names them."""
+    for path in [("state_dir",), ("control",), *_members(document, "transports", _PATHS), *_members(document, "listeners", _PATHS)]:
+        value = document.get(path)
+        if isinstance(value, str) and value:
+            _parent(document, path)[path[-1]] = str(_folder(document, path) / value)
+
+
+def read_secrets(document: Document, environ: Mapping[str, str]) -> dict[KeyPath, SecretStr]:
+    """Read every `*_file` that holds a secret; the keys of the result are those of the inline form.
+
+    Problems with the files, and inline secrets that others can read, are added to the document's.
+    """
+    secrets: dict[KeyPath, SecretStr] = {}
+    for inline in _secret_paths(document):
+        if isinstance(document.get(inline), str):
+            _check_inline(document, inline, environ)
+        named = (*inline[:-1], f"{inline[-1]}_file")
+        value = document.get(named)
+        if isinstance(value, str) and value:
+            file = locate(value, _folder(document, named), environ)
+            result = _read(file, environ)
+            if isinstance(result, SecretStr):
+                secrets[inline] = result
+            else:
+                document.report(named, result)
+            _parent(document, named)[named[-1]] = str(file)
+    return secrets
+
+
+def locate(name: str, folder: Path, environ: Mapping[str, str]) -> Path:
+    """Return the file that `name` means: absolute, a systemd credential, or below `folder`."""
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and not Path(name).is_absolute():
+        candidate = Path(credentials) / name
+        if candidate.exists():
+            return candidate
+    return folder / name
+
+
+def exposed(file: str | Path, mode: int, environ: Mapping[str, str]) -> bool:
+    """Tell whether others can read the file; systemd guards its credentials by the folder, not by the mode."""
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and Path(os.path.abspath(file)).is_relative_to(os.path.abspath(credentials)):  # noqa: PTH100  # no symlinks followed
+        return False
+    return bool(mode & OTHERS)
+
+
+def _read(file: Path, environ: Mapping[str, str]) -> SecretStr | str:
+    """Return the secret, or what is wrong."""
+    try:
+        # O_NONBLOCK: a FIFO in the secret's place must not hold up the start.
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123  # from a descriptor
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return f"{file} is no regular file"
+            if exposed(file, status.st_mode, environ):
+                return f"others can access the secret in {file}, mode {stat.S_IMODE(status.st_mode):04o} (chmod o-rwx {file})"
+            data = stream.read(SECRET_MAX + 1)
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror}"
+    if len(data) > SECRET_MAX:
+        return f"{file} is larger than {SECRET_MAX // 1024} KiB (a file with nothing but the secret is meant)"
+    try:
+        text = data.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        return f"{file} is not UTF-8"
+    if not text:
+        return f"{file} is empty"
+    if "\n" in text or "\r" in text or "\0" in text:
+        return f"{file} has more than one line (a file with nothing but the secret is meant)"
+    return SecretStr(text)
+
+
+def _check_inline(document: Document, path: KeyPath, environ: Mapping[str, str]) -> None:
+    spot = document.spots.get(path)
+    if spot is None or spot.variable or not document.get(path):
+        return
+    file = spot.value.file
+    try:
+        mode = Path(file).stat().st_mode
+    except OSError:
+        return
+    if exposed(file, mode, environ):
+        text = f"a secret in a file that others can access, mode {stat.S_IMODE(mode):04o}"
+        document.report(path, f"{text} (chmod o-rwx {file}, or use {path[-1]}_file)")
+
+
+def _secret_paths(document: Document) -> Iterator[KeyPath]:
+    yield from _members(document, "transports", _INLINE)
+    users = document.get(("access", "users"))
+    for index in range(len(users) if isinstance(users, list) else 0):
+        yield from (("access", "users", index, key) for key in _INLINE["users"])
+    yield from (("http", key) for key in _INLINE["http"])
+
+
+def _members(document: Document, section: str, keys: Mapping[str, tuple[str, ...]]) -> Iterator[KeyPath]:
+    value = document.root.get(section)
+    names: Iterator[str | int] = (
+        iter(value) if isinstance(value, dict) else iter(range(len(value) if isinstance(value, list) else 0))
+    )
+    for name in list(names):
+        if isinstance(document.get((section, name)), dict):
+            yield from ((section, name, key) for key in keys[section])
+
+
+def _folder(document: Document, path: KeyPath) -> Path:
+    return Path(document.value_place(path).file).absolute().parent
+
+
+def _parent(document: Document, path: KeyPath) -> dict[str | int, object]:
+    parent = document.get(path[:-1])
+    if not isinstance(parent, dict):
+        raise TypeError(f"{shown(path)} is in no mapping")
+    return parent

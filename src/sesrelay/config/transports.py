@@ -1,0 +1,198 @@
+"""The ways out as the file names them: one class for each `type`. Every key is documented on its field."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, model_validator
+
+from sesrelay.config.part import Part
+from sesrelay.config.values import (
+    Address,
+    Crossed,
+    Duration,
+    FilePath,
+    Host,
+    HostPort,
+    Ip,
+    Nameserver,
+    Percent,
+    Port,
+    Rate,
+    Region,
+    SesHeader,
+    Tag,
+    Url,
+    nameserver,
+    supported,
+)
+
+_FAILOVER = "Pause after which the route's next transport is tried."
+
+
+class SesTransport(Part):
+    """Amazon SES by its API."""
+
+    type: Literal["ses"] = Field(description="Amazon SES by its API.")
+    region: Region | None = Field(None, description="AWS region, as in `us-east-1`. Default: what boto3's own chain finds.")
+    api: Annotated[Literal["auto", "v1", "v2"], supported("auto", "v1")] = Field(
+        "auto", description="`v1` (SendRawEmail, up to 10 MB), `v2` (SendEmail, Raw; not yet) or `auto`."
+    )
+    endpoint_url: Url | None = Field(
+        None, description="Another endpoint than the region's: a VPC endpoint, or a stand-in in tests."
+    )
+    access_key_id: str | None = Field(
+        None, min_length=1, description="With `secret_access_key`. Without it, `profile` and `role_arn`: boto3's own chain."
+    )
+    secret_access_key: SecretStr | None = Field(None, description="The secret of `access_key_id`.")
+    secret_access_key_file: FilePath | None = Field(
+        None, description="The file or systemd credential that holds `secret_access_key`."
+    )
+    profile: str | None = Field(None, min_length=1, description="A profile of the AWS configuration files.")
+    role_arn: str | None = Field(None, pattern="^arn:", description="A role to assume with the credentials found.")
+    external_id: str | None = Field(None, min_length=1, description="The external id that the role wants.")
+    configuration_set: Tag | None = Field(None, description="The SES configuration set of every message.")
+    tags: dict[Tag, Tag] = Field({}, description="SES message tags, name to value.")
+    source_arn: str | None = Field(None, pattern="^arn:", description="Sending authorisation: the identity's ARN.")
+    from_arn: str | None = Field(None, pattern="^arn:", description="Sending authorisation: the ARN for the header From.")
+    return_path_arn: str | None = Field(None, pattern="^arn:", description="Sending authorisation: the ARN for the return path.")
+    tenant: Annotated[str | None, supported(None)] = Field(None, description="The SES tenant. Not yet.")
+    endpoint_id: Annotated[str | None, supported(None)] = Field(None, description="The SES multi-region endpoint. Not yet.")
+    rate: Rate = Field(None, description="Recipients a second; `auto`: from the account, following its changes.")
+    share: Annotated[Percent, supported(1.0, text="100%")] = Field(
+        1.0, description="Of the account's rate, where other hosts use it too. Only `100%` yet."
+    )
+    daily_reserve: Annotated[Percent, supported(0.1, text="10%")] = Field(
+        0.1, description="Of the 24 h quota, kept for priority high. Only `10%` yet, and without effect."
+    )
+    preflight: Annotated[bool, supported(False, text="false")] = Field(
+        False, description="Refuse unverified sender domains at MAIL. Not yet."
+    )
+    rewrite_from: Annotated[Address | None, supported(None)] = Field(
+        None, description="An address for messages whose From is not verified. Not yet."
+    )
+    trusted_headers: tuple[SesHeader, ...] = Field((), description="`X-SES-*` headers that applications may set.")
+    thread_ids: Annotated[bool, supported(True, text="true")] = Field(
+        True, description="The application's Message-ID also goes into References. Only `true` yet, and without effect."
+    )
+    failover_after: Duration = Field(600.0, description=_FAILOVER)
+
+    @model_validator(mode="after")
+    def _go_together(self) -> SesTransport:
+        problems: list[tuple[str, str]] = []
+        secret = self.secret_access_key or self.secret_access_key_file
+        if self.secret_access_key and self.secret_access_key_file:
+            problems.append(("secret_access_key_file", "secret_access_key is there too (one of the two is meant)"))
+        if self.access_key_id and not secret:
+            problems.append(("access_key_id", "without its secret (secret_access_key or secret_access_key_file is meant too)"))
+        if secret and not self.access_key_id:
+            problems.append(("secret_access_key" if self.secret_access_key else "secret_access_key_file", "without access_key_id"))
+        if self.profile and self.access_key_id:
+            problems.append(("profile", "access_key_id is there too (one source of credentials is meant)"))
+        if self.external_id and not self.role_arn:
+            problems.append(("external_id", "without role_arn (it belongs to a role)"))
+        if problems:
+            raise Crossed(problems)
+        return self
+
+
+class SmtpTransport(Part):
+    """Any relay by SMTP, SES's own SMTP endpoint among them."""
+
+    type: Literal["smtp"] = Field(description="Another relay by SMTP, SES's SMTP endpoint among them.")
+    host: Host | None = Field(None, description="The relay's name or IP address; or `hosts`.")
+    hosts: tuple[Host, ...] = Field((), description="Several relays, tried in this order.")
+    port: Port = Field(
+        25, description="Default: 587 with a password, 465 with `tls: implicit`, else 25."
+    )  # the default follows from other keys: _defaults_that_follow
+    tls: Literal["none", "opportunistic", "required", "implicit"] = Field(
+        "opportunistic", description="STARTTLS where offered, always, or TLS from the start. Default: `required` with a password."
+    )
+    ca_file: FilePath | None = Field(None, description="CA certificates (PEM) to trust instead of the system's.")
+    username: str | None = Field(None, min_length=1, description="The user name for AUTH.")
+    password: SecretStr | None = Field(None, description="The password for AUTH.")
+    password_file: FilePath | None = Field(None, description="The file or systemd credential that holds `password`.")
+    failover_after: Duration = Field(600.0, description=_FAILOVER)
+
+    @property
+    def relays(self) -> tuple[str, ...]:
+        """The hosts in the order to try them."""
+        return self.hosts or ((self.host,) if self.host else ())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_that_follow(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        secret = data.get("password") is not None or data.get("password_file") is not None
+        result = dict(data)
+        if result.get("tls") is None:
+            result["tls"] = "required" if secret else "opportunistic"
+        if result.get("port") is None:
+            result["port"] = 465 if result["tls"] == "implicit" else 587 if secret else 25
+        return result
+
+    @model_validator(mode="after")
+    def _go_together(self) -> SmtpTransport:
+        problems: list[tuple[str, str]] = []
+        secret = self.password or self.password_file
+        if self.host and self.hosts:
+            problems.append(("hosts", "host is there too (one of the two is meant)"))
+        if not self.relays:
+            problems.append(("host", "missing (the relay's name is meant)"))
+        if self.password and self.password_file:
+            problems.append(("password_file", "password is there too (one of the two is meant)"))
+        if self.username and not secret:
+            problems.append(("username", "without its password (password or password_file is meant too)"))
+        if secret and not self.username:
+            problems.append(("password" if self.password else "password_file", "without username"))
+        if problems:
+            raise Crossed(problems)
+        return self
+
+
+class DirectTransport(Part):
+    """Straight to the recipient domain's mail exchangers."""
+
+    type: Literal["direct"] = Field(description="To the recipient domain's MX hosts.")
+    port: Port = Field(25, description="The port of the MX hosts; another one than 25 only in tests.")
+    tls: Annotated[
+        Literal["none", "opportunistic", "required", "dane", "mta-sts"], supported("none", "opportunistic", "required")
+    ] = Field("opportunistic", description="`none`, `opportunistic` or `required`; `dane` and `mta-sts` not yet.")
+    tls_policy: Annotated[dict[str, str], supported({})] = Field({}, description="`tls` by recipient domain. Not yet.")
+    nameservers: tuple[Nameserver, ...] = Field((), description="IP or IP:PORT of resolvers. Default: the system's.")
+    allow_private_addresses: bool = Field(
+        False, description="MX hosts on loopback and private networks are connected to. Only in tests."
+    )
+    source_address: Ip | None = Field(None, description="The IP address to connect from.")
+    dkim: Annotated[dict[str, Any], supported({})] = Field({}, description="DKIM keys by sender domain. Not yet.")
+    failover_after: Duration = Field(600.0, description=_FAILOVER)
+
+    @property
+    def resolvers(self) -> tuple[HostPort, ...]:
+        """The nameservers, split into address and port."""
+        return tuple(nameserver(text) for text in self.nameservers)
+
+
+class HoldTransport(Part):
+    """Keeps mail in the queue until an operator says what becomes of it."""
+
+    type: Literal["hold"] = Field(description="Keeps mail in the queue until an operator releases it.")
+
+
+class DiscardTransport(Part):
+    """Takes mail and forgets it."""
+
+    type: Literal["discard"] = Field(description="Takes mail and forgets it.")
+
+
+Transport = Annotated[
+    SesTransport | SmtpTransport | DirectTransport | HoldTransport | DiscardTransport, Field(discriminator="type")
+]
+BY_TYPE: dict[str, type[Part]] = {
+    "ses": SesTransport,
+    "smtp": SmtpTransport,
+    "direct": DirectTransport,
+    "hold": HoldTransport,
+    "discard": DiscardTransport,
+}

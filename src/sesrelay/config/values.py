@@ -1,0 +1,326 @@
+"""The kinds of value that keys have: sizes, durations, hosts, addresses to listen on, patterns, secrets.
+
+Units: sizes are octets, durations seconds, a percentage the fraction of one.
+Invariant: no message repeats the value of a key that may hold a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from sesrelay.config.problem import one_of, shown
+from sesrelay.mail.address import AddressError, domain_key, normalise
+from sesrelay.mail.address import check as check_address
+
+_SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_TIMES = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)\Z", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_DURATION_MAX = 3650 * 86400.0
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+LOOPBACK: tuple[Network, ...] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
+
+
+class NotSupported(ValueError):
+    """A key or value of the schema whose feature this version does not have."""
+
+
+class Crossed(ValueError):
+    """Keys that do not go together: pairs of the key to blame (empty: the whole mapping) and what is wrong."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(message for _, message in problems))
+        self.problems = problems
+
+
+def supported(*values: object, text: str = "") -> AfterValidator:
+    """Accept only the values that this version does something with; `text` says how people write them."""
+    named = [value for value in values if isinstance(value, str)]
+    said = text or (one_of(named) if named else "")
+
+    def check(value: Any) -> Any:
+        if value not in values:
+            raise NotSupported(f"not supported by this version (only {said} is)" if said else _LEAVE_OUT)
+        return value
+
+    return AfterValidator(check)
+
+
+_LEAVE_OUT = "not supported by this version (leave it out)"
+
+
+class HostPort(NamedTuple):
+    host: str
+    port: int
+
+
+def parse_size(value: object) -> int:
+    match = _QUANTITY.match(value) if isinstance(value, str) else None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if match is None or match.group(2).upper() not in _SIZES:
+        raise ValueError("a size is meant: a number with KiB, MiB, GiB, KB, MB or GB, as in 25MiB")
+    return int(float(match.group(1)) * _SIZES[match.group(2).upper()])
+
+
+def parse_duration(value: object) -> float:
+    match = _QUANTITY.match(value) if isinstance(value, str) else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif match is not None and match.group(2) in _TIMES:
+        seconds = float(match.group(1)) * _TIMES[match.group(2)]
+    else:
+        raise ValueError("a time is meant: a number with s, m, h or d, as in 30s or 4h")
+    if not (math.isfinite(seconds) and 0 <= seconds <= _DURATION_MAX):
+        raise ValueError("a time from 0s to 3650d is meant")
+    return seconds
+
+
+def parse_delay_warning(value: object) -> float | None:
+    if value is None or value is False or value == "off":
+        return None
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise ValueError("a time as in 4h is meant, or off") from None
+
+
+def parse_percent(value: object) -> float:
+    match = re.match(r"([0-9]+(?:\.[0-9]+)?) ?%\Z", value) if isinstance(value, str) else None
+    if match is None or float(match.group(1)) > 100:
+        raise ValueError("a percentage from 0% to 100% is meant")
+    return float(match.group(1)) / 100
+
+
+def parse_rate(value: object) -> float | None:
+    """Return recipients a second, or None for `auto`."""
+    if value is None or value == "auto":
+        return None
+    try:
+        rate = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
+    except ValueError:
+        rate = 0.0
+    if not (math.isfinite(rate) and rate > 0):
+        raise ValueError("auto is meant, or recipients a second as a number above 0")
+    return rate
+
+
+def parse_whole(value: object) -> object:
+    # Pydantic would take true for 1.
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("a whole number is meant")
+    return value
+
+
+def parse_host_port(value: object) -> str:
+    """Check `HOST:PORT` with HOST an IP address, and return it as written."""
+    if not isinstance(value, str):
+        raise ValueError("HOST:PORT is meant, as in 127.0.0.1:25")
+    if value.startswith("unix:"):
+        raise NotSupported("not supported by this version (only HOST:PORT is)")
+    host_port(value)
+    return value
+
+
+def host_port(text: str) -> HostPort:
+    """Split `127.0.0.1:25`, `[::1]:25` or `localhost:25`, the last being 127.0.0.1.
+
+    Raises: ValueError
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"HOST:PORT is meant, as in 127.0.0.1:25, not {shown(text)}")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if bare.lower() == "localhost":
+        bare = "127.0.0.1"
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        raise ValueError(f"HOST must be an IP address, as in 127.0.0.1:25 or 0.0.0.0:25, not {shown(host)}") from None
+    if address.version == 6 and bare == host:
+        raise ValueError(f'an IPv6 address stands in brackets, as in "[{address}]:{port}"')
+    return HostPort(bare, int(port))
+
+
+def parse_network(value: object) -> Network:
+    if not isinstance(value, str):
+        raise ValueError("a network is meant, as in 192.0.2.0/24")
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError:
+        pass
+    try:
+        wide = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"a network is meant, as in 192.0.2.0/24 or 2001:db8::/32, not {shown(value)}") from None
+    raise ValueError(f"{shown(value)} has bits set behind its prefix (did you mean {wide}?)")
+
+
+def parse_ip(value: object) -> str:
+    try:
+        return str(ipaddress.ip_address(value)) if isinstance(value, str) else _refuse_ip(value)
+    except ValueError:
+        return _refuse_ip(value)
+
+
+def _refuse_ip(value: object) -> str:
+    raise ValueError(f"an IP address is meant, not {shown(value) if isinstance(value, str) else 'this'}")
+
+
+def parse_nameserver(value: object) -> str:
+    """Check `IP` or `IP:PORT` and return it as written; `nameserver` splits it."""
+    if not isinstance(value, str):
+        raise ValueError("an IP address is meant, with or without a port, as in 127.0.0.1:5353")
+    nameserver(value)
+    return value
+
+
+def nameserver(text: str) -> HostPort:
+    """Split `127.0.0.1`, `127.0.0.1:5353`, `::1` or `[::1]:5353`; the port is 53 where none is given."""
+    try:
+        return HostPort(str(ipaddress.ip_address(text)), 53)
+    except ValueError:
+        return host_port(text)
+
+
+def parse_domain(value: str) -> str:
+    try:
+        return domain_key(value)
+    except AddressError as error:
+        raise ValueError(f"a domain is meant, as in example.com: {error}") from None
+
+
+def parse_host(value: str) -> str:
+    """Check a host to connect to: a name or an IP address, no port."""
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        pass
+    if ":" in value:
+        raise ValueError(f"a host alone is meant, not {shown(value)} (the port has a key of its own)")
+    try:
+        return domain_key(value)
+    except AddressError as error:
+        raise ValueError(f"a host is meant, as in relay.example.com: {error}") from None
+
+
+def parse_address(value: str) -> str:
+    try:
+        normalise(check_address(value))
+    except AddressError as error:
+        raise ValueError(f"an address is meant, as in ops@example.com, not {shown(value)}: {error}") from None
+    return value
+
+
+def parse_sender(value: str) -> str:
+    """Check a sender for `expect`: an address, or `<>` for the null sender, returned as the empty string."""
+    return "" if value in ("", "<>") else parse_address(value)
+
+
+def parse_pattern(value: str) -> str:
+    """Check what a route matches: an address, a domain or `*.domain`; return it as written."""
+    bare = value.removeprefix("*.")
+    if value in ("*", "*.", "*@*", "default"):
+        raise ValueError("an address, a domain or *.domain is meant (default_route takes all the rest)")
+    if value.startswith(("@", "*@")) and "@" not in value.partition("@")[2]:
+        raise ValueError(f"{shown(value)} is no pattern (did you mean {value.partition('@')[2]}?)")
+    try:
+        if "*" in bare and "@" not in bare:
+            raise AddressError("the * stands only in front, as in *.example.com")
+        if "@" in value:
+            normalise(check_address(value))
+        else:
+            domain_key(bare)
+    except AddressError as error:
+        raise ValueError(f"an address, a domain or *.domain is meant, not {shown(value)}: {error}") from None
+    return value
+
+
+def parse_name(value: str) -> str:
+    if not _NAME.match(value):
+        raise ValueError("a name is meant: up to 64 letters, digits, dots, dashes and underscores")
+    return value
+
+
+def parse_url(value: str) -> str:
+    if not re.match(r"https?://[^\s/]+", value):
+        raise ValueError("a URL is meant, as in https://email.us-east-1.amazonaws.com")
+    return value
+
+
+def parse_region(value: str) -> str:
+    if not re.match(r"[a-z]{2}(-[a-z]+)+-[0-9]+\Z", value):
+        raise ValueError(f"an AWS region is meant, as in us-east-1, not {shown(value)}")
+    return value
+
+
+def parse_header_name(value: str) -> str:
+    if not re.match(r"X-SES-[A-Za-z0-9-]+\Z", value, re.IGNORECASE):
+        raise ValueError(f"a header that starts with X-SES- is meant, not {shown(value)}")
+    return value
+
+
+def parse_tag(value: str) -> str:
+    if not re.match(r"[A-Za-z0-9_-]{1,256}\Z", value):
+        raise ValueError("a tag has letters, digits, - and _ only (SES)")
+    return value
+
+
+def parse_file(value: object) -> Path:
+    if not isinstance(value, str | Path) or not str(value):
+        raise ValueError("the path of a file is meant")
+    return Path(value)
+
+
+def as_list(value: object) -> object:
+    """Let one name stand for a list of one."""
+    if not isinstance(value, str | list | tuple):
+        raise ValueError("text or a list of texts is meant")
+    return [value] if isinstance(value, str) else value
+
+
+_SIZE_SCHEMA = {"type": ["string", "integer"], "pattern": "^([0-9]+([.][0-9]+)? ?([KMG]i?)?B?|[$][{].*)$", "examples": ["25MiB"]}
+_TIME_SCHEMA = {"type": ["string", "number"], "pattern": "^([0-9]+([.][0-9]+)? ?[smhd]?|[$][{].*)$", "examples": ["30s", "4h"]}
+_TEXT = {"type": "string"}
+
+Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]
+Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_TIME_SCHEMA)]
+DelayWarning = Annotated[
+    float | None,
+    BeforeValidator(parse_delay_warning),
+    WithJsonSchema({"anyOf": [_TIME_SCHEMA, {"enum": ["off", False, None]}]}),
+]
+Percent = Annotated[float, BeforeValidator(parse_percent), WithJsonSchema({"type": "string", "pattern": "^[0-9.]+ ?%$"})]
+Rate = Annotated[
+    float | None,
+    BeforeValidator(parse_rate),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "number", "exclusiveMinimum": 0}]}),
+]
+Whole = Annotated[int, BeforeValidator(parse_whole)]
+Port = Annotated[Whole, Field(ge=1, le=65535)]
+ListenText = Annotated[str, BeforeValidator(parse_host_port), WithJsonSchema({**_TEXT, "examples": ["127.0.0.1:25", "[::1]:25"]})]
+NetworkValue = Annotated[Network, BeforeValidator(parse_network), WithJsonSchema({**_TEXT, "examples": ["192.0.2.0/24"]})]
+Ip = Annotated[str, BeforeValidator(parse_ip), WithJsonSchema(_TEXT)]
+Nameserver = Annotated[str, BeforeValidator(parse_nameserver), WithJsonSchema({**_TEXT, "examples": ["127.0.0.1:5353"]})]
+Domain = Annotated[str, AfterValidator(parse_domain)]
+Host = Annotated[str, AfterValidator(parse_host)]
+Address = Annotated[str, AfterValidator(parse_address)]
+Sender = Annotated[str, AfterValidator(parse_sender)]
+Pattern = Annotated[str, AfterValidator(parse_pattern)]
+Name = Annotated[str, AfterValidator(parse_name)]
+Url = Annotated[str, AfterValidator(parse_url)]
+Region = Annotated[str, AfterValidator(parse_region)]
+SesHeader = Annotated[str, AfterValidator(parse_header_name)]
+Tag = Annotated[str, AfterValidator(parse_tag)]
+FilePath = Annotated[Path, BeforeValidator(parse_file), WithJsonSchema(_TEXT)]
+_LIST_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+Names = Annotated[tuple[Name, ...], BeforeValidator(as_list), Field(min_length=1), WithJsonSchema(_LIST_SCHEMA)]
+Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(as_list), Field(min_length=1), WithJsonSchema(_LIST_SCHEMA)]
