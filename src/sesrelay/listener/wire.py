@@ -178,7 +178,8 @@ class Wire(SMTP):
 
     def flush(self) -> None:
         """Write what is gathered, in one write."""
-        if self._out and self.transport is not None:
+        # uvloop raises where asyncio ignores a write to a transport that is being closed.
+        if self._out and self.transport is not None and not self.transport.is_closing():
             out = self._out
             self._writer.write(out[0] if len(out) == 1 else b"".join(out))
         self._out.clear()
