@@ -1,0 +1,21 @@
+"""What the store says when it cannot: at start, for want of room, or because another holds it."""
+
+from __future__ import annotations
+
+from sesrelay.seams import SpoolError
+
+
+class StoreRefused(SpoolError):
+    """The store cannot be opened; the text says why and what mends it. Nothing was changed."""
+
+
+class NoSpace(SpoolError):
+    """Free disk space is below what must stay free; nothing new is accepted until there is room."""
+
+
+class LockHeld(SpoolError):
+    """Another process holds the state directory. `pid` is None where it cannot be read."""
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        super().__init__(f"{path} is held by another process" + (f" (pid {pid})" if pid else ""))
+        self.pid = pid

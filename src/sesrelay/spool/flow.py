@@ -1,0 +1,244 @@
+"""Mail on its way, as operations of the writer: accepting, claiming, attempting, settling.
+
+Each function runs inside the transaction that it is given, on the writer's thread, and may be run again after all it
+did was undone.
+
+Invariant: the state of a delivery changes only together with the backlog, and content goes only with its last open
+delivery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
+
+import apsw
+
+from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement
+from sesrelay.mail.trace import Event
+from sesrelay.policy.verdict import Verdict
+from sesrelay.seams import Claim, SpoolError
+from sesrelay.spool import wishes
+from sesrelay.spool.query import Row, row, rows, the_row
+from sesrelay.spool.reading import DELIVERY, PAGE, START, Messages, open_keys
+from sesrelay.spool.records import (
+    CODE,
+    DELIVERY_COLUMNS,
+    HELD,
+    IN_FLIGHT,
+    QUEUED,
+    Key,
+    Packed,
+    id_of,
+    pack_events,
+    text,
+    unpack_delivery,
+)
+from sesrelay.spool.writer import Transaction
+
+INSERT_MESSAGE = "INSERT INTO message (id, accepted, size, sender, message_id, stored, head, events) VALUES (?,?,?,?,?,?,?,?)"
+INSERT_CONTENT = "INSERT INTO content (message, body) VALUES (?, ?)"
+INSERT_DELIVERY = (
+    "INSERT INTO delivery (message, n, state, transport, nexthop, priority, due, attempts, doubts, warned, route, site, "
+    "recipient, pinned, reason, reply) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+STANDING = "SELECT state, transport, nexthop, priority, wish FROM delivery WHERE message = ? AND n = ?"
+SETTLE = (
+    "UPDATE delivery SET state = ?, due = ?, attempts = ?, doubts = ?, pinned = ?, warned = ?, reason = ?, reply = ?, "
+    '"end" = ?, remote_id = ?, wish = NULL WHERE message = ? AND n = ?'
+)
+ATTEMPT = "UPDATE delivery SET state = 1, attempts = attempts + 1, due = ? WHERE message = ? AND n = ?"
+POSTPONE = "UPDATE delivery SET due = ?, reason = coalesce(?, reason) WHERE message = ? AND n = ? AND state = 0"
+PLACE = "UPDATE delivery SET route = ?, transport = ?, nexthop = ?, priority = ?, site = ? WHERE message = ? AND n = ?"
+REMAINS = (
+    "SELECT size, stored, EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.id AND state < 3) "
+    "FROM message WHERE id = ?"
+)
+INSERT_EVENT = (
+    "INSERT INTO event (message, seq, items) VALUES (?1, (SELECT coalesce(max(seq), 0) + 1 FROM event WHERE message = ?1), ?2)"
+)
+CLAIM = (
+    f"SELECT {DELIVERY_COLUMNS} FROM delivery INDEXED BY delivery_claim "
+    "WHERE state = 0 AND transport = ? AND nexthop = ? AND priority = ? ORDER BY due, message, n"
+)
+FIRST_DUE = CLAIM.replace(DELIVERY_COLUMNS, "due, message, n")
+LANES = (
+    "SELECT DISTINCT transport, nexthop FROM backlog "
+    "WHERE state = 0 AND n > 0 AND (transport, nexthop) > (?, ?) ORDER BY transport, nexthop LIMIT ?"
+)
+FINISHED = (
+    "SELECT id, EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.id AND state < 3) "
+    "FROM message WHERE id > ? AND accepted < ? ORDER BY id LIMIT ?"
+)
+PRIORITIES = (0, 1, 2)
+
+
+def accept(tx: Transaction, packed: Packed, claimed: bool) -> None:
+    cursor = tx.cursor
+    try:
+        cursor.execute(INSERT_MESSAGE, packed.message)
+    except apsw.ConstraintError as error:
+        raise SpoolError(f"{id_of((packed.number, 0)).message}: the queue id is taken") from error
+    if not packed.message[5]:
+        cursor.execute(INSERT_CONTENT, (packed.number, packed.content))
+    try:
+        if len(packed.deliveries) == 1:
+            cursor.execute(INSERT_DELIVERY, packed.deliveries[0])
+        else:
+            cursor.executemany(INSERT_DELIVERY, packed.deliveries)
+    except apsw.ConstraintError as error:
+        raise SpoolError(f"{id_of((packed.number, 0)).message}: two deliveries for one recipient") from error
+    tx.tally.add(packed.lanes)
+    tx.tally.message(1, packed.message[2])
+    if claimed:
+        for key in packed.claims:
+            tx.claims.take(key)
+
+
+def claim(tx: Transaction, lane: LaneKey, limit: int, now: float) -> Claim:
+    found: list[Delivery] = []
+    next_due: float | None = None
+    messages = Messages(tx.db.cursor())
+    for priority in PRIORITIES:
+        cursor = tx.db.cursor()
+        for fields in cast("Iterator[Row]", cursor.execute(CLAIM, (*lane, priority))):
+            key, due = (fields[0], fields[1]), fields[6]
+            if key in tx.claims:
+                continue
+            if due > now or len(found) >= limit:
+                next_due = due if next_due is None else min(next_due, due)
+                break
+            found.append(unpack_delivery(fields, messages[key[0]]))
+            tx.claims.take(key)
+        cursor.close()
+    return Claim(tuple(found), next_due)
+
+
+def unclaim(tx: Transaction, keys: Sequence[Key]) -> None:
+    for key in keys:
+        tx.claims.give_back(key)
+
+
+def open_attempt(tx: Transaction, keys: Mapping[Key, DeliveryId], retry_at: float) -> frozenset[DeliveryId]:
+    opened: list[DeliveryId] = []
+    for key, delivery in keys.items():
+        standing = row(tx.cursor, STANDING, key)
+        if standing is None or standing[0] != QUEUED:
+            tx.claims.give_back(key)
+            continue
+        tx.cursor.execute(ATTEMPT, (retry_at, *key))
+        tx.tally.move(standing[1], standing[2], standing[3], QUEUED, IN_FLIGHT)
+        opened.append(delivery)
+    return frozenset(opened)
+
+
+def settle(
+    tx: Transaction, verdicts: Mapping[Key, Verdict], events: Sequence[Event], reports: Sequence[Packed], now: float
+) -> None:
+    told: dict[int, list[Event]] = {}
+    if events:
+        told[next(iter(verdicts))[0]] = list(events)
+    ended: set[int] = set()
+    for key, asked in verdicts.items():
+        tx.claims.give_back(key)
+        standing = row(tx.cursor, STANDING, key)
+        # An end once stored stands; what an operator holds, only news of its end may move.
+        if standing is None or standing[0] > HELD or (standing[0] == HELD and not asked.state.final):
+            continue
+        state, transport, nexthop, priority, wish = standing
+        verdict = wishes.fulfil(asked, wish, now)
+        if verdict is not asked:
+            recipient = Messages(tx.cursor)[key[0]].envelope.recipients[key[1]].address
+            told.setdefault(key[0], []).append(wishes.event(wish, now, recipient, transport, nexthop))
+        after = CODE[verdict.state]
+        tx.cursor.execute(SETTLE, (
+            after, verdict.due, verdict.attempts, verdict.doubts, text(verdict.pinned), verdict.warned, text(verdict.reason),
+            text(verdict.reply), verdict.end, text(verdict.remote_id), *key,
+        ))  # fmt: skip
+        tx.tally.move(transport, nexthop, priority, state, after)
+        if after > HELD:
+            ended.add(key[0])
+    for report in reports:
+        accept(tx, report, False)
+    for number, items in told.items():
+        tx.cursor.execute(INSERT_EVENT, (number, pack_events(items)))
+    finish(tx, ended)
+
+
+def finish(tx: Transaction, numbers: set[int]) -> None:
+    """Remove the content of those messages that have no open delivery any more."""
+    for number in numbers:
+        size, stored, remains = the_row(tx.cursor, REMAINS, (number,))
+        if remains:
+            continue
+        tx.tally.message(-1, -size)
+        if stored:
+            tx.ended.append(number)
+        else:
+            tx.cursor.execute("DELETE FROM content WHERE message = ?", (number,))
+
+
+def postpone(tx: Transaction, keys: Sequence[Key], due: float, reason: str | None) -> None:
+    tx.cursor.executemany(POSTPONE, [(due, text(reason), *key) for key in keys])
+    unclaim(tx, keys)
+
+
+def rekey(tx: Transaction, place: Callable[[Delivery], Placement], after: Key, limit: int) -> Key | None:
+    messages = Messages(tx.cursor)
+    keys = open_keys(tx.cursor, (QUEUED,), tx.tally.transports(), after, limit)
+    for key in keys:
+        if key in tx.claims:
+            continue
+        delivery = unpack_delivery(the_row(tx.cursor, DELIVERY, key), messages[key[0]])
+        old, new = delivery.placement, place(delivery)
+        if new == old:
+            continue
+        tx.cursor.execute(PLACE, (new.route, *new.lane, int(new.priority), new.site, *key))
+        tx.tally.moved[*old.lane, int(old.priority), QUEUED] = tx.tally.moved.get((*old.lane, int(old.priority), QUEUED), 0) - 1
+        tx.tally.add([(*new.lane, int(new.priority), QUEUED)])
+    return keys[-1] if len(keys) == limit else None
+
+
+def in_flight(tx: Transaction, limit: int) -> list[Delivery]:
+    messages = Messages(tx.cursor)
+    keys = open_keys(tx.cursor, (IN_FLIGHT,), tx.tally.transports(), START, limit)
+    return [unpack_delivery(the_row(tx.cursor, DELIVERY, key), messages[key[0]]) for key in keys]
+
+
+def lanes(tx: Transaction, after: tuple[str, str]) -> tuple[dict[LaneKey, float], tuple[str, str] | None]:
+    """Return a page of the lanes that have something to claim, and where the next page starts, if there is one."""
+    tx.tally.flush(tx.cursor)
+    found: dict[LaneKey, float] = {}
+    page = [LaneKey(*each) for each in rows(tx.cursor, LANES, (*after, PAGE // 4))]
+    for lane in page:
+        for priority in PRIORITIES:
+            cursor = tx.db.cursor()
+            for due, number, n in cast("Iterator[Row]", cursor.execute(FIRST_DUE, (*lane, priority))):
+                if (number, n) not in tx.claims:
+                    found[lane] = min(due, found.get(lane, due))
+                    break
+            cursor.close()
+    return found, page[-1] if len(page) == PAGE // 4 else None
+
+
+def aged(tx: Transaction, accepted_before: float, after: Key, limit: int) -> tuple[list[Delivery], Key | None]:
+    """Return a page of what is old, and the last key looked at where more may follow."""
+    messages = Messages(tx.cursor)
+    keys = open_keys(tx.cursor, (QUEUED,), tx.tally.transports(), after, limit)
+    found: list[Delivery] = []
+    for key in keys:
+        if messages[key[0]].accepted >= accepted_before:
+            return found, None  # queue ids grow with time: what follows is younger
+        if key not in tx.claims:
+            found.append(unpack_delivery(the_row(tx.cursor, DELIVERY, key), messages[key[0]]))
+    return found, keys[-1] if len(keys) == limit else None
+
+
+def purge(tx: Transaction, finished_before: float, after: int, limit: int, page: int = PAGE) -> tuple[int, int | None]:
+    """Forget at most `limit` of the next page of old messages; return how many, and where the next page starts."""
+    seen = rows(tx.cursor, FINISHED, (after, finished_before, page))
+    gone = [(number,) for number, remains in seen if not remains][:limit]
+    for table in ("delivery", "event"):
+        tx.cursor.executemany(f"DELETE FROM {table} WHERE message = ?", gone)
+    tx.cursor.executemany("DELETE FROM message WHERE id = ?", gone)
+    return len(gone), seen[-1][0] if len(seen) == page else None

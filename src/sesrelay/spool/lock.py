@@ -1,0 +1,63 @@
+"""The lock on the state directory: one holder, the daemon or a verb that works without one.
+
+Invariant: the lock dies with its process (flock), so there is never a stale one to remove; the pid in the file is
+for people.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+from sesrelay.spool.errors import LockHeld, StoreRefused
+
+
+class StateLock:
+    """An exclusive hold on a state directory, until `release`."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor: int | None = descriptor
+        self.path = path
+
+    @classmethod
+    def acquire(cls, state_dir: Path) -> StateLock:
+        """Take the lock at once. Raises: LockHeld naming the holder's pid, StoreRefused where the directory is unusable."""
+        path = state_dir / "lock"
+        try:
+            state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise StoreRefused(f"{path}: {error.strerror}; state_dir must be a directory that this user may write to") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            pid = _pid(descriptor)
+            os.close(descriptor)
+            raise LockHeld(str(path), pid) from error
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        except OSError:
+            # A full disk must not keep the queue from being drained: the lock holds without its pid.
+            pass
+        return cls(descriptor, path)
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> StateLock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
+
+
+def _pid(descriptor: int) -> int | None:
+    try:
+        return int(os.pread(descriptor, 20, 0))
+    except (OSError, ValueError):
+        return None

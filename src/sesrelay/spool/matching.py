@@ -1,0 +1,69 @@
+"""Which deliveries a Filter means, as one test over what the store keeps in normalised form."""
+
+from __future__ import annotations
+
+import contextlib
+
+from sesrelay.mail import queue_id
+from sesrelay.mail.address import AddressError, domain_key, normalise
+from sesrelay.mail.delivery import State
+from sesrelay.seams import Filter
+
+OPEN = (State.QUEUED, State.IN_FLIGHT, State.HELD)
+
+
+def key(address: str) -> str:
+    """Return `address` in the form that filters compare; never fails, since the address is not ours to refuse here."""
+    if address.isascii() and not address.endswith("."):
+        return address.lower()  # what `normalise` comes to for ASCII, without its checks: this runs for each recipient
+    try:
+        return normalise(address)
+    except AddressError:
+        return address.lower()
+
+
+class Pattern:
+    """A whole address, all of a domain (`*@example.com`, `@example.com`), or `<>` for the null sender."""
+
+    __slots__ = ("_suffix", "_whole")
+
+    def __init__(self, text: str) -> None:
+        self._whole: str | None = None
+        self._suffix: str | None = None
+        if text.startswith(("@", "*@")):
+            with contextlib.suppress(AddressError):  # no address has such a domain: it matches nothing
+                self._suffix = "@" + domain_key(text.partition("@")[2])
+        else:
+            self._whole = "" if text == "<>" else key(text)
+
+    def __call__(self, address: str) -> bool:
+        return address == self._whole if self._suffix is None else address.endswith(self._suffix)
+
+
+class Match:
+    """A Filter made ready. `ids` is None where it names none; ids that cannot be one match nothing."""
+
+    __slots__ = ("before", "ids", "recipient", "sender", "states", "transport")
+
+    def __init__(self, filter: Filter, now: float) -> None:
+        self.states = frozenset(filter.states or OPEN)
+        self.ids = sorted({queue_id.decode(text) for text in filter.ids if queue_id.PATTERN.match(text)}) if filter.ids else None
+        self.sender = None if filter.sender is None else Pattern(filter.sender)
+        self.recipient = None if filter.recipient is None else Pattern(filter.recipient)
+        self.transport = filter.transport
+        self.before = None if filter.older_than is None else now - filter.older_than
+
+    def __call__(self, state: State, transport: str, sender: str, recipient: str, accepted: float) -> bool:
+        """Tell whether a delivery is meant; `sender` and `recipient` as `key` gives them. Ids are the caller's to look at."""
+        return (
+            state in self.states
+            and (self.transport is None or transport == self.transport)
+            and (self.before is None or accepted <= self.before)
+            and (self.sender is None or self.sender(sender))
+            and (self.recipient is None or self.recipient(recipient))
+        )
+
+
+def restricts(filter: Filter) -> bool:
+    """Tell whether `filter` names anything: a change wants one that does."""
+    return filter != Filter()

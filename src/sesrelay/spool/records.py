@@ -1,0 +1,171 @@
+"""Between values and rows: what is written for a submission, and what is read back.
+
+Invariant: what is packed and unpacked again is equal to what it was; only text that UTF-8 cannot carry is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from sesrelay.mail import queue_id
+from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State
+from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
+from sesrelay.mail.trace import Event
+from sesrelay.seams import DeliveryRecord, SpoolError, Submission
+from sesrelay.spool.matching import key
+from sesrelay.spool.query import Row
+
+STATES = (State.QUEUED, State.IN_FLIGHT, State.HELD, State.DELIVERED, State.FAILED)
+CODE = {state: code for code, state in enumerate(STATES)}
+QUEUED, IN_FLIGHT, HELD, DELIVERED, FAILED = range(5)
+
+Key = tuple[int, int]
+
+# ASCII only: a lone surrogate, which SQLite cannot take as text, passes as an escape.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_loads = json.loads
+
+MESSAGE_COLUMNS = "id, accepted, size, message_id, head"
+DELIVERY_COLUMNS = (
+    "message, n, state, transport, nexthop, priority, due, attempts, doubts, warned, route, site, pinned, reason, reply"
+)
+RECORD_COLUMNS = DELIVERY_COLUMNS + ', "end", remote_id'
+
+
+class Packed(NamedTuple):
+    """A submission as rows. `lanes`: what each delivery counts for in the backlog."""
+
+    number: int
+    message: Row
+    deliveries: list[Row]
+    content: bytes
+    claims: list[Key]
+    lanes: list[tuple[str, str, int, int]]
+
+
+def pack(submission: Submission, *, in_file: bool) -> Packed:
+    """Return the rows of `submission`. Raises: SpoolError for one that contradicts itself."""
+    message = submission.message
+    number = number_of(message.id)
+    recipients = message.envelope.recipients
+    deliveries: list[Row] = []
+    claims: list[Key] = []
+    lanes: list[tuple[str, str, int, int]] = []
+    for each in submission.deliveries:
+        n = each.id.n
+        recipient, place, state = each.recipient, each.placement, CODE[each.state]
+        if each.id.message != message.id or not 0 <= n < len(recipients) or recipients[n] != recipient:
+            raise SpoolError(f"{message.id}: delivery {n} names no recipient of the envelope")
+        if state > HELD:
+            raise SpoolError(f"{message.id}: delivery {n} has ended before it began")
+        transport, nexthop = place.lane
+        priority = int(place.priority)
+        deliveries.append((
+            number, n, state, transport, nexthop, priority, each.due, each.attempts, each.doubts, each.warned,
+            place.route, place.site, key(recipient.address), each.pinned, text(each.reason), text(each.reply),
+        ))  # fmt: skip
+        lanes.append((transport, nexthop, priority, state))
+        if state == QUEUED:
+            claims.append((number, n))
+    if not deliveries:
+        raise SpoolError(f"{message.id}: a message without a delivery")
+    row = (
+        number, message.accepted, message.size, key(message.envelope.sender), text(message.message_id), int(in_file),
+        _head(message), pack_events(submission.events),
+    )  # fmt: skip
+    return Packed(number, row, deliveries, submission.content, claims, lanes)
+
+
+def _head(message: Message) -> str:
+    envelope, origin = message.envelope, message.origin
+    return _encode((
+        envelope.sender, [_recipient(each) for each in envelope.recipients], envelope.body, envelope.smtputf8,
+        envelope.ret, envelope.envid,
+        origin.listener, origin.client, origin.helo, origin.user, origin.tls,
+        message.header_from, message.subject, message.report, message.changes,
+    ))  # fmt: skip
+
+
+def _recipient(each: Recipient) -> str | Row:
+    if each.notify is None and each.orcpt is None and each.hold is None:
+        return each.address
+    return (each.address, None if each.notify is None else sorted(each.notify), each.orcpt, each.hold)
+
+
+def unpack_message(row: Row) -> Message:
+    """Return the message of a row of MESSAGE_COLUMNS."""
+    number, accepted, size, message_id, head = row
+    (
+        sender, recipients, body, smtputf8, ret, envid, listener, client, helo, user, tls, header_from, subject, report, changes,
+    ) = _loads(head)  # fmt: skip
+    envelope = Envelope(sender, tuple(_read_recipient(each) for each in recipients), body, smtputf8, ret, envid)
+    origin = Origin(listener, client, helo, user, tls)
+    return Message(
+        queue_id.encode(number), envelope, origin, size, accepted, tuple(header_from), message_id, subject, report, tuple(changes)
+    )
+
+
+def _read_recipient(each: str | list[Any]) -> Recipient:
+    if isinstance(each, str):
+        return Recipient(each)
+    address, notify, orcpt, hold = each
+    return Recipient(address, None if notify is None else frozenset(notify), orcpt, hold)
+
+
+def unpack_delivery(row: Row, message: Message) -> Delivery:
+    """Return the delivery of a row of DELIVERY_COLUMNS."""
+    _, n, state, transport, nexthop, priority, due, attempts, doubts, warned, route, site, pinned, reason, reply = row
+    return Delivery(
+        DeliveryId(message.id, n), message, message.envelope.recipients[n],
+        Placement(route, LaneKey(transport, nexthop), Priority(priority), site),
+        STATES[state], attempts, doubts, due, pinned, bool(warned), reason, reply,
+    )  # fmt: skip
+
+
+def unpack_record(row: Row, message: Message) -> DeliveryRecord:
+    """Return the record of a row of RECORD_COLUMNS."""
+    return DeliveryRecord(unpack_delivery(row[:-2], message), row[-2], row[-1])
+
+
+def pack_events(events: Sequence[Event]) -> str:
+    return _encode([
+        (e.time, e.event, e.recipient, e.transport, e.nexthop, e.outcome, e.reply, e.remote_id, e.duration, e.tls, e.changes)
+        for e in events
+    ])  # fmt: skip
+
+
+def unpack_events(texts: Iterable[str]) -> tuple[Event, ...]:
+    """Return all events of several rows, in order of time."""
+    found = [_event(fields) for items in texts for fields in _loads(items)]
+    found.sort(key=lambda event: event.time)
+    return tuple(found)
+
+
+def _event(fields: Any) -> Event:
+    fields[-1] = tuple(fields[-1])
+    return Event(*fields)
+
+
+def number_of(message: str) -> int:
+    """Return the number behind a queue id. Raises: SpoolError"""
+    try:
+        return queue_id.decode(message)
+    except ValueError as error:
+        raise SpoolError(str(error)) from error
+
+
+def key_of(delivery: DeliveryId) -> Key:
+    return number_of(delivery.message), delivery.n
+
+
+def id_of(key: Key) -> DeliveryId:
+    return DeliveryId(queue_id.encode(key[0]), key[1])
+
+
+def text(value: str | None) -> str | None:
+    """Return `value` as UTF-8 can carry it: what a remote host says may hold lone surrogates, and must not stop a commit."""
+    if value is None or value.isascii():
+        return value
+    return value.encode("utf-8", "replace").decode("utf-8")
