@@ -65,11 +65,14 @@ def refusal(address: str, *, allow_private: bool = False) -> str | None:
     """Say what kind of address this is where mail must not go to it, or None where it may."""
     parsed = ip_address(address.partition("%")[0])
     inner = _wrapped(parsed)
-    networks = _NOWHERE_NETWORKS if allow_private else _PRIVATE_NETWORKS + _NOWHERE_NETWORKS
     for candidate in (parsed,) if inner is None else (parsed, inner):
-        for network, why in networks:
-            if candidate.version == network.version and candidate in network:
-                return why
+        why = _named(candidate, _PRIVATE_NETWORKS)
+        if why is None:
+            why = _named(candidate, _NOWHERE_NETWORKS)
+        elif allow_private:
+            continue
+        if why is not None:
+            return why
     return None
 
 
@@ -90,6 +93,13 @@ def _wrapped(address: IPv4Address | IPv6Address) -> IPv4Address | None:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     if address in _SIX_TO_FOUR:
         return address.sixtofour
+    return None
+
+
+def _named(address: IPv4Address | IPv6Address, networks: list[tuple[_Network, str]]) -> str | None:
+    for network, why in networks:
+        if address.version == network.version and address in network:
+            return why
     return None
 
 

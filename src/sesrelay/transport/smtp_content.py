@@ -1,7 +1,6 @@
 """The content of a message as it goes over an SMTP connection: fetched once, dot-stuffed, never changed otherwise.
 
-Invariant: what leaves holds no bare CR, bare LF or NUL and ends with CRLF; where that had to be made so, there is
-a receipt.
+Invariant: what leaves holds no bare CR, bare LF or NUL and ends with CRLF; a byte that had to change has a receipt.
 
 Source: RFC 5321 §4.5.2 (transparency); RFC 1870 §3 (what SIZE counts).
 """

@@ -1,0 +1,75 @@
+"""What the texts of SES's SMTP endpoint mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from batches import batch
+from sesrelay.mail.outcome import NO_TRAIL, Deferred, Failed, Outcome, PauseReason, Scope
+from sesrelay.transport.smtp_answers import Answer, Stage
+from sesrelay.transport.smtp_connect import parse_reply
+from sesrelay.transport.smtp_ses import from_ses, is_ses
+
+UNVERIFIED = "Message rejected: Email address is not verified. The following identities failed the check in region US-EAST-1: "
+
+
+def outcomes(code: int, text: str, *recipients: str) -> list[Outcome | None]:
+    answer = Answer(Stage.DOT, parse_reply(code, text))
+    return [from_ses(answer, delivery, NO_TRAIL) for delivery in batch(*recipients).deliveries]
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "scope", "reason"),
+    [
+        (454, "Throttling failure: Maximum sending rate exceeded.", Scope.NEXTHOP, PauseReason.THROTTLED),
+        (454, "Throttling failure: Daily message quota exceeded.", Scope.NEXTHOP, PauseReason.QUOTA),
+        (554, "Message rejected: Sending suspended for this account.", Scope.NEXTHOP, PauseReason.SUSPENDED),
+        (554, "Message rejected: Sending paused for this account.", Scope.NEXTHOP, PauseReason.SUSPENDED),
+        (554, "Message rejected: Sending paused for configuration set main.", Scope.TRANSPORT, PauseReason.SUSPENDED),
+        (554, "Transaction failed: Configuration set does not exist: main", Scope.TRANSPORT, PauseReason.CONFIGURATION),
+        (554, "Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail' on resource "
+              "`arn:aws:ses:us-east-1:1:identity/example.com'", Scope.SENDER_DOMAIN, PauseReason.CREDENTIALS),
+        (554, "Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail'",
+              Scope.NEXTHOP, PauseReason.CREDENTIALS),
+        (554, UNVERIFIED + "a@example.com", Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION),
+        (554, UNVERIFIED + "a@example.com, b@example.org", Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION),
+        (554, "Message rejected: Email address is not verified.", Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_the_account_or_the_sender_pauses(code: int, text: str, scope: Scope, reason: PauseReason) -> None:
+    (outcome,) = outcomes(code, text, "b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason, outcome.ambiguous) == (scope, reason, False)
+
+
+def test_the_remedy_names_the_sender() -> None:
+    (outcome,) = outcomes(554, UNVERIFIED + "a@example.com", "b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert "example.com" in outcome.remedy
+
+
+def test_in_the_sandbox_the_recipients_that_are_named_fail_and_the_others_are_tried_again() -> None:
+    named, other = outcomes(554, UNVERIFIED + "B@example.org", "b@example.org", "c@example.org")
+    assert isinstance(named, Failed)
+    assert named.scope is Scope.RECIPIENT
+    assert isinstance(other, Deferred)
+    assert other.scope is Scope.MESSAGE
+
+
+@pytest.mark.parametrize("text", ["Transaction failed: Duplicate header 'From'.", "Message rejected: content", "Invalid MAIL FROM"])
+def test_other_texts_are_left_to_the_code(text: str) -> None:
+    assert outcomes(554, text, "b@example.org") == [None]
+
+
+@pytest.mark.parametrize(
+    ("host", "yes"),
+    [
+        ("email-smtp.us-east-1.amazonaws.com", True),
+        ("EMAIL-SMTP.eu-west-1.amazonaws.com.", True),
+        ("email-smtp-fips.us-east-1.amazonaws.com", True),
+        ("email-smtp.us-east-1.amazonaws.com.evil.org", False),
+        ("smtp.example.com", False),
+    ],
+)
+def test_which_hosts_are_ses(host: str, yes: bool) -> None:
+    assert is_ses(host) is yes
