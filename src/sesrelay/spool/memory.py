@@ -1,0 +1,329 @@
+"""The spool in memory: the fake that tests of other rooms run on, held to the same contract suite as the real one.
+
+Invariant: it shares with the real store what decides (filters, wishes) and nothing that stores.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from sesrelay.mail import queue_id
+from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, State
+from sesrelay.mail.envelope import Message
+from sesrelay.mail.trace import Event
+from sesrelay.policy.verdict import Verdict
+from sesrelay.seams import (
+    Claim,
+    Clock,
+    DeliveryRecord,
+    Filter,
+    MessageRecord,
+    Settlement,
+    SpoolError,
+    Stats,
+    Submission,
+    Verb,
+)
+from sesrelay.spool import wishes
+from sesrelay.spool.matching import OPEN, Match, key, restricts
+
+
+@dataclass(slots=True)
+class _Stored:
+    delivery: Delivery
+    end: str | None = None
+    remote_id: str | None = None
+    wish: wishes.Wish | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.delivery.state in OPEN
+
+
+@dataclass(slots=True)
+class _Entry:
+    message: Message
+    content: bytes | None
+    deliveries: dict[int, _Stored]
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def open(self) -> bool:
+        return any(each.open for each in self.deliveries.values())
+
+
+class MemorySpool:
+    """Implements `seams.Spool` and `seams.SpoolAdmin`. Nothing outlives the process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._claimed: set[DeliveryId] = set()
+        self._closed = False
+
+    # --- Spool -----------------------------------------------------------------------------------------------
+
+    async def accept(self, submission: Submission, *, claimed: bool = False) -> None:
+        self._check([submission])
+        self._store(submission)
+        if claimed:
+            self._claimed.update(each.id for each in submission.deliveries if each.state is State.QUEUED)
+
+    async def claim(self, lane: LaneKey, limit: int, now: float) -> Claim:
+        self._alive()
+        waiting = [each.delivery for each in self._waiting() if each.delivery.placement.lane == lane]
+        waiting.sort(key=lambda each: (each.placement.priority, each.due, each.id))
+        found = [each for each in waiting if each.due <= now][:limit]
+        self._claimed.update(each.id for each in found)
+        return Claim(tuple(found), min((each.due for each in waiting if each.id not in self._claimed), default=None))
+
+    async def unclaim(self, ids: Sequence[DeliveryId]) -> None:
+        self._alive(*ids)
+        self._claimed.difference_update(ids)
+
+    async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float) -> frozenset[DeliveryId]:
+        self._alive(*ids)
+        opened = set()
+        for each in ids:
+            stored = self._find(each)
+            if stored is None or stored.delivery.state is not State.QUEUED:
+                if each not in opened:
+                    self._claimed.discard(each)
+                continue
+            attempts = stored.delivery.attempts + 1
+            stored.delivery = replace(stored.delivery, state=State.IN_FLIGHT, attempts=attempts, due=retry_at)
+            opened.add(each)
+        return frozenset(opened)
+
+    async def settle(self, settlement: Settlement) -> None:
+        self._alive(*settlement.verdicts)
+        messages = {each.message for each in settlement.verdicts}
+        if settlement.events and len(messages) != 1:
+            raise SpoolError("the events of a settlement belong to one message")
+        self._check(settlement.reports)
+        self._claimed.difference_update(settlement.verdicts)
+        for message in messages:
+            if message in self._entries:
+                self._entries[message].events += settlement.events
+        now = self._clock.wall()
+        for each, verdict in settlement.verdicts.items():
+            stored = self._find(each)
+            if stored is not None:
+                self._apply(stored, verdict, now)
+        for report in settlement.reports:
+            self._store(report)
+        self._finish(messages)
+
+    async def postpone(self, ids: Sequence[DeliveryId], due: float, reason: str | None) -> None:
+        self._alive(*ids)
+        for each in ids:
+            stored = self._find(each)
+            if stored is not None and stored.delivery.state is State.QUEUED:
+                stored.delivery = replace(stored.delivery, due=due, reason=stored.delivery.reason if reason is None else reason)
+            self._claimed.discard(each)
+
+    async def rekey(self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int) -> DeliveryId | None:
+        self._alive()
+        queued = [each for each in self._in_order(after) if each.delivery.state is State.QUEUED][:limit]
+        for each in queued:
+            if each.delivery.id not in self._claimed:
+                each.delivery = replace(each.delivery, placement=place(each.delivery))
+        return queued[-1].delivery.id if len(queued) == limit else None
+
+    async def content(self, message: str) -> bytes:
+        self._alive(DeliveryId(message, 0))
+        entry = self._entries.get(message)
+        if entry is None or entry.content is None:
+            raise SpoolError(f"{message}: the content is gone")
+        return entry.content
+
+    async def open_attempts(self, limit: int) -> Sequence[Delivery]:
+        self._alive()
+        return [each.delivery for each in self._in_order(None) if each.delivery.state is State.IN_FLIGHT][:limit]
+
+    async def lanes(self) -> Mapping[LaneKey, float]:
+        self._alive()
+        found: dict[LaneKey, float] = {}
+        for each in self._waiting():
+            lane, due = each.delivery.placement.lane, each.delivery.due
+            found[lane] = min(due, found.get(lane, due))
+        return found
+
+    async def aged(self, accepted_before: float, after: DeliveryId | None, limit: int) -> Sequence[Delivery]:
+        self._alive()
+        waiting = (each.delivery for each in self._waiting(after))
+        return [each for each in waiting if each.message.accepted < accepted_before][:limit]
+
+    async def purge(self, finished_before: float, limit: int) -> int:
+        self._alive()
+        old = [name for name, entry in sorted(self._entries.items()) if entry.message.accepted < finished_before and not entry.open]
+        for name in old[:limit]:
+            del self._entries[name]
+        return len(old[:limit])
+
+    async def close(self) -> None:
+        self._closed = True
+
+    async def ping(self) -> None:
+        self._alive()
+
+    # --- SpoolAdmin ------------------------------------------------------------------------------------------
+
+    async def list(self, filter: Filter, now: float, after: DeliveryId | None, limit: int) -> Sequence[DeliveryRecord]:
+        self._alive()
+        return [_record(each) for each in self._matching(Match(filter, now), after)][:limit]
+
+    async def show(self, queue_id: str) -> MessageRecord | None:
+        self._alive()
+        entry = self._entries.get(queue_id)
+        if entry is None:
+            return None
+        deliveries = tuple(_record(each) for _, each in sorted(entry.deliveries.items()))
+        return MessageRecord(entry.message, deliveries, tuple(sorted(entry.events, key=lambda event: event.time)))
+
+    async def find(self, any_id: str) -> Sequence[str]:
+        self._alive()
+        text = any_id.strip()
+        bare = text[1:-1] if text.startswith("<") and text.endswith(">") else text
+        return [
+            name
+            for name, entry in sorted(self._entries.items())
+            if bare == name
+            or (entry.message.message_id and entry.message.message_id in (bare, f"<{bare}>"))
+            or any(each.remote_id == bare for each in entry.deliveries.values())
+        ]
+
+    async def recent(self, limit: int) -> Sequence[MessageRecord]:
+        self._alive()
+        newest = sorted(self._entries, reverse=True)[:limit]
+        return [replace(record, events=()) for record in [await self.show(name) for name in newest] if record is not None]
+
+    async def change(self, verb: Verb, filter: Filter, now: float) -> int:
+        self._alive()
+        if not restricts(filter):
+            return 0
+        changed = 0
+        for stored in builtins.list(self._matching(Match(filter, now), None)):
+            decision = wishes.decide(verb, stored.delivery.state, stored.wish)
+            if decision is None:
+                continue
+            changed += 1
+            if decision.state is State.IN_FLIGHT:
+                stored.wish = decision.wish
+                continue
+            self._tell(stored, verb, now)
+            stored.delivery = _changed(stored.delivery, verb, decision.state, now)
+        self._finish(set(self._entries))
+        return changed
+
+    async def stats(self) -> Stats:
+        self._alive()
+        counts: dict[tuple[str, State], int] = {}
+        oldest: dict[str, float] = {}
+        for each in self._in_order(None):
+            delivery, transport = each.delivery, each.delivery.placement.lane.transport
+            if each.open:
+                counts[transport, delivery.state] = counts.get((transport, delivery.state), 0) + 1
+                oldest.setdefault(transport, delivery.message.accepted)
+        alive = [entry for entry in self._entries.values() if entry.open]
+        return Stats(
+            len(alive), sum(entry.message.size for entry in alive), min(oldest.values(), default=None), counts, oldest
+        )  # fmt: skip
+
+    # --- inside ----------------------------------------------------------------------------------------------
+
+    def _alive(self, *ids: DeliveryId) -> None:
+        if self._closed:
+            raise SpoolError("the store is closed")
+        for each in ids:
+            if not queue_id.PATTERN.match(each.message):
+                raise SpoolError(f"{each.message!r} is not a queue id")
+
+    def _check(self, submissions: Sequence[Submission]) -> None:
+        names = [each.message.id for each in submissions]
+        for each in submissions:
+            message, recipients = each.message, each.message.envelope.recipients
+            self._alive(DeliveryId(message.id, 0))
+            if message.id in self._entries or names.count(message.id) > 1:
+                raise SpoolError(f"{message.id}: the queue id is taken")
+            places = [delivery.id.n for delivery in each.deliveries]
+            if not places or len(set(places)) != len(places):
+                raise SpoolError(f"{message.id}: no delivery, or two for one recipient")
+            for delivery in each.deliveries:
+                n = delivery.id.n
+                if delivery.id.message != message.id or not 0 <= n < len(recipients) or recipients[n] != delivery.recipient:
+                    raise SpoolError(f"{message.id}: delivery {n} names no recipient of the envelope")
+                if delivery.state not in OPEN:
+                    raise SpoolError(f"{message.id}: delivery {n} has ended before it began")
+
+    def _store(self, submission: Submission) -> None:
+        deliveries = {each.id.n: _Stored(replace(each, message=submission.message)) for each in submission.deliveries}
+        entry = _Entry(submission.message, submission.content, deliveries, builtins.list(submission.events))
+        self._entries[submission.message.id] = entry
+
+    def _find(self, delivery: DeliveryId) -> _Stored | None:
+        entry = self._entries.get(delivery.message)
+        return None if entry is None else entry.deliveries.get(delivery.n)
+
+    def _in_order(self, after: DeliveryId | None) -> Iterator[_Stored]:
+        for name, entry in sorted(self._entries.items()):
+            for n, stored in sorted(entry.deliveries.items()):
+                if after is None or (name, n) > after:
+                    yield stored
+
+    def _waiting(self, after: DeliveryId | None = None) -> Iterator[_Stored]:
+        for each in self._in_order(after):
+            if each.delivery.state is State.QUEUED and each.delivery.id not in self._claimed:
+                yield each
+
+    def _matching(self, match: Match, after: DeliveryId | None) -> Iterator[_Stored]:
+        for stored in self._in_order(after):
+            delivery = stored.delivery
+            if (match.ids is None or queue_id.decode(delivery.id.message) in match.ids) and match(
+                delivery.state,
+                delivery.placement.lane.transport,
+                key(delivery.message.sender),
+                key(delivery.recipient.address),
+                delivery.message.accepted,
+            ):
+                yield stored
+
+    def _apply(self, stored: _Stored, asked: Verdict, now: float) -> None:
+        state = stored.delivery.state
+        if state.final or (state is State.HELD and not asked.state.final):
+            return
+        verdict = wishes.fulfil(asked, stored.wish, now)
+        if verdict is not asked and stored.wish is not None:
+            self._tell(stored, stored.wish, now)
+        stored.end, stored.remote_id, stored.wish = verdict.end, verdict.remote_id, None
+        stored.delivery = replace(
+            stored.delivery, state=verdict.state, due=verdict.due, attempts=verdict.attempts, doubts=verdict.doubts,
+            pinned=verdict.pinned, warned=verdict.warned, reason=verdict.reason, reply=verdict.reply,
+        )  # fmt: skip
+
+    def _tell(self, stored: _Stored, what: Verb | wishes.Wish, now: float) -> None:
+        delivery = stored.delivery
+        told = wishes.event(what, now, delivery.recipient.address, *delivery.placement.lane)
+        self._entries[delivery.id.message].events.append(told)
+
+    def _finish(self, names: set[str]) -> None:
+        for name in names:
+            entry = self._entries.get(name)
+            if entry is not None and not entry.open:
+                entry.content = None
+
+
+def _record(stored: _Stored) -> DeliveryRecord:
+    return DeliveryRecord(stored.delivery, stored.end, stored.remote_id)
+
+
+def _changed(delivery: Delivery, verb: Verb, state: State, now: float) -> Delivery:
+    if verb == "hold":
+        return replace(delivery, state=state, due=now, reason=wishes.HELD_BY_OPERATOR)
+    if verb == "release":
+        return replace(delivery, state=state, due=now, reason=None, doubts=0)
+    if verb == "delete":
+        return replace(delivery, state=state, due=now, reason=wishes.DELETED)
+    return replace(delivery, due=now)
