@@ -1,0 +1,317 @@
+"""The daemon: starts the rooms in order, reloads them, and lets them end in order.
+
+Start: lock, store, sockets, ways out, what the last life left in doubt, doors, page, control socket, readiness.
+End: doors (sessions finish what they are at), lanes (attempts finish), page and control, ways out, store, lock.
+
+Invariant: a reload prepares everything before it swaps anything; what cannot be prepared leaves the old one in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from sesrelay import __version__
+from sesrelay.app import wiring
+from sesrelay.app.clock import SystemClock
+from sesrelay.app.notify import Systemd
+from sesrelay.config.load import Loaded, load
+from sesrelay.config.problem import ConfigError
+from sesrelay.control.desk import SpoolDesk
+from sesrelay.control.server import ControlServer
+from sesrelay.delivery.housekeeping import Housekeeping
+from sesrelay.delivery.intake import Acceptance
+from sesrelay.delivery.scheduler import Scheduler
+from sesrelay.delivery.snapshot import Snapshot
+from sesrelay.listener import sockets
+from sesrelay.listener.listening import ListenerServer
+from sesrelay.observe.events import LogSink
+from sesrelay.observe.fanout import Fanout
+from sesrelay.observe.log import configure
+from sesrelay.observe.metrics import MetricsSink
+from sesrelay.seams import Desk, Document, SpoolError, Transport, Verb
+from sesrelay.spool.lock import StateLock
+from sesrelay.spool.sqlite import SqliteSpool
+from sesrelay.web.server import WebServer
+
+SESSION_GRACE = 10.0  # seconds for SMTP transactions under way at the end
+ATTEMPT_GRACE = 30.0  # seconds for attempts under way at the end
+PING_TIME = 5.0  # seconds within which the store answers, or it is not ready
+NEEDS_RESTART = ("state_dir", "control", "queue.url")
+
+
+@dataclass(slots=True)
+class _Rooms:
+    """What `start` makes. Everything here ends in `stop`."""
+
+    lock: StateLock
+    spool: SqliteSpool
+    scheduler: Scheduler
+    listener: ListenerServer
+    web: WebServer
+    control: ControlServer
+    tasks: list[asyncio.Task[None]]
+
+
+class Daemon:
+    """One life of the relay. `start`, any number of `reload`, `stop`. Runs on: one event loop."""
+
+    def __init__(self, loaded: Loaded, path: Path | None) -> None:
+        self._loaded = loaded
+        self._path = path
+        self._systemd = Systemd()
+        self.clock = SystemClock()
+        config = loaded.config
+        self._logger = configure(format=config.log.format, level=config.log.level, clock=self.clock)
+        self._metrics = MetricsSink(self.clock)
+        self.observer = Fanout([LogSink(self._logger, self.clock), self._metrics])
+        self._shared = wiring.Shared(self.clock, self.observer)
+        self._options = wiring.listener_options(loaded)
+        self._reloading = asyncio.Lock()
+        self._rooms: _Rooms | None = None
+        self._reload_waiting: asyncio.Task[None] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    # --- start ---
+
+    async def start(self) -> None:
+        """Be ready to take mail on return.
+
+        Raises: LockHeld, StoreRefused, listener and web ListenError, OSError, ValueError; nothing is left behind then.
+        """
+        config = self._loaded.config
+        config.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        lock = StateLock.acquire(config.state_dir)
+        doors = self._bind([listener.listen for listener in config.listeners])
+        spool = await SqliteSpool.open(
+            config.state_dir, clock=self.clock, on_trouble=self._trouble, min_free_disk=config.limits.min_free_disk, lock=lock
+        )
+        snapshot = wiring.snapshot(self._loaded, self._shared)
+        scheduler = Scheduler(spool, snapshot, self.clock, self.observer)
+        acceptance = Acceptance(spool, scheduler, self.clock, self.observer)
+        desk = SpoolDesk(spool, self.clock, lambda: scheduler.pauses, self._queue_changed)
+        self._rooms = _Rooms(
+            lock=lock,
+            spool=spool,
+            scheduler=scheduler,
+            listener=ListenerServer(acceptance, self.observer, lambda: self._options),
+            web=self._web(self._loaded, desk),
+            control=ControlServer(config.control, desk, self.observer, self.status, self.reload),
+            tasks=[],
+        )
+        self._expect(self._loaded, snapshot)
+        await scheduler.start()
+        for name, sock in doors.items():
+            await self._rooms.listener.listen(name, sock)
+        await self._rooms.web.start()
+        await self._rooms.control.start()
+        housekeeping = Housekeeping(spool, scheduler, self.clock, self.observer)
+        self._rooms.tasks = [asyncio.create_task(housekeeping.run()), asyncio.create_task(self._watchdog())]
+        self._systemd.tell(f"READY=1\nSTATUS=Taking mail on {', '.join(self._rooms.listener.listening)}")
+        self.observer.reloaded(True, "started")
+        self.observer.notice("ready", version=__version__, listeners=list(self._rooms.listener.listening), http=self._rooms.web.url)
+
+    def _bind(self, listens: list[str]) -> dict[str, socket.socket]:
+        given = sockets.activated(listens, os.environ)
+        return {listen: given[listen] if listen in given else sockets.bind(listen) for listen in listens}
+
+    def _web(self, loaded: Loaded, desk: Desk) -> WebServer:
+        return WebServer(
+            desk=desk,
+            metrics=self._metrics_text,
+            ready=self.missing,
+            counters=self._metrics.counters,
+            clock=self.clock,
+            options=wiring.web_options(loaded),
+        )
+
+    def _expect(self, loaded: Loaded, snapshot: Snapshot) -> None:
+        rules = (*loaded.routing.rules, loaded.routing.default, *filter(None, [loaded.routing.null_sender]))
+        config = loaded.config
+        self._metrics.expect(
+            [listener.listen for listener in config.listeners],
+            snapshot.transports,
+            {rule.name: rule.transports for rule in rules},
+            [name for name, way in config.transports.items() if way.type == "ses"],
+        )
+
+    # --- what others ask ---
+
+    def status(self) -> Document:
+        """Tell of the daemon, for verbs."""
+        rooms = self._running()
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "listeners": rooms.listener.addresses(),
+            "http": rooms.web.url,
+            "in_flight": rooms.scheduler.in_flight,
+        }
+
+    async def missing(self) -> list[str]:
+        """Return what keeps the daemon from taking mail; empty: it is ready."""
+        rooms, reasons = self._rooms, []
+        if rooms is None or self._stopping:
+            return ["stopping" if self._stopping else "starting"]
+        if not rooms.listener.listening:
+            reasons.append("no listener accepts connections")
+        try:
+            await asyncio.wait_for(rooms.spool.ping(), PING_TIME)
+        except TimeoutError:
+            reasons.append("the queue does not answer")
+        except SpoolError as error:
+            reasons.append(f"the queue cannot be written: {error}")
+        return reasons
+
+    async def _metrics_text(self) -> bytes:
+        rooms = self._running()
+        try:
+            stats = await rooms.spool.stats()
+        except SpoolError as error:
+            self.observer.trouble("the queue cannot be counted for the metrics", error)
+            stats = None
+        return self._metrics.render(stats, self.clock.wall(), rooms.scheduler.pauses)
+
+    async def _queue_changed(self, verb: Verb) -> None:
+        """Let the lanes take notice of what an operator changed; a retry says that the obstacle may be gone."""
+        scheduler = self._running().scheduler
+        if verb == "retry":
+            scheduler.hurry()
+        await scheduler.refresh()
+
+    def _running(self) -> _Rooms:
+        if self._rooms is None:
+            raise RuntimeError("the daemon is not running")
+        return self._rooms
+
+    # --- reload ---
+
+    def reload_soon(self) -> None:
+        """Reload in the background, as SIGHUP asks; signals that come while one is waiting to begin are one with it."""
+        if self._reload_waiting is None or self._reload_waiting.done():
+            self._reload_waiting = asyncio.create_task(self._reload_by_signal())
+
+    async def _reload_by_signal(self) -> None:
+        async with self._reloading:
+            self._reload_waiting = None
+            await self._reload_and_tell()
+
+    async def reload(self) -> Document:
+        """Read the configuration anew and put it in force as a whole, or keep the old one and say why."""
+        async with self._reloading:
+            problems = await self._reload_and_tell()
+        return {"ok": not problems, "problems": problems}
+
+    async def _reload_and_tell(self) -> list[str]:
+        problems = await self._reload()
+        self.observer.reloaded(not problems, "; ".join(problems) or "the new configuration is in force")
+        return problems
+
+    async def _reload(self) -> list[str]:
+        rooms = self._running()
+        if self._path is None or self._stopping:
+            return ["there is no configuration file to read, or the daemon is stopping"]
+        try:
+            loaded = await asyncio.to_thread(load, self._path)
+        except ConfigError as error:
+            return [str(problem) for problem in error.problems]
+        changed = _unchangeable(self._loaded, loaded)
+        if changed:
+            return [f"{key} cannot change while the daemon runs: restart it" for key in changed]
+        wanted = [listener.listen for listener in loaded.config.listeners]
+        opened: dict[str, socket.socket] = {}
+        try:
+            for listen in wanted:
+                if listen not in rooms.listener.listening:
+                    opened[listen] = sockets.bind(listen)
+            snapshot = wiring.snapshot(loaded, self._shared)
+            await self._move_page(loaded, rooms)
+        except (OSError, ValueError, sockets.ListenError) as error:
+            for sock in opened.values():
+                sock.close()
+            return [str(error)]
+        await self._swap(loaded, snapshot, opened, rooms)
+        return []
+
+    async def _swap(self, loaded: Loaded, snapshot: Snapshot, opened: dict[str, socket.socket], rooms: _Rooms) -> None:
+        old = rooms.scheduler.snapshot
+        self._loaded, self._options = loaded, wiring.listener_options(loaded)
+        wanted = {listener.listen for listener in loaded.config.listeners}
+        for name in set(rooms.listener.listening) - wanted:
+            rooms.listener.unlisten(name)
+        for name, sock in opened.items():
+            await rooms.listener.listen(name, sock)
+        self._expect(loaded, snapshot)
+        retiring = asyncio.create_task(self._retire(rooms.scheduler, list(old.transports.values())))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+        try:
+            await rooms.scheduler.swap(snapshot)
+        except SpoolError as error:
+            self.observer.trouble("queued mail could not be placed anew; it is when its next attempt is due", error)
+
+    async def _move_page(self, loaded: Loaded, rooms: _Rooms) -> None:
+        """Serve the page where the new configuration wants it. Raises: web ListenError"""
+        if loaded.config.http == self._loaded.config.http and loaded.config.hostname == self._loaded.config.hostname:
+            return
+        web = self._web(loaded, rooms.control.desk)
+        if loaded.config.http.listen == self._loaded.config.http.listen:
+            await rooms.web.stop()
+        else:
+            self._retiring.add(asyncio.create_task(rooms.web.stop()))
+        await web.start()
+        rooms.web = web
+
+    async def _retire(self, scheduler: Scheduler, transports: list[Transport]) -> None:
+        """Close the ways out of the former configuration once their last attempt has ended."""
+        await scheduler.settled()
+        for transport in transports:
+            await transport.close()
+
+    # --- the end ---
+
+    async def stop(self) -> None:
+        """Finish what is under way within its time, hand the rest back to the store, and leave."""
+        rooms = self._running()
+        self._stopping = True
+        self._systemd.tell("STOPPING=1")
+        self.observer.notice("stopping", in_flight=rooms.scheduler.in_flight)
+        await rooms.listener.drain(SESSION_GRACE)
+        cut = await rooms.scheduler.drain(ATTEMPT_GRACE)
+        for task in rooms.tasks:
+            task.cancel()
+        await asyncio.gather(*rooms.tasks, *self._retiring, return_exceptions=True)
+        await rooms.control.stop()
+        await rooms.web.stop()
+        for transport in rooms.scheduler.snapshot.transports.values():
+            await transport.close()
+        await self._shared.close()
+        await rooms.spool.close()
+        rooms.lock.release()
+        self.observer.notice("stopped", cut=cut)
+
+    async def _watchdog(self) -> None:
+        """Tell the service manager that loop, writer and scheduler live, as often as it wants to hear it."""
+        if not self._systemd.watchdog:
+            return
+        while True:
+            if not await self.missing():
+                self._systemd.tell("WATCHDOG=1")
+            await asyncio.sleep(self._systemd.watchdog / 3.0)
+
+    def _trouble(self, what: str, error: BaseException | None) -> None:
+        """Take what the store says, on whatever thread it says it."""
+        self.observer.trouble(what, error)
+
+
+def _unchangeable(old: Loaded, new: Loaded) -> list[str]:
+    pairs = {
+        "state_dir": (old.config.state_dir, new.config.state_dir),
+        "control": (old.config.control, new.config.control),
+        "queue.url": (old.config.queue.url, new.config.queue.url),
+    }
+    return [key for key in NEEDS_RESTART if pairs[key][0] != pairs[key][1]]

@@ -1,0 +1,139 @@
+"""From the configuration to what each room wants to be told: the one place that translates between them.
+
+Vendors are imported where a transport needs them, so that a relay without SES never loads boto3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from sesrelay.config import transports as configured
+from sesrelay.config.load import Loaded
+from sesrelay.delivery.snapshot import Snapshot
+from sesrelay.listener.options import ListenerOptions
+from sesrelay.policy.retry import RetryPolicy
+from sesrelay.seams import Clock, Observer, Transport
+from sesrelay.web.options import WebOptions
+
+if TYPE_CHECKING:
+    from sesrelay.aws.session import Sessions
+    from sesrelay.transport.direct import DirectTls
+    from sesrelay.transport.ses.account import Accounts
+
+
+@dataclass(slots=True)
+class Shared:
+    """What outlives a reload: AWS sessions, and the connections and pace of each account. Made when first wanted."""
+
+    clock: Clock
+    observer: Observer
+    _sessions: Sessions | None = field(default=None, init=False)
+    _accounts: Accounts | None = field(default=None, init=False)
+
+    def ses(self, name: str, config: configured.SesTransport) -> Transport:
+        from sesrelay.aws.region import default_region
+        from sesrelay.aws.session import Sessions, Source
+        from sesrelay.transport.ses.account import Accounts
+        from sesrelay.transport.ses.seam import SesOptions
+        from sesrelay.transport.ses.transport import SesTransport
+
+        self._sessions = self._sessions or Sessions(self.clock)
+        self._accounts = self._accounts or Accounts(self.clock)
+        secret = config.secret_access_key.get_secret_value() if config.secret_access_key else None
+        region = config.region or default_region(config.profile)
+        source = Source(
+            region, config.access_key_id, secret, config.profile, config.role_arn, config.external_id, config.endpoint_url
+        )
+        options = SesOptions(
+            region=region,
+            endpoint_url=config.endpoint_url,
+            api=config.api,
+            configuration_set=config.configuration_set,
+            tags=config.tags,
+            source_arn=config.source_arn,
+            from_arn=config.from_arn,
+            return_path_arn=config.return_path_arn,
+            rate="auto" if config.rate is None else config.rate,
+            trusted_headers=config.trusted_headers,
+            failover_after=config.failover_after,
+        )
+        return SesTransport(name, options, self._sessions.get(source), self._accounts, self.clock, self.observer)
+
+    async def close(self) -> None:
+        if self._accounts is not None:
+            await self._accounts.close()
+        if self._sessions is not None:
+            self._sessions.close()
+
+
+def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
+    """Make the engine's view of a configuration. Raises: OSError, ValueError for a file or option that cannot be used"""
+    config = loaded.config
+    return Snapshot(
+        hostname=config.hostname,
+        local=loaded.local,
+        routing=loaded.routing,
+        transports={name: transport(name, config.transports[name], loaded, shared) for name in config.transports},
+        retry=RetryPolicy(config.queue.retry, config.queue.max_age, config.queue.delay_warning),
+        keep_delivered=config.queue.keep_delivered,
+    )
+
+
+def transport(name: str, config: configured.Transport, loaded: Loaded, shared: Shared) -> Transport:
+    """Make one way out."""
+    hostname = loaded.config.hostname
+    match config:
+        case configured.SesTransport():
+            return shared.ses(name, config)
+        case configured.SmtpTransport():
+            from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
+
+            password = config.password.get_secret_value() if config.password else None
+            relay = SmtpOptions(
+                config.relays, hostname, config.port, config.tls, config.username, password, config.ca_file,
+                failover_after=config.failover_after,
+            )  # fmt: skip
+            return SmtpTransport(name, relay, shared.clock)
+        case configured.DirectTransport():
+            from sesrelay.transport.direct import DirectOptions, DirectTransport
+
+            direct = DirectOptions(
+                hostname, config.port, cast("DirectTls", config.tls), config.nameservers, config.allow_private_addresses, config.source_address,
+                failover_after=config.failover_after,
+            )  # fmt: skip
+            return DirectTransport(name, direct, shared.clock)
+        case configured.HoldTransport():
+            from sesrelay.transport.hold import HoldTransport
+
+            return HoldTransport(name)
+        case configured.DiscardTransport():
+            from sesrelay.transport.discard import DiscardTransport
+
+            return DiscardTransport(name)
+
+
+def listener_options(loaded: Loaded) -> ListenerOptions:
+    config = loaded.config
+    return ListenerOptions(
+        hostname=config.hostname,
+        local=loaded.local,
+        networks=config.access.networks,
+        message_size=config.limits.message_size,
+        recipients=config.limits.recipients,
+        connections=config.limits.connections,
+        connections_per_client=config.limits.connections_per_client,
+        command_timeout=config.limits.command_timeout,
+    )
+
+
+def web_options(loaded: Loaded) -> WebOptions:
+    config = loaded.config
+    return WebOptions(
+        host=config.http.address.host,
+        port=config.http.address.port,
+        token=config.http.token.get_secret_value() if config.http.token else None,
+        hostname=config.hostname,
+        allowed_hosts=(config.hostname,),
+        smtp=config.listeners[0].listen,
+    )

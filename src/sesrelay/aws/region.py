@@ -1,0 +1,22 @@
+"""The region where the configuration names none: the environment's, else that of the AWS configuration files."""
+
+from __future__ import annotations
+
+import os
+
+
+def default_region(profile: str | None) -> str:
+    """Return the region that boto3's own chain finds. Raises: ValueError with the remedy where it finds none."""
+    named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if named and not profile:
+        return named
+    import boto3  # noqa: PLC0415 - wanted only where the environment says nothing
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+    try:
+        found = boto3.Session(profile_name=profile).region_name
+    except BotoCoreError as error:
+        raise ValueError(f"the AWS region is unknown: {error}; set region in the transport") from error
+    if not found:
+        raise ValueError("the AWS region is unknown: set region in the transport, or AWS_REGION")
+    return found

@@ -1,0 +1,46 @@
+"""`sesrelay run`: the daemon, in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, config_option, load_or_exit
+
+
+@click.command()
+@config_option
+def command(config: Path) -> None:
+    """Take mail and deliver it, until SIGTERM. SIGHUP reads the configuration anew."""
+    loaded = load_or_exit(config)
+
+    from sesrelay.app.daemon import Daemon
+    from sesrelay.app.loop import new_event_loop
+    from sesrelay.listener.sockets import ListenError
+    from sesrelay.seams import SpoolError
+    from sesrelay.spool.errors import LockHeld
+
+    async def run() -> None:
+        daemon = Daemon(loaded, config)
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        await daemon.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ended.set)
+        loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon)
+        await ended.wait()
+        await daemon.stop()
+
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(run())
+    except LockHeld as held:
+        click.echo(f"sesrelay: {held}", err=True)
+        sys.exit(EX_TEMPFAIL)
+    except (SpoolError, ListenError, OSError, ValueError) as error:
+        click.echo(f"sesrelay: cannot start: {error}", err=True)
+        sys.exit(EX_FAILED)

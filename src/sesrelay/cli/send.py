@@ -1,0 +1,106 @@
+"""`sesrelay send`: submit a test message to the running daemon, and follow it to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import smtplib
+import sys
+import time
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from pathlib import Path
+
+import click
+
+from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, EX_UNAVAILABLE, config_option, load_or_exit
+from sesrelay.cli.trace import print_event
+from sesrelay.cli.words import seconds
+from sesrelay.control.client import ControlError, RemoteDesk
+from sesrelay.seams import Document
+
+LOOK_EVERY = 0.1  # seconds
+
+
+@click.command()
+@click.option("--from", "sender", required=True, metavar="ADDRESS", help="The sender; its domain decides the route.")
+@click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="May be repeated.")
+@click.option("--subject", default="Test message from sesrelay", show_default=True)
+@click.option("--timeout", default="60s", type=seconds, metavar="TIME", show_default=True, help="How long to follow it.")
+@config_option
+def command(config: Path, sender: str, recipients: tuple[str, ...], subject: str, timeout: float) -> None:
+    """Submit a test message and follow it. 0: all delivered, 1: any failed, 75: unfinished, 69: no daemon."""
+    loaded = load_or_exit(config)
+    sys.exit(asyncio.run(_send(loaded.config.control, _message(sender, recipients, subject), sender, recipients, timeout)))
+
+
+async def _send(control: Path, message: EmailMessage, sender: str, recipients: tuple[str, ...], timeout: float) -> int:
+    try:
+        desk = await RemoteDesk.connect(control)
+    except OSError as error:
+        click.echo(f"sesrelay: no daemon answers at {control} ({error.strerror}); start it with: sesrelay run", err=True)
+        return EX_UNAVAILABLE
+    async with desk:
+        try:
+            status = await desk.call("status")
+            host, port = next(iter(status["listeners"].values()))[:2]
+            reply = await asyncio.to_thread(_submit, host, port, message, sender, recipients)
+            if reply is None:
+                return EX_FAILED
+            queue_id = reply.rpartition(" ")[2]
+            click.echo(f"queued as {queue_id}")
+            sys.stdout.flush()
+            return await _follow(desk, queue_id, timeout)
+        except (ControlError, OSError) as error:
+            click.echo(f"sesrelay: {error}", err=True)
+            return EX_UNAVAILABLE
+
+
+def _message(sender: str, recipients: tuple[str, ...], subject: str) -> EmailMessage:
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = sender, ", ".join(recipients), subject
+    message["Date"], message["Message-ID"] = formatdate(localtime=True), make_msgid(domain=sender.rpartition("@")[2] or None)
+    message.set_content("This is a test message. It was submitted with `sesrelay send`.\n")
+    return message
+
+
+def _submit(host: str, port: int, message: EmailMessage, sender: str, recipients: tuple[str, ...]) -> str | None:
+    """Return the reply to the message's end, or None where it was refused, which is printed."""
+    utf8 = ["SMTPUTF8"] if not "".join((sender, *recipients)).isascii() else []
+    with smtplib.SMTP(host, port, timeout=30) as smtp:
+        smtp.ehlo_or_helo_if_needed()
+        answers = [("MAIL FROM", smtp.mail(sender, utf8)), *((f"RCPT TO:<{to}>", smtp.rcpt(to)) for to in recipients)]
+        answers += [] if any(code >= 400 for _, (code, _) in answers) else [("DATA", smtp.data(message.as_bytes()))]
+        for command, (code, text) in answers:
+            if code >= 400:
+                click.echo(f"{command} was refused: {code} {text.decode(errors='replace')}", err=True)
+                return None
+        return answers[-1][1][1].decode(errors="replace")
+
+
+async def _follow(desk: RemoteDesk, queue_id: str, timeout: float) -> int:
+    deadline, shown = time.monotonic() + timeout, 0
+    while True:
+        document = next(iter(await desk.trace(queue_id)), None)
+        if document is None:
+            click.echo(f"{queue_id} is gone from the queue", err=True)
+            return EX_FAILED
+        for event in document["events"][shown:]:
+            print_event(event)
+        shown = len(document["events"])
+        code = _verdict(document)
+        if code is not None:
+            return code
+        if time.monotonic() >= deadline:
+            click.echo(f"not finished within {timeout:.0f}s; follow it with: sesrelay trace {queue_id}", err=True)
+            return EX_TEMPFAIL
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def _verdict(document: Document) -> int | None:
+    """Return the exit code once there is one: what is held will not move without an operator."""
+    states = {one["state"] for one in document["deliveries"]}
+    if "failed" in states and not states & {"queued", "in_flight"}:
+        return EX_FAILED
+    if states == {"delivered"}:
+        return 0
+    return EX_TEMPFAIL if not states & {"queued", "in_flight"} else None
