@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from transcripts.listener_rig import LOOPS, options, rig, run
 
 HERE = Path(__file__).parent

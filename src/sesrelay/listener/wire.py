@@ -90,7 +90,7 @@ class Wire(SMTP):
         self._out: list[bytes] = []
         self._skipping = 0
         self._deadlines = deadlines
-        self._grace = min(deadlines.line, deadlines.silence)
+        self._grace = min(deadlines.line, deadlines.silence, deadlines.content)
         self._deadline = 0.0
         self.closing = False
         self.idle = False

@@ -1,0 +1,82 @@
+"""The quick expressions for MAIL and RCPT never differ from the general parser and the full check of addresses."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sesrelay.listener.commands import (
+    MailCommand,
+    RcptCommand,
+    general_mail,
+    general_rcpt,
+    parse_mail,
+    parse_rcpt,
+)
+from sesrelay.mail.reply import Reply
+from sesrelay.policy.admission import check_mailbox
+
+NAMES = st.text(st.sampled_from("aZ09.-_+!ſK"), min_size=1, max_size=5)
+LABELS = st.one_of(st.text(st.sampled_from("aZ0-"), min_size=1, max_size=4), st.sampled_from(["xn--a", "XN--", "localhost", "com"]))
+DOMAINS = st.lists(st.one_of(LABELS, st.just("a" * 64), st.just("b" * 63)), min_size=1, max_size=5).map(".".join)
+ADDRESSES = st.builds("{}@{}".format, st.one_of(NAMES, st.just("c" * 64), st.just("c" * 65)), DOMAINS)
+TAILS = st.sampled_from(["", " SIZE=1", " size=12 body=8bitmime", " BODY=7BIT", " SIZE=", " BODY=7BIT SIZE=1", " ", " X"])
+
+
+@given(ADDRESSES, TAILS, st.sampled_from(["FROM:<", "from:<", "FROM: <"]))
+def test_quick_mail_is_right(address: str, tail: str, start: str) -> None:
+    argument = f"{start}{address}>{tail}"
+    quick, general = parse_mail(argument), general_mail(argument)
+    if isinstance(quick, MailCommand) and quick.plain:
+        assert check_mailbox(quick.address, smtputf8=False, sender=True) is None
+        quick.plain = False
+    assert quick == general
+
+
+@given(ADDRESSES, st.sampled_from(["TO:<", "to:<", "TO: <"]))
+def test_quick_rcpt_is_right(address: str, start: str) -> None:
+    argument = f"{start}{address}>"
+    quick, general = parse_rcpt(argument), general_rcpt(argument)
+    if isinstance(quick, RcptCommand) and quick.domain:
+        assert check_mailbox(quick.address, smtputf8=False, sender=False) is None
+        assert quick.domain == address.rpartition("@")[2].lower()
+        quick.domain = ""
+    assert quick == general
+
+
+def test_the_common_form_is_quick() -> None:
+    assert parse_mail("FROM:<a.b+c@mail.example.com> SIZE=1234 BODY=8BITMIME") == MailCommand(
+        "a.b+c@mail.example.com", 1234, "8BITMIME", plain=True
+    )
+    assert parse_rcpt("TO:<b@Example.org>") == RcptCommand("b@Example.org", domain="example.org")
+
+
+@given(st.text(max_size=60))
+def test_any_text_gets_an_answer(text: str) -> None:
+    for parse, start in ((parse_mail, "FROM:"), (parse_rcpt, "TO:")):
+        for argument in (text, start + text, f"{start}<{text}>", f"{start}<a@example.com> {text}"):
+            command = parse(argument)
+            if isinstance(command, Reply):
+                assert command.permanent
+                assert re.fullmatch(r"5\.5\.4", command.enhanced)
+            else:
+                assert "<" not in command.address or command.address.startswith('"') or '"' in command.address
+
+
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        ("<@a.example,@b.example:c@d.example>", "c@d.example"),
+        ("<@a.example:c@d.example>", "c@d.example"),
+        ('<"a>b"@d.example>', '"a>b"@d.example'),
+        ('<"a\\"b c"@d.example>', '"a\\"b c"@d.example'),
+        ("c@d.example", "c@d.example"),
+        ("  <c@d.example>", "c@d.example"),
+    ],
+)
+def test_paths(path: str, address: str) -> None:
+    command = general_rcpt(f"TO:{path} NOTIFY=NEVER")
+    assert command == RcptCommand(address, frozenset({"NEVER"}))

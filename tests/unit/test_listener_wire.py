@@ -1,0 +1,236 @@
+"""What wire.py relies on in aiosmtpd and asyncio, and what it promises in their place."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import resource
+from typing import Any
+
+import aiosmtpd
+import pytest
+from aiosmtpd.smtp import SMTP
+
+from sesrelay.listener.wire import LINE_MAX, SKIP_MAX, encode
+from sesrelay.mail.reply import Reply
+from transcripts.listener_rig import LOOPS, RecordingIntake, options, rig, run
+
+both_loops = pytest.mark.parametrize("loop", LOOPS)
+GREETED = b"HELO client\r\n"
+
+
+def test_the_names_relied_on_are_there() -> None:
+    assert aiosmtpd.__version__.startswith("1.4.")
+    for name in ("_cb_client_connected", "_reset_timeout", "_timeout_cb", "_handle_client", "_create_session", "_set_rset_state"):
+        assert callable(getattr(SMTP, name))
+    reader = asyncio.StreamReader(loop=asyncio.new_event_loop())
+    for name in ("_buffer", "_eof", "_paused", "_maybe_resume_transport", "_wait_for_data"):
+        assert hasattr(reader, name)
+    reader._loop.close()
+    assert "self._paused = False" in inspect.getsource(asyncio.streams.FlowControlMixin.__init__)
+    assert hasattr(asyncio.StreamReaderProtocol, "_drain_helper")
+
+
+@both_loops
+def test_pipelined_replies_leave_in_one_write(loop: str) -> None:
+    async def main() -> None:
+        async with rig() as at:
+            client = await at.connect()
+            await client.reply()
+            writes: list[bytes] = []
+            (session,) = at.server.sessions
+            write = session._writer.write
+            session._writer.write = lambda data: (writes.append(bytes(data)), write(data))[1]  # type: ignore[method-assign,assignment]
+            client.writer.write(b"EHLO x\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n")
+            for code in ("250", "250", "250", "354"):
+                assert (await client.reply()).startswith(code)
+            assert len(writes) == 1
+            client.writer.close()
+
+    run(loop, main())
+
+
+@both_loops
+def test_a_line_without_an_end_is_cut(loop: str) -> None:
+    async def main() -> None:
+        async with rig() as at:
+            heard = await at.say([GREETED, *[b"x" * 1000] * (2 + (LINE_MAX + SKIP_MAX) // 1000)])
+            assert heard.split(b"\r\n")[2:] == [b"500 5.5.2 Command line too long"] * 2 + [b""]
+
+    run(loop, main())
+
+
+@both_loops
+@pytest.mark.parametrize(("length", "code"), [(LINE_MAX - 2, b"250"), (LINE_MAX - 1, b"500"), (LINE_MAX + 9000, b"500")])
+def test_a_long_line_gets_one_reply_and_the_session_goes_on(loop: str, length: int, code: bytes) -> None:
+    async def main() -> None:
+        async with rig() as at:
+            line = b"NOOP ".ljust(length, b"x") + b"\r\n"
+            for step in (len(line), 100):
+                pieces = [line[i : i + step] for i in range(0, len(line), step)]
+                heard = (await at.say([GREETED, *pieces, b"QUIT\r\n"])).split(b"\r\n")
+                assert [reply[:3] for reply in heard] == [b"220", b"250", code, b"221", b""]
+
+    run(loop, main())
+
+
+@both_loops
+def test_commands_before_a_half_close_are_answered(loop: str) -> None:
+    async def main() -> None:
+        async with rig() as at:
+            client = await at.connect()
+            client.writer.write(GREETED + b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\nDATA\r\nx\r\n.\r\n")
+            client.writer.write_eof()
+            heard = await client.rest()
+            assert [line[:3] for line in heard.split(b"\r\n")] == [b"220", b"250", b"250", b"250", b"354", b"250", b""]
+            assert len(at.intake.taken) == 1
+            client.writer.close()
+
+    run(loop, main())
+
+
+@both_loops
+def test_half_a_message_is_none(loop: str) -> None:
+    async def main() -> None:
+        async with rig() as at:
+            client = await at.connect()
+            await client.begin()
+            client.writer.write(b"x\r\n.\r")
+            client.writer.write_eof()
+            assert await client.rest() == b""
+            assert at.intake.taken == []
+            client.writer.close()
+
+    run(loop, main())
+
+
+@both_loops
+def test_dripping_clients_are_cut_and_steady_ones_are_not(loop: str) -> None:
+    chosen = options(command_timeout=1.0, line_timeout=0.5, min_rate=200.0, message_size=9999)
+
+    async def drip(at: Any, *, in_data: bool) -> bytes:
+        client = await at.connect()
+        if in_data:
+            await client.begin()
+        heard = asyncio.ensure_future(client.rest())
+        while not heard.done():
+            if not client.writer.is_closing():
+                client.writer.write(b"N")
+            await asyncio.wait({heard}, timeout=0.02)
+        client.writer.close()
+        return await heard
+
+    async def steady(at: Any) -> str:
+        client = await at.connect()
+        await client.begin()
+        for _ in range(60):  # 1.5 seconds in all: longer than every deadline, at many times the minimum rate
+            client.writer.write(b"x" * 38 + b"\r\n")
+            await asyncio.sleep(0.025)
+        return await client.do(b".")
+
+    async def main() -> None:
+        async with rig(chosen) as at:
+            line, content, good = await asyncio.gather(drip(at, in_data=False), drip(at, in_data=True), steady(at))
+            assert b"421 4.4.2" in line
+            assert b"421 4.4.2" in content
+            assert good.startswith("250 2.0.0")
+            assert at.observer.reasons == ["timeout", "timeout"]
+
+    run(loop, main())
+
+
+@both_loops
+def test_however_it_comes_a_message_ends_in_time(loop: str) -> None:
+    async def main() -> None:
+        async with rig(options(content_time=0.3, min_rate=1.0, message_size=10**9)) as at:
+            client = await at.connect()
+            await client.begin()
+            heard = asyncio.ensure_future(client.rest())
+            while not heard.done():
+                if not client.writer.is_closing():
+                    client.writer.write(b"x" * 100)
+                await asyncio.wait({heard}, timeout=0.02)
+            assert b"421 4.4.2" in await heard
+
+    run(loop, main())
+
+
+@both_loops
+def test_silence_ends_a_session(loop: str) -> None:
+    async def main() -> None:
+        async with rig(options(command_timeout=0.1)) as at:
+            heard = await at.say([GREETED])
+            assert heard.endswith(b"421 4.4.2 Timeout: the connection is closed\r\n")
+
+    run(loop, main())
+
+
+@both_loops
+def test_a_client_that_reads_nothing_is_cut(loop: str) -> None:
+    async def main() -> None:
+        async with rig(options(command_timeout=0.3, line_timeout=0.3, junk=10**9)) as at:
+            client = await at.connect()
+            client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+            while at.observer.open or not at.observer.connections:
+                if not client.writer.is_closing():
+                    client.writer.write(b"HELP\r\n" * 10_000)
+                await asyncio.sleep(0.01)
+            client.writer.close()
+
+    run(loop, main())
+
+
+@both_loops
+def test_content_over_the_limit_is_not_held(loop: str) -> None:
+    async def main() -> None:
+        async with rig(options(message_size=100_000)) as at:
+            client = await at.connect()
+            await client.begin()
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            for _ in range(600):
+                client.writer.write(b"x" * 99_998 + b"\r\n")
+                await client.writer.drain()
+            assert (await client.do(b".")).startswith("552 5.3.4")
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB, of 60 MB sent
+            assert (await client.do(b"MAIL FROM:<a@example.com>")).startswith("250")
+            client.writer.close()
+
+    run(loop, main())
+
+
+@both_loops
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_client_that_drops_undoes_no_commit(loop: str, reset: bool) -> None:
+    async def main() -> None:
+        committing, go = asyncio.Event(), asyncio.Event()
+
+        async def commit() -> Reply:
+            committing.set()
+            await go.wait()
+            return Reply(250, "2.0.0", "Ok: queued as 0123456789AB")
+
+        intake = RecordingIntake(answer=commit)
+        async with rig(options(command_timeout=0.1), intake) as at:
+            client = await at.connect()
+            await client.begin()
+            client.writer.write(b"x\r\n.\r\nMAIL FROM:<late@example.com>\r\n")
+            await committing.wait()
+            if reset:
+                client.writer.transport.abort()
+            await asyncio.sleep(0.3)  # longer than the time-out, which a commit is not held to
+            assert at.observer.open == 1
+            go.set()
+            if not reset:
+                assert (await client.reply()).startswith("250 2.0.0 Ok: queued as")
+                client.writer.close()
+            while at.observer.open:
+                await asyncio.sleep(0.01)
+            assert len(intake.taken) == 1
+            assert at.observer.troubles == []
+
+    run(loop, main())
+
+
+def test_replies_are_one_line_of_ascii() -> None:
+    assert encode(Reply(550, "5.1.1", "no\r\n250 ü\x00")) == b"550 5.1.1 no  250 \\xfc \r\n"
+    assert len(encode(Reply(550, "5.1.1", "x" * 2000))) == 512
