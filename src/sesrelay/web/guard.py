@@ -15,7 +15,7 @@ import binascii
 import hmac
 import re
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs, web, web_response
 from aiohttp.typedefs import Handler, Middleware
 
 from sesrelay.web.options import WebOptions, is_loopback
@@ -32,6 +32,8 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Server": "sesrelay",
 }
+# Answers to what is no HTTP pass by every hook of the application; only here can they be kept from naming versions.
+web_response.SERVER_SOFTWARE = HEADERS["Server"]  # type: ignore[attr-defined]
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/@\s]+)(?::\d{1,5})?\Z")
 
 

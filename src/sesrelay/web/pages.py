@@ -89,7 +89,7 @@ class Pages:
             hostname=options.hostname,
             smtp=options.smtp,
             version=sesrelay.__version__,
-            uptime=view.age(now - self._started),
+            uptime=view.uptime(now - self._started),
             now=view.moment(view.rfc3339(now), now),
             **values,
         )

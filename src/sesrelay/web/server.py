@@ -25,6 +25,9 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 STOP_TIME = 2.0  # seconds for answers under way when the server stops
 
 _log = logging.getLogger(__name__)
+# What is no HTTP is the client's fault and fills no log; faults of ours are logged by `_faults`.
+_protocol_log = logging.getLogger(f"{__name__}.protocol")
+_protocol_log.setLevel(logging.CRITICAL)
 
 Metrics = Callable[[], Awaitable[bytes]]
 Ready = Callable[[], Awaitable[list[str]]]
@@ -56,7 +59,7 @@ class WebServer:
     async def start(self) -> None:
         """Listen. Raises: ListenError where the address is taken or not ours."""
         options = self._options
-        runner = web.AppRunner(self._app(), access_log=None, handle_signals=False, shutdown_timeout=STOP_TIME)
+        runner = web.AppRunner(self._app(), access_log=None, logger=_protocol_log, handle_signals=False, shutdown_timeout=STOP_TIME)
         await runner.setup()
         try:
             await web.TCPSite(runner, options.host, options.port).start()

@@ -15,11 +15,15 @@ from typing import Any
 from sesrelay.seams import Document
 
 TEXT_MAX = 300
+REMEDY_MAX = 1000
+SLIVER = 1.0  # hundredths; what is there at all can be seen
 STATES = ("queued", "in_flight", "held")
 # What a message of several recipients is shown as: what wants the eye most comes first.
 _GRAVITY = ("failed", "held", "deferred", "in_flight", "queued", "delivered")
 _NAMES = {"in_flight": "in flight"}
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufff9-\ufffb]")
+# Obstacles that come and go by themselves are told after those that wait for somebody.
+_PASSING = frozenset({"unavailable", "throttled"})
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -30,17 +34,27 @@ def plain(value: object, limit: int = TEXT_MAX) -> str:
 
 
 def age(seconds: float) -> str:
-    """Return a duration in its two largest units, one where it is short."""
-    whole = max(int(seconds), 0)
-    for index, (unit, name) in enumerate(_UNITS):
-        if whole >= unit:
-            first, rest = divmod(whole, unit)
-            if index + 1 < len(_UNITS) - 1:
-                second = rest // _UNITS[index + 1][0]
-                if second and first < 10:
-                    return f"{first} {name} {second} {_UNITS[index + 1][1]}"
-            return f"{first} {name}"
+    """Return a duration in its largest unit, rounded down."""
+    for unit, name in _UNITS:
+        if seconds >= unit:
+            return f"{int(seconds // unit)} {name}"
     return "now"
+
+
+def uptime(seconds: float) -> str:
+    """Return a duration in its two largest units."""
+    first = next((index for index, (unit, _) in enumerate(_UNITS) if seconds >= unit), len(_UNITS) - 1)
+    rest = seconds % _UNITS[first][0]
+    second = age(rest) if first + 1 < len(_UNITS) and rest >= _UNITS[first + 1][0] else ""
+    return f"{age(seconds)} {second}".strip()
+
+
+def spans(text: str) -> list[tuple[bool, str]]:
+    """Return the parts of a remedy; True marks what stood between backticks: something to type."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return [(False, text)]
+    return [(bool(index % 2), part) for index, part in enumerate(parts) if part]
 
 
 def size(octets: float) -> str:
@@ -110,10 +124,11 @@ def lanes(summary: Document) -> list[Lane]:
         counts = {state: int(by_transport.get(name, {}).get(state, 0)) for state in STATES}
         at, segments = 0.0, []
         for state in STATES:
-            width = 100.0 * counts[state] / fullest if fullest else 0.0
+            width = max(100.0 * counts[state] / fullest, SLIVER) if counts[state] else 0.0
+            at = min(at, 100.0 - width)
             segments.append((state, round(at, 2), round(width, 2)))
             at += width
-        made.append(Lane(plain(name, 80), counts, segments, name in paused))
+        made.append(Lane(plain(name, 80) or "(none yet)", counts, segments, name in paused))
     return made
 
 
@@ -196,11 +211,11 @@ def _figure(label: str, value: int, note: str, tone: str) -> Figure:
 
 
 def pauses(summary: Document, now: float) -> list[dict[str, Any]]:
-    """Return the pauses with their texts made plain, the oldest first."""
+    """Return the pauses with their texts made plain: what somebody has to mend first, then by age."""
     made = []
-    for pause in sorted(summary.get("paused") or (), key=lambda pause: str(pause.get("since"))):
-        texts = {key: plain(pause.get(key)) for key in ("transport", "nexthop", "domain", "reason", "remedy")}
-        made.append({**texts, "since": moment(pause.get("since"), now)})
+    for pause in sorted(summary.get("paused") or (), key=lambda pause: (pause.get("reason") in _PASSING, str(pause.get("since")))):
+        texts = {key: plain(pause.get(key)) for key in ("transport", "nexthop", "domain", "reason")}
+        made.append({**texts, "remedy": spans(plain(pause.get("remedy"), REMEDY_MAX)), "since": moment(pause.get("since"), now)})
     return made
 
 

@@ -1,0 +1,414 @@
+"""The HTTP server as clients meet it, over real connections on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+import pytest
+
+from browser.paper_desk import HOSTILE, LONG, REVERSED, PaperDesk, delivery, message
+from fakes import FakeClock
+from sesrelay.web.guard import HEADERS
+from sesrelay.web.options import ListenError, WebOptions, is_loopback
+from sesrelay.web.server import WebServer
+
+ID = "0h2k3j4l5m6n7"
+PATHS = ["/", f"/messages/{ID}", "/static/style.css", "/static/live.js", "/static/icon.svg", "/healthz", "/readyz", "/metrics"]
+PATHS += ["/api/v1/summary", "/api/v1/recent", f"/api/v1/messages/{ID}", f"/api/v1/trace/{ID}"]
+
+
+class Relay:
+    """A server with what it asks, and a client to ask it with."""
+
+    def __init__(self, options: WebOptions) -> None:
+        self.desk = PaperDesk([message(ID, "hello")])
+        self.missing: list[str] = []
+        self.counted: Mapping[str, int] = {"accepted": 1}
+        self.server = WebServer(
+            desk=self.desk,
+            metrics=self._metrics,
+            ready=self._ready,
+            counters=lambda: self.counted,
+            clock=FakeClock(),
+            options=options,
+        )
+
+    async def _metrics(self) -> bytes:
+        return b"sesrelay_config_reload_success 1.0\n"
+
+    async def _ready(self) -> list[str]:
+        return self.missing
+
+    async def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str, Mapping[str, str]]:
+        url = f"http://127.0.0.1:{self.server.address[1]}{path}"
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with aiohttp.ClientSession() as session, session.request(method, url, headers=sent, allow_redirects=False) as answer:
+            return answer.status, await answer.text(), answer.headers
+
+    async def raw(self, request: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.address[1])
+        writer.write(request)
+        try:
+            async with asyncio.timeout(5):
+                return await reader.read(65536)
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[Relay]:
+    made = Relay(WebOptions(port=0, hostname="mail.example.com", smtp="127.0.0.1:2525"))
+    await made.server.start()
+    yield made
+    await made.server.stop()
+
+
+@pytest.fixture
+async def exposed() -> AsyncIterator[Relay]:
+    made = Relay(WebOptions(host="0.0.0.0", port=0, token="pa:ss wörd", hostname="mail.example.com"))
+    await made.server.start()
+    yield made
+    await made.server.stop()
+
+
+# --- machines ---
+
+
+async def test_health_and_readiness(relay: Relay) -> None:
+    assert (await relay.get("/healthz"))[:2] == (200, '{"ok": true}')
+    assert (await relay.get("/readyz"))[:2] == (200, '{"ready": true, "missing": []}')
+    relay.missing = ["the queue cannot be written"]
+    status, text, _ = await relay.get("/readyz")
+    assert (status, json.loads(text)) == (503, {"ready": False, "missing": ["the queue cannot be written"]})
+    assert (await relay.get("/healthz"))[0] == 200
+
+
+async def test_a_readiness_check_that_fails_is_not_passed(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail() -> list[str]:
+        raise RuntimeError("secret inside")
+
+    monkeypatch.setattr(relay.server, "_ready", fail)
+    status, text, _ = await relay.get("/readyz")
+    assert status == 503
+    assert "secret" not in text
+
+
+async def test_metrics_have_prometheus_type(relay: Relay) -> None:
+    status, text, headers = await relay.get("/metrics")
+    assert (status, text) == (200, "sesrelay_config_reload_success 1.0\n")
+    assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_json_is_the_desks(relay: Relay) -> None:
+    paper = relay.desk.messages[0]
+    asked: dict[str, Any] = {path: json.loads((await relay.get(f"/api/v1/{path}"))[1]) for path in ("summary", "recent")}
+    assert asked == {"summary": relay.desk.figures, "recent": [paper]}
+    assert json.loads((await relay.get(f"/api/v1/messages/{ID}"))[1]) == paper
+    for any_id in (ID, f"{ID}@example.com", f"%3C{ID}@example.com%3E"):
+        assert [found["id"] for found in json.loads((await relay.get(f"/api/v1/trace/{any_id}"))[1])] == [ID]
+    assert (await relay.get("/api/v1/trace/nothing/with/slashes"))[:2] == (200, "[]")
+    assert (await relay.get("/api/v1/messages/nothing"))[0] == 404
+
+
+@pytest.mark.parametrize("limit", ["0", "201", "-1", "ten", "", "٣", "9" * 5000])
+async def test_limits_are_checked(relay: Relay, limit: str) -> None:
+    assert (await relay.get(f"/api/v1/recent?limit={limit}"))[0] == 400
+
+
+async def test_limit_is_kept(relay: Relay) -> None:
+    relay.desk.messages = [message(f"{n:013d}", "x") for n in range(5)]
+    assert len(json.loads((await relay.get("/api/v1/recent?limit=2"))[1])) == 2
+
+
+# --- defences ---
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/nothing", "/messages/nothing", "/api/v1/messages/nothing"])
+async def test_every_answer_has_the_headers(relay: Relay, path: str) -> None:
+    status, _, headers = await relay.get(path, Origin="https://evil.example")
+    assert status == (404 if "nothing" in path else 200)
+    assert {name: headers.get(name) for name in HEADERS} == HEADERS
+    assert not any(name.lower().startswith("access-control") for name in headers)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_nothing_takes_a_changing_method(relay: Relay, method: str) -> None:
+    for path in PATHS:
+        assert (await relay.get(path, method))[0] == 405
+
+
+async def test_head_has_no_body(relay: Relay) -> None:
+    assert (await relay.get("/", "HEAD"))[:2] == (200, "")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:9125",
+        "localhost.",
+        "127.0.0.1:1",
+        "127.3.2.1",
+        "[::1]:9125",
+        "mail.example.com",
+        "Mail.Example.com:80",
+    ],
+)
+async def test_names_of_ours_are_answered(relay: Relay, host: str) -> None:
+    assert (await relay.get("/", Host=host))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:9125",
+        "localhost.evil.example",
+        "127.0.0.1.nip.io",
+        "mail.example.com.evil.example",
+        "10.0.0.1",
+        "[fe80::1]",
+    ],
+)
+async def test_other_names_are_not(relay: Relay, host: str) -> None:
+    for path in PATHS:
+        assert (await relay.get(path, Host=host))[0] == 421
+
+
+@pytest.mark.parametrize("host", ["", "a b", "user@localhost", "localhost/x", "localhost:port"])
+async def test_odd_hosts_are_refused(relay: Relay, host: str) -> None:
+    answer = await relay.raw(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_two_hosts_are_refused(relay: Relay) -> None:
+    answer = await relay.raw(b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+    assert answer.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
+
+
+async def test_an_old_probe_without_host_is_answered(relay: Relay) -> None:
+    assert (await relay.raw(b"GET /healthz HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.0 200 ")
+    answer = await relay.raw(b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert answer.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
+
+
+async def test_configured_names_are_answered() -> None:
+    relay = Relay(WebOptions(port=0, allowed_hosts=("relay.intranet",)))
+    await relay.server.start()
+    try:
+        assert (await relay.get("/", Host="relay.intranet"))[0] == 200
+    finally:
+        await relay.server.stop()
+
+
+@pytest.mark.parametrize("path", ["/static/../server.py", "/static/%2e%2e/server.py", "/static/", "/static/status.html"])
+async def test_static_has_its_three_files_and_no_other(relay: Relay, path: str) -> None:
+    answer = await relay.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+async def test_garbage_learns_no_version_and_fills_no_log(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+    for request in (b"\x16\x03\x01\x02\x00\r\n\r\n", b"EHLO mail.example.com\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+        answer = await relay.raw(request)
+        assert b"aiohttp" not in answer
+        assert b"Python" not in answer
+        assert b"400" in answer
+    assert not caplog.records
+
+
+# --- the token ---
+
+
+async def test_off_loopback_the_token_is_wanted(exposed: Relay) -> None:
+    basic = base64.b64encode("anyone:pa:ss wörd".encode()).decode()
+    for path in PATHS:
+        expected = 200 if path in ("/healthz", "/readyz") else 401
+        status, _, headers = await exposed.get(path)
+        assert (path, status) == (path, expected)
+        assert ("WWW-Authenticate" in headers) is (expected == 401)
+        assert (await exposed.get(path, Authorization=f"Basic {basic}"))[0] == 200
+
+
+async def test_bearer_holds_the_token() -> None:
+    relay = Relay(WebOptions(host="0.0.0.0", port=0, token="abc123"))
+    await relay.server.start()
+    try:
+        assert (await relay.get("/", Authorization="Bearer abc123"))[0] == 200
+        assert (await relay.get("/", Authorization="bearer  abc123 "))[0] == 200
+        for wrong in (
+            "Bearer abc12",
+            "Bearer",
+            "Bearer abc1234",
+            "abc123",
+            "Basic abc123",
+            "Basic !!",
+            "Digest abc123",
+            "Basic Og==",
+        ):
+            assert (await relay.get("/", Authorization=wrong))[0] == 401
+    finally:
+        await relay.server.stop()
+
+
+def test_off_loopback_without_a_token_it_does_not_start() -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.1", "relay.example.com"):
+        with pytest.raises(ValueError, match="wants a token"):
+            Relay(WebOptions(host=host, port=0))
+
+
+def test_the_token_is_no_part_of_repr() -> None:
+    assert "canary" not in repr(WebOptions(token="canary"))
+
+
+@pytest.mark.parametrize(("host", "inside"), [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("localhost.example.com", False)])  # fmt: skip
+def test_loopback(host: str, inside: bool) -> None:
+    assert is_loopback(host) is inside
+
+
+# --- listening ---
+
+
+async def test_a_taken_address_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        relay = Relay(WebOptions(port=port))
+        with pytest.raises(ListenError, match=f"cannot listen on 127.0.0.1:{port} for HTTP"):
+            await relay.server.start()
+        await relay.server.stop()
+
+
+async def test_the_address_is_the_actual_one(relay: Relay) -> None:
+    host, port = relay.server.address
+    assert host == "127.0.0.1"
+    assert port != 0
+    assert relay.server.url == f"http://127.0.0.1:{port}/"
+
+
+async def test_stopping_twice_is_harmless_and_frees_the_address(relay: Relay) -> None:
+    port = relay.server.address[1]
+    await relay.server.stop()
+    await relay.server.stop()
+    again = Relay(WebOptions(port=port))
+    await again.server.start()
+    assert (await again.get("/healthz"))[0] == 200
+    await again.server.stop()
+
+
+# --- people ---
+
+
+async def test_an_empty_relay_tells_what_to_do(relay: Relay) -> None:
+    relay.desk.messages = []
+    status, text, headers = await relay.get("/")
+    assert status == 200
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "No mail yet" in text
+    assert "swaks --server 127.0.0.1:2525" in text
+
+
+@pytest.mark.parametrize("path", ["/", f"/messages/{ID}"])
+async def test_hostile_texts_stay_text(relay: Relay, path: str) -> None:
+    event = {
+        "time": "2027-01-15T07:59:31Z", "event": "attempt", "recipient": HOSTILE, "transport": HOSTILE, "nexthop": HOSTILE,
+        "outcome": "deferred", "reply": HOSTILE, "remote_id": HOSTILE, "duration": 0.1, "tls": HOSTILE, "changes": [HOSTILE],
+    }  # fmt: skip
+    bad = delivery(recipient=HOSTILE, reply=HOSTILE, reason=HOSTILE, route=HOSTILE, transport=HOSTILE, remote_id=HOSTILE)
+    relay.desk.messages = [
+        message(
+            ID, HOSTILE, bad, sender=HOSTILE, header_from=HOSTILE, message_id=HOSTILE, client=HOSTILE, user=HOSTILE, events=[event]
+        )
+    ]
+    relay.desk.figures["by_transport"] = {HOSTILE: {"queued": 1}}
+    relay.desk.figures["paused"] = [
+        {
+            "transport": HOSTILE,
+            "nexthop": HOSTILE,
+            "reason": HOSTILE,
+            "since": HOSTILE,
+            "remedy": HOSTILE + "`x`",
+            "domain": HOSTILE,
+        }
+    ]
+    relay.missing = [HOSTILE]
+    status, text, _ = await relay.get(path)
+    assert status == 200
+    assert "&lt;script&gt;" in text
+    assert "<script>" not in text
+    assert "<img" not in text
+    assert ' style="' not in text
+
+
+async def test_long_and_reversed_subjects_are_tamed(relay: Relay) -> None:
+    relay.desk.messages = [message(ID, LONG), message("0h2k3j4l5m6n8", REVERSED)]
+    text = (await relay.get("/"))[1]
+    assert LONG not in text
+    assert "\u202e" not in text
+    assert "invoice \ufffdgpj.exe\ufffd paid" in text
+
+
+async def test_pauses_stand_out_with_their_remedy(relay: Relay) -> None:
+    relay.desk.figures["paused"] = [
+        {
+            "transport": "ses-main",
+            "nexthop": None,
+            "reason": "credentials",
+            "since": "2027-01-15T07:00:00Z",
+            "remedy": "Run `fix it` now.",
+        }
+    ]
+    text = (await relay.get("/"))[1]
+    assert "Part of the mail waits" in text
+    assert "<code>fix it</code>" in text
+
+
+async def test_many_pauses_do_not_bury_the_page(relay: Relay) -> None:
+    relay.desk.figures["paused"] = [
+        {
+            "transport": "direct",
+            "nexthop": f"d{n}.example",
+            "reason": "unavailable",
+            "since": "2027-01-15T07:00:00Z",
+            "remedy": "wait",
+        }
+        for n in range(500)
+    ]
+    text = (await relay.get("/"))[1]
+    assert "d7.example" in text
+    assert "d8.example" not in text
+    assert "And 492 more" in text
+
+
+async def test_what_is_missing_is_on_the_page(relay: Relay) -> None:
+    relay.missing = ["no listener on 127.0.0.1:25"]
+    text = (await relay.get("/"))[1]
+    assert "Not ready" in text
+    assert "no listener on 127.0.0.1:25" in text
+
+
+async def test_an_unknown_message_has_a_page_that_says_so(relay: Relay) -> None:
+    status, text, _ = await relay.get("/messages/nothing")
+    assert status == 404
+    assert "No such message" in text
+
+
+@pytest.mark.parametrize("path", ["/", f"/messages/{ID}", "/api/v1/summary", "/api/v1/recent", f"/api/v1/messages/{ID}"])
+async def test_a_store_that_does_not_answer_is_503_without_its_inside(relay: Relay, path: str) -> None:
+    relay.desk.broken = True
+    status, text, headers = await relay.get(path)
+    assert status == 503
+    assert "/secret/path" not in text
+    assert headers["Content-Security-Policy"] == HEADERS["Content-Security-Policy"]
+
+
+async def test_a_fault_of_ours_is_500_without_its_inside(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay.desk, "figures", {"paused": 7, "secret": "inside"})
+    status, text, _ = await relay.get("/")
+    assert status == 500
+    assert "inside" not in text
+    assert "Traceback" not in text
