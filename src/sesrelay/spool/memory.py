@@ -55,9 +55,12 @@ class _Entry:
 
 
 class MemorySpool:
-    """Implements `seams.Spool` and `seams.SpoolAdmin`. Nothing outlives the process."""
+    """Implements `seams.Spool` and `seams.SpoolAdmin`. Nothing outlives the process.
 
-    def __init__(self, clock: Clock) -> None:
+    `clock` dates what an operator's wish does at the end of an attempt; without one that is the epoch.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._claimed: set[DeliveryId] = set()
@@ -107,7 +110,7 @@ class MemorySpool:
         for message in messages:
             if message in self._entries:
                 self._entries[message].events += settlement.events
-        now = self._clock.wall()
+        now = 0.0 if self._clock is None else self._clock.wall()
         for each, verdict in settlement.verdicts.items():
             stored = self._find(each)
             if stored is not None:

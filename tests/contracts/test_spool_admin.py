@@ -1,0 +1,200 @@
+"""What `seams.SpoolAdmin` promises, held by the store on SQLite and by the one in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fakes import FakeClock
+from sesrelay.mail.delivery import DeliveryId, State
+from sesrelay.seams import Filter, Stats
+from sesrelay.spool.memory import MemorySpool
+from sesrelay.spool.sqlite import SqliteSpool
+from spool_world import BODY, MX, NOW, SES, delivered, failed, held, ids, opened, settlement, submission
+
+Store = SqliteSpool | MemorySpool
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+async def spool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    clock = FakeClock(NOW + 5_000.0)
+    store = MemorySpool(clock) if request.param == "memory" else await opened(tmp_path / "state", clock)
+    yield store
+    await store.close()
+
+
+async def filled(spool: Store) -> dict[int, str]:
+    """Accept six messages, and return their queue ids."""
+    made = {
+        1: submission(1, sender="Ann@Example.com", recipients=["bob@example.org"]),
+        2: submission(2, sender="ann@sub.example.com", recipients=["Bob@BÜCHER.example", "carol@example.net"], lane=MX),
+        3: submission(3, sender="", recipients=["eve@notexample.org"], state=State.HELD),
+        4: submission(4, sender="ann@bücher.example", state=State.IN_FLIGHT),
+        5: submission(5, recipients=["dan@example.org"], state=State.IN_FLIGHT, lane=MX),
+        6: submission(6, state=State.IN_FLIGHT),
+    }
+    for each in made.values():
+        await spool.accept(each)
+    await spool.settle(settlement(made[5], delivered("ses-5")))
+    await spool.settle(settlement(made[6], failed()))
+    return {serial: each.message.id for serial, each in made.items()}
+
+
+@pytest.mark.parametrize(
+    ("filter", "wanted"),
+    [
+        (Filter(), [(1, 0), (2, 0), (2, 1), (3, 0), (4, 0)]),
+        (Filter(states=(State.DELIVERED,)), [(5, 0)]),
+        (Filter(states=(State.FAILED, State.HELD)), [(3, 0), (6, 0)]),
+        (Filter(states=tuple(State)), [(1, 0), (2, 0), (2, 1), (3, 0), (4, 0), (5, 0), (6, 0)]),
+        (Filter(states=(State.IN_FLIGHT,)), [(4, 0)]),
+        (Filter(sender="ANN@example.COM"), [(1, 0)]),
+        (Filter(sender="*@example.com"), [(1, 0)]),
+        (Filter(sender="@EXAMPLE.com"), [(1, 0)]),
+        (Filter(sender="*@bücher.example"), [(4, 0)]),
+        (Filter(sender="@xn--bcher-kva.example"), [(4, 0)]),
+        (Filter(sender="<>"), [(3, 0)]),
+        (Filter(sender=""), [(3, 0)]),
+        (Filter(recipient="*@example.org"), [(1, 0), (4, 0)]),
+        (Filter(recipient="bob@xn--bcher-kva.EXAMPLE"), [(2, 0)]),
+        (Filter(recipient="*@no domain"), []),
+        (Filter(recipient="example.org"), []),
+        (Filter(transport="direct"), [(2, 0), (2, 1)]),
+        (Filter(transport="direct", states=(State.DELIVERED,)), [(5, 0)]),
+        (Filter(transport="absent"), []),
+        (Filter(older_than=7.0), [(1, 0), (2, 0), (2, 1), (3, 0)]),
+        (Filter(older_than=7.5), [(1, 0), (2, 0), (2, 1)]),
+        (Filter(sender="@example.com", recipient="@example.net"), []),
+    ],
+)
+async def test_a_filter_lists_oldest_first_in_pages_of_any_size(
+    spool: Store, filter: Filter, wanted: list[tuple[int, int]]
+) -> None:
+    names = await filled(spool)
+    expected = [DeliveryId(names[serial], n) for serial, n in wanted]
+    for limit in (1, 2, 100):
+        seen: list[DeliveryId] = []
+        while page := await spool.list(filter, NOW + 10, seen[-1] if seen else None, limit):
+            assert len(page) <= limit
+            seen += [each.delivery.id for each in page]
+        assert seen == expected
+
+
+async def test_ids_list_what_is_open_of_those_messages(spool: Store) -> None:
+    names = await filled(spool)
+    some = (names[6], names[4], names[2], names[2], "nonsense", "0000000000000")
+
+    async def listed(filter: Filter, after: DeliveryId | None = None, limit: int = 9) -> list[DeliveryId]:
+        return [each.delivery.id for each in await spool.list(filter, NOW, after, limit)]
+
+    wanted = [DeliveryId(names[2], 0), DeliveryId(names[2], 1), DeliveryId(names[4], 0)]
+    assert await listed(Filter(ids=some)) == wanted
+    assert await listed(Filter(ids=some), wanted[0], 1) == [wanted[1]]
+    assert await listed(Filter(ids=some, states=(State.FAILED,))) == [DeliveryId(names[6], 0)]
+    assert await listed(Filter(ids=("nonsense",))) == []
+
+
+async def test_find_knows_queue_ids_message_ids_and_remote_ids(spool: Store) -> None:
+    made = [submission(n, message_id=f"<same.{n % 2}@x.example>", state=State.IN_FLIGHT) for n in (4, 2, 3)]
+    bare = submission(5, message_id="no-brackets@x.example")
+    for each in (*made, bare):
+        await spool.accept(each)
+    await spool.settle(settlement(made[2], delivered("0100018f-ses-id")))
+    names = sorted(each.message.id for each in made[:2])
+    assert await spool.find("same.0@x.example") == names
+    assert await spool.find(" <same.0@x.example> ") == names
+    assert await spool.find("<no-brackets@x.example>") == [bare.message.id]
+    assert await spool.find("0100018f-ses-id") == [made[2].message.id]
+    assert await spool.find(bare.message.id) == [bare.message.id]
+    for nothing in ("", "<>", "0000000000000", "%", "same.0"):
+        assert await spool.find(nothing) == []
+
+
+async def test_show_and_recent(spool: Store) -> None:
+    names = await filled(spool)
+    assert await spool.show("nonsense") is None
+    assert await spool.show("0000000000000") is None
+    shown = await spool.show(names[2])
+    assert shown is not None
+    assert [each.delivery.recipient.address for each in shown.deliveries] == ["Bob@BÜCHER.example", "carol@example.net"]
+    recent = await spool.recent(2)
+    assert [each.message.id for each in recent] == [names[6], names[5]]
+    assert recent[0].events == ()
+    assert [each.end for each in recent[1].deliveries] == ["delivered"]
+
+
+async def test_hold_and_release(spool: Store) -> None:
+    made = submission(1)
+    await spool.accept(made)
+    assert await spool.change("hold", Filter(ids=(made.message.id,)), NOW + 1) == 1
+    assert await spool.change("hold", Filter(ids=(made.message.id,)), NOW + 2) == 0
+    (record,) = await spool.list(Filter(), NOW, None, 9)
+    assert (record.delivery.state, record.delivery.reason) == (State.HELD, "operator")
+    assert (await spool.claim(SES, 9, NOW + 9)).deliveries == ()
+    assert await spool.change("retry", Filter(sender="@example.com"), NOW + 3) == 0
+    assert await spool.change("release", Filter(sender="@example.com"), NOW + 4) == 1
+    (delivery,) = (await spool.claim(SES, 9, NOW + 4)).deliveries
+    assert (delivery.state, delivery.reason, delivery.due) == (State.QUEUED, None, NOW + 4)
+    shown = await spool.show(made.message.id)
+    assert shown is not None
+    assert [(each.event, each.time) for each in shown.events[2:]] == [("held", NOW + 1), ("released", NOW + 4)]
+
+
+async def test_release_forgets_doubts(spool: Store) -> None:
+    made = submission(1, state=State.IN_FLIGHT)
+    await spool.accept(made)
+    await spool.settle(settlement(made, held("in_doubt")))
+    assert await spool.change("release", Filter(states=(State.HELD,)), NOW) == 1
+    (delivery,) = (await spool.claim(SES, 9, NOW)).deliveries
+    assert (delivery.doubts, delivery.attempts) == (0, 1)
+
+
+async def test_retry_makes_due_now(spool: Store) -> None:
+    await spool.accept(submission(1, due=NOW + 9_999))
+    assert await spool.change("retry", Filter(transport="ses"), NOW + 5) == 1
+    assert [each.due for each in (await spool.claim(SES, 9, NOW + 5)).deliveries] == [NOW + 5]
+
+
+async def test_delete_ends_what_is_open_and_its_content(spool: Store) -> None:
+    made = submission(1, recipients=["a@example.org", "b@example.org"])
+    await spool.accept(made)
+    assert await spool.change("delete", Filter(recipient="a@example.org"), NOW) == 1
+    assert await spool.content(made.message.id) == BODY
+    assert (await spool.stats()).counts == {("ses", State.QUEUED): 1}
+    assert await spool.change("delete", Filter(ids=(made.message.id,)), NOW) == 1
+    assert await spool.stats() == Stats()
+    assert await spool.change("delete", Filter(states=tuple(State), ids=(made.message.id,)), NOW) == 0
+    shown = await spool.show(made.message.id)
+    assert shown is not None
+    assert [(each.delivery.state, each.end, each.delivery.reason) for each in shown.deliveries] == [
+        (State.FAILED, None, "deleted")
+    ] * 2
+
+
+async def test_an_empty_filter_changes_nothing(spool: Store) -> None:
+    await filled(spool)
+    assert await spool.change("delete", Filter(), NOW) == 0
+    assert len(await spool.list(Filter(), NOW, None, 99)) == 5
+
+
+async def test_a_change_goes_through_more_than_a_page(spool: Store) -> None:
+    made = submission(1, recipients=[f"r{n}@example.org" for n in range(1_203)])
+    await spool.accept(made)
+    assert await spool.change("hold", Filter(sender="@example.com"), NOW) == 1_203
+    assert (await spool.stats()).counts == {("ses", State.HELD): 1_203}
+    assert len(await spool.list(Filter(), NOW, None, 5_000)) == 1_203
+    assert await spool.change("release", Filter(sender="@example.com"), NOW) == 1_203
+    assert [each.id for each in (await spool.claim(SES, 5_000, NOW)).deliveries] == ids(made)
+
+
+async def test_stats_count_what_is_open(spool: Store) -> None:
+    assert await spool.stats() == Stats()
+    await filled(spool)
+    stats = await spool.stats()
+    assert stats == Stats(
+        4, 4 * len(BODY), NOW + 1,
+        {("ses", State.QUEUED): 1, ("direct", State.QUEUED): 2, ("ses", State.HELD): 1, ("ses", State.IN_FLIGHT): 1},
+        {"ses": NOW + 1, "direct": NOW + 2},
+    )  # fmt: skip
