@@ -152,6 +152,10 @@ class Daemon:
             "in_flight": rooms.scheduler.in_flight,
         }
 
+    @property
+    def desk(self) -> Desk:
+        return self._running().control.desk
+
     async def missing(self) -> list[str]:
         """Return what keeps the daemon from taking mail; empty: it is ready."""
         rooms, reasons = self._rooms, []

@@ -49,7 +49,7 @@ async def open_desk(config: Config, on_trouble: Trouble) -> AsyncIterator[Desk]:
         return
     clock = SystemClock()
     if not store_path(config).exists():
-        yield SpoolDesk(MemorySpool(), clock)  # nothing was ever queued; a verb is not what makes a store
+        yield SpoolDesk(MemorySpool(clock), clock)  # nothing was ever queued; a verb is not what makes a store
         return
     try:
         lock = StateLock.acquire(config.state_dir)

@@ -6,7 +6,7 @@ Vendors are imported where a transport needs them, so that a relay without SES n
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from sesrelay.config import transports as configured
 from sesrelay.config.load import Loaded
@@ -18,8 +18,11 @@ from sesrelay.web.options import WebOptions
 
 if TYPE_CHECKING:
     from sesrelay.aws.session import Sessions
-    from sesrelay.transport.direct import DirectTls
     from sesrelay.transport.ses.account import Accounts
+
+
+BuiltTls = Literal["none", "opportunistic", "required"]
+"""What `tls` of a direct transport may be in this version; the configuration refuses the rest."""
 
 
 @dataclass(slots=True)
@@ -99,7 +102,7 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             from sesrelay.transport.direct import DirectOptions, DirectTransport
 
             direct = DirectOptions(
-                hostname, config.port, cast("DirectTls", config.tls), config.nameservers, config.allow_private_addresses, config.source_address,
+                hostname, config.port, cast(BuiltTls, config.tls), config.nameservers, config.allow_private_addresses, config.source_address,
                 failover_after=config.failover_after,
             )  # fmt: skip
             return DirectTransport(name, direct, shared.clock)
