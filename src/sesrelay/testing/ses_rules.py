@@ -44,13 +44,13 @@ class Bucket:
 
     rate: float
     now: Callable[[], float] = time.monotonic
-    tokens: float = 1.0
-    at: float = field(default=-1.0)
+    tokens: float = 0.0
+    at: float | None = None
 
     def take(self, recipients: int) -> bool:
         now = self.now()
-        if self.at >= 0:
-            self.tokens = min(self.tokens + (now - self.at) * self.rate, max(self.rate, 1.0))
+        full = max(self.rate, 1.0)
+        self.tokens = full if self.at is None else min(self.tokens + (now - self.at) * self.rate, full)
         self.at = now
         if self.tokens < 1.0 - 1e-6:
             return False

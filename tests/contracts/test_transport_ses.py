@@ -1,0 +1,561 @@
+"""SesTransport keeps the promises of `seams.Transport`, against the strict stand-in and moto, over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+import pytest
+
+from batches import HELLO, Bytes, Unreadable, batch
+from fakes import FakeClock
+from ses_world import KEY, SECRET, Figures, Keys, PaperSession, addresses, message, world
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, PauseReason, Scope
+from sesrelay.testing.ses import Fault, SesStandIn
+from sesrelay.testing.ses_rules import Account
+from sesrelay.transport.ses.wire import Wire
+
+
+def error(code: str, text: str = "", status: int = 400) -> Fault:
+    return Fault("error", code=code, text=text, status=status)
+
+
+NOT_VERIFIED = "Email address is not verified. The following identities failed the check in region US-EAST-1: "
+DENIED = "User `arn:aws:iam::1:user/u' is not authorized to perform `{}' on resource `arn:aws:ses:us-east-1:1:identity/example.com'"
+
+DEFERRED = [
+    # the fault, the scope, the reason, whether it is ambiguous, a word of the remedy
+    (Fault("throttle"), Scope.NEXTHOP, PauseReason.THROTTLED, False, "rate"),
+    (error("TooManyRequestsException", "Too many requests", 429), Scope.NEXTHOP, PauseReason.THROTTLED, False, "rate"),
+    (error("ThrottlingException", "Rate exceeded"), Scope.NEXTHOP, PauseReason.THROTTLED, False, "rate"),
+    (Fault("quota"), Scope.NEXTHOP, PauseReason.QUOTA, False, "24 hour quota in us-east-1"),
+    (error("TooManyRequestsException", "Daily message quota exceeded.", 429), Scope.NEXTHOP, PauseReason.QUOTA, False, "quota"),
+    (error("LimitExceededException", "whatever"), Scope.NEXTHOP, PauseReason.QUOTA, False, "quota"),
+    (error("AccountSendingPausedException", "x"), Scope.NEXTHOP, PauseReason.SUSPENDED, False, "put-account-sending-attributes"),
+    (error("SendingPausedException", "Sending is paused"), Scope.NEXTHOP, PauseReason.SUSPENDED, False, "console"),
+    (error("AccountSuspendedException", "x"), Scope.NEXTHOP, PauseReason.SUSPENDED, False, "console"),
+    (error("MessageRejected", "Sending suspended for this account."), Scope.NEXTHOP, PauseReason.SUSPENDED, False, "console"),
+    (error("ConfigurationSetSendingPausedException", "x"), Scope.TRANSPORT, PauseReason.SUSPENDED, False, "configuration-set"),
+    (error("ConfigurationSetDoesNotExist", "x"), Scope.TRANSPORT, PauseReason.CONFIGURATION, False, "configuration_set"),
+    (error("NotFoundException", "x", 404), Scope.TRANSPORT, PauseReason.CONFIGURATION, False, "configuration_set"),
+    (error("BadRequestException", "Tenant x is not associated"), Scope.TRANSPORT, PauseReason.CONFIGURATION, False, "tenant"),
+    (error("InvalidParameterValue", "Invalid tag value"), Scope.TRANSPORT, PauseReason.CONFIGURATION, False, "tags"),
+    (
+        error("MailFromDomainNotVerifiedException", "x"),
+        Scope.SENDER_DOMAIN,
+        PauseReason.CONFIGURATION,
+        False,
+        "feedback-smtp.us-east-1",
+    ),
+    (
+        error("MessageRejected", NOT_VERIFIED + "a@example.com"),
+        Scope.SENDER_DOMAIN,
+        PauseReason.CONFIGURATION,
+        False,
+        "domain add example.com",
+    ),
+    (
+        error("MessageRejected", NOT_VERIFIED + "Me <A@Example.com>"),
+        Scope.SENDER_DOMAIN,
+        PauseReason.CONFIGURATION,
+        False,
+        "domain add example.com",
+    ),
+    (
+        error("MessageRejected", "Email address is not verified."),
+        Scope.SENDER_DOMAIN,
+        PauseReason.CONFIGURATION,
+        False,
+        "example.com",
+    ),
+    (error("InvalidClientTokenId", "x", 403), Scope.NEXTHOP, PauseReason.CREDENTIALS, False, KEY),
+    (
+        error("SignatureDoesNotMatch", "The request signature we calculated", 403),
+        Scope.NEXTHOP,
+        PauseReason.CREDENTIALS,
+        False,
+        "secret",
+    ),
+    (error("AccessDeniedException", "no"), Scope.NEXTHOP, PauseReason.CREDENTIALS, False, "ses:SendRawEmail"),
+    (error("ExpiredTokenException", "x", 403), Scope.NEXTHOP, PauseReason.CREDENTIALS, False, KEY),
+    (error("UnrecognizedClientException", "x", 403), Scope.NEXTHOP, PauseReason.CREDENTIALS, False, KEY),
+    (error("OptInRequired", "x", 403), Scope.NEXTHOP, PauseReason.CREDENTIALS, False, KEY),
+    (
+        error("AccessDenied", DENIED.format("ses:SendRawEmail"), 403),
+        Scope.SENDER_DOMAIN,
+        PauseReason.CREDENTIALS,
+        False,
+        "example.com",
+    ),
+    (error("RequestExpired", "x"), Scope.NEXTHOP, PauseReason.CLOCK, False, "time"),
+    (error("RequestTimeTooSkewed", "x", 403), Scope.NEXTHOP, PauseReason.CLOCK, False, "time"),
+    (error("SignatureDoesNotMatch", "Signature not yet current: 2 is later", 403), Scope.NEXTHOP, PauseReason.CLOCK, False, "time"),
+    (error("SignatureDoesNotMatch", "Signature expired: 1 is now earlier", 403), Scope.NEXTHOP, PauseReason.CLOCK, False, "time"),
+    (Fault("500"), Scope.NEXTHOP, PauseReason.UNAVAILABLE, False, "us-east-1"),
+    (Fault("503"), Scope.NEXTHOP, PauseReason.UNAVAILABLE, False, "us-east-1"),
+    (error("InternalFailure", "x", 400), Scope.NEXTHOP, PauseReason.UNAVAILABLE, False, ""),
+    (error("ServiceUnavailable", "x", 503), Scope.NEXTHOP, PauseReason.UNAVAILABLE, False, ""),
+    (error("MessageRejected", "a rejection that comes with a fault", 500), Scope.NEXTHOP, PauseReason.UNAVAILABLE, False, ""),
+    (error("RequestTimeout", "x", 408), Scope.NEXTHOP, PauseReason.UNAVAILABLE, False, ""),
+    (error("BrandNewException", "never heard of"), Scope.MESSAGE, None, False, ""),
+    (error("InvalidParameterValue", "something else"), Scope.MESSAGE, None, False, ""),
+    (Fault("reset_before"), Scope.MESSAGE, None, True, ""),
+    (Fault("reset_after"), Scope.MESSAGE, None, True, ""),
+    (Fault("no_message_id"), Scope.MESSAGE, None, True, ""),
+    (Fault("garbage"), Scope.MESSAGE, None, True, ""),
+    (Fault("garbage_after"), Scope.MESSAGE, None, True, ""),
+    (Fault("truncated"), Scope.MESSAGE, None, True, ""),
+    (Fault("portal"), Scope.MESSAGE, None, True, ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "scope", "reason", "ambiguous", "word"), DEFERRED, ids=lambda value: getattr(value, "code", None)
+)
+async def test_answers_that_defer(fault: Fault, scope: Scope, reason: PauseReason | None, ambiguous: bool, word: str) -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        ses.fail(fault, fault)  # twice: credentials are read anew and tried once more
+        outcomes = await w.send("b@example.org", "c@example.org")
+    assert outcomes[0] == outcomes[1]
+    outcome = outcomes[0]
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason, outcome.ambiguous) == (scope, reason, ambiguous)
+    assert word in outcome.remedy
+    assert "{" not in outcome.remedy
+    assert "?" not in outcome.remedy
+    assert outcome.reply.code == 454
+    assert outcome.reply.enhanced.startswith("4.")
+    if fault.name == "error":
+        assert fault.text in outcome.reply.text
+
+
+FAILED = [
+    (error("MessageRejected", "Bad content"), Scope.MESSAGE, "5.7.1"),
+    (error("InvalidParameterValue", "Missing required header 'From'."), Scope.MESSAGE, "5.6.0"),
+    (error("InvalidParameterValue", "Transaction failed: Expected MIME type, got null"), Scope.MESSAGE, "5.6.0"),
+    (error("InvalidParameterValue", "Duplicate header 'X-Unseen'."), Scope.MESSAGE, "5.6.0"),
+    (error("BadRequestException", "Invalid header name"), Scope.MESSAGE, "5.6.0"),
+    (error("InvalidParameterValue", "Message length is more than 10485760 bytes long: '10485761'."), Scope.MESSAGE, "5.3.4"),
+]
+
+
+@pytest.mark.parametrize(("fault", "scope", "enhanced"), FAILED)
+async def test_answers_that_fail(fault: Fault, scope: Scope, enhanced: str) -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        ses.fail(fault)
+        outcomes = await w.send("b@example.org", "c@example.org")
+    for outcome in outcomes:
+        assert isinstance(outcome, Failed)
+        assert (outcome.scope, outcome.reply.code, outcome.reply.enhanced) == (scope, 554, enhanced)
+        assert outcome.reply.text == f"{fault.code.removesuffix('Exception')}: {fault.text}"
+    assert ses.requests["SendRawEmail"] == 1
+
+
+# --- what is sent ---
+
+
+async def test_a_message_arrives_byte_for_byte_with_its_envelope() -> None:
+    raw = b"Received: by x\r\nFROM : a@example.com\r\nX-Odd:\r\n\tfolded \xe4\xf6\r\nSubject: s\r\n\r\n.\r\nbody \xff\xfe\r\n\r\n"
+    everything = bytes(b for b in range(256) if b not in b"\r\n\0") * 3
+    raw += everything + b"\r\n"
+    async with SesStandIn(keys={KEY: SECRET}) as ses:
+        ses.account.configuration_sets = frozenset({"set one"})
+        async with world(ses.url, configuration_set="set one", tags={"site": "blog"}) as w:
+            outcomes = await w.send("b@example.org", "c+tag=x&y%@bücher.example", "b@example.org", content=raw)
+    (taken,) = ses.journal
+    assert taken.raw == raw
+    assert taken.source == "a@example.com"
+    assert taken.destinations == ("b@example.org", "c+tag=x&y%@xn--bcher-kva.example")
+    assert taken.tags == {"sesrelay-id": "0123456789abc", "site": "blog"}
+    assert taken.configuration_set == "set one"
+    for outcome in outcomes:
+        assert isinstance(outcome, Delivered)
+        assert outcome.remote_id == taken.message_id
+        assert str(outcome.reply) == f"250 2.0.0 Ok {taken.message_id}"
+        assert outcome.trail.changes == ()
+
+
+@pytest.mark.parametrize("size", [200_000, 2_000_000])
+async def test_a_big_message_arrives_byte_for_byte(size: int) -> None:
+    raw = HELLO + (b"\xfb\xff?+/= line\r\n" * (size // 13))
+    async with SesStandIn(keys={KEY: SECRET}) as ses, world(ses.url) as w:
+        (outcome,) = await w.send("b@example.org", content=raw)
+    assert isinstance(outcome, Delivered)
+    assert ses.journal[0].raw == raw
+
+
+async def test_the_null_sender_leaves_as_the_header_from() -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        await w.send("b@example.org", sender="", header_from=["mailer-daemon@example.com", "x@example.com"])
+        (nobody,) = await w.send("b@example.org", sender="", header_from=[])
+    assert ses.journal[0].source == "mailer-daemon@example.com"
+    assert isinstance(nobody, Held)
+    assert len(ses.journal) == 1
+
+
+async def test_an_address_with_a_local_part_that_is_not_ascii_fails_alone() -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        outcomes = await w.send("jürgen@example.org", "b@example.org")
+        (by_sender,) = await w.send("b@example.org", sender="jürgen@example.com")
+        (alone,) = await w.send("jürgen@example.org")
+    assert isinstance(outcomes[0], Failed)
+    assert outcomes[0].reply.enhanced == "5.6.7"
+    assert isinstance(outcomes[1], Delivered)
+    assert isinstance(by_sender, Failed)
+    assert (by_sender.scope, by_sender.reply.enhanced) == (Scope.MESSAGE, "5.6.7")
+    assert isinstance(alone, Failed)
+    assert ses.requests["SendRawEmail"] == 1
+
+
+async def test_what_ses_would_refuse_in_a_header_is_mended_with_receipts() -> None:
+    raw = message(
+        "From: a@example.com", "Subject: one", "X-SES-CONFIGURATION-SET: theirs", "x-ses-message-tags: a=b, c=d",
+        "subject: two", "Bcc: secret@example.org", "Return-Path: <x@example.com>",
+    )  # fmt: skip
+    async with SesStandIn() as ses, world(ses.url, trusted_headers=("X-SES-Message-Tags",)) as w:
+        (outcome,) = await w.send("b@example.org", content=raw)
+    assert isinstance(outcome, Delivered)
+    assert ses.journal[0].raw == message("From: a@example.com", "Subject: one", "x-ses-message-tags: a=b, c=d")
+    assert ses.journal[0].tags == {"sesrelay-id": "0123456789abc", "a": "b", "c": "d"}
+    assert outcome.trail.changes == (
+        "removed X-SES-CONFIGURATION-SET",
+        "removed a further subject, different from the first",
+        "removed Bcc",
+        "removed Return-Path",
+    )
+
+
+async def test_a_message_too_big_for_the_api_fails_without_a_call() -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        (outcome,) = await w.send("b@example.org", content=HELLO + b"x" * 10_485_760)
+    assert isinstance(outcome, Failed)
+    assert (outcome.scope, outcome.reply.enhanced) == (Scope.MESSAGE, "5.3.4")
+    assert not ses.requests["SendRawEmail"]
+
+
+async def test_content_that_cannot_be_read_defers() -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        made = batch("b@example.org")
+        outcomes = await w.transport.deliver(made, Unreadable(OSError("disk")))
+        assert not ses.requests["SendRawEmail"]
+    (outcome,) = outcomes.values()
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reply.code, outcome.ambiguous) == (Scope.MESSAGE, 451, False)
+    assert len(w.observer.troubles) == 1
+
+
+# --- what a refusal lets us do within one attempt ---
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50])
+async def test_one_bad_address_fails_and_the_others_go(n: int) -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        to = [*addresses(n - 1), "a..b@example.org"]
+        outcomes = await w.send(*to[n // 2 :], *to[: n // 2])
+    outcomes = outcomes[n - n // 2 :] + outcomes[: n - n // 2]
+    assert all(isinstance(outcome, Delivered) for outcome in outcomes[:-1])
+    assert isinstance(outcomes[-1], Failed)
+    assert (outcomes[-1].scope, outcomes[-1].reply.enhanced) == (Scope.RECIPIENT, "5.1.3")
+    sent = [address for taken in ses.journal for address in taken.destinations]
+    assert sorted(sent) == sorted(addresses(n - 1))
+    assert ses.requests["SendRawEmail"] <= 14
+
+
+async def test_a_bad_address_that_the_answer_names_costs_one_call_more() -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        ses.fail(error("InvalidParameterValue", "Illegal address: r3@example.org"))
+        outcomes = await w.send(*addresses(20))
+    assert [isinstance(outcome, Failed) for outcome in outcomes] == [n == 3 for n in range(20)]
+    assert ses.requests["SendRawEmail"] == 2
+
+
+async def test_an_answer_lost_while_splitting_ends_the_attempt() -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        ses.fail("ok", "ok", "ok", "reset_after")
+        outcomes = await w.send("r0@example.org", "r1@example.org", "r2@example.org", "a..b@example.org")
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Delivered, Deferred, Deferred]
+    lost, untried = outcomes[2:]
+    assert isinstance(lost, Deferred)
+    assert lost.ambiguous
+    assert isinstance(untried, Deferred)
+    assert (untried.scope, untried.ambiguous) == (Scope.MESSAGE, False)
+    assert [taken.destinations for taken in ses.journal] == [("r0@example.org", "r1@example.org"), ("r2@example.org",)]
+
+
+async def test_in_the_sandbox_unverified_recipients_fail_and_the_others_go() -> None:
+    account = Account(sandbox=True, verified=frozenset({"example.com", "b@example.org"}))
+    async with SesStandIn(account=account) as ses, world(ses.url) as w:
+        outcomes = await w.send("b@example.org", "C@example.net", "success@simulator.amazonses.com", "x@sub.example.com")
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Failed, Delivered, Delivered]
+    refused = outcomes[1]
+    assert isinstance(refused, Failed)
+    assert (refused.scope, refused.reply.enhanced) == (Scope.RECIPIENT, "5.7.1")
+    assert "request-production" in refused.remedy
+
+
+async def test_an_unverified_sender_waits_even_where_it_is_a_recipient_too() -> None:
+    account = Account(sandbox=True, verified=frozenset({"b@example.org"}))
+    async with SesStandIn(account=account) as ses, world(ses.url) as w:
+        outcomes = await w.send("b@example.org", "a@example.com", "c@example.net")
+    for outcome in outcomes:
+        assert isinstance(outcome, Deferred)
+        assert outcome.scope is Scope.SENDER_DOMAIN
+    assert not ses.journal
+
+
+async def test_a_duplicate_that_only_ses_minds_is_repaired_once() -> None:
+    raw = message("From: a@example.com", "X-Campaign: 1", "X-Campaign: 2")
+    async with SesStandIn() as ses, world(ses.url) as w:
+        refusal = error("InvalidParameterValue", "Duplicate header 'X-Campaign'.")
+        ses.fail(refusal)
+        (repaired,) = await w.send("b@example.org", content=raw)
+        ses.fail(refusal, refusal)
+        (failed,) = await w.send("b@example.org", content=raw)
+    assert isinstance(repaired, Delivered)
+    assert repaired.trail.changes == ("removed a further X-Campaign, different from the first",)
+    assert ses.journal[0].raw == message("From: a@example.com", "X-Campaign: 1")
+    assert isinstance(failed, Failed)
+    assert len(ses.journal) == 1
+
+
+async def test_refused_credentials_are_read_anew_once() -> None:
+    async with SesStandIn(keys={KEY: SECRET}) as ses:
+        rotated = PaperSession(ses.url, keys=Keys(secret_key="old"), after_reload=Keys())
+        async with world(ses.url, session=rotated) as w:
+            (outcome,) = await w.send("b@example.org")
+        wrong = PaperSession(ses.url, keys=Keys(secret_key="old"))
+        async with world(ses.url, session=wrong) as w:
+            (refused,) = await w.send("b@example.org")
+    assert isinstance(outcome, Delivered)
+    assert rotated.reloads == wrong.reloads == 1
+    assert isinstance(refused, Deferred)
+    assert (refused.scope, refused.reason) == (Scope.NEXTHOP, PauseReason.CREDENTIALS)
+    assert refused.reply.text.startswith("SignatureDoesNotMatch")
+
+
+@pytest.mark.parametrize("keys", [None, RuntimeError("the metadata service is away")])
+async def test_without_credentials_mail_waits(keys: Exception | None) -> None:
+    async with SesStandIn() as ses, world(ses.url, session=PaperSession(ses.url, keys=keys)) as w:
+        (outcome,) = await w.send("b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason, outcome.ambiguous) == (Scope.NEXTHOP, PauseReason.CREDENTIALS, False)
+    assert not ses.requests["SendRawEmail"]
+
+
+async def test_a_wrong_clock_is_told_from_a_wrong_key() -> None:
+    there, here = 1_800_000_000.0, FakeClock(now=1_800_000_000.0 + 3600)
+    async with SesStandIn(keys={KEY: SECRET}, wall=lambda: there) as ses, world(ses.url, clock=here) as w:
+        (outcome,) = await w.send("b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert outcome.reason is PauseReason.CLOCK
+
+
+async def test_a_set_that_the_message_names_pauses_the_message_alone() -> None:
+    raw = message("From: a@example.com", "X-SES-CONFIGURATION-SET: nowhere")
+    async with SesStandIn() as ses, world(ses.url, trusted_headers=("X-SES-CONFIGURATION-SET",)) as w:
+        (outcome,) = await w.send("b@example.org", content=raw)
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason) == (Scope.MESSAGE, None)
+
+
+# --- the wire ---
+
+
+async def test_a_refused_connection_is_certainly_not_sent() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        async with world(f"http://127.0.0.1:{taken.getsockname()[1]}") as w:
+            (outcome,) = await w.send("b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason, outcome.ambiguous) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE, False)
+
+
+async def test_a_tls_failure_is_certainly_not_sent() -> None:
+    async with SesStandIn() as ses, world(ses.url.replace("http:", "https:")) as w:
+        (outcome,) = await w.send("b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason, outcome.ambiguous) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE, False)
+
+
+async def test_a_connect_that_times_out_is_certainly_not_sent() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        held = [socket.socket() for _ in range(3)]
+        for one in held:
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        async with world(f"http://127.0.0.1:{full.getsockname()[1]}", wire=Wire(connect_timeout=0.2)) as w:
+            (outcome,) = await w.send("b@example.org")
+        for one in held:
+            one.close()
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason, outcome.ambiguous) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE, False)
+
+
+async def test_no_answer_in_time_is_ambiguous() -> None:
+    async with SesStandIn() as ses, world(ses.url, wire=Wire(read_timeout=0.2)) as w:
+        ses.fail("hang")
+        (outcome,) = await w.send("b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.ambiguous) == (Scope.MESSAGE, True)
+
+
+async def test_a_connection_is_kept_and_a_redirect_is_not_followed() -> None:
+    from aiohttp import web
+
+    peers: set[object] = set()
+
+    async def answer(request: web.Request) -> web.Response:
+        peers.add(request.transport.get_extra_info("peername") if request.transport else None)
+        await request.read()
+        if request.headers.get("Cookie"):
+            return web.Response(status=500)
+        return web.Response(status=302, headers={"Location": "/elsewhere", "Set-Cookie": "a=b"})
+
+    app = web.Application()
+    app.router.add_post("/", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with world(f"http://127.0.0.1:{runner.addresses[0][1]}") as w:
+        outcomes = [(await w.send("b@example.org"))[0] for _ in range(3)]
+    await runner.cleanup()
+    assert len(peers) == 1
+    for outcome in outcomes:
+        assert isinstance(outcome, Deferred)
+        assert outcome.ambiguous
+
+
+async def test_cancelling_is_passed_on() -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        ses.fail("hang")
+        task = asyncio.ensure_future(w.transport.deliver(batch("b@example.org"), Bytes()))
+        while not ses.requests["SendRawEmail"]:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_mistake_of_ours_defers_and_is_said() -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        w.session.endpoint = None  # type: ignore[assignment,method-assign]
+        w.session.credentials = None  # type: ignore[assignment,method-assign]
+        w.transport._line.clock = None  # type: ignore[assignment]
+        (outcome,) = await w.send("b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert not outcome.ambiguous
+
+
+# --- pace, quota, names ---
+
+
+async def test_the_pace_starts_slow_and_follows_the_account() -> None:
+    async with SesStandIn() as ses:
+        clock = FakeClock()
+        async with world(ses.url, clock=clock, session=PaperSession(ses.url, figures=Figures(10.0, 200.0, 7.0))) as w:
+            assert w.transport.pace(1, clock.monotonic()) == 0.0
+            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(1.0)
+            while not w.observer.quotas:
+                await asyncio.sleep(0.01)
+            assert w.observer.quotas == [("ses-main", 10.0, 200.0, 7.0)]
+            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(0.1)
+            clock.advance(0.1)
+            assert w.transport.pace(50, clock.monotonic()) == 0.0
+            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(5.0)
+            w.transport.give_back(50)
+            assert w.transport.pace(1, clock.monotonic()) == 0.0
+
+
+async def test_a_throttled_call_halves_the_pace_and_it_comes_back() -> None:
+    async with SesStandIn() as ses:
+        clock = FakeClock()
+        async with world(ses.url, clock=clock, rate=10) as w:
+            ses.fail("throttle", "throttle")
+            await asyncio.gather(w.send("b@example.org"), w.send("b@example.org"))
+            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(1 / 5)
+            clock.advance(1.0)
+            assert w.transport.pace(1, clock.monotonic()) == 0.0
+            for _ in range(60):
+                clock.advance(1.0)
+                w.transport.pace(1, clock.monotonic())
+            clock.advance(10.0)
+            taken = 0
+            while w.transport.pace(1, clock.monotonic()) == 0.0:
+                taken += 1
+            assert taken == 10
+            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(0.1)
+
+
+async def test_a_used_up_quota_defers_without_a_call_and_is_looked_at_once_a_minute() -> None:
+    async with SesStandIn() as ses:
+        clock = FakeClock()
+        async with world(ses.url, clock=clock, session=PaperSession(ses.url, figures=Figures(10.0, 200.0, 200.0))) as w:
+            w.transport.start()
+            while not w.observer.quotas:
+                await asyncio.sleep(0.01)
+            for _ in range(3):
+                (outcome,) = await w.send("b@example.org")
+                assert isinstance(outcome, Deferred)
+                assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.QUOTA)
+                assert outcome.retry_after is not None
+                assert outcome.retry_after >= 60
+            assert w.session.asked == 1
+            assert not ses.requests["SendRawEmail"]
+            w.session.figures = Figures(10.0, 200.0, 150.0)
+            clock.advance(61)
+            (outcome,) = await w.send("b@example.org")
+            assert isinstance(outcome, Delivered)
+            assert w.session.asked == 2
+
+
+async def test_a_quota_that_cannot_be_read_is_said_once() -> None:
+    async with SesStandIn() as ses:
+        clock = FakeClock()
+        async with world(ses.url, clock=clock, session=PaperSession(ses.url, figures=PermissionError("not allowed"))) as w:
+            w.transport.start()
+            while not w.observer.troubles:
+                await asyncio.sleep(0.01)
+            await w.transport._account.refresh(0.0)
+            assert len(w.observer.troubles) == 1
+            w.transport.pace(1, clock.monotonic())
+            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(1 / 14)
+
+
+async def test_transports_of_one_account_share_its_pace_also_across_a_reload() -> None:
+    from sesrelay.transport.ses.seam import SesOptions
+    from sesrelay.transport.ses.transport import SesTransport
+
+    clock = FakeClock()
+    async with world("http://127.0.0.1:1", clock=clock) as w:
+        options = SesOptions("us-east-1", endpoint_url="http://127.0.0.1:1")
+        again = SesTransport("ses-main", options, w.session, w.accounts, clock, w.observer)  # type: ignore[arg-type]
+        other = SesTransport("other", options, w.session, w.accounts, clock, w.observer)  # type: ignore[arg-type]
+        assert w.transport.pace(1, clock.monotonic()) == 0.0
+        await w.transport.close()
+        assert again.pace(1, clock.monotonic()) > 0.0
+        assert other.pace(1, clock.monotonic()) > 0.0
+        await again.close()
+        await other.close()
+        assert not w.accounts._accounts
+
+
+def test_names_carry_no_secret() -> None:
+    async def run() -> tuple[str, str]:
+        async with world("http://127.0.0.1:1") as w:
+            return w.transport.nexthop("b@example.org"), w.transport.name
+
+    assert asyncio.run(run()) == (f"ses/us-east-1/{KEY}", "ses-main")
+
+
+async def test_no_secret_is_in_a_log_or_an_outcome(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with SesStandIn(keys={KEY: "another"}) as ses, world(ses.url) as w:
+        (refused,) = await w.send("b@example.org")
+        ses.keys = {KEY: SECRET}
+        (sent,) = await w.send("b@example.org")
+    assert isinstance(sent, Delivered)
+    for text in (repr(refused), repr(sent), repr(w.transport), caplog.text, repr(w.observer.troubles)):
+        assert SECRET not in text

@@ -1,0 +1,164 @@
+"""The boto3 session: each source of credentials, renewal off the loop, the account's figures by v2 and v1."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from fakes import FakeClock
+from ses_world import KEY, SECRET
+from sesrelay.aws.account import Account
+from sesrelay.aws.session import AHEAD, FrozenCredentials, Session, Sessions, Source
+from sesrelay.testing import ses_rules
+from sesrelay.testing.ses import SesStandIn
+from sesrelay.transport.ses.seam import AwsSession
+
+
+@pytest.fixture
+def sessions() -> Iterator[Sessions]:
+    made = Sessions(FakeClock())
+    yield made
+    made.close()
+
+
+def keyed(url: str | None = None) -> Source:
+    return Source("eu-west-1", access_key_id=KEY, secret_access_key=SECRET, endpoint_url=url)
+
+
+async def test_keys_and_the_endpoint_of_the_region(sessions: Sessions) -> None:
+    session: AwsSession = sessions.get(keyed())
+    assert await session.credentials() == FrozenCredentials(KEY, SECRET, None)
+    at = await session.endpoint()
+    assert (at.url, at.region, at.service, at.ca_bundle) == ("https://email.eu-west-1.amazonaws.com", "eu-west-1", "ses", None)
+    assert (session.credential_id, session.region) == (KEY, "eu-west-1")
+
+
+async def test_an_endpoint_of_ones_own_and_a_ca_bundle(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/ours.pem")
+    at = await sessions.get(keyed("http://127.0.0.1:9/x")).endpoint()
+    assert (at.url, at.ca_bundle) == ("http://127.0.0.1:9/x", "/etc/ours.pem")
+
+
+async def test_a_profile(sessions: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "credentials"
+    file.write_text("[blog]\naws_access_key_id = AKIABLOG\naws_secret_access_key = s\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    session = sessions.get(Source("eu-west-1", profile="blog"))
+    assert await session.credentials() == FrozenCredentials("AKIABLOG", "s", None)
+    assert session.credential_id == "blog"
+    with pytest.raises(Exception, match="missing"):
+        await sessions.get(Source("eu-west-1", profile="missing")).credentials()
+
+
+async def test_the_chain_and_a_reload(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = sessions.get(Source("eu-west-1"))
+    assert session.credential_id == "default"
+    assert await session.credentials() is None
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "one")
+    assert await session.credentials() == FrozenCredentials("AKIAENV", "one", None)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "two")
+    assert await session.credentials() == FrozenCredentials("AKIAENV", "one", None)
+    await session.reload()
+    assert await session.credentials() == FrozenCredentials("AKIAENV", "two", None)
+
+
+async def test_a_role(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://{host}:{port}")
+        arn = "arn:aws:iam::123456789012:role/mail"
+        session = sessions.get(replace(keyed(), role_arn=arn, external_id="external-1"))
+        given = await session.credentials()
+    finally:
+        server.stop()
+    assert given is not None
+    assert given.access_key not in ("", KEY)
+    assert given.token
+    assert session.credential_id == arn
+    for secret in (given.secret_key, given.token, SECRET):
+        assert secret not in repr((given, session, session.source))
+
+
+async def test_one_session_a_source(sessions: Sessions) -> None:
+    assert sessions.get(keyed()) is sessions.get(keyed())
+    assert sessions.get(keyed()) is not sessions.get(replace(keyed(), secret_access_key="another"))
+    session = sessions.get(keyed())
+    first, second = await asyncio.gather(session.endpoint(), session.endpoint())
+    assert first is second
+
+
+@dataclass
+class Temporary:
+    """What botocore's refreshable credentials show of themselves."""
+
+    left: float
+    thread: int = 0
+    asked: int = 0
+
+    def refresh_needed(self, refresh_in: float) -> bool:
+        return self.left < refresh_in
+
+    def get_frozen_credentials(self) -> FrozenCredentials:
+        self.thread, self.asked = threading.get_ident(), self.asked + 1
+        return FrozenCredentials("ASIA", f"s{self.asked}", "t")
+
+
+async def test_temporary_credentials_are_renewed_ahead_and_off_the_loop() -> None:
+    clock = FakeClock()
+    sessions = Sessions(clock)
+    session = sessions.get(keyed())
+    await session.endpoint()
+    assert isinstance(session, Session)
+    assert session._opened is not None
+    temporary = Temporary(3600.0)
+    session._opened = replace(session._opened, credentials=temporary)
+    first = await session.credentials()
+    assert first is not None
+    assert first.secret_key == "s1"
+    assert temporary.thread != threading.get_ident()
+    temporary.left = AHEAD - 1
+    clock.advance(10)
+    assert await session.credentials() is first  # still good: nobody waits
+    while temporary.asked == 1:
+        await asyncio.sleep(0.01)
+    temporary.left = 10
+    clock.advance(10)
+    latest = await session.credentials()  # about to end: waited for
+    assert latest is not None
+    assert latest.secret_key == "s3"
+    sessions.close()
+
+
+@pytest.mark.parametrize("v2", [True, False])
+async def test_the_account_is_asked_by_v2_then_v1(sessions: Sessions, v2: bool) -> None:
+    account = ses_rules.Account(rate=21.0, quota=-1.0, sent=3.0)
+    async with SesStandIn(keys={KEY: SECRET}, account=account, v2=v2) as ses:
+        found = await sessions.get(keyed(ses.url)).account()
+    assert found == Account(21.0, -1.0, 3.0, False if v2 else None, True, "HEALTHY" if v2 else None)
+    assert (ses.requests["GetAccount"], ses.requests["GetSendQuota"]) == (1, 0 if v2 else 1)
+
+
+async def test_an_account_that_refuses_is_asked_once_by_each(sessions: Sessions) -> None:
+    async with SesStandIn(keys={}) as ses:
+        with pytest.raises(Exception, match="InvalidClientTokenId"):
+            await sessions.get(keyed(ses.url)).account()
+    assert ses.requests["GetAccount"] == 1
+
+
+def test_boto3_is_not_imported_with_the_room() -> None:
+    code = (
+        "import sys, sesrelay.aws.session, sesrelay.aws.account, sesrelay.transport.ses.transport as t;"
+        "sys.exit(any(m.split('.')[0] in ('boto3', 'botocore') for m in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
