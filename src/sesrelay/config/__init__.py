@@ -1,10 +1,10 @@
 """The YAML files and nothing else: read, checked, explained line by line, and turned into frozen values.
 
 Invariant: a secret never stands in a problem, a `repr` or an exception.
-Invariant: nothing here opens a socket or starts anything; a file that cannot be used is a `ConfigError`.
+Invariant: nothing here starts, connects or writes anything; what cannot be used is a `ConfigError`.
 """
 
-from sesrelay.config.load import DEFAULT_PATH, Loaded, load
+from sesrelay.config.loading import DEFAULT_PATH, Loaded, load
 from sesrelay.config.model import Config
 from sesrelay.config.problem import ConfigError, Problem
 

@@ -29,7 +29,7 @@ _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?\Z")
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_UNQUOTED_IPV6 = re.compile(r":\s+\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]:\d")
+_UNQUOTED_IPV6 = re.compile(r":\s+(\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]:\d)")
 _SECRET_KEY = re.compile(r"pass|secret|token|credential|hash|key\Z|url\Z", re.IGNORECASE)
 
 
@@ -201,7 +201,10 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
     """Turn a syntax error into one line. PyYAML's own text may hold part of a value, as in an alias's name: not repeated."""
     place = _place(file, error.problem_mark or error.context_mark)
     lines = text.splitlines()
-    around = "\n".join(lines[max(place.line - 2, 0) : place.line])
+    around = "\n".join(lines[: place.line])
+    bracket = next(
+        (match for match in _UNQUOTED_IPV6.finditer(around) if around.count("\n", 0, match.end()) >= place.line - 2), None
+    )
     what = error.problem or "not YAML"
     if "alias" in what:
         what = "`*` starts an alias, and no anchor has this name (put text that starts with * in quotes)"
@@ -209,9 +212,10 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
         what = "`&` starts an anchor, and this one stands twice (put text that starts with & in quotes)"
     elif "tag" in what:
         what = "`!` starts a tag, and tags have no meaning here (put text that starts with ! in quotes)"
-    elif "single document" in what:
+    elif "document" in what and "another" in what:
         what = "a second document begins here (one `---` at most)"
-    elif _UNQUOTED_IPV6.search(around):
+    elif bracket:
+        place = _after(file, around[: bracket.start(1)])
         what = '`[` starts a list (put an IPv6 address in quotes, as "[::1]:25")'
     elif "\t" in (lines[place.line - 1] if place.line <= len(lines) else "")[: place.column]:
         what = "a tab cannot indent in YAML (use spaces)"

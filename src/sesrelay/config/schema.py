@@ -10,8 +10,9 @@ from sesrelay.config.model import Config
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 _VARIABLE = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"}
-
-_OPEN = ("default", "description", "title")
+_AROUND = ("default", "description")
+_SIZE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+_TIME_UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
 def schema() -> dict[str, Any]:
@@ -20,6 +21,7 @@ def schema() -> dict[str, Any]:
     _untitle(document)
     for part in (document, *document["$defs"].values()):
         for key, value in part.get("properties", {}).items():
+            _write_default(key, value)
             part["properties"][key] = _with_variable(value)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -33,11 +35,40 @@ def text() -> str:
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+def _write_default(key: str, value: dict[str, Any]) -> None:
+    """Put the default as people write it; drop one that says nothing: null, empty text, a whole section."""
+    default = value.pop("default", None)
+    if default is None and {"const": "auto"} in value.get("anyOf", []):
+        value["default"] = "auto"
+    elif default not in (None, "") and not (isinstance(default, dict) and default):
+        value["default"] = as_written(key, default)
+
+
+def as_written(key: str, value: Any) -> Any:
+    """Return the default of a key as people write it: `25MiB`, `4h`, `100%`, `auto`."""
+    if key in ("message_size", "memory", "min_free_disk"):
+        return _in_units(value, _SIZE_UNITS, "B")
+    if key in ("retry", "max_age", "delay_warning", "keep_delivered", "command_timeout", "failover_after"):
+        return (
+            [_in_units(one, _TIME_UNITS, "s") for one in value] if isinstance(value, list) else _in_units(value, _TIME_UNITS, "s")
+        )
+    if key in ("share", "daily_reserve"):
+        return f"{value:.0%}"
+    return value
+
+
+def _in_units(value: float, units: tuple[tuple[int, str], ...], smallest: str) -> str:
+    for size, unit in units:
+        if value >= size and value % size == 0:
+            return f"{value / size:.0f}{unit}"
+    return f"{value:.0f}{smallest}"
+
+
 def _with_variable(value: dict[str, Any]) -> dict[str, Any]:
     if value.get("type") not in ("integer", "number", "boolean") and "enum" not in value:
         return value
-    outer = {key: value[key] for key in _OPEN if key in value}
-    inner = {key: part for key, part in value.items() if key not in _OPEN}
+    outer = {key: value[key] for key in _AROUND if key in value}
+    inner = {key: part for key, part in value.items() if key not in _AROUND}
     return {**outer, "anyOf": [inner, _VARIABLE]}
 
 

@@ -30,6 +30,10 @@ from sesrelay.config.values import (
 _FAILOVER = "Pause after which the route's next transport is tried."
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
 class SesTransport(Part):
     """Amazon SES by its API."""
 
@@ -102,11 +106,17 @@ class SmtpTransport(Part):
     type: Literal["smtp"] = Field(description="Another relay by SMTP, SES's SMTP endpoint among them.")
     host: Host | None = Field(None, description="The relay's name or IP address; or `hosts`.")
     hosts: tuple[Host, ...] = Field((), description="Several relays, tried in this order.")
+    # The defaults of port and tls follow from other keys: _defaults_that_follow.
     port: Port = Field(
-        25, description="Default: 587 with a password, 465 with `tls: implicit`, else 25."
-    )  # the default follows from other keys: _defaults_that_follow
+        25,
+        description="Default: 587 with a password, 465 with `tls: implicit`, else 25.",
+        json_schema_extra=_without_default,
+    )
     tls: Literal["none", "opportunistic", "required", "implicit"] = Field(
-        "opportunistic", description="STARTTLS where offered, always, or TLS from the start. Default: `required` with a password."
+        "opportunistic",
+        description="STARTTLS where offered, always, or TLS from the start. Default: `required` with a password, "
+        "else `opportunistic`.",
+        json_schema_extra=_without_default,
     )
     ca_file: FilePath | None = Field(None, description="CA certificates (PEM) to trust instead of the system's.")
     username: str | None = Field(None, min_length=1, description="The user name for AUTH.")

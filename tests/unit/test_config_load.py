@@ -1,0 +1,282 @@
+"""Good configurations: what their values become, defaults, site files, files that others name."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sesrelay.config import Config, ConfigError, Loaded, load, machine
+from sesrelay.config.model import Listener
+from sesrelay.config.transports import DirectTransport, SesTransport, SmtpTransport
+from sesrelay.config.values import HostPort
+from sesrelay.mail.delivery import Priority
+
+
+def write(folder: Path, text: str, name: str = "config.yaml") -> Path:
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    file.chmod(0o640)
+    return file
+
+
+def loaded(folder: Path, text: str, environ: dict[str, str] | None = None) -> Loaded:
+    return load(write(folder, text), environ=environ or {})
+
+
+def lines(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(path, environ={})
+    return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("text", ["{}", "", "# nothing\n", "---\n", "null\n", "access:\nqueue:\nroutes:\n", "\ufeff{}"])
+def test_nothing_is_a_configuration(text: str, tmp_path: Path) -> None:
+    result = loaded(tmp_path, text)
+    config = result.config
+    assert config.state_dir == Path("/var/lib/sesrelay")
+    assert config.listeners[0].address == HostPort("127.0.0.1", 25)
+    assert config.access.networks == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    assert isinstance(config.transports["direct"], DirectTransport)
+    assert config.queue.retry == (30.0, 120.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0)
+    assert (config.queue.max_age, config.queue.delay_warning, config.limits.message_size) == (259200.0, 14400.0, 26214400)
+    assert result.routing.route("a@b.example").transports == ("direct",)
+    assert result.local.domain == config.hostname != "localhost"
+
+
+def test_values_take_their_units(tmp_path: Path) -> None:
+    config = loaded(
+        tmp_path,
+        "limits: {message_size: 1.5 MiB, min_free_disk: 10MB, command_timeout: 90}\n"
+        "queue: {retry: [1s, 0.5m], max_age: 2d, delay_warning: off, keep_delivered: 0s}\n"
+        "transports: {s: {type: ses, rate: 14.5}, t: {type: ses}}\n",
+    ).config
+    assert (config.limits.message_size, config.limits.min_free_disk, config.limits.command_timeout) == (1572864, 10_000_000, 90.0)
+    assert (config.queue.retry, config.queue.max_age, config.queue.delay_warning) == ((1.0, 30.0), 172800.0, None)
+    rates = [t.rate for t in config.transports.values() if isinstance(t, SesTransport)]
+    assert rates == [14.5, None]
+
+
+def test_a_relay_without_a_password_tries_tls_and_one_with_it_insists(tmp_path: Path) -> None:
+    config = loaded(
+        tmp_path,
+        "transports:\n"
+        "  plain: {type: smtp, host: relay.example}\n"
+        "  login: {type: smtp, hosts: [a.example, '::1'], username: u, password: p}\n"
+        "  implicit: {type: smtp, host: a.example, tls: implicit}\n"
+        "  lax: {type: smtp, host: a.example, tls: none, port: 26, username: u, password: p}\n",
+    ).config
+    found = {n: (t.tls, t.port, t.relays) for n, t in config.transports.items() if isinstance(t, SmtpTransport)}
+    assert found == {
+        "plain": ("opportunistic", 25, ("relay.example",)),
+        "login": ("required", 587, ("a.example", "::1")),
+        "implicit": ("implicit", 465, ("a.example",)),
+        "lax": ("none", 26, ("a.example",)),
+    }
+
+
+def test_routes_become_rules_with_their_lines(tmp_path: Path) -> None:
+    result = loaded(
+        tmp_path,
+        "transports: {park: {type: hold}}\n"
+        "routes:\n"
+        "  - sender:\n"
+        "      - example.com\n"
+        "      - '*.example.com'\n"
+        "    transport: [park, direct]\n"
+        "    priority: high\n"
+        "  - {sender: boss@example.com, reject: true, name: boss}\n"
+        "null_sender_route: {transport: park}\n",
+    )
+    file = tmp_path / "config.yaml"
+    table = result.routing
+    rule = table.route("x@deep.example.com")
+    assert (rule.pattern, rule.source, rule.name, rule.transports, rule.priority) == (
+        "*.example.com", f"{file}:5", "example.com", ("park", "direct"), Priority.HIGH,
+    )  # fmt: skip
+    boss = table.route("Boss@EXAMPLE.com")
+    assert (boss.reject, boss.name, boss.source) == (True, "boss", f"{file}:8")
+    assert (table.route("").name, table.route("").source) == ("null", f"{file}:9")
+    assert (table.route("a@other.example").name, table.route("a@other.example").source) == ("default", "")
+
+
+def test_local_mail_is_routed_by_its_header_from(tmp_path: Path) -> None:
+    result = loaded(
+        tmp_path,
+        "hostname: host.example\nlocal: {domain: corp.example, aliases: {Root: ops@corp.example}}\n"
+        "transports: {park: {type: hold}}\nroutes: [{sender: site.example, transport: park}]\n",
+    )
+    for sender in ("www-data@host.example", "www-data@corp.example", ""):
+        assert result.routing.route(sender, ["shop@site.example"]).pattern == "site.example"
+    assert result.local.aliases == {"root": "ops@corp.example"}
+
+
+def test_expectations_that_are_met(tmp_path: Path) -> None:
+    loaded(
+        tmp_path,
+        "transports: {park: {type: hold}}\n"
+        "routes: [{sender: a.example, transport: [park, direct]}, {sender: b.example, reject: true}]\n"
+        "expect:\n"
+        "  - {sender: x@a.example, to: y@c.example, transport: park}\n"
+        "  - {sender: x@a.example, transport: [park, direct]}\n"
+        "  - {sender: x@b.example, reject: true}\n"
+        "  - {sender: <>, transport: direct}\n",
+    )
+
+
+def test_variables_are_put_in(tmp_path: Path) -> None:
+    result = loaded(
+        tmp_path,
+        "hostname: ${HOST}.example\nlimits: {recipients: '${N}'}\nlocal: {aliases: {root: '$${HOST}@a.example'}}\n",
+        {"HOST": "mx", "N": "7"},
+    )
+    assert (result.config.hostname, result.config.limits.recipients) == ("mx.example", 7)
+    assert result.local.aliases["root"] == "${HOST}@a.example"
+
+
+def test_anchors_and_merged_mappings(tmp_path: Path) -> None:
+    config = loaded(
+        tmp_path,
+        "transports:\n  a: &base {type: smtp, host: a.example, port: 26}\n  b: {<<: *base, host: b.example}\n",
+    ).config
+    b = config.transports["b"]
+    assert isinstance(b, SmtpTransport) and (b.host, b.port) == ("b.example", 26)
+
+
+def test_names_may_be_words_that_yaml_reads_otherwise(tmp_path: Path) -> None:
+    config = loaded(tmp_path, "transports: {on: {type: hold}}\ndefault_route: {transport: 'on'}\n").config
+    assert config.default_route.transports == ("on",)
+
+
+def test_relative_paths_start_at_the_file_that_names_them(tmp_path: Path) -> None:
+    write(tmp_path, "transports: {r: {type: smtp, host: h.example, ca_file: ca.pem}}\n", "sites.d/a.yaml")
+    config = loaded(tmp_path, "state_dir: state\n").config
+    assert config.state_dir == tmp_path / "state"
+    relay = config.transports["r"]
+    assert isinstance(relay, SmtpTransport) and relay.ca_file == tmp_path / "sites.d" / "ca.pem"
+
+
+def test_the_control_socket_is_in_state_dir_where_run_has_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sesrelay.config.loading.RUN_DIR", tmp_path / "none")
+    assert loaded(tmp_path, f"state_dir: {tmp_path}/s\n").config.control == tmp_path / "s" / "control.sock"
+    assert loaded(tmp_path, "control: c.sock\n").config.control == tmp_path / "c.sock"
+    monkeypatch.setattr("sesrelay.config.loading.RUN_DIR", tmp_path)
+    assert loaded(tmp_path, "{}").config.control == Path("/run/sesrelay/control.sock")
+
+
+def test_a_listener_beyond_loopback_wants_a_network(tmp_path: Path) -> None:
+    config = loaded(tmp_path, "listeners: [{listen: '[2001:db8::1]:0'}]\naccess: {networks: [2001:db8::/32, 192.0.2.7]}\n").config
+    assert config.listeners == (Listener(listen="[2001:db8::1]:0"),)
+    assert config.listeners[0].address == HostPort("2001:db8::1", 0)
+
+
+def test_direct_with_nameservers(tmp_path: Path) -> None:
+    direct = loaded(
+        tmp_path,
+        "transports: {direct: {type: direct, port: 2525, nameservers: ['127.0.0.1:5353', '::1', '[::1]:54', 192.0.2.1], "
+        "allow_private_addresses: true}}\n",
+    ).config.transports["direct"]
+    assert isinstance(direct, DirectTransport)
+    assert direct.resolvers == (("127.0.0.1", 5353), ("::1", 53), ("::1", 54), ("192.0.2.1", 53))
+    assert direct.allow_private_addresses is True
+
+
+# --- site files -----------------------------------------------------------------------------------------------------
+
+
+def test_site_files_are_appended_in_byte_order(tmp_path: Path) -> None:
+    site = "transports: {%s: {type: hold}}\nroutes: [{sender: %s.example, transport: %s}]\n"
+    for name in ("b", "a", "Z"):
+        write(tmp_path, site % (name, name, name), f"sites.d/{name}.yaml")
+    write(tmp_path, "nonsense: [", "sites.d/.hidden.yaml")
+    write(tmp_path, "nonsense: [", "sites.d/a.yaml~")
+    write(tmp_path, "access: {networks: [192.0.2.0/24]}\n", "sites.d/net.yaml")
+    result = loaded(tmp_path, "routes: [{sender: main.example, transport: direct}]\n")
+    names = ["config.yaml", "sites.d/Z.yaml", "sites.d/a.yaml", "sites.d/b.yaml", "sites.d/net.yaml"]
+    assert result.files == tuple(tmp_path / name for name in names)
+    assert [rule.pattern for rule in result.routing.rules] == ["main.example", "Z.example", "a.example", "b.example"]
+    assert result.routing.rules[2].source == f"{tmp_path}/sites.d/a.yaml:2"
+    assert [str(network) for network in result.config.access.networks] == ["127.0.0.0/8", "::1/128", "192.0.2.0/24"]
+
+
+@pytest.mark.parametrize("make", [lambda d: None, lambda d: d.mkdir()], ids=["missing", "empty"])
+def test_a_missing_or_empty_folder_does_no_harm(make: object, tmp_path: Path) -> None:
+    make(tmp_path / "sites.d")  # type: ignore[operator]
+    assert loaded(tmp_path, "{}").files == (tmp_path / "config.yaml",)
+
+
+def test_what_stands_twice_is_reported_with_both_places(tmp_path: Path) -> None:
+    main = write(tmp_path, "transports: {a: {type: hold}}\nroutes:\n  - {sender: a.example, transport: a}\n")
+    site = write(tmp_path, "transports: {a: {type: discard}}\nroutes:\n  - {sender: [A.EXAMPLE], transport: a}\n", "sites.d/s.yaml")
+    assert lines(main) == [
+        f"{site}:1:14: transports.a: stands twice (first at {main}:1:14)",
+        f"{site}:3:15: routes[1].sender[0]: 'A.EXAMPLE' stands twice (first at {main}:3:14)",
+    ]
+
+
+def test_a_site_file_holds_a_sites_keys_only(tmp_path: Path) -> None:
+    main = write(tmp_path, "{}")
+    site = write(tmp_path, "hostname: a.example\nroute: []\nroutes: {}\n", "sites.d/s.yaml")
+    assert lines(main) == [
+        f"{site}:1:1: hostname: only the main file may hold this (a site file holds transports, routes, access, expect, feedback)",
+        f"{site}:2:1: route: unknown key (did you mean routes?)",
+        f"{site}:3:1: routes: a list is meant",
+    ]
+
+
+def test_a_broken_site_is_one_problem_and_hides_no_other(tmp_path: Path) -> None:
+    main = write(tmp_path, "hostnam: x\nroutes: [{sender: a.example, transport: from-site}]\n")
+    site = write(tmp_path, "transports: [\n", "sites.d/s.yaml")
+    found = lines(main)
+    assert [line.split(": ")[0] for line in found] == [f"{main}:1:1", f"{site}:2:1"]
+
+
+def test_problems_in_a_site_file_name_its_line(tmp_path: Path) -> None:
+    main = write(tmp_path, "routes: [{sender: a.example, transport: direct}]\n")
+    site = write(tmp_path, "routes:\n  - {sender: b.example, transport: direkt}\n", "sites.d/s.yaml")
+    assert lines(main) == [f"{site}:2:36: routes[1].transport: there is no transport 'direkt' (did you mean direct?)"]
+
+
+def test_a_thousand_sites(tmp_path: Path) -> None:
+    for number in range(300):
+        name = f"s{number:03}"
+        text = f"transports: {{{name}: {{type: ses, region: us-east-1}}}}\nroutes:\n  - {{sender: {name}.example, transport: {name}}}\n"
+        write(tmp_path, text, f"sites.d/{name}.yaml")
+    result = loaded(tmp_path, "{}")
+    assert result.routing.route("a@s299.example").transports == ("s299",)
+
+
+# --- the rest -------------------------------------------------------------------------------------------------------
+
+
+def test_the_configuration_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().hostname = "x"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("short", "canonical", "expected"),
+    [
+        ("mail.example.com", "other.example", "mail.example.com"),
+        ("mail", "mail.example.com", "mail.example.com"),
+        ("mail", "localhost.localdomain", "mail"),
+        ("localhost", "localhost", machine.NAMELESS),
+        ("my_host!", "", machine.NAMELESS),
+    ],
+)
+def test_the_machine_is_never_called_localhost(short: str, canonical: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.socket, "gethostname", lambda: short)
+    monkeypatch.setattr(machine, "_canonical", lambda name: canonical)
+    assert machine.machine_name.__wrapped__() == expected
+
+
+def test_the_slow_parser_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = write(tmp_path, "transports: {park: {type: hold}}\nroutes:\n  - {sender: a.example, transport: park}\n")
+    bad = write(tmp_path, "log: {}\nlog: {levle: no}\nx: *y\n", "bad.yaml")
+    fast = load(good, environ={}).routing.rules, lines(bad)
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    assert (load(good, environ={}).routing.rules, lines(bad)) == fast
+    assert len(lines(write(tmp_path, "[" * 2000, "deep.yaml"))) == 1

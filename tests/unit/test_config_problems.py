@@ -1,0 +1,369 @@
+"""Bad configurations and the exact line that each must get."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sesrelay.config import ConfigError, load
+
+# name: (file, the problems without the file's path)
+BAD: dict[str, tuple[str, list[str]]] = {
+    "unknown key": ("hostnam: a.example\n", ["1:1: hostnam: unknown key (did you mean hostname?)"]),
+    "unknown key, nothing near": (
+        "log: {zzz: 1}\n",
+        ["1:7: log.zzz: unknown key (known here: format, level)"],
+    ),
+    "unknown key of one type": (
+        "transports: {a: {type: smtp, host: h, regoin: x}}\n",
+        [
+            "1:39: transports.a.regoin: unknown key (known here: type, host, hosts, port, tls, ca_file, username, password, "
+            "password_file, failover_after)"
+        ],
+    ),
+    "duplicate key": (
+        "log: {}\nqueue: {}\nlog: {}\n",
+        ["3:1: log: stands twice (first at FILE:1:1)"],
+    ),
+    "duplicate nested key": (
+        "transports:\n  a: {type: hold}\n  a: {type: discard}\n",
+        ["3:3: transports.a: stands twice (first at FILE:2:3)"],
+    ),
+    "not a mapping": ("- a\n", ["1:1: yaml: a mapping is meant (`key: value` lines; {} where all is default)"]),
+    "list for a mapping": ("limits: [1]\n", ["1:1: limits: a mapping is meant"]),
+    "text for a list": ("routes: a\n", ["1:9: routes: a list is meant"]),
+    "norway as a name": (
+        "routes: [{sender: a.example, name: no, transport: direct}]\n",
+        ["1:36: routes[0].name: YAML reads an unquoted no as false (text is meant; put text in quotes)"],
+    ),
+    "norway as a sender": (
+        "routes: [{sender: [no], transport: direct}]\n",
+        ["1:20: routes[0].sender[0]: YAML reads an unquoted no as false (text is meant; put text in quotes)"],
+    ),
+    "off as one of several": (
+        "listeners: [{listen: '127.0.0.1:25', tls: off}]\n",
+        ["1:43: listeners[0].tls: YAML reads an unquoted off as false (none, starttls or implicit; put text in quotes)"],
+    ),
+    "base 60": (
+        "queue: {max_age: 1:30}\n",
+        [
+            "1:18: queue.max_age: YAML reads an unquoted 1:30 as the number 90 (base 60) (put it in quotes, or write a plain "
+            "decimal number)"
+        ],
+    ),
+    "base 60 as an address": (
+        "listeners:\n  - listen: 1:25\n",
+        [
+            "2:13: listeners[0].listen: YAML reads an unquoted 1:25 as the number 85 (base 60) (put it in quotes, or write a "
+            "plain decimal number)"
+        ],
+    ),
+    "octal": (
+        "limits: {recipients: 0100}\n",
+        [
+            "1:22: limits.recipients: YAML reads an unquoted 0100 as the number 64 (octal) (put it in quotes, or write a plain "
+            "decimal number)"
+        ],
+    ),
+    "hexadecimal": (
+        "limits: {recipients: 0x10}\n",
+        [
+            "1:22: limits.recipients: YAML reads an unquoted 0x10 as the number 16 (hexadecimal) (put it in quotes, or write a "
+            "plain decimal number)"
+        ],
+    ),
+    "a port for an address": (
+        "http: {listen: 9125}\n",
+        ["1:16: http.listen: HOST:PORT is meant, as in 127.0.0.1:25"],
+    ),
+    "a number for text": (
+        "transports: {a: {type: ses, profile: 12}}\n",
+        ["1:38: transports.a.profile: YAML reads this as a number (text is meant: put it in quotes)"],
+    ),
+    "yes for a number": (
+        "limits: {recipients: yes}\n",
+        ["1:22: limits.recipients: YAML reads an unquoted yes as true (a whole number is meant; put text in quotes)"],
+    ),
+    "size": (
+        "limits: {message_size: 25Mb}\nqueue: {max_age: 3 days}\n",
+        ["2:18: queue.max_age: a time is meant: a number with s, m, h or d, as in 30s or 4h"],
+    ),
+    "no size": (
+        "limits: {message_size: lots}\n",
+        ["1:24: limits.message_size: a size is meant: a number with KiB, MiB, GiB, KB, MB or GB, as in 25MiB"],
+    ),
+    "zero size": ("limits: {message_size: 0}\n", ["1:24: limits.message_size: must be more than 0"]),
+    "warning": ("queue: {delay_warning: never}\n", ["1:24: queue.delay_warning: a time as in 4h is meant, or off"]),
+    "empty retry": ("queue: {retry: []}\n", ["1:9: queue.retry: an empty list (leave the key out for the default)"]),
+    "ipv6 without brackets": (
+        "listeners: [{listen: '::1:25'}]\n",
+        ['1:22: listeners[0].listen: an IPv6 address stands in brackets, as in "[::1]:25"'],
+    ),
+    "ipv6 without quotes": (
+        "listeners:\n  - listen: [::1]:25\n",
+        ['2:13: yaml: `[` starts a list (put an IPv6 address in quotes, as "[::1]:25")'],
+    ),
+    "unix socket": (
+        "listeners: [{listen: 'unix:/run/s.sock'}]\n",
+        ["1:22: listeners[0].listen: not supported by this version (only HOST:PORT is)"],
+    ),
+    "listeners twice": (
+        "listeners: [{listen: '127.0.0.1:25'}, {listen: 'localhost:25'}]\n",
+        ["1:48: listeners[1].listen: stands twice (each address can have one listener)"],
+    ),
+    "tls not built": (
+        "listeners: [{listen: '127.0.0.1:25', tls: starttls}]\n",
+        ["1:43: listeners[0].tls: not supported by this version (only none is)"],
+    ),
+    "users not built": (
+        "access: {users: [{name: blog}]}\n",
+        ["1:10: access.users: not supported by this version (leave it out)"],
+    ),
+    "memory not built": (
+        "limits: {memory: 1GiB}\n",
+        ["1:18: limits.memory: not supported by this version (only 256MiB is)"],
+    ),
+    "feedback not built": ("feedback: [{queue: x}]\n", ["1:1: feedback: not supported by this version (leave it out)"]),
+    "postgres not built": (
+        "queue: {url: postgresql://u@h/db}\n",
+        ["1:14: queue.url: not supported by this version (only sqlite is)"],
+    ),
+    "thread_ids not built otherwise": (
+        "transports: {a: {type: ses, thread_ids: false, share: 50%, tenant: t}}\n",
+        [
+            "1:41: transports.a.thread_ids: not supported by this version (only true is)",
+            "1:55: transports.a.share: not supported by this version (only 100% is)",
+            "1:68: transports.a.tenant: not supported by this version (leave it out)",
+        ],
+    ),
+    "dane not built": (
+        "transports: {direct: {type: direct, tls: dane}}\n",
+        ["1:42: transports.direct.tls: not supported by this version (only none, opportunistic or required is)"],
+    ),
+    "route caps not built": (
+        "routes: [{sender: a.example, transport: direct, rate: 5}]\n",
+        ["1:55: routes[0].rate: not supported by this version (leave it out)"],
+    ),
+    "off loopback": (
+        "listeners: [{listen: '0.0.0.0:25'}]\n",
+        [
+            "1:22: listeners[0].listen: listens beyond loopback, and access.networks names no network beyond it (name those that "
+            "may connect, or listen on 127.0.0.1)"
+        ],
+    ),
+    "page off loopback": (
+        "http: {listen: '0.0.0.0:80'}\n",
+        ["1:16: http.listen: listens beyond loopback without a token (http.token_file is meant too, or listen on 127.0.0.1)"],
+    ),
+    "network with host bits": (
+        "access: {networks: [192.0.2.1/24]}\n",
+        ["1:21: access.networks[0]: '192.0.2.1/24' has bits set behind its prefix (did you mean 192.0.2.0/24?)"],
+    ),
+    "transport type": (
+        "transports: {a: {type: sess}, b: {host: h}}\n",
+        [
+            "1:14: transports.a: its type must be ses, smtp, direct, hold or discard, not 'sess' (did you mean ses?)",
+            "1:31: transports.b: its type is missing (type: ses, smtp, direct, hold or discard)",
+        ],
+    ),
+    "transport of nothing": ("transports:\n  a:\n", ["2:5: transports.a: a mapping is meant"]),
+    "relay without host": ("transports: {a: {type: smtp}}\n", ["1:14: transports.a.host: missing (the relay's name is meant)"]),
+    "relay with two": (
+        "transports: {a: {type: smtp, host: a, hosts: [b]}}\n",
+        ["1:39: transports.a.hosts: host is there too (one of the two is meant)"],
+    ),
+    "host with port": (
+        "transports: {a: {type: smtp, host: 'relay.example:25'}}\n",
+        ["1:36: transports.a.host: a host alone is meant, not 'relay.example:25' (the port has a key of its own)"],
+    ),
+    "half of the credentials": (
+        "transports: {a: {type: ses, access_key_id: AKIA, external_id: x}}\n",
+        [
+            "1:44: transports.a.access_key_id: without its secret (secret_access_key or secret_access_key_file is meant too)",
+            "1:63: transports.a.external_id: without role_arn (it belongs to a role)",
+        ],
+    ),
+    "region": (
+        "transports: {a: {type: ses, region: us-east}}\n",
+        ["1:37: transports.a.region: an AWS region is meant, as in us-east-1, not 'us-east'"],
+    ),
+    "transport's name in a route": (
+        "transports: {ses-main: {type: ses}}\nroutes: [{sender: a.example, transport: ses-mian}]\n",
+        ["2:41: routes[0].transport: there is no transport 'ses-mian' (did you mean ses-main?)"],
+    ),
+    "transport's name elsewhere": (
+        "default_route: {transport: [direct, a]}\nnull_sender_route: {transport: dirct}\n",
+        [
+            "1:37: default_route.transport[1]: there is no transport 'a' (known here: direct)",
+            "2:32: null_sender_route.transport: there is no transport 'dirct' (did you mean direct?)",
+        ],
+    ),
+    "null route": (
+        "null_sender_route: {transprt: direct}\n",
+        [
+            "1:1: null_sender_route.transport: missing",
+            "1:21: null_sender_route.transprt: unknown key (did you mean transport?)",
+        ],
+    ),
+    "null route as a name": ("null_sender_route: direct\n", ["1:20: null_sender_route: must be auto, not 'direct'"]),
+    "route without way": (
+        "routes:\n  - sender: a.example\n",
+        ["2:5: routes[0].transport: missing (a transport's name is meant, or reject: true)"],
+    ),
+    "route with both ways": (
+        "routes: [{sender: a.example, transport: direct, reject: true}]\n",
+        ["1:57: routes[0].reject: transport is there too (one of the two is meant)"],
+    ),
+    "route without sender": ("routes:\n  - transport: direct\n", ["2:5: routes[0].sender: missing"]),
+    "pattern twice": (
+        "routes:\n  - {sender: Example.com, transport: direct}\n  - {sender: [b.example, EXAMPLE.COM.], reject: true}\n",
+        ["3:26: routes[1].sender[1]: 'EXAMPLE.COM.' stands twice (first at FILE:2:14)"],
+    ),
+    "pattern twice, IDNA": (
+        "routes:\n  - {sender: bücher.example, transport: direct}\n  - {sender: xn--bcher-kva.example, reject: true}\n",
+        ["3:14: routes[1].sender: 'xn--bcher-kva.example' stands twice (first at FILE:2:14)"],
+    ),
+    "pattern of Postfix": (
+        "routes: [{sender: '@foo.example', transport: direct}]\n",
+        ["1:19: routes[0].sender: '@foo.example' is no pattern (did you mean foo.example?)"],
+    ),
+    "pattern with a star inside": (
+        "routes: [{sender: 'a.*.example', transport: direct}]\n",
+        [
+            "1:19: routes[0].sender: an address, a domain or *.domain is meant, not 'a.*.example': the * stands only in front, "
+            "as in *.example.com"
+        ],
+    ),
+    "priority": (
+        "routes: [{sender: a.example, transport: direct, priority: hihg}]\n",
+        ["1:59: routes[0].priority: must be high, normal or low, not 'hihg' (did you mean high?)"],
+    ),
+    "expectation": (
+        "transports: {s: {type: ses}}\nroutes:\n  - {sender: example.com, transport: s}\nexpect:\n"
+        "  - {sender: a@www.example.com, to: b@example.org, transport: s}\n",
+        [
+            "5:5: expect[0]: mail from a@www.example.com goes by direct by the rule default_route, not s as expected; not by "
+            "example.com (FILE:3): www.example.com is a sub-domain; write *.example.com to match it"
+        ],
+    ),
+    "expectation of a refusal": (
+        "expect: [{sender: a@b.example, reject: true}]\n",
+        ["1:10: expect[0]: mail from a@b.example goes by direct by the rule default_route, not refused as expected"],
+    ),
+    "variable": (
+        "hostname: ${SESRELAY_NOT_SET}\nqueue: {max_age: '${OPEN'}\n",
+        [
+            "1:11: hostname: ${SESRELAY_NOT_SET} is not set in the environment",
+            "2:18: queue.max_age: `${` begins a variable's name, which ends with `}` (write $${ for the text itself)",
+        ],
+    ),
+    "tab": ("log:\n\tlevel: info\n", ["2:1: yaml: a tab cannot indent in YAML (use spaces)"]),
+    "two documents": ("log: {}\n---\nlog: {}\n", ["2:1: yaml: a second document begins here (one `---` at most)"]),
+    "tag": (
+        "hostname: !!python/object/apply:os.system ['true']\n",
+        ["1:11: hostname: tags have no meaning here (put text that starts with ! in quotes)"],
+    ),
+    "control character": ("hostname: a\x07b\n", ["1:12: yaml: the control character U+0007 cannot stand in YAML"]),
+    "missing secret": (
+        "transports: {a: {type: smtp, host: h, username: u, password_file: nix}}\n",
+        ["1:67: transports.a.password_file: DIR/nix cannot be read: No such file or directory"],
+    ),
+}
+
+
+def problems(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_configuration_gets_exactly_these_lines(name: str, tmp_path: Path) -> None:
+    text, expected = BAD[name]
+    file = tmp_path / "config.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert problems(file) == [f"{file}:{line}".replace("FILE:", f"{file}:").replace("DIR/", f"{tmp_path}/") for line in expected]
+
+
+def test_every_problem_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "hostnam: a\nlimits: {recipients: lots}\ntransports: {a: {type: smpt}}\n"
+        "routes: [{sender: x.example, transport: b}]\nhttp: {listen: '0.0.0.0:80'}\n"
+    )
+    assert [line.split(": ")[1] for line in problems(file)] == [
+        "hostnam", "limits.recipients", "transports.a", "routes[0].transport", "http.listen",
+    ]  # fmt: skip
+
+
+def test_a_file_that_is_missing_or_no_file(tmp_path: Path) -> None:
+    assert problems(tmp_path / "none.yaml") == [f"{tmp_path}/none.yaml:1:1: file: cannot be read: No such file or directory"]
+    assert problems(tmp_path) == [f"{tmp_path}:1:1: file: cannot be read: Is a directory"]
+    os.mkfifo(tmp_path / "fifo.yaml")
+    assert problems(tmp_path / "fifo.yaml") == [f"{tmp_path}/fifo.yaml:1:1: file: is no regular file"]
+
+
+def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_bytes(b"log: {}\nhostname: b\xfccher.example\n")
+    assert problems(file) == [f"{file}:2:12: yaml: not UTF-8 (save the file as UTF-8)"]
+
+
+def test_a_syntax_error_is_one_line_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("routes: [a\nlog: {}\n")
+    (line,) = problems(file)
+    assert line.startswith(f"{file}:2:4: yaml: ")
+
+
+def test_a_key_with_a_line_feed_is_still_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text('"a\\nb\\x1b": 1\n')
+    (line,) = problems(file)
+    assert "\n" not in line and "\x1b" not in line and "a\\nb\\x1b" in line
+
+
+ALIAS_BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join(['*' + before] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ALIAS_BOMB,
+        "a: &a [*a, *a]\n",
+        "a: &a {<<: *a}\n",
+        f"a: &a {'x' * 500_000}\nb: [{','.join(['*a'] * 9_000)}]\n",
+    ],
+    ids=["wide", "recursive", "merged into itself", "long"],
+)
+def test_an_alias_bomb_is_refused_within_bounds(text: str, tmp_path: Path) -> None:
+    import tracemalloc
+
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    load_nothing(tmp_path)  # imports and caches are not the bomb's
+    tracemalloc.start()
+    try:
+        lines = problems(file)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(lines) == 1 and "aliases expand to far too much, or to themselves" in lines[0]
+    assert peak < 50 * 10**6
+
+
+def load_nothing(folder: Path) -> None:
+    (folder / "empty.yaml").write_text("{}")
+    load(folder / "empty.yaml")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "a: " + "{a: " * 5_000, "- " * 100_000], ids=["lists", "mappings", "blocks"])
+def test_deep_nesting_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    (line,) = problems(file)
+    assert "nested more than 32 levels deep" in line or "yaml:" in line
