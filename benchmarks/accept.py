@@ -184,6 +184,7 @@ def main() -> int:
             print(f"without {kind.name}: {reason}", file=sys.stderr)
     results: dict[str, dict[str, list[Sample]]] = {case.key: {kind.name: [] for kind in kinds} for case in cases}
     with tempfile.TemporaryDirectory(prefix="sesrelay-bench-", dir=args.folder) as folder:
+        Path(folder).chmod(0o711)  # Postfix's daemons are other users
         benches: list[Bench] = []
         try:
             for kind in kinds:

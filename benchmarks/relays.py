@@ -104,8 +104,6 @@ class Postfix:
         config, queue, data = folder / "etc", folder / "spool", folder / "data"
         for made in (config, queue, data):
             made.mkdir(mode=0o755)
-        for parent in (folder, folder.parent):
-            parent.chmod(0o755)
         owner, group = identities()
         libraries = root / "usr/lib/postfix"
         (config / "main.cf").write_text(
