@@ -57,13 +57,14 @@ class ScriptedHost:
     commands: list[list[str]] = field(default_factory=list)
     messages: list[Taken] = field(default_factory=list)
     tls_names: list[str | None] = field(default_factory=list)
+    peers: list[str] = field(default_factory=list)
 
     async def __aenter__(self) -> ScriptedHost:
         if self.tls is not None:
             self.tls.sni_callback = lambda _socket, name, _context: self.tls_names.append(name)
         self._tasks: set[asyncio.Task[None]] = set()
         self._server = await asyncio.start_server(
-            self._serve, self.address, self.port, limit=1 << 26, ssl=self.tls if self.implicit else None
+            self._serve, self.address, self.port, limit=1 << 20, ssl=self.tls if self.implicit else None
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -125,6 +126,7 @@ class ScriptedHost:
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         log: list[str] = []
         self.commands.append(log)
+        self.peers.append(writer.get_extra_info("peername")[0])
         await self._say(writer, self._reply("CONNECT", ""))
         secured, mail, rcpt = self.implicit, "", list[str]()
         while line := (await reader.readline()).decode().rstrip("\r\n"):

@@ -1,7 +1,7 @@
 """A small authoritative name server on loopback, UDP and TCP on one port, for look-ups that are real ones.
 
-`records` maps (NAME, TYPE) to rdata texts, names without the final dot. `rcodes` maps a name to an rcode that is answered
-instead; `silent` names get no answer. What does not fit in a datagram is truncated, so that the client asks over TCP.
+`records` maps (NAME, TYPE) to rdata texts, names without the final dot. `rcodes` maps a name, or `NAME TYPE`, to an rcode
+that is answered instead; `silent` names get no answer. What does not fit in a datagram is truncated, so that the client asks over TCP.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ class SmallDns:
             return None
         response = dns.message.make_response(query)
         response.flags |= dns.flags.AA | dns.flags.RA
-        if name in self.rcodes:
-            response.set_rcode(dns.rcode.from_text(self.rcodes[name]))
+        rcode = self.rcodes.get(f"{name} {kind}", self.rcodes.get(name))
+        if rcode is not None:
+            response.set_rcode(dns.rcode.from_text(rcode))
             return response.to_wire()
         self._fill(response, name, kind)
         try:

@@ -78,7 +78,7 @@ class MailHosts:
                 return _failed("5.1.2", f"the domain {domain} does not exist")
             return [MailHost(0, domain)]
         hosts = [MailHost(int(record.preference), _text(record.exchange)) for record in records]
-        named = sorted((host for host in hosts if host.name), key=lambda host: host.preference)
+        named = sorted((host for host in hosts if host.name), key=lambda host: (host.preference, host.name))
         if named:
             return named
         return Failed(Reply(556, "5.1.10", f"the domain {domain} takes no mail (null MX)"), Scope.RECIPIENT_DOMAIN)
@@ -142,14 +142,16 @@ def _resolver(nameservers: list[dns.nameserver.Nameserver]) -> dns.asyncresolver
 
 
 def _nameserver(text: str) -> dns.nameserver.Nameserver:
-    address, port = text, PORT
+    address, port = text, str(PORT)
     if text.startswith("["):
         address, _, rest = text[1:].partition("]")
-        port = int(rest.removeprefix(":") or PORT)
+        port = rest.removeprefix(":") or port
     elif text.count(":") == 1:
-        address, _, digits = text.partition(":")
-        port = int(digits)
-    return dns.nameserver.Do53Nameserver(str(ip_address(address)), port)
+        address, _, port = text.partition(":")
+    try:
+        return dns.nameserver.Do53Nameserver(str(ip_address(address)), int(port))
+    except ValueError:
+        raise ValueError(f"{text!r} is no name server: write ADDRESS, IPV4:PORT or [IPV6]:PORT") from None
 
 
 def _text(name: dns.name.Name) -> str:

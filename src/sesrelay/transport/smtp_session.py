@@ -82,7 +82,9 @@ class Session:
         protocol = self._client.protocol
         if self._clean and protocol is not None and protocol.is_connected:
             protocol.write(b"QUIT\r\n")
-        self._client.close()
+            self._client.close()
+        else:
+            self._abort()
 
     async def transact(self, batch: Batch, payload: Payload) -> Transaction:
         """Offer the message to the host for every delivery of the batch. Raises: SpoolError."""
@@ -98,7 +100,7 @@ class Session:
             except _Lost as error:
                 text = f"lost the connection to {self.endpoint.name}: {error}"
                 _answer_rest(batch, answers, Answer(self._stage, Reply(451, "4.4.2", text), lost=True))
-                self._client.close()
+                self._abort()
         return Transaction(answers, "dsn" in self._extensions, Trail(self.tls, wire.changes))
 
     async def _transact(
@@ -126,7 +128,7 @@ class Session:
         if answer.stage is Stage.DOT:
             self._clean = True
         else:
-            self._client.close()  # it refused in the middle of the content: no later command could be told from that
+            self._abort()  # it refused in the middle of the content: no later command could be told from that
 
     def _addresses(self, batch: Batch, wire: Wire, answers: dict[DeliveryId, Answer]) -> dict[DeliveryId, str]:
         """Return the recipients as this host reads them; answer for what it says it cannot take."""
@@ -233,6 +235,13 @@ class Session:
         finally:
             reading.cancel()
 
+    def _abort(self) -> None:
+        """Close at once: what is still to be written would wait for a host that no longer reads."""
+        transport = cast("asyncio.WriteTransport | None", self._client.transport)
+        self._client.close()
+        if transport is not None:
+            transport.abort()
+
     async def _reset(self) -> None:
         """End a transaction that was not completed, so that the connection can serve again."""
         if not self._client.is_connected:
@@ -240,7 +249,7 @@ class Session:
         try:
             reply = await self._command(b"RSET")
         except _Lost:
-            self._client.close()
+            self._abort()
             return
         self._clean = reply.positive and self._client.is_connected
 

@@ -1,0 +1,138 @@
+"""Finding mail hosts: real look-ups against a small name server on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+import pytest
+from dns.rdatatype import RdataType
+
+from batches import unused_port
+from sesrelay.mail.outcome import Deferred, Failed, PauseReason, Scope
+from sesrelay.transport.mx import MailHost, MailHosts, without_ourselves
+from small_dns import SmallDns
+
+RECORDS = {
+    ("example.org", "MX"): ["20 mx2.example.org.", "10 MX1.example.org."],
+    ("mx1.example.org", "A"): ["192.0.2.1", "192.0.2.2"],
+    ("mx1.example.org", "AAAA"): ["2001:db8::1"],
+    ("mx2.example.org", "AAAA"): ["2001:db8::2"],
+    ("plain.example", "A"): ["192.0.2.3"],
+    ("alias.example", "CNAME"): ["example.org."],
+    ("null.example", "MX"): ["0 ."],
+    ("odd.example", "MX"): ["0 .", "10 mx1.example.org."],
+    ("text.example", "TXT"): ["hello"],
+    ("many.example", "MX"): [f"{n} a-long-name-for-a-mail-host-{n}.many.example." for n in range(60)],
+}
+
+
+async def test_by_preference() -> None:
+    async with SmallDns(dict(RECORDS)) as dns:
+        hosts = await MailHosts([dns.nameserver]).hosts("example.org")
+        assert hosts == [MailHost(10, "mx1.example.org"), MailHost(20, "mx2.example.org")]
+
+
+async def test_without_mx_the_domain_itself() -> None:
+    async with SmallDns(dict(RECORDS)) as dns:
+        assert await MailHosts([dns.nameserver]).hosts("plain.example") == [MailHost(0, "plain.example")]
+
+
+async def test_aliases_are_followed() -> None:
+    async with SmallDns(dict(RECORDS)) as dns:
+        hosts = await MailHosts([dns.nameserver]).hosts("alias.example")
+        assert isinstance(hosts, list)
+        assert [host.name for host in hosts] == ["mx1.example.org", "mx2.example.org"]
+
+
+async def test_an_answer_too_long_for_a_datagram_comes_over_tcp() -> None:
+    async with SmallDns(dict(RECORDS)) as dns:
+        hosts = await MailHosts([dns.nameserver]).hosts("many.example")
+        assert isinstance(hosts, list)
+        assert len(hosts) == 60
+        assert [over for _, _, over in dns.asked] == ["udp", "tcp"]
+
+
+async def test_answers_are_kept_for_their_ttl() -> None:
+    async with SmallDns(dict(RECORDS)) as dns:
+        look = MailHosts([dns.nameserver])
+        assert await look.hosts("example.org") == await look.hosts("example.org")
+        assert len(dns.asked) == 1
+
+
+@pytest.mark.parametrize(("domain", "status"), [("null.example", "5.1.10"), ("nowhere.example", "5.1.2")])
+async def test_what_the_dns_says_for_certain_fails(domain: str, status: str) -> None:
+    async with SmallDns(dict(RECORDS)) as dns:
+        outcome = await MailHosts([dns.nameserver]).hosts(domain)
+        assert isinstance(outcome, Failed)
+        assert (outcome.reply.enhanced, outcome.scope) == (status, Scope.RECIPIENT_DOMAIN)
+        assert outcome.reply.permanent
+
+
+async def test_a_null_mx_beside_others_is_passed_over() -> None:
+    async with SmallDns(dict(RECORDS)) as dns:
+        assert await MailHosts([dns.nameserver]).hosts("odd.example") == [MailHost(10, "mx1.example.org")]
+
+
+async def unknown(pending: Awaitable[object]) -> None:
+    outcome = await pending
+    assert isinstance(outcome, Deferred)
+    assert (outcome.reply.enhanced, outcome.scope) == ("4.4.3", Scope.RECIPIENT_DOMAIN)
+    assert outcome.reason is PauseReason.UNAVAILABLE
+
+
+@pytest.mark.parametrize("rcode", ["SERVFAIL", "REFUSED"])
+async def test_a_name_server_in_trouble_defers(rcode: str) -> None:
+    async with SmallDns(dict(RECORDS), rcodes={"example.org": rcode, "mx1.example.org": rcode}) as dns:
+        look = MailHosts([dns.nameserver])
+        await unknown(look.hosts("example.org"))
+        await unknown(look.addresses("mx1.example.org"))
+
+
+async def test_a_silent_name_server_defers() -> None:
+    async with SmallDns(silent={"example.org"}) as dns:
+        await unknown(MailHosts([dns.nameserver], lifetime=0.1).hosts("example.org"))
+
+
+async def test_no_name_server_at_all_defers() -> None:
+    await unknown(MailHosts([f"127.0.0.1:{unused_port()}"], lifetime=0.2).hosts("example.org"))
+
+
+async def test_addresses_come_in_the_order_asked_for() -> None:
+    async with SmallDns(dict(RECORDS)) as dns:
+        look = MailHosts([dns.nameserver])
+        both = await look.addresses("mx1.example.org")
+        assert isinstance(both, list)
+        assert (sorted(both[:2]), both[2:]) == (["192.0.2.1", "192.0.2.2"], ["2001:db8::1"])
+        assert await look.addresses("mx1.example.org", [RdataType.AAAA]) == ["2001:db8::1"]
+        assert await look.addresses("mx2.example.org") == ["2001:db8::2"]
+
+
+@pytest.mark.parametrize("host", ["text.example", "gone.example"])
+async def test_a_host_without_addresses_cannot_be_reached(host: str) -> None:
+    async with SmallDns(dict(RECORDS)) as dns:
+        outcome = await MailHosts([dns.nameserver]).addresses(host)
+        assert isinstance(outcome, Failed)
+        assert outcome.reply.enhanced == "5.4.4"
+
+
+async def test_one_family_in_trouble_does_not_hide_the_other() -> None:
+    async with SmallDns({("half.example", "A"): ["192.0.2.9"]}, rcodes={"half.example AAAA": "SERVFAIL"}) as dns:
+        assert await MailHosts([dns.nameserver]).addresses("half.example") == ["192.0.2.9"]
+
+
+def test_where_we_are_ourselves_the_list_ends() -> None:
+    hosts = [MailHost(10, "a.test"), MailHost(20, "Us.Test"), MailHost(20, "b.test"), MailHost(30, "c.test")]
+    assert without_ourselves(hosts, "us.test") == hosts[:1]
+    assert without_ourselves(hosts[1:], "us.test") == []
+    assert without_ourselves(hosts, "other.test") == hosts
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", "127.0.0.1:5353", "::1", "[::1]", "[::1]:5353"])
+def test_name_servers_as_people_write_them(text: str) -> None:
+    assert MailHosts([text])
+
+
+@pytest.mark.parametrize("text", ["localhost", "127.0.0.1:x", "[::1]:x", "example.com:53", ""])
+def test_what_is_no_name_server_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="name server"):
+        MailHosts([text])

@@ -1,0 +1,180 @@
+"""TLS and logins towards relays, with real certificates."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from batches import Bytes, batch, by_address
+from fakes import FakeClock
+from scripted_host import DROP, ScriptedHost
+from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
+from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
+
+CA = trustme.CA()
+STRANGER = trustme.CA()
+STARTTLS = ("STARTTLS", "8BITMIME")
+
+
+@pytest.fixture(scope="module")
+def ca_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    CA.cert_pem.write_to_path(str(path))
+    return path
+
+
+def certificate(*names: str, issuer: trustme.CA = CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issuer.issue_cert(*(names or ("127.0.0.1", "localhost"))).configure_cert(context)
+    return context
+
+
+async def deliver(host: ScriptedHost, **options: Any) -> Outcome:
+    options.setdefault("hosts", ["127.0.0.1"])
+    out = SmtpTransport("out", SmtpOptions(port=host.port, local_hostname="relay.example.com", **options), FakeClock())
+    message = batch()
+    outcome = by_address(message, await out.deliver(message, Bytes()))["b@example.org"]
+    await out.close()
+    return outcome
+
+
+async def test_starttls_verified(ca_file: Path) -> None:
+    async with ScriptedHost(tls=certificate(), offers=STARTTLS) as host:
+        outcome = await deliver(host, tls="required", ca_file=ca_file)
+        assert isinstance(outcome, Delivered)
+        assert outcome.trail.tls is not None
+        assert outcome.trail.tls.startswith("TLSv1.3 TLS_")
+        assert host.commands[0][:3] == ["EHLO relay.example.com", "STARTTLS", "EHLO relay.example.com"]
+
+
+async def test_implicit_tls(ca_file: Path) -> None:
+    async with ScriptedHost(tls=certificate(), implicit=True) as host:
+        outcome = await deliver(host, hosts=["localhost"], tls="implicit", ca_file=ca_file)
+        assert isinstance(outcome, Delivered)
+        assert outcome.trail.tls
+        assert host.tls_names == ["localhost"]
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize(
+    ("names", "issuer"), [(("127.0.0.1",), STRANGER), (("other.test",), CA)], ids=["unknown issuer", "another name"]
+)
+async def test_a_certificate_that_does_not_hold_defers(
+    ca_file: Path, names: tuple[str, ...], issuer: trustme.CA, implicit: bool
+) -> None:
+    async with ScriptedHost(tls=certificate(*names, issuer=issuer), implicit=implicit, offers=STARTTLS) as host:
+        outcome = await deliver(host, tls="implicit" if implicit else "required", ca_file=ca_file)
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reason, outcome.reply.enhanced) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE, "4.7.5")
+        assert "certificate" in outcome.remedy
+        assert host.said("MAIL") == []
+
+
+@pytest.mark.parametrize("replies", [{}, {"STARTTLS": "454 4.7.0 Not now"}, {"STARTTLS": DROP}, {"STARTTLS": "220 but no TLS"}])
+async def test_required_never_falls_back(ca_file: Path, replies: dict[str, Any]) -> None:
+    async with ScriptedHost(replies, offers=STARTTLS if replies else ()) as host:
+        outcome = await deliver(host, tls="required", ca_file=ca_file)
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reply.enhanced) == (Scope.NEXTHOP, "4.7.5")
+        assert host.said("MAIL") == []
+
+
+async def test_opportunistic_takes_any_certificate() -> None:
+    async with ScriptedHost(tls=certificate("other.test", issuer=STRANGER), offers=STARTTLS) as host:
+        outcome = await deliver(host, tls="opportunistic")
+        assert isinstance(outcome, Delivered)
+        assert outcome.trail.tls
+
+
+@pytest.mark.parametrize("replies", [{}, {"STARTTLS": "454 4.7.0 Not now"}, {"STARTTLS": DROP}, {"STARTTLS": "220 but no TLS"}])
+async def test_opportunistic_falls_back_to_clear_text(replies: dict[str, Any]) -> None:
+    async with ScriptedHost(replies, offers=STARTTLS if replies else ()) as host:
+        outcome = await deliver(host, tls="opportunistic")
+        assert isinstance(outcome, Delivered)
+        assert outcome.trail.tls is None
+
+
+async def test_none_does_not_ask_for_tls() -> None:
+    async with ScriptedHost(tls=certificate(), offers=STARTTLS) as host:
+        assert isinstance(await deliver(host, tls="none"), Delivered)
+        assert host.said("STARTTLS") == []
+
+
+# --- logins ---
+
+LOGIN = {"username": "site", "password": "canary"}
+
+
+@pytest.mark.parametrize("methods", ["PLAIN LOGIN", "PLAIN"])
+async def test_plain(ca_file: Path, methods: str) -> None:
+    async with ScriptedHost(tls=certificate(), offers=("STARTTLS", f"AUTH {methods}")) as host:
+        assert isinstance(await deliver(host, ca_file=ca_file, **LOGIN), Delivered)  # tls: required, by default with a password
+        assert host.said("AUTH") == ["AUTH PLAIN " + base64.b64encode(b"\0site\0canary").decode()]
+        assert host.said("STARTTLS")
+
+
+async def test_login(ca_file: Path) -> None:
+    replies: dict[str, Any] = {"AUTH": "334 UGFzc3dvcmQ6", "PASSWORD": "235 2.7.0 Welcome"}
+    async with ScriptedHost(replies, tls=certificate(), offers=("STARTTLS", "AUTH LOGIN")) as host:
+        assert isinstance(await deliver(host, ca_file=ca_file, **LOGIN), Delivered)
+        assert base64.b64encode(b"canary").decode() in host.commands[0]
+
+
+async def test_a_refused_login_pauses_and_no_other_host_is_asked(ca_file: Path) -> None:
+    replies: dict[str, Any] = {"AUTH": "535 Authentication Credentials Invalid"}
+    async with (
+        ScriptedHost(replies, tls=certificate(), offers=("STARTTLS", "AUTH PLAIN")) as host,
+        ScriptedHost(address="127.0.0.2", port=host.port) as second,
+    ):
+        outcome = await deliver(host, ca_file=ca_file, hosts=["127.0.0.1", "127.0.0.2"], **LOGIN)
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.CREDENTIALS)
+        assert "username and password" in outcome.remedy
+        assert "canary" not in repr(outcome)
+        assert outcome.trail.tls
+        assert second.connections == 0
+
+
+async def test_a_login_that_cannot_be_checked_now_is_no_matter_of_credentials(ca_file: Path) -> None:
+    replies: dict[str, Any] = {"AUTH": "454 4.7.0 Temporary authentication failure"}
+    async with ScriptedHost(replies, tls=certificate(), offers=("STARTTLS", "AUTH PLAIN")) as host:
+        outcome = await deliver(host, ca_file=ca_file, **LOGIN)
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE)
+
+
+@pytest.mark.parametrize("offers", [("STARTTLS",), ("STARTTLS", "AUTH GSSAPI")])
+async def test_a_host_that_takes_no_login_is_a_matter_of_configuration(ca_file: Path, offers: tuple[str, ...]) -> None:
+    async with ScriptedHost(tls=certificate(), offers=offers) as host:
+        outcome = await deliver(host, ca_file=ca_file, **LOGIN)
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.CONFIGURATION)
+
+
+async def test_on_loopback_a_password_may_go_in_clear() -> None:
+    async with ScriptedHost(offers=("AUTH PLAIN",)) as host:
+        assert isinstance(await deliver(host, tls="none", **LOGIN), Delivered)
+
+
+async def test_elsewhere_a_password_never_goes_in_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Tests reach nothing but loopback: here loopback counts as elsewhere.
+    monkeypatch.setattr("sesrelay.transport.smtp_connect._on_loopback", lambda _client: False)
+    async with ScriptedHost(offers=("AUTH PLAIN",)) as host:
+        for tls in ("none", "opportunistic"):
+            outcome = await deliver(host, tls=tls, **LOGIN)
+            assert isinstance(outcome, Deferred)
+            assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.CONFIGURATION)
+        assert host.said("AUTH") == []
+
+
+def test_an_issuer_file_that_is_none_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+    for missing in ("ca.pem", "gone.pem"):
+        options = SmtpOptions(hosts=["x.test"], local_hostname="h.test", tls="required", ca_file=tmp_path / missing)
+        with pytest.raises((FileNotFoundError, ssl.SSLError)):
+            SmtpTransport("out", options, FakeClock())

@@ -1,0 +1,438 @@
+"""The smtp transport against a host that answers at each command as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from batches import HELLO, Bytes, batch, by_address, eventually, unused_port
+from fakes import FakeClock
+from scripted_host import DROP, RESET, STALL, ScriptedHost
+from sesrelay.mail.envelope import Recipient
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, PauseReason, Scope
+from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
+from sesrelay.transport.smtp_connect import Timeouts
+from sesrelay.transport.smtp_pool import Keeping
+
+
+def transport(host: ScriptedHost | int, clock: FakeClock | None = None, **options: Any) -> SmtpTransport:
+    options.setdefault("hosts", ["127.0.0.1"])
+    port = host if isinstance(host, int) else host.port
+    return SmtpTransport("out", SmtpOptions(port=port, local_hostname="relay.example.com", **options), clock or FakeClock())
+
+
+async def deliver(host: ScriptedHost, *recipients: str, content: bytes = HELLO, **options: Any) -> Any:
+    """Send one message over a transport of its own; return the outcome, or one a recipient in their order."""
+    out = transport(host, **options)
+    message = batch(*recipients)
+    found = by_address(message, await out.deliver(message, Bytes(content)))
+    await out.close()
+    return [found[one] for one in recipients] if recipients else found["b@example.org"]
+
+
+async def test_a_message_arrives() -> None:
+    async with ScriptedHost() as host:
+        outcome = await deliver(host)
+        assert isinstance(outcome, Delivered)
+        assert str(outcome.reply) == "250 2.0.0 Ok: queued as 4XyZ123"
+        assert outcome.remote_id == "4XyZ123"
+        assert outcome.trail.tls is None
+        assert host.commands[0][:2] == ["EHLO relay.example.com", "MAIL FROM:<a@example.com>"]
+        assert host.messages[0].content == HELLO
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA", "."])
+@pytest.mark.parametrize(("code", "kind"), [("451 4.3.0 Later", Deferred), ("550 5.7.1 No", Failed)])
+async def test_the_first_digit_decides_at_each_command(verb: str, code: str, kind: type) -> None:
+    async with ScriptedHost({verb: code}) as host:
+        outcome = await deliver(host)
+        assert type(outcome) is kind
+        assert str(outcome.reply) == code
+        assert outcome.scope is (Scope.RECIPIENT if verb == "RCPT" else Scope.MESSAGE)
+
+
+async def test_each_recipient_has_its_own_answer() -> None:
+    async with ScriptedHost({"RCPT b@example.org": "550 5.1.1 Nobody", "RCPT c@example.org": "450 4.2.0 Greylisted"}) as host:
+        b, c, d = await deliver(host, "b@example.org", "c@example.org", "d@example.org")
+        assert (type(b), b.scope, b.reply.enhanced) == (Failed, Scope.RECIPIENT, "5.1.1")
+        assert (type(c), c.scope, c.reply.enhanced) == (Deferred, Scope.RECIPIENT, "4.2.0")
+        assert type(d) is Delivered
+        assert host.messages[0].rcpt == ["RCPT TO:<d@example.org>"]
+
+
+async def test_a_refusal_of_the_content_is_for_those_that_were_accepted() -> None:
+    async with ScriptedHost({"RCPT b@example.org": "450 4.2.0 Greylisted", ".": "554 5.6.0 Spam"}) as host:
+        b, c = await deliver(host, "b@example.org", "c@example.org")
+        assert type(b) is Deferred
+        assert (type(c), c.scope) == (Failed, Scope.MESSAGE)
+
+
+async def test_a_greylisted_recipient_gets_through_later() -> None:
+    async with ScriptedHost({"RCPT": ["451 4.7.1 Greylisted", "250 2.1.5 Ok"]}) as host:
+        out = transport(host)
+        message = batch()
+        first = by_address(message, await out.deliver(message, Bytes()))["b@example.org"]
+        second = by_address(message, await out.deliver(message, Bytes()))["b@example.org"]
+        assert (type(first), type(second)) == (Deferred, Delivered)
+        assert host.connections == 1
+        assert "RSET" in host.commands[0]
+        await out.close()
+
+
+@pytest.mark.parametrize("verb", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA"])
+@pytest.mark.parametrize("how", [DROP, RESET, "421 4.3.2 Shutting down"])
+async def test_a_host_that_goes_away_before_the_content_pauses_the_lane(verb: str, how: str) -> None:
+    async with ScriptedHost({verb: how}) as host:
+        outcome = await deliver(host)
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reason, outcome.ambiguous) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE, False) or (
+            verb == "DATA" and how.startswith("421") and outcome.scope is Scope.NEXTHOP
+        )
+
+
+@pytest.mark.parametrize("how", [DROP, RESET])
+async def test_a_lost_answer_to_the_final_dot_is_in_doubt_for_those_that_were_accepted(how: str) -> None:
+    async with ScriptedHost({".": how, "RCPT c@example.org": "550 5.1.1 Nobody"}) as host:
+        b, c = await deliver(host, "b@example.org", "c@example.org")
+        assert isinstance(b, Deferred)
+        assert (b.ambiguous, b.scope) == (True, Scope.MESSAGE)
+        assert type(c) is Failed
+        assert len(host.messages) == 1
+
+
+async def test_a_late_answer_to_the_final_dot_is_in_doubt() -> None:
+    async with ScriptedHost({".": STALL}) as host:
+        outcome = await deliver(host, timeouts=Timeouts(final=0.1))
+        assert isinstance(outcome, Deferred)
+        assert outcome.ambiguous
+
+
+@pytest.mark.parametrize("garbage", ["hello", "354 go on", "999 ?", "25"])
+async def test_an_answer_to_the_final_dot_that_is_none_is_in_doubt(garbage: str) -> None:
+    async with ScriptedHost({".": garbage}) as host:
+        outcome = await deliver(host)
+        assert isinstance(outcome, Deferred)
+        assert outcome.ambiguous
+
+
+async def test_a_late_answer_before_it_is_not_in_doubt() -> None:
+    async with ScriptedHost({"RCPT": STALL}) as host:
+        outcome = await deliver(host, timeouts=Timeouts(command=0.1))
+        assert isinstance(outcome, Deferred)
+        assert (outcome.ambiguous, outcome.scope) == (False, Scope.NEXTHOP)
+
+
+async def test_a_connection_lost_within_the_content_is_not_in_doubt_and_pauses_nobody_else() -> None:
+    async with ScriptedHost({"CONTENT": RESET}, read_content=False) as host:
+        outcome = await deliver(host, content=b"x" * 78 + b"\r\n" + b"y" * 8_000_000 + b"\r\n")
+        assert isinstance(outcome, Deferred)
+        assert (outcome.ambiguous, outcome.scope, outcome.reason) == (False, Scope.MESSAGE, None)
+
+
+async def test_a_refusal_within_the_content_is_read() -> None:
+    async with ScriptedHost({"CONTENT": "552 5.3.4 Too big after all"}, read_content=False) as host:
+        outcome = await deliver(host, content=b"y" * 30_000_000 + b"\r\n")
+        assert isinstance(outcome, Failed)
+        assert str(outcome.reply) == "552 5.3.4 Too big after all"
+
+
+async def test_a_host_that_stops_reading_is_left() -> None:
+    async with ScriptedHost({"CONTENT": STALL}, read_content=False) as host:
+        outcome = await deliver(host, content=b"y" * 30_000_000 + b"\r\n", timeouts=Timeouts(block=0.1))
+        assert isinstance(outcome, Deferred)
+        assert not outcome.ambiguous
+
+
+@pytest.mark.parametrize("verb", ["CONNECT", "EHLO"])
+async def test_a_relay_that_refuses_us_bounces_nothing(verb: str) -> None:
+    async with ScriptedHost({verb: "554 5.7.1 Not you"}) as host:
+        outcome = await deliver(host)
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.CONFIGURATION)
+        assert outcome.remedy
+
+
+async def test_a_host_that_knows_no_ehlo_gets_helo() -> None:
+    async with ScriptedHost({"EHLO": "502 5.5.1 What?"}) as host:
+        assert isinstance(await deliver(host), Delivered)
+        assert host.commands[0][1] == "HELO relay.example.com"
+        assert host.said("MAIL") == ["MAIL FROM:<a@example.com>"]
+
+
+async def test_nobody_there() -> None:
+    out = transport(unused_port())
+    message = batch()
+    outcome = by_address(message, await out.deliver(message, Bytes()))["b@example.org"]
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason, outcome.reply.enhanced) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE, "4.4.1")
+
+
+async def test_a_name_that_does_not_exist_defers() -> None:
+    out = transport(25, hosts=["no-such-host.invalid"])
+    message = batch()
+    outcome = by_address(message, await out.deliver(message, Bytes()))["b@example.org"]
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE)
+
+
+# --- what is said to hosts that offer more ---
+
+
+async def test_parameters_go_where_they_are_offered() -> None:
+    recipient = Recipient("b@example.org", frozenset({"DELAY", "SUCCESS"}), "rfc822;x+2By@example.org")
+    message = batch(recipient, "c@example.org", ret="HDRS", envid="QQ+2B1", body="8BITMIME")
+    async with ScriptedHost(offers=("SIZE 1000000", "8BITMIME", "DSN")) as host:
+        out = transport(host)
+        outcome = by_address(message, await out.deliver(message, Bytes()))["b@example.org"]
+        assert isinstance(outcome, Delivered)
+        assert outcome.dsn_passed_on
+        assert host.said("MAIL") == [f"MAIL FROM:<a@example.com> SIZE={len(HELLO)} BODY=8BITMIME RET=HDRS ENVID=QQ+2B1"]
+        assert host.said("RCPT") == [
+            "RCPT TO:<b@example.org> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;x+2By@example.org",
+            "RCPT TO:<c@example.org>",
+        ]
+        await out.close()
+    async with ScriptedHost(offers=()) as host:
+        out = transport(host)
+        outcome = by_address(message, await out.deliver(message, Bytes()))["b@example.org"]
+        assert isinstance(outcome, Delivered)
+        assert not outcome.dsn_passed_on
+        assert host.said("MAIL") == ["MAIL FROM:<a@example.com>"]
+        assert host.said("RCPT") == ["RCPT TO:<b@example.org>", "RCPT TO:<c@example.org>"]
+        await out.close()
+
+
+async def test_eight_bit_content_goes_as_it_is_where_8bitmime_is_not_offered() -> None:
+    content = b"Subject: x\r\n\r\ncaf\xe9 \xff\r\n"
+    async with ScriptedHost(offers=()) as host:
+        assert isinstance(await deliver(host, content=content), Delivered)
+        assert host.messages[0].content == content
+
+
+async def test_what_is_too_big_for_the_host_is_not_offered() -> None:
+    async with ScriptedHost(offers=("SIZE 10",)) as host:
+        outcome = await deliver(host)
+        assert isinstance(outcome, Failed)
+        assert (outcome.reply.enhanced, outcome.scope) == ("5.3.4", Scope.MESSAGE)
+        assert host.said("MAIL") == []
+
+
+async def test_size_0_is_no_limit() -> None:
+    async with ScriptedHost(offers=("SIZE 0",)) as host:
+        assert isinstance(await deliver(host), Delivered)
+
+
+async def test_internationalised_mail_wants_smtputf8() -> None:
+    message = batch("jörg@example.org", "b@bücher.example", "c@example.org")
+    async with ScriptedHost(offers=("SMTPUTF8", "8BITMIME")) as host:
+        out = transport(host)
+        assert {type(one) for one in (await out.deliver(message, Bytes())).values()} == {Delivered}
+        assert host.said("MAIL") == ["MAIL FROM:<a@example.com> SMTPUTF8"]
+        assert host.said("RCPT")[0] == "RCPT TO:<jörg@example.org>"
+        await out.close()
+    async with ScriptedHost(offers=("8BITMIME",)) as host:
+        out = transport(host)
+        found = by_address(message, await out.deliver(message, Bytes()))
+        local_part = found["jörg@example.org"]
+        assert isinstance(local_part, Failed)
+        assert (local_part.reply.enhanced, local_part.scope) == ("5.6.7", Scope.RECIPIENT)
+        assert type(found["b@bücher.example"]) is type(found["c@example.org"]) is Delivered
+        assert host.said("RCPT") == ["RCPT TO:<b@xn--bcher-kva.example>", "RCPT TO:<c@example.org>"]
+        await out.close()
+
+
+@pytest.mark.parametrize("message", [batch(sender="jörg@example.com"), batch(smtputf8=True)], ids=["sender", "header"])
+async def test_a_message_that_needs_smtputf8_fails_where_it_is_not_offered(message: Any) -> None:
+    async with ScriptedHost(offers=("8BITMIME",)) as host:
+        out = transport(host)
+        outcome = by_address(message, await out.deliver(message, Bytes("Subject: é\r\n\r\nx\r\n".encode())))["b@example.org"]
+        assert isinstance(outcome, Failed)
+        assert outcome.reply.enhanced == "5.6.7"
+        assert host.said("MAIL") == []
+        await out.close()
+
+
+async def test_the_null_sender_and_quoted_local_parts_go_as_they_are() -> None:
+    message = batch('"a b"@example.org', sender="", header_from=())
+    async with ScriptedHost() as host:
+        out = transport(host)
+        await out.deliver(message, Bytes())
+        assert host.said("MAIL") == ["MAIL FROM:<>"]
+        assert host.said("RCPT") == ['RCPT TO:<"a b"@example.org>']
+        await out.close()
+
+
+# --- kept connections ---
+
+
+async def send(out: SmtpTransport, times: int = 1) -> list[type]:
+    kinds = []
+    for _ in range(times):
+        message = batch()
+        kinds.append(type(by_address(message, await out.deliver(message, Bytes()))["b@example.org"]))
+    return kinds
+
+
+async def test_a_connection_is_kept_for_the_next_message() -> None:
+    async with ScriptedHost() as host:
+        out = transport(host)
+        assert await send(out, 3) == [Delivered] * 3
+        assert host.connections == 1
+        await out.close()
+        await eventually(lambda: host.commands[0][-1] == "QUIT")
+
+
+async def test_a_kept_connection_serves_only_so_many_messages_and_so_long() -> None:
+    clock = FakeClock()
+    async with ScriptedHost() as host:
+        out = transport(host, clock, keeping=Keeping(messages=2, age=100.0))
+        await send(out, 3)
+        assert host.connections == 2
+        clock.advance(101.0)
+        await send(out)
+        assert host.connections == 3
+        await out.close()
+
+
+async def test_an_idle_connection_is_left() -> None:
+    async with ScriptedHost() as host:
+        out = transport(host, keeping=Keeping(idle=0.02))
+        await send(out)
+        await eventually(lambda: host.commands[0][-1] == "QUIT")
+        assert await send(out) == [Delivered]
+        assert host.connections == 2
+        await out.close()
+
+
+async def test_concurrent_messages_have_a_connection_each() -> None:
+    async with ScriptedHost() as host:
+        out = transport(host)
+        assert await asyncio.gather(*(send(out) for _ in range(5))) == [[Delivered]] * 5
+        assert host.connections == 5
+        assert await asyncio.gather(*(send(out) for _ in range(5))) == [[Delivered]] * 5
+        assert host.connections == 5
+        await out.close()
+
+
+@pytest.mark.parametrize("how", [DROP, "421 4.4.2 Idle for too long"])
+async def test_a_stale_connection_is_replaced_once(how: str) -> None:
+    async with ScriptedHost({"MAIL": ["250 Ok", how, "250 Ok"]}) as host:
+        out = transport(host)
+        assert await send(out, 2) == [Delivered, Delivered]
+        assert host.connections == 2
+        await out.close()
+
+
+async def test_a_kept_connection_that_the_host_closed_is_not_used() -> None:
+    async with ScriptedHost() as host:
+        out = transport(host)
+        await send(out)
+        host.drop_all()
+        assert await send(out) == [Delivered]
+        await out.close()
+
+
+async def test_what_was_accepted_in_part_is_not_repeated_at_once() -> None:
+    async with ScriptedHost({"RCPT": ["250 Ok", DROP, "250 Ok"]}) as host:
+        out = transport(host)
+        assert await send(out, 2) == [Delivered, Deferred]
+        assert host.connections == 1
+        await out.close()
+
+
+async def test_nothing_in_doubt_is_repeated_at_once() -> None:
+    async with ScriptedHost({".": ["250 Ok", DROP, "250 Ok"]}) as host:
+        out = transport(host)
+        assert await send(out, 2) == [Delivered, Deferred]
+        assert len(host.messages) == 2
+        await out.close()
+
+
+# --- several hosts ---
+
+
+async def test_the_next_host_is_tried_where_the_first_is_down() -> None:
+    clock = FakeClock()
+    async with ScriptedHost(address="127.0.0.2") as second:
+        out = transport(second, clock, hosts=["127.0.0.1", "127.0.0.2"])
+        assert await send(out) == [Delivered]
+        async with ScriptedHost(port=second.port) as first:
+            assert await send(out) == [Delivered]
+            assert first.connections == 0  # remembered as down
+            clock.advance(61.0)
+            assert await send(out) == [Delivered]
+            assert first.connections == 1
+        await out.close()
+
+
+async def test_the_next_host_is_tried_where_the_first_is_closing() -> None:
+    async with (
+        ScriptedHost({"MAIL": "421 4.3.2 Closing"}, address="127.0.0.1") as first,
+        ScriptedHost(address="127.0.0.2", port=first.port) as second,
+    ):
+        out = transport(first, hosts=["127.0.0.1", "127.0.0.2"])
+        assert await send(out) == [Delivered]
+        assert len(second.messages) == 1
+        await out.close()
+
+
+async def test_no_other_host_is_tried_in_doubt_or_after_an_answer() -> None:
+    async with (
+        ScriptedHost({".": [DROP, "451 4.3.0 Later"]}) as first,
+        ScriptedHost(address="127.0.0.2", port=first.port) as second,
+    ):
+        out = transport(first, hosts=["127.0.0.1", "127.0.0.2"])
+        assert await send(out, 2) == [Deferred, Deferred]
+        assert second.connections == 0
+        await out.close()
+
+
+# --- cancelled, closed ---
+
+
+async def test_a_cancelled_attempt_leaves_no_connection_behind() -> None:
+    async with ScriptedHost({"RCPT": STALL}) as host:
+        out = transport(host)
+        task = asyncio.create_task(out.deliver(batch(), Bytes()))
+        await eventually(lambda: bool(host.said("RCPT")))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        host.replies.clear()
+        assert await send(out) == [Delivered]
+        assert host.connections == 2
+        await out.close()
+
+
+async def test_what_comes_back_after_closing_is_left() -> None:
+    async with ScriptedHost() as host:
+        out = transport(host)
+        await out.close()
+        assert await send(out) == [Delivered]
+        await eventually(lambda: host.commands[0][-1] == "QUIT")
+
+
+# --- SES ---
+
+
+async def test_ses_texts_count_only_at_ses() -> None:
+    reply = "554 Message rejected: Email address is not verified. The following identities failed the check in region X-1: a@example.com"
+    async with ScriptedHost({".": reply}) as host:
+        assert isinstance(await deliver(host), Failed)
+        at_ses = await deliver(host, ses=True)
+        assert isinstance(at_ses, Deferred)
+        assert at_ses.scope is Scope.SENDER_DOMAIN
+
+
+def test_names_and_secrets() -> None:
+    options = SmtpOptions(
+        hosts=["email-smtp.us-east-1.amazonaws.com", "x.test"], local_hostname="h.test", username="AKIA1", password="canary"
+    )
+    out = SmtpTransport("ses", options, FakeClock())
+    assert out.nexthop("b@example.org") == "smtp/email-smtp.us-east-1.amazonaws.com:587/AKIA1"
+    assert "canary" not in repr(options)
+    assert "canary" not in repr(vars(out))
+    with pytest.raises(ValueError, match="names no host"):
+        SmtpTransport("none", SmtpOptions(hosts=[], local_hostname="h.test"), FakeClock())
