@@ -1,0 +1,218 @@
+"""A store is opened whole or refused with a remedy; what is there is never replaced, emptied or repaired."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import apsw
+import pytest
+
+from fakes import FakeClock
+from sesrelay.seams import Filter, SpoolError
+from sesrelay.spool import opening
+from sesrelay.spool.errors import LockHeld, StoreRefused
+from sesrelay.spool.files import THRESHOLD, Bodies
+from sesrelay.spool.lock import StateLock
+from sesrelay.spool.migrations import STEPS, migrate
+from sesrelay.spool.schema import VERSION
+from spool_world import NOW, SES, ids, opened, submission
+
+
+async def filled(state: Path) -> None:
+    spool = await opened(state)
+    await spool.accept(submission(1))
+    await spool.close()
+
+
+async def test_a_store_outlives_its_process(tmp_path: Path) -> None:
+    await filled(tmp_path / "deep" / "state")
+    spool = await opened(tmp_path / "deep" / "state")
+    assert [each.id for each in (await spool.claim(SES, 9, NOW)).deliveries] == ids(submission(1))
+    assert (await spool.stats()).messages == 1
+    await spool.close()
+
+
+async def test_files_are_not_for_others(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    spool = await opened(state)
+    await spool.accept(submission(1, content=b"x" * (THRESHOLD + 1)))
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [state, *state.rglob("*")]}
+    assert not [name for name, mode in modes.items() if mode & 0o007]
+    assert modes["queue.db"] == modes["queue.db-wal"] == 0o640
+    await spool.close()
+
+
+async def test_the_log_is_synced_at_each_commit_and_read_back(tmp_path: Path) -> None:
+    db = opening.open_store(tmp_path / "queue.db")
+    assert (db.pragma("journal_mode"), db.pragma("synchronous"), db.pragma("auto_vacuum")) == ("wal", 2, 2)
+    assert db.wal_autocheckpoint(0) is None
+    assert db.pragma("user_version") == VERSION == len(STEPS)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: path.write_bytes(b""), "0 bytes"),
+        (lambda path: path.write_bytes(b"once upon a time" * 100), "not an SQLite database"),
+        (lambda path: path.write_bytes(path.read_bytes()[:50]), "not an SQLite database"),
+        (lambda path: os.truncate(path, path.stat().st_size - 4096), "cut off"),
+        (lambda path: path.write_bytes(path.read_bytes()[:100] + bytes(path.stat().st_size - 100)), "damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:4096] + b"\xff" * (path.stat().st_size - 4096)), "damaged"),
+    ],
+)
+async def test_a_damaged_store_is_refused_and_left_alone(tmp_path: Path, damage: object, says: str) -> None:
+    await filled(tmp_path)
+    path = tmp_path / "queue.db"
+    damage(path)  # type: ignore[operator]
+    before = path.read_bytes()
+    with pytest.raises(StoreRefused, match=says) as refused:
+        await opened(tmp_path)
+    assert "backup" in str(refused.value)
+    assert path.read_bytes() == before
+    # The lock is free again: mended, the store opens.
+    StateLock.acquire(tmp_path).release()
+
+
+async def test_a_log_without_its_database_is_not_thrown_away(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    (tmp_path / "queue.db").rename(tmp_path / "elsewhere")
+    (tmp_path / "queue.db-wal").write_bytes(b"accepted mail")
+    with pytest.raises(StoreRefused, match="log"):
+        await opened(tmp_path)
+    assert (tmp_path / "queue.db-wal").read_bytes() == b"accepted mail"
+
+
+async def test_a_start_that_was_cut_short_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "queue.db.new").write_bytes(b"half")
+    await filled(tmp_path)
+    assert not (tmp_path / "queue.db.new").exists()
+
+
+async def test_a_newer_store_is_refused(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    db = apsw.Connection(str(tmp_path / "queue.db"))
+    db.pragma("user_version", VERSION + 1)
+    db.close()
+    with pytest.raises(StoreRefused, match="newer version"):
+        await opened(tmp_path)
+
+
+async def test_another_programs_database_is_refused(tmp_path: Path) -> None:
+    db = apsw.Connection(str(tmp_path / "queue.db"))
+    db.pragma("user_version", 1)
+    db.close()
+    with pytest.raises(StoreRefused, match="another program"):
+        await opened(tmp_path)
+
+
+async def test_a_locked_store_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT", 10)
+    await filled(tmp_path)
+    db = apsw.Connection(str(tmp_path / "queue.db"))
+    db.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreRefused, match="locked"):
+        await opened(tmp_path)
+    db.close()
+    await (await opened(tmp_path)).close()
+
+
+async def test_a_sqlite_that_loses_commits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apsw, "SQLITE_VERSION_NUMBER", 3_051_002)
+    with pytest.raises(StoreRefused, match="lose commits"):
+        await opened(tmp_path)
+
+
+async def test_a_state_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreRefused, match="state_dir"):
+        await opened(tmp_path / "file")
+
+
+def test_a_migration_is_whole_or_nothing(tmp_path: Path) -> None:
+    db = opening.open_store(tmp_path / "queue.db")
+    with pytest.raises(apsw.SQLError):
+        migrate(db, "queue.db", [*STEPS, "CREATE TABLE new (a)", "CREATE nonsense"])
+    assert db.pragma("user_version") == VERSION
+    assert not db.table_exists(None, "new")
+    migrate(db, "queue.db", [*STEPS, "CREATE TABLE new (a)"])
+    assert db.pragma("user_version") == VERSION + 1
+    assert db.table_exists(None, "new")
+
+
+async def test_only_one_holds_a_state_dir(tmp_path: Path) -> None:
+    spool = await opened(tmp_path)
+    with pytest.raises(LockHeld, match=str(os.getpid())) as held:
+        await opened(tmp_path)
+    assert held.value.pid == os.getpid()
+    await spool.close()
+    with StateLock.acquire(tmp_path) as lock:
+        spool = await opened(tmp_path, lock=lock)
+        await spool.close()
+        with pytest.raises(LockHeld):
+            StateLock.acquire(tmp_path)
+
+
+def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from sesrelay.spool.lock import StateLock\n"
+        "lock = StateLock.acquire(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"held\n"
+    with pytest.raises(LockHeld) as held:
+        StateLock.acquire(tmp_path)
+    assert held.value.pid == child.pid
+    child.kill()
+    child.communicate()
+    StateLock.acquire(tmp_path).release()
+
+
+async def test_orphans_are_swept_at_start_and_bodies_in_use_are_not(tmp_path: Path) -> None:
+    spool = await opened(tmp_path)
+    made = submission(1, content=b"x" * (THRESHOLD + 1))
+    await spool.accept(made)
+    await spool.close()
+    bodies = Bodies(tmp_path / "bodies")
+    bodies.write(submission(2).message.id, b"orphan")
+    (tmp_path / "bodies" / "README").write_text("not ours")
+    spool = await opened(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "bodies").iterdir()) == sorted([made.message.id, "README"])
+    assert await spool.content(made.message.id) == made.content
+    await spool.change("delete", Filter(ids=(made.message.id,)), NOW)
+    await spool.close()
+    assert [path.name for path in (tmp_path / "bodies").iterdir()] == ["README"]
+
+
+async def test_a_body_that_is_missing_is_an_error_of_the_store(tmp_path: Path) -> None:
+    spool = await opened(tmp_path)
+    made = submission(1, content=b"x" * (THRESHOLD + 1))
+    await spool.accept(made)
+    (tmp_path / "bodies" / made.message.id).unlink()
+    with pytest.raises(SpoolError):
+        await spool.content(made.message.id)
+    await spool.close()
+
+
+async def test_a_caller_that_goes_away_leaves_nothing_claimed_and_nothing_half_done(tmp_path: Path) -> None:
+    spool = await opened(tmp_path, FakeClock())
+    large = submission(1, content=b"x" * (THRESHOLD + 1))
+    for call in (spool.accept(large), spool.accept(submission(2))):
+        task = asyncio.ensure_future(call)
+        await asyncio.sleep(0)
+        task.cancel()
+    claiming = asyncio.ensure_future(spool.claim(SES, 9, NOW))
+    await asyncio.sleep(0)
+    claiming.cancel()
+    await asyncio.gather(claiming, return_exceptions=True)
+    while (await spool.stats()).messages < 2:
+        await asyncio.sleep(0.01)
+    await spool.ping()
+    assert len((await spool.claim(SES, 9, NOW)).deliveries) == 2
+    assert await spool.content(large.message.id) == large.content
+    await spool.close()

@@ -1,0 +1,54 @@
+"""The questions that must stay cheap in a long queue are answered from an index: shown by the plan, not by a clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from sesrelay.spool import desk, flow, reading
+from sesrelay.spool.opening import open_store
+
+QUESTIONS = {
+    "claim": (flow.CLAIM, "SEARCH delivery USING INDEX delivery_claim (transport=? AND nexthop=? AND priority=?)"),
+    "first due of a lane": (
+        flow.FIRST_DUE,
+        "SEARCH delivery USING COVERING INDEX delivery_claim (transport=? AND nexthop=? AND priority=?)",
+    ),
+    "what is open, in order": (
+        reading.OPEN_PAGE,
+        "SEARCH delivery USING COVERING INDEX delivery_open (state=? AND transport=? AND (message,n)>(?,?))",
+    ),
+    "everything, in order": (reading.ALL_PAGE, "SEARCH delivery USING PRIMARY KEY ((message,n)>(?,?))"),
+    "a delivery": (flow.STANDING, "SEARCH delivery USING PRIMARY KEY (message=? AND n=?)"),
+    "lanes": (flow.LANES, "SEARCH backlog USING PRIMARY KEY ((transport,nexthop)>(?,?))"),
+    "by remote id": (
+        desk.BY_REMOTE_ID,
+        "SEARCH delivery USING COVERING INDEX delivery_by_remote_id (remote_id=?)",
+    ),
+    "by Message-ID": (desk.BY_MESSAGE_ID, "SEARCH message USING COVERING INDEX message_by_message_id (message_id=?)"),
+    "the newest": (desk.RECENT, "SCAN message"),
+    "what may be forgotten": (flow.FINISHED, "SEARCH message USING INTEGER PRIMARY KEY (rowid>?)"),
+}
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> apsw.Connection:
+    return open_store(tmp_path / "queue.db")
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_plan(db: apsw.Connection, question: str) -> None:
+    statement, wanted = QUESTIONS[question]
+    bindings = (None,) * statement.count("?")
+    plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", bindings).fetchall()]
+    assert wanted in plan
+    # A sort would read all of a lane or a queue before it gives the first row.
+    if question != "by Message-ID":
+        assert not [line for line in plan if "TEMP B-TREE" in line]
+
+
+def test_the_end_of_a_message_is_seen_in_an_index(db: apsw.Connection) -> None:
+    plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {flow.REMAINS}", (1,)).fetchall()]
+    assert not [line for line in plan if line.startswith("SCAN delivery")]
