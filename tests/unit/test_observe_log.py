@@ -174,6 +174,14 @@ def _fail(value: str) -> None:
     raise ValueError("inner")
 
 
+def test_lists_stay_lists() -> None:
+    log, pretty = Log(), Log("console")
+    for each in (log, pretty):
+        each.sink.notice("ready", listeners=["127.0.0.1:25", "[::1]:25\n"])
+    assert log.lines[0]["listeners"] == ["127.0.0.1:25", "[::1]:25\n"]
+    assert "127.0.0.1:25, [::1]:25\\u000a" in pretty.text
+
+
 def test_facts_cannot_replace_the_keys_of_a_line() -> None:
     log = Log()
     log.sink.notice("started", level="none", time="never", event="other")

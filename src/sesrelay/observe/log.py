@@ -29,6 +29,7 @@ Level = Literal["debug", "info", "warning", "error"]
 
 LEVELS: dict[str, int] = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 FRAMES_MAX = 12
+ITEMS_MAX = 50
 TEXT_MAX = 2000  # characters of one value that came from elsewhere
 
 # The keys of every line; a fact of the same name must not replace them.
@@ -88,6 +89,8 @@ def _fact(key: str, value: Any) -> Any:
         return "[masked]"
     if value is None or isinstance(value, bool | int | float):
         return value
+    if isinstance(value, list | tuple):
+        return [str(one)[:TEXT_MAX] for one in value[:ITEMS_MAX]]
     return str(value)[:TEXT_MAX]
 
 
@@ -120,6 +123,8 @@ def _console(clock: Clock, *, colors: bool) -> Processor:
 
 
 def _clean(value: Any) -> Any:
+    if isinstance(value, list):
+        value = ", ".join(value)
     if isinstance(value, str) and not value.isprintable():
         return _UNSAFE.sub(_escape, value)
     return value

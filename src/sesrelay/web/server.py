@@ -37,17 +37,26 @@ Counters = Callable[[], Mapping[str, int]]
 class WebServer:
     """Serves what `desk`, `metrics`, `ready` (what is missing; empty: ready) and `counters` (since the start) tell.
 
+    `started`: when the relay began, in Unix seconds; None: now.
     Raises: ValueError off loopback without a token.
     """
 
     def __init__(
-        self, *, desk: Desk, metrics: Metrics, ready: Ready, counters: Counters, clock: Clock, options: WebOptions
+        self,
+        *,
+        desk: Desk,
+        metrics: Metrics,
+        ready: Ready,
+        counters: Counters,
+        clock: Clock,
+        options: WebOptions,
+        started: float | None = None,
     ) -> None:
         if not options.on_loopback and not options.token:
             raise ValueError(f"HTTP on {show_address(options.host, options.port)} is off loopback and wants a token")
         self._desk, self._metrics, self._ready, self._counters = desk, metrics, ready, counters
         self._clock, self._options = clock, options
-        self._pages = Pages(clock.wall())
+        self._pages = Pages(clock.wall() if started is None else started)
         self._runner: web.AppRunner | None = None
         self.address = (options.host, options.port)
 
