@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import resource
 import smtplib
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -260,3 +262,36 @@ def test_drain_without_sessions_is_over_at_once(loop: str) -> None:
             await asyncio.wait_for(at.server.drain(3600), 5)
 
     run(loop, main())
+
+
+CROWD = """
+import resource, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (400, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+crowd = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(200)]
+codes = [client.recv(100)[:3] for client in crowd]
+assert codes.count(b"220") > 40, codes
+assert codes.count(b"220") + codes.count(b"421") == 200, codes
+crowd[0].sendall(b"NOOP\\r\\n")
+assert crowd[0].recv(100)[:3] == b"250"
+"""
+
+
+@both_loops
+def test_a_crowd_leaves_descriptors_for_the_queue(loop: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def main() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+        async with rig() as at:
+            crowd = await asyncio.create_subprocess_exec(sys.executable, "-c", CROWD, str(at.port))
+            assert await crowd.wait() == 0
+            while at.observer.open:
+                await asyncio.sleep(0.01)
+            client = await at.connect()
+            assert (await client.line()).startswith("220")
+            client.writer.close()
+
+    try:
+        run(loop, main())  # no accept has failed: the loop has not complained
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

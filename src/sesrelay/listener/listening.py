@@ -26,9 +26,12 @@ from sesrelay.seams import Intake, Observer
 
 TOO_MANY = Reply(421, "4.7.0", "Too many connections: try again later")
 TOO_MANY_OF_YOURS = Reply(421, "4.7.0", "Too many connections from this address: try again later")
-GONE = Reply(421, "4.4.2", "Who are you?")
+GONE = Reply(421, "4.4.2", "The connection has no other end")
 # Without descriptors left, accepting fails and the queue cannot be written: so many are kept from clients.
 DESCRIPTORS_KEPT = 48
+# Connections that asyncio accepts in one turn of its loop; those of three turns exist at once before a refused one is
+# closed. Out of descriptors, asyncio would log a traceback for each accept it tries, up to the backlog.
+ACCEPT_AT_ONCE = 8
 
 
 class Terms:
@@ -38,7 +41,8 @@ class Terms:
 
     def __init__(self, options: ListenerOptions) -> None:
         self.options = options
-        name = options.hostname.encode("idna" if not options.hostname.isascii() else "ascii")
+        hostname = options.hostname if options.hostname.isascii() else domain_of(f"@{options.hostname}")
+        name = hostname.encode("ascii")
         self.banner = b"220 " + name + b" ESMTP sesrelay\r\n"
         self.helo = b"250 " + name + b"\r\n"
         offers = ("PIPELINING", f"SIZE {options.message_size}", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES")
@@ -64,7 +68,7 @@ class Door:
     def admit(self, session: SmtpSession, transport: asyncio.BaseTransport) -> Reply | None:
         """Let a new connection in, or return its refusal."""
         client = "" if self.unix else _client(transport)
-        refusal = GONE if client is None else self._whole.refusal(session, client)
+        refusal = GONE if client is None else self._whole.refusal(client)
         if client is None or refusal is not None:
             reason = "client" if refusal is CLIENT_REFUSED else "limits"
             self.observer.refused(Origin(self.name, client or ""), refusal or GONE, reason)
@@ -109,7 +113,7 @@ class ListenerServer:
             self._terms = Terms(options)
         return self._terms
 
-    def refusal(self, session: SmtpSession, client: str) -> Reply | None:
+    def refusal(self, client: str) -> Reply | None:
         """Return why one more connection from `client` is not let in, or None."""
         options = self.terms().options
         if not client_allowed(client, options.networks):
@@ -137,7 +141,8 @@ class ListenerServer:
         loop = asyncio.get_running_loop()
         door = Door(self, name, sock)
         create = loop.create_unix_server if door.unix else loop.create_server
-        door.server = await create(lambda: SmtpSession(loop, door), sock=sock, backlog=BACKLOG)
+        door.server = await create(lambda: SmtpSession(loop, door), sock=sock, backlog=ACCEPT_AT_ONCE)
+        sock.listen(BACKLOG)  # asyncio's `backlog` is both figures; the kernel's is to be the larger one
         self._doors[name] = door
 
     @property

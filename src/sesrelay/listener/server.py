@@ -114,7 +114,12 @@ class SmtpSession(Wire):
     def ended(self) -> None:
         self._door.ended(self)
 
+    def failed(self, error: BaseException) -> None:
+        self._door.observer.trouble("an SMTP session failed", error, listener=self._door.name)
+
     def timed_out(self) -> None:
+        if self.idle and self._helo and self._transaction is None:
+            return  # a connection kept for a next message that did not come: nothing was refused
         self._door.observer.refused(self._origin, TIMED_OUT, "timeout")
 
     def malformed(self, fault: Fault) -> None:

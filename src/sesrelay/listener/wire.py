@@ -119,6 +119,9 @@ class Wire(SMTP):
     def timed_out(self) -> None:
         """Take note that a deadline has passed."""
 
+    def failed(self, error: BaseException) -> None:
+        """Take note of a fault of ours that ended the session."""
+
     def ended(self) -> None:
         """Take note that an admitted connection is closed and its handler done."""
 
@@ -150,8 +153,9 @@ class Wire(SMTP):
             self._handler_coroutine.cancel()
 
     def _maybe_ended(self, task: asyncio.Task[None] | None = None) -> None:
-        if task is not None and not task.cancelled():
-            task.exception()  # all that can end a session by exception is the connection itself
+        error = task.exception() if task is not None and not task.cancelled() else None
+        if error is not None:
+            self.failed(error)
         if self.transport is None:
             self.ended()
 
