@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sesrelay.config import ConfigError, load
+from sesrelay.config.load import load
+from sesrelay.config.problem import ConfigError
 
 # name: (file, the problems without the file's path)
 BAD: dict[str, tuple[str, list[str]]] = {

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sesrelay.config import Config, load
 from sesrelay.config.explain import models_in
+from sesrelay.config.load import load
+from sesrelay.config.model import Config
 from sesrelay.config.part import Part
 from sesrelay.config.schema import SCHEMA_FILE, schema, text
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sesrelay.config import ConfigError, load
+from sesrelay.config.load import load
+from sesrelay.config.problem import ConfigError
 from sesrelay.config.transports import SesTransport, SmtpTransport
 
 CANARY = "canary-7f3a9c"

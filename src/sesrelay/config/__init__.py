@@ -1,11 +1,7 @@
 """The YAML files and nothing else: read, checked, explained line by line, and turned into frozen values.
 
+`load.load` is the way in, `problem.ConfigError` the way out where something is wrong, `model.Config` the value.
+
 Invariant: a secret never stands in a problem, a `repr` or an exception.
 Invariant: nothing here starts, connects or writes anything; what cannot be used is a `ConfigError`.
 """
-
-from sesrelay.config.loading import DEFAULT_PATH, Loaded, load
-from sesrelay.config.model import Config
-from sesrelay.config.problem import ConfigError, Problem
-
-__all__ = ["DEFAULT_PATH", "Config", "ConfigError", "Loaded", "Problem", "load"]

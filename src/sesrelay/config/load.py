@@ -22,8 +22,6 @@ from sesrelay.config.sites import merge, site_files
 from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.routing import RoutingTable
 
-DEFAULT_PATH = Path("/etc/sesrelay/config.yaml")
-
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
