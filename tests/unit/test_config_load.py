@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sesrelay.config import machine
-from sesrelay.config.load import Loaded, load
+from sesrelay.config.loading import Loaded, load
 from sesrelay.config.model import Config, Listener
 from sesrelay.config.problem import ConfigError
 from sesrelay.config.transports import DirectTransport, SesTransport, SmtpTransport
@@ -162,10 +162,10 @@ def test_relative_paths_start_at_the_file_that_names_them(tmp_path: Path) -> Non
 
 
 def test_the_control_socket_is_in_state_dir_where_run_has_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sesrelay.config.load.RUN_DIR", tmp_path / "none")
+    monkeypatch.setattr("sesrelay.config.loading.RUN_DIR", tmp_path / "none")
     assert loaded(tmp_path, f"state_dir: {tmp_path}/s\n").config.control == tmp_path / "s" / "control.sock"
     assert loaded(tmp_path, "control: c.sock\n").config.control == tmp_path / "c.sock"
-    monkeypatch.setattr("sesrelay.config.load.RUN_DIR", tmp_path)
+    monkeypatch.setattr("sesrelay.config.loading.RUN_DIR", tmp_path)
     assert loaded(tmp_path, "{}").config.control == Path("/run/sesrelay/control.sock")
 
 

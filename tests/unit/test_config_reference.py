@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sesrelay.config.explain import models_in
-from sesrelay.config.load import load
+from sesrelay.config.loading import load
 from sesrelay.config.model import Config
 from sesrelay.config.part import Part
 from sesrelay.config.schema import SCHEMA_FILE, schema, text

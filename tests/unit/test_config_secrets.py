@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sesrelay.config.load import load
+from sesrelay.config.loading import load
 from sesrelay.config.problem import ConfigError
 from sesrelay.config.transports import SesTransport, SmtpTransport
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from sesrelay.config.load import Loaded
+    from sesrelay.config.loading import Loaded
     from sesrelay.config.problem import ConfigError
 
 DEFAULT_CONFIG = Path("/etc/sesrelay/config.yaml")
@@ -45,7 +45,7 @@ def json_option(function: Function) -> Function:
 
 def load_or_exit(path: Path, *, problems_to_stdout: bool = False) -> Loaded:
     """Return the configuration, or print every problem on a line of its own (on stderr, or stdout) and exit 78."""
-    from sesrelay.config.load import load
+    from sesrelay.config.loading import load
     from sesrelay.config.problem import ConfigError
 
     try:

@@ -12,7 +12,7 @@ import click
 from sesrelay.cli.options import config_option, json_option, load_or_exit
 
 if TYPE_CHECKING:
-    from sesrelay.config.load import Loaded
+    from sesrelay.config.loading import Loaded
     from sesrelay.policy.routing import Considered, RouteRule
 
 
