@@ -289,6 +289,8 @@ class SqliteSpool:
         return sorted({transport for transport, _ in self._writer.tally.counts})
 
     def _check_room(self, octets: int) -> None:
+        if not self._min_free_disk:
+            return
         now = self._clock.monotonic()
         if self._room_seen is None or now - self._room_seen >= ROOM_AGE or now < self._room_seen:
             try:
@@ -296,9 +298,9 @@ class SqliteSpool:
             except OSError as error:
                 raise as_spool_error(error) from error
             self._room, self._room_seen = disk.f_bavail * disk.f_frsize, now
-        self._room -= octets
-        if self._room < self._min_free_disk:
+        if self._room - octets < self._min_free_disk:
             raise NoSpace(f"less than {self._min_free_disk} bytes would stay free in {self._state_dir}")
+        self._room -= octets
 
     async def _with_files(self, submissions: Sequence[Submission], do: Callable[[Transaction, builtins.list[Packed]], T]) -> T:
         """Write large contents to files, then run `do` on the writer; a caller that goes away does not stop it half-way."""
