@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +19,7 @@ from sesrelay.observe.metrics import MetricsSink
 from sesrelay.policy.verdict import End, Verdict
 from sesrelay.seams import Pause, Stats
 
+MONITORING = Path(__file__).parents[2] / "docs" / "monitoring.md"
 NOW = 1_800_000_000.0
 OK = Reply(250, "2.0.0", "Ok")
 RECIPIENT = Recipient("reader@example.org")
@@ -100,6 +102,23 @@ def test_promtool_has_no_complaint(sink: MetricsSink) -> None:
         promtool.command("check", "metrics"), check=False, capture_output=True, env=promtool.env, input=sink.render(STATS, NOW)
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_every_metric_is_documented(sink: MetricsSink) -> None:
+    live(sink)
+    told = {name.partition("{")[0] for name in re.findall(r"^\| `(sesrelay_[^`]+)`", MONITORING.read_text(), re.M)}
+    rendered = {line.split()[2] for line in sink.render(STATS, NOW).decode().splitlines() if line.startswith("# TYPE")}
+    assert told == rendered
+
+
+def test_promtool_takes_the_alerts_of_the_documentation(tmp_path: Path) -> None:
+    promtool = peers.require("promtool")
+    rules = next(block for block in re.findall(r"```yaml\n(.*?)```", MONITORING.read_text(), re.S) if block.startswith("groups"))
+    (tmp_path / "rules.yaml").write_text(rules)
+    done = subprocess.run(
+        promtool.command("check", "rules", tmp_path / "rules.yaml"), check=False, capture_output=True, env=promtool.env
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_label_holds_an_address(sink: MetricsSink) -> None:

@@ -29,6 +29,16 @@ async def test_an_empty_relay_tells_what_to_do(relay: Relay) -> None:
     assert "swaks --server 127.0.0.1:2525" in text
 
 
+async def test_the_hint_knows_sockets() -> None:
+    relay = Relay(WebOptions(port=0, smtp="unix:/run/sesrelay/submit.sock"))
+    relay.desk.messages = []
+    await relay.server.start()
+    try:
+        assert "swaks --socket /run/sesrelay/submit.sock --from" in (await relay.get("/"))[1]
+    finally:
+        await relay.server.stop()
+
+
 @pytest.mark.parametrize("path", ["/", f"/messages/{ID}"])
 async def test_hostile_texts_stay_text(relay: Relay, path: str) -> None:
     event = {

@@ -15,7 +15,7 @@ class WebOptions:
     """`host` is an address or `localhost`; `port` 0: any free one. `token` is a secret, and kept out of repr.
 
     `allowed_hosts`: names by which a browser or a proxy may ask, besides loopback's and the bound address.
-    `smtp`: HOST:PORT for the hint of an empty page, None: no hint.
+    `smtp`: HOST:PORT or unix:PATH for the hint of an empty page, None: no hint.
     """
 
     host: str = "127.0.0.1"
