@@ -6,7 +6,7 @@ Invariant: each of split, repair and reload ends: groups shrink, and the other t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from sesrelay.mail import headers
@@ -19,7 +19,7 @@ from sesrelay.transport.ses.account import Limiter
 from sesrelay.transport.ses.answers import Accepted, Refused, Unreadable, read
 from sesrelay.transport.ses.meaning import Action, Meaning
 from sesrelay.transport.ses.seam import AwsSession, Endpoint
-from sesrelay.transport.ses.shape import shape
+from sesrelay.transport.ses.shape import shape, value_of
 from sesrelay.transport.ses.sign import Signer
 from sesrelay.transport.ses.wire import Lost, NotSent, Wire
 
@@ -28,7 +28,7 @@ Group = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What is to be sent. `senders`: addresses that SES holds to be the sender's, Source among them.
+    """What is to be sent. `senders`: addresses of the envelope and the header From that are the sender's.
 
     `names_a_set`: the message itself names a configuration set or tenant, so a fault of those is the message's.
     """
@@ -63,12 +63,13 @@ class Line:
 class Attempt:
     """Made for one `deliver`. `known` grows as answers come; `posted` tells whether anything may have reached SES."""
 
-    def __init__(self, line: Line, draft: Draft, facts: Mapping[str, str]) -> None:
+    def __init__(self, line: Line, draft: Draft, facts: Callable[[], dict[str, str]]) -> None:
         self.known: dict[str, Outcome] = {}
         self.posted = False
         self._line = line
         self._draft = draft
-        self._facts = dict(facts)
+        self._facts = facts  # called for where a remedy is due
+        self._sender_domain = ""
         self._data = b""
         self._tls: str | None = None
         self._waiting: list[Group] = []
@@ -152,7 +153,8 @@ class Attempt:
 
     def _unverified(self, group: Group, means: Meaning, refused: Refused) -> None:
         named = {_key(address) for address in headers.addresses([refused.text.rpartition(": ")[2]])}
-        senders = {_key(address) for address in self._draft.senders}
+        by_header = value_of(headers.split(self._draft.raw)[0], "Sender") or ""
+        senders = {_key(address) for address in (*self._draft.senders, *headers.addresses([by_header]))}
         recipients = {_key(address) for address in group}
         if named and named <= recipients and not named & senders:
             self._settle(tuple(a for a in group if _key(a) in named), self._outcome(meaning.SANDBOX, str(refused)))
@@ -160,9 +162,7 @@ class Attempt:
             if rest:
                 self._waiting.insert(0, rest)
             return
-        culprit = next((domain_of(address) for address in sorted(named & senders)), "")
-        if culprit:
-            self._facts["sender_domain"] = culprit
+        self._sender_domain = next((domain_of(address) for address in sorted(named & senders)), "")
         self._end(group, self._outcome(replace(means, action=Action.DEFER), str(refused)))
 
     async def _repair(self, refused: Refused) -> bool:
@@ -181,7 +181,7 @@ class Attempt:
     # --- ends ---
 
     def _outcome(self, means: Meaning, text: str) -> Outcome:
-        remedy = meaning.remedy(means, self._facts)
+        remedy = self._remedy(means)
         if means.action in (Action.FAIL, Action.REPAIR):
             return Failed(Reply(554, f"5.{means.enhanced}", text), means.scope, remedy, self._trail())
         if means.action is Action.HOLD:
@@ -190,10 +190,14 @@ class Attempt:
 
     def _deferred(self, means: Meaning, text: str) -> Deferred:
         reply = Reply(454, f"4.{means.enhanced}", text)
-        remedy = meaning.remedy(means, self._facts)
+        remedy = self._remedy(means)
         if means.scope is Scope.TRANSPORT and self._draft.names_a_set:
             return Deferred(reply, Scope.MESSAGE, None, remedy, trail=self._trail())
         return Deferred(reply, means.scope, means.reason, remedy, means.retry_after, trail=self._trail())
+
+    def _remedy(self, means: Meaning) -> str:
+        facts = self._facts()
+        return meaning.remedy(means, facts | {"sender_domain": self._sender_domain or facts["sender_domain"]})
 
     def _doubt(self, group: Group, answer: Unreadable | Lost) -> None:
         means = meaning.AMBIGUOUS

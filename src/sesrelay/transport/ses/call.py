@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import re
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from sesrelay.transport.ses.sign import Signer
 RAW_MAX = 10_485_760  # octets of one message, as the error text of SES has it
 RECIPIENTS_MAX = 50  # destinations of one call
 OFF_LOOP = 128 * 1024  # octets from which encoding and hashing take longer than a hop to a thread
+_COMMON = re.compile(r"[A-Za-z0-9_.~@-]*\Z")
 
 
 async def encoded(raw: bytes) -> bytes:
@@ -61,4 +63,10 @@ def _digest(body: bytes) -> str:
 
 
 def _form(pairs: Iterable[tuple[str, str]]) -> bytes:
-    return "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in pairs).encode("ascii")
+    return "&".join(f"{name}={_quoted(value)}" for name, value in pairs).encode("ascii")
+
+
+def _quoted(value: str) -> str:
+    if _COMMON.match(value):  # nearly every address: ten times as quick
+        return value.replace("@", "%40")
+    return quote(value, safe="-_.~")

@@ -28,7 +28,7 @@ ONCE = frozenset(_ONCE_NAMES.split())
 
 _OBEYED = "x-ses-"  # SES takes orders from these; an application must not give them unless it is trusted to
 _PRIVATE = frozenset({"bcc", "resent-bcc", "return-path"})
-_NAMES = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.M)
+_NAMES = re.compile(r"^([!-9;-~]+)[ \t]*:", re.M)
 
 
 def shape(head: bytes, trusted: Iterable[str] = (), *, also_once: frozenset[str] = frozenset()) -> tuple[bytes, tuple[str, ...]]:
@@ -65,13 +65,8 @@ def value_of(head: bytes, name: str) -> str | None:
 
 
 def _breaks_a_rule(head: bytes, once: frozenset[str], allowed: frozenset[str]) -> bool:
-    seen: set[str] = set()
-    for name in _NAMES.findall(head.lower()):
-        key = name.decode("ascii")
-        if key in once:
-            if key in seen:
-                return True
-            seen.add(key)
-        if key in _PRIVATE or (key.startswith(_OBEYED) and key not in allowed):
-            return True
-    return False
+    names = _NAMES.findall(head.lower().decode("latin-1"))
+    single = [name for name in names if name in once]
+    if len(set(single)) != len(single) or not _PRIVATE.isdisjoint(names):
+        return True
+    return any(name.startswith(_OBEYED) and name not in allowed for name in names)

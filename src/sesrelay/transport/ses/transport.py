@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 from sesrelay.mail import headers
 from sesrelay.mail.address import domain_of
@@ -87,7 +88,7 @@ class SesTransport:
             if isinstance(draft, Failed | Deferred):
                 outcomes.update((d.id, draft) for group in by_address.values() for d in group)
                 return outcomes
-            attempt = Attempt(self._line, draft, self._facts(batch, source))
+            attempt = Attempt(self._line, draft, partial(self._facts, batch, source))
             found = await attempt.send(tuple(by_address))
             outcomes.update((d.id, found[address]) for address, group in by_address.items() for d in group)
         except Exception as error:
@@ -129,8 +130,11 @@ class SesTransport:
             found = meaning.TOO_LARGE
             text = f"The message has {len(raw)} octets, and SES takes {call.RAW_MAX} by this API"
             return Failed(Reply(554, f"5.{found.enhanced}", text), found.scope, meaning.remedy(found, {}))
-        senders = (source, *batch.message.header_from, value_of(shaped, "Sender") or "")
-        return Draft(source, raw, changes, self._tags(batch, shaped), senders, _names_a_set(shaped), self.options.trusted_headers)
+        senders = (source, *batch.message.header_from)
+        trusted = self.options.trusted_headers
+        if not trusted:  # then no order to SES is left in the header
+            return Draft(source, raw, changes, {QUEUE_ID_TAG: batch.message.id, **self.options.tags}, senders)
+        return Draft(source, raw, changes, self._tags(batch, shaped), senders, _names_a_set(shaped), trusted)
 
     def _tags(self, batch: Batch, head: bytes) -> dict[str, str]:
         """Return the call's tags; those of a trusted header are among them, because tags of the call would replace them."""
