@@ -67,6 +67,11 @@ def test_the_delivery_that_wants_the_eye_leads_the_row() -> None:
     assert (row.state, row.tally, row.detail, row.more) == ("failed", "1 failed, 1 deferred, 1 delivered", "550 5.1.1 unknown", 1)
 
 
+def test_the_remote_id_is_shown_once() -> None:
+    row = view.row(message("x", "s", delivery(state="delivered", reply="250 2.0.0 Ok 0100-abc", remote_id="0100-abc")), NOW)
+    assert (row.remote_id, row.detail) == ("0100-abc", "250 2.0.0 Ok")
+
+
 def test_queued_with_attempts_is_deferred() -> None:
     assert view.state_of(delivery(attempts=1)) == "deferred"
     assert view.state_of(delivery(attempts=0)) == "queued"

@@ -113,9 +113,10 @@ def _facts(document: Document) -> list[tuple[str, str]]:
 
 
 def _delivery(delivery: Mapping[str, Any], now: float) -> dict[str, Any]:
-    keys = ("recipient", "route", "transport", "nexthop", "reason", "reply", "remote_id", "priority")
+    keys = ("recipient", "route", "transport", "nexthop", "reason", "remote_id")
     return {
         **{key: view.plain(delivery.get(key)) for key in keys},
+        "reply": view.answer(delivery),
         "state": view.state_of(delivery),
         "attempts": delivery.get("attempts") or 0,
         "next_attempt": view.moment(delivery.get("next_attempt"), now),

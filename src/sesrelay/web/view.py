@@ -158,7 +158,7 @@ def row(document: Document, now: float) -> Row:
     state, leading = ranked[0] if ranked else ("queued", {})
     tally = ", ".join(f"{states.count(s)} {state_name(s)}" for s in _GRAVITY if s in states) if len(set(states)) > 1 else ""
     reason = "" if state == "delivered" else leading.get("reason")
-    detail = " · ".join(plain(part) for part in (reason, leading.get("reply")) if part)
+    detail = " · ".join(part for part in (plain(reason), answer(leading)) if part)
     return Row(
         id=str(document.get("id") or ""),
         accepted=moment(document.get("accepted"), now),
@@ -173,6 +173,12 @@ def row(document: Document, now: float) -> Row:
         remote_id=plain(leading.get("remote_id"), 120),
         detail=detail,
     )
+
+
+def answer(delivery: Mapping[str, Any]) -> str:
+    """Return the reply of a delivery without the remote id, which is shown beside it."""
+    reply, remote_id = plain(delivery.get("reply")), plain(delivery.get("remote_id"))
+    return reply.replace(remote_id, "").strip() if remote_id else reply
 
 
 def _rank(state: str) -> int:
