@@ -338,8 +338,9 @@ ALIAS_BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         "a: &a [*a, *a]\n",
         "a: &a {<<: *a}\n",
         f"a: &a {'x' * 500_000}\nb: [{','.join(['*a'] * 9_000)}]\n",
+        f"a: &a {{{', '.join(f'k{n}: 1' for n in range(5_000))}}}\nb: {{<<: [{','.join(['*a'] * 9_000)}]}}\n",
     ],
-    ids=["wide", "recursive", "merged into itself", "long"],
+    ids=["wide", "recursive", "merged into itself", "long", "merged often"],
 )
 def test_an_alias_bomb_is_refused_within_bounds(text: str, tmp_path: Path) -> None:
     import tracemalloc

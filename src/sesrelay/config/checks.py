@@ -98,7 +98,7 @@ def routing_table(document: Document, config: Config) -> RoutingTable:
 def check_expectations(document: Document, config: Config, table: RoutingTable) -> None:
     """Report expectations that the routes do not meet, with the rule that decides and the one that was hoped for."""
     for index, expected in enumerate(config.expect):
-        sender = expected.sender if "@" in expected.sender or not expected.sender else f"{expected.sender}@{config.local.domain}"
+        sender = expected.sender
         winner, considered = table.explain(sender)
         met = winner.reject if expected.reject else not winner.reject and _as_expected(document, index, expected.transport, winner)
         if met:

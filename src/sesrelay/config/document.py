@@ -1,7 +1,7 @@
 """One YAML file as plain values, with the line and column of every key and value.
 
 Invariant: nothing is constructed but text, numbers, booleans, null, lists and mappings; tags are refused.
-Invariant: memory and time are bounded by the file's size: aliases are counted, nesting is limited.
+Invariant: memory and time are bounded by the file's size: what aliases expand to is counted.
 Invariant: what YAML 1.1 reads otherwise than it is written (`0755`, `1:30`, `0x1F`) becomes `Trapped`, which no key
 accepts, so that it is reported and never guessed.
 """
@@ -14,22 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from yaml.composer import Composer
-from yaml.reader import Reader
-from yaml.resolver import Resolver
 
+from sesrelay.config.compose import DEPTH_MAX, TAG, UnreadableError, compose, place_of
 from sesrelay.config.problem import KeyPath, Place, Problem, dotted
 
-SIZE_MAX = 8 * 1024 * 1024  # octets of one file
-DEPTH_MAX = 32  # the schema needs seven
 ALIASED_MAX = 10_000  # nodes that may be reached through aliases, in all
 
-_TAG = "tag:yaml.org,2002:"
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?\Z")
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_UNQUOTED_IPV6 = re.compile(r":\s+(\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]:\d)")
 _SECRET_KEY = re.compile(r"pass|secret|token|credential|hash|key\Z|url\Z", re.IGNORECASE)
 
 
@@ -97,135 +91,14 @@ def is_secret(path: KeyPath) -> bool:
 
 def parse(data: bytes, file: str, environ: Mapping[str, str]) -> Document:
     """Read one file's content. What is wrong with it is in `problems`; the root holds what could be read."""
-    document = Document(file, broken=True)
-    text = _decode(data, document)
-    if text is None:
-        return document
+    document = Document(file)
     try:
-        root = _loader(text).get_single_node()
-    except _TooDeepError as error:
-        document.problems.append(Problem(_place(file, error.mark), "yaml", f"nested more than {DEPTH_MAX} levels deep"))
-        return document
-    except yaml.MarkedYAMLError as error:
-        document.problems.append(_syntax(error, text, file))
-        return document
-    document.broken = False
-    if root is None or (isinstance(root, yaml.ScalarNode) and root.tag == _TAG + "null"):
-        return document
-    if not isinstance(root, yaml.MappingNode):
-        document.broken = True
-        place = _place(file, root.start_mark)
-        document.problems.append(Problem(place, "yaml", "a mapping is meant (`key: value` lines; {} where all is default)"))
-        return document
-    conversion = _Conversion(document, environ)
-    try:
-        document.root = conversion.mapping(root, (), 0)
-    except _BombError as error:
-        document.broken = True
-        document.spots.clear()
-        document.problems = [Problem(_place(file, error.mark), "yaml", "aliases expand to far too much, or to themselves")]
+        root = compose(data, file)
+        if root is not None:
+            document.root = _Conversion(document, environ).mapping(root, (), 0)
+    except UnreadableError as error:
+        return Document(file, problems=[error.problem], broken=True)
     return document
-
-
-class _TooDeepError(Exception):
-    def __init__(self, mark: yaml.Mark) -> None:
-        super().__init__()
-        self.mark = mark
-
-
-class _BombError(_TooDeepError):
-    pass
-
-
-class _Composer(Composer):
-    """PyYAML's composer with a limit on nesting, so that no file can exhaust the stack."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        self.depth += 1
-        if self.depth > DEPTH_MAX:
-            raise _TooDeepError(self.peek_event().start_mark)  # type: ignore[attr-defined]  # from the parser mixed in
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-
-def _loader(text: str) -> Any:
-    """Return a composer over libyaml where PyYAML was built with it, over its own parser elsewhere."""
-    if yaml.__with_libyaml__:
-        from yaml.cyaml import CParser  # type: ignore[attr-defined]  # noqa: PLC0415  # absent in builds without libyaml
-
-        class Fast(_Composer, CParser, Resolver):
-            def __init__(self) -> None:
-                CParser.__init__(self, text)
-                Composer.__init__(self)
-                Resolver.__init__(self)
-
-        return Fast()
-
-    class Plain(_Composer, yaml.SafeLoader):
-        def __init__(self) -> None:
-            yaml.SafeLoader.__init__(self, text)
-
-    return Plain()
-
-
-def _decode(data: bytes, document: Document) -> str | None:
-    if len(data) > SIZE_MAX:
-        document.problems.append(Problem(Place(document.file, 1, 1), "file", f"larger than {SIZE_MAX // 1024**2} MiB"))
-        return None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8", "replace")
-        document.problems.append(Problem(_after(document.file, before), "yaml", "not UTF-8 (save the file as UTF-8)"))
-        return None
-    bad = Reader.NON_PRINTABLE.search(text)
-    if bad:
-        what = f"the control character U+{ord(bad.group()):04X} cannot stand in YAML"
-        document.problems.append(Problem(_after(document.file, text[: bad.start()]), "yaml", what))
-        return None
-    return text
-
-
-def _after(file: str, before: str) -> Place:
-    return Place(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
-
-
-def _place(file: str, mark: yaml.Mark | None) -> Place:
-    return Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 1, 1)
-
-
-def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
-    """Turn a syntax error into one line. PyYAML's own text may hold part of a value, as in an alias's name: not repeated."""
-    place = _place(file, error.problem_mark or error.context_mark)
-    lines = text.splitlines()
-    around = "\n".join(lines[: place.line])
-    bracket = next(
-        (match for match in _UNQUOTED_IPV6.finditer(around) if around.count("\n", 0, match.end()) >= place.line - 2), None
-    )
-    what = error.problem or "not YAML"
-    if "alias" in what:
-        what = "`*` starts an alias, and no anchor has this name (put text that starts with * in quotes)"
-    elif "anchor" in what:
-        what = "`&` starts an anchor, and this one stands twice (put text that starts with & in quotes)"
-    elif "tag" in what:
-        what = "`!` starts a tag, and tags have no meaning here (put text that starts with ! in quotes)"
-    elif "document" in what and "another" in what:
-        what = "a second document begins here (one `---` at most)"
-    elif bracket:
-        place = _after(file, around[: bracket.start(1)])
-        what = '`[` starts a list (put an IPv6 address in quotes, as "[::1]:25")'
-    elif "\t" in (lines[place.line - 1] if place.line <= len(lines) else "")[: place.column]:
-        what = "a tab cannot indent in YAML (use spaces)"
-    elif "mapping values are not allowed" in what:
-        what = "`: ` cannot stand here (indent the line rightly, or put text that holds `: ` in quotes)"
-    elif "cannot start any token" in what:
-        what = "no value starts with this character (put the text in quotes)"
-    else:
-        what = f"not YAML: {what} (look for a missing quote, bracket or wrong indent at or above this line)"
-    return Problem(place, "yaml", what)
 
 
 class _Conversion:
@@ -241,14 +114,14 @@ class _Conversion:
         result: dict[str, Any] = {}
         merged: list[yaml.Node] = []
         for key_node, value_node in node.value:
-            if key_node.tag == _TAG + "merge":
+            if key_node.tag == TAG + "merge":
                 merged.append(value_node)
                 continue
             key = self._key(key_node, path)
             if key is None:
                 continue
             here = (*path, key)
-            place = _place(self.document.file, key_node.start_mark)
+            place = place_of(self.document.file, key_node.start_mark)
             if key in result:
                 first = self.document.spots[here].key
                 self.document.problems.append(Problem(place, dotted(here), f"stands twice (first at {first})"))
@@ -266,11 +139,14 @@ class _Conversion:
                 self._problem(part, (*path, "<<"), "a mapping is meant (as in `<<: *name`)")
                 continue
             self._count(part, depth)
+            inherited = [value_node for key_node, value_node in part.value if key_node.tag == TAG + "merge"]
             for key_node, value_node in part.value:
-                key = self._key(key_node, path)
+                key = None if key_node.tag == TAG + "merge" else self._key(key_node, path)
                 if key is not None and key not in into:
-                    place = _place(self.document.file, key_node.start_mark)
+                    place = place_of(self.document.file, key_node.start_mark)
                     into[key] = self._value(value_node, (*path, key), place, depth)
+            for value_node in inherited:
+                self._merge(value_node, into, path, depth + 1)
 
     def _key(self, node: yaml.Node, path: KeyPath) -> str | None:
         # Names are taken as written, so that a transport or alias may be called `on`.
@@ -280,19 +156,19 @@ class _Conversion:
         return None
 
     def _value(self, node: yaml.Node, path: KeyPath, key: Place, depth: int) -> Any:
-        place = _place(self.document.file, node.start_mark)
+        place = place_of(self.document.file, node.start_mark)
         self._count(node, depth)
         plain = isinstance(node, yaml.ScalarNode) and not node.style  # libyaml says '' for None
         self.document.spots[path] = Spot(key, place, node.value if plain else None)
         standard = {"map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value"}
-        if not node.tag.startswith(_TAG) or node.tag.removeprefix(_TAG) not in standard:
+        if not node.tag.startswith(TAG) or node.tag.removeprefix(TAG) not in standard:
             self._problem(node, path, "tags have no meaning here (put text that starts with ! in quotes)")
             return None
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path, depth + 1)
         if isinstance(node, yaml.SequenceNode):
             return [
-                self._value(item, (*path, index), _place(self.document.file, item.start_mark), depth + 1)
+                self._value(item, (*path, index), place_of(self.document.file, item.start_mark), depth + 1)
                 for index, item in enumerate(node.value)
             ]
         return self._scalar(node, path, key, place)
@@ -302,7 +178,7 @@ class _Conversion:
         if "${" in text:
             self.document.spots[path] = Spot(key, place, None, bool(_VARIABLE.fullmatch(text)))
             return self._substituted(text, path)
-        kind = node.tag.removeprefix(_TAG)
+        kind = node.tag.removeprefix(TAG)
         if kind == "null":
             return None
         if kind == "bool":
@@ -337,13 +213,14 @@ class _Conversion:
 
     def _count(self, node: yaml.Node, depth: int) -> None:
         if id(node) in self.seen:
-            self.aliased += 1 + (len(node.value) // 64 if isinstance(node, yaml.ScalarNode) else 0)
+            self.aliased += 1 + (len(node.value) // 64 if isinstance(node, yaml.ScalarNode) else len(node.value))
         self.seen.add(id(node))
         if self.aliased > ALIASED_MAX or depth > DEPTH_MAX:
-            raise _BombError(node.start_mark)
+            what = "aliases expand to far too much, or to themselves"
+            raise UnreadableError(Problem(place_of(self.document.file, node.start_mark), "yaml", what))
 
     def _problem(self, node: yaml.Node, path: KeyPath, message: str) -> None:
-        self.document.problems.append(Problem(_place(self.document.file, node.start_mark), dotted(path) or "yaml", message))
+        self.document.problems.append(Problem(place_of(self.document.file, node.start_mark), dotted(path) or "yaml", message))
 
 
 def _reading(text: str) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 from pydantic import SecretStr, ValidationError
 
 from sesrelay.config import checks, secrets
-from sesrelay.config.document import SIZE_MAX, Document, parse
+from sesrelay.config.compose import SIZE_MAX
+from sesrelay.config.document import Document, parse
 from sesrelay.config.explain import explain, failed_sections
 from sesrelay.config.model import RUN_DIR, Config
 from sesrelay.config.problem import ConfigError, KeyPath, Place, Problem

@@ -47,9 +47,8 @@ def _merge_value(main: Document, site: Document, path: KeyPath, value: Any) -> N
     """Append a list, or add the keys of a mapping; `access` is added key by key."""
     wanted: type[Any] = list if path[-1] in ("routes", "expect", "feedback", "networks", "users") else dict
     if not isinstance(value, wanted):
-        site.problems.clear()
-        site.report(path, f"a {'list' if wanted is list else 'mapping'} is meant")
-        main.problems.extend(site.problems)
+        what = f"a {'list' if wanted is list else 'mapping'} is meant"
+        main.problems.append(Problem(site.spots[path].key, dotted(path), what))
         return
     target = _target(main, site, path, wanted)
     if target is None:
