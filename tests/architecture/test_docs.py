@@ -1,0 +1,58 @@
+"""What a user can call or watch is documented: every verb in the README, every metric in the page on monitoring.
+
+The keys of the configuration are held to their reference in unit/test_config_reference.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from fakes import FakeClock
+from sesrelay.cli import VERBS
+from sesrelay.observe.metrics import MetricsSink
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_is_in_the_readme(verb: str) -> None:
+    command: click.Command = importlib.import_module(VERBS[verb][0]).command
+    assert re.search(rf"\bsesrelay {verb}\b", README), f"README.md does not show `sesrelay {verb}`"
+    if isinstance(command, click.Group):
+        for name in command.commands:
+            assert re.search(rf"\b{verb}\b[^\n]*\b{name}\b", README), f"README.md does not name `sesrelay {verb} {name}`"
+
+
+def metrics() -> list[str]:
+    """Return every name as Prometheus shows it, build_info and counters with their ending."""
+    families = MetricsSink(FakeClock()).registry.collect()
+    return sorted({f"{family.name}_total" if family.type == "counter" else family.name for family in families})
+
+
+def test_there_are_metrics() -> None:
+    assert "sesrelay_messages_accepted_total" in metrics()
+
+
+@pytest.mark.parametrize("name", metrics())
+def test_a_metric_is_in_the_page_on_monitoring(name: str) -> None:
+    page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    assert f"`{name}" in page, f"docs/monitoring.md does not name {name}"
+
+
+def test_the_page_on_monitoring_invents_none() -> None:
+    page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `(sesrelay_\w+)", page, re.MULTILINE))
+    assert named - set(metrics()) == set()
+
+
+def test_the_readme_opens_with_the_two_commands() -> None:
+    """A newcomer types these first, and they are what a machine with only Python, make and git can do."""
+    head = README[:2500]
+    assert head.find("make demo") != -1
+    assert head.find("make demo") < head.find("make test")
