@@ -18,7 +18,7 @@ from sesrelay import __version__
 from sesrelay.app import wiring
 from sesrelay.app.clock import SystemClock
 from sesrelay.app.notify import Systemd
-from sesrelay.config.load import Loaded, load
+from sesrelay.config.loading import Loaded, load
 from sesrelay.config.problem import ConfigError
 from sesrelay.control.desk import SpoolDesk
 from sesrelay.control.server import ControlServer

@@ -14,7 +14,7 @@ from email.utils import formatdate, make_msgid
 from pathlib import Path
 
 from sesrelay.app.daemon import Daemon
-from sesrelay.config.load import load
+from sesrelay.config.loading import load
 from sesrelay.testing.moto_ses import MotoSes
 
 CONFIGURATION = """\

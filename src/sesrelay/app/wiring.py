@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
 from sesrelay.config import transports as configured
-from sesrelay.config.load import Loaded
+from sesrelay.config.loading import Loaded
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.listener.options import ListenerOptions
 from sesrelay.policy.retry import RetryPolicy

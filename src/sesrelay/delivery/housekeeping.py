@@ -70,7 +70,9 @@ class Housekeeping:
             events.append(Event(now, "held", delivery.recipient.address, outcome=verdict.reason, reply=verdict.reply))
         for kind, reported in reports.due((delivery,), {delivery.id: verdict}, {}).items():
             original = await self.spool.content(delivery.message.id)
-            made.append(reports.compose(kind, delivery.message, original, reported, snapshot, self.scheduler.pauses, self.clock))
+            made.append(
+                reports.compose(kind, delivery.message, original, reported, snapshot, self.scheduler.pauses, self.scheduler.ids)
+            )
             events.append(Event(now, "bounced", delivery.recipient.address, reply=made[-1].message.id))
         await self.spool.settle(Settlement({delivery.id: verdict}, tuple(events), tuple(made)))
         self.observer.settled(delivery, verdict)

@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 
 from sesrelay.delivery import placing
 from sesrelay.delivery.attempt import retry_at
-from sesrelay.delivery.reports import ENTROPY
 from sesrelay.delivery.scheduler import Scheduler
 from sesrelay.delivery.snapshot import Snapshot
-from sesrelay.mail import headers, queue_id, received
+from sesrelay.mail import headers, received
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Envelope, Message, Origin
 from sesrelay.mail.reply import Reply
@@ -59,7 +58,7 @@ class Acceptance:
         changes: tuple[str, ...] = ()
         if facts.has_private:
             head, changes = headers.without_private(head)
-        new_id = queue_id.new(now, int(self.clock.chance() * ENTROPY))
+        new_id = self.scheduler.ids.new()
         trace = received.line(envelope, origin, hostname=snapshot.hostname, queue_id=new_id, at=now)
         content = headers.join(trace + head, body)
         message = Message(

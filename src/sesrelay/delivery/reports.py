@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from sesrelay.delivery.ids import Ids
 from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.placing import place, rule_for
 from sesrelay.delivery.snapshot import Snapshot
-from sesrelay.mail import dsn, queue_id
+from sesrelay.mail import dsn
 from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
@@ -17,9 +18,7 @@ from sesrelay.mail.reply import Reply
 from sesrelay.mail.trace import Event
 from sesrelay.policy.admission import complete_recipient
 from sesrelay.policy.verdict import Report, Verdict
-from sesrelay.seams import Clock, Submission
-
-ENTROPY = 1 << 15
+from sesrelay.seams import Submission
 
 
 def due(
@@ -48,11 +47,11 @@ def compose(
     reported: Sequence[dsn.Reported],
     snapshot: Snapshot,
     pauses: Pauses,
-    clock: Clock,
+    ids: Ids,
 ) -> Submission:
     """Return the report as a message of our own, placed and ready to be stored."""
-    now = clock.wall()
-    new_id = queue_id.new(now, int(clock.chance() * ENTROPY))
+    now = ids.clock.wall()
+    new_id = ids.new()
     until = original.accepted + snapshot.retry.max_age if kind == "delayed" else None
     text = dsn.compose(kind, original, content, reported, hostname=snapshot.hostname, queue_id=new_id, now=now, until=until)
     recipient = complete_recipient(Recipient(original.sender, frozenset({"NEVER"})), snapshot.local)

@@ -15,6 +15,7 @@ from typing import Any
 
 from sesrelay.delivery import placing
 from sesrelay.delivery.attempt import Attempter
+from sesrelay.delivery.ids import Ids
 from sesrelay.delivery.lane import ROOM, Lane, Ready
 from sesrelay.delivery.nowhere import Nowhere
 from sesrelay.delivery.pauses import Pauses
@@ -37,10 +38,11 @@ class Scheduler:
     def __init__(self, spool: Spool, snapshot: Snapshot, clock: Clock, observer: Observer) -> None:
         self.snapshot = snapshot
         self.pauses = Pauses()
+        self.ids = Ids(clock)
         self._spool = spool
         self._clock = clock
         self._observer = observer
-        self._settler = Settler(lambda: self.snapshot, self.pauses, clock, observer)
+        self._settler = Settler(lambda: self.snapshot, self.pauses, self.ids, clock, observer)
         self.attempts = Attempter(spool, self._settler, clock, observer, self._stall)
         self._nowhere: Transport = Nowhere()
         self._lanes: dict[LaneKey, Lane] = {}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sesrelay.delivery import reports
 from sesrelay.delivery.content import MessageContent
+from sesrelay.delivery.ids import Ids
 from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.mail.address import domain_of
@@ -36,9 +37,10 @@ class Judged:
 class Settler:
     """Turns outcomes into verdicts. `snapshot` is asked for each time, so that a reload is followed."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], pauses: Pauses, clock: Clock, observer: Observer) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], pauses: Pauses, ids: Ids, clock: Clock, observer: Observer) -> None:
         self._snapshot = snapshot
         self._pauses = pauses
+        self._ids = ids
         self._clock = clock
         self._observer = observer
 
@@ -65,7 +67,7 @@ class Settler:
         made: list[Submission] = []
         for kind, reported in kinds.items():
             original = await content.read()
-            made.append(reports.compose(kind, batch.message, original, reported, snapshot, self._pauses, self._clock))
+            made.append(reports.compose(kind, batch.message, original, reported, snapshot, self._pauses, self._ids))
             events += [Event(now, "bounced", one.recipient.address, reply=made[-1].message.id) for one in reported]
         return Judged(batch, Settlement(verdicts, tuple(events), tuple(made)), tuple(news))
 

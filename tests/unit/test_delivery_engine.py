@@ -1,0 +1,411 @@
+"""The engine over the spool in memory: what reaches which way out, when, and what the store says afterwards."""
+
+from dataclasses import replace
+
+import pytest
+from engine_rig import CONTENT, OK, Rig, ScriptedTransport
+
+from sesrelay.mail.delivery import State
+from sesrelay.mail.envelope import Recipient
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope
+from sesrelay.mail.reply import Reply
+from sesrelay.policy.pace import Pace
+from sesrelay.policy.retry import RetryPolicy
+from sesrelay.seams import Filter, NoSpace, SpoolError, Submission
+
+LATER, NO = Reply(451, "4.2.0", "later"), Reply(550, "5.1.1", "no such user")
+
+
+async def test_a_message_goes_out_as_it_came_with_one_received_line() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way)
+    queue_id = await rig.submit("b@example.org", "c@example.net")
+    await rig.quiet()
+    ((recipients, content),) = way.seen
+    assert recipients == ("b@example.org", "c@example.net")
+    assert content.endswith(CONTENT)
+    assert content.startswith(
+        b"Received: from client ([127.0.0.1])\r\n\tby relay.example.net (sesrelay) with ESMTP id " + queue_id.encode()
+    )
+    assert await rig.states(queue_id) == [State.DELIVERED, State.DELIVERED]
+    record = await rig.record(queue_id)
+    assert [event.event for event in record.events][:2] == ["accepted", "routed"]
+    assert record.deliveries[0].remote_id == "remote-1"
+
+
+async def test_the_commit_of_acceptance_opens_the_attempt() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way)
+    seen: list[State] = []
+    accept = rig.spool.accept
+
+    async def watch(submission: Submission, *, claimed: bool = False) -> None:
+        seen.extend(delivery.state for delivery in submission.deliveries)
+        assert not way.seen
+        await accept(submission, claimed=claimed)
+
+    rig.spool.accept = watch  # type: ignore[method-assign]
+    way.bucket = Pace(1.0)
+    await rig.submit("b@example.org")
+    await rig.submit("b@example.org")
+    assert seen == [State.IN_FLIGHT, State.QUEUED]
+
+
+async def test_batches_keep_to_the_limit() -> None:
+    way = ScriptedTransport("t", batch_limit=50)
+    rig = Rig(way)
+    await rig.submit(*(f"r{n}@example.org" for n in range(120)))
+    await rig.quiet()
+    assert sorted(len(recipients) for recipients, _ in way.seen) == [20, 50, 50]
+
+
+async def test_private_headers_stay_and_the_receipt_says_so() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way)
+    queue_id = await rig.submit("b@example.org", content=b"Bcc: x@example.org\r\n" + CONTENT)
+    await rig.quiet()
+    assert b"Bcc" not in way.seen[0][1]
+    assert (await rig.record(queue_id)).events[0].changes == ("removed Bcc",)
+
+
+async def test_greylisting_is_tried_again_on_schedule() -> None:
+    answers: list[Outcome] = [Deferred(LATER), Deferred(LATER), Delivered(OK)]
+    way = ScriptedTransport("t", answer=lambda recipient: answers.pop(0))
+    rig = Rig(way)
+    queue_id = await rig.submit("b@example.org")
+    await rig.quiet()
+    assert (len(way.seen), await rig.states(queue_id)) == (1, [State.QUEUED])
+    await rig.pass_time(29.0)
+    assert len(way.seen) == 1
+    await rig.pass_time(2.0)
+    assert len(way.seen) == 2
+    await rig.pass_time(119.0)
+    assert len(way.seen) == 2
+    await rig.pass_time(2.0)
+    assert await rig.states(queue_id) == [State.DELIVERED]
+    assert (await rig.record(queue_id)).deliveries[0].delivery.attempts == 3
+
+
+async def test_one_refused_recipient_gives_one_bounce_and_the_others_arrive() -> None:
+    way = ScriptedTransport("t", answer=lambda to: Failed(NO, remedy="Ask them.") if to.startswith("bad") else Delivered(OK))
+    rig = Rig(way)
+    queue_id = await rig.submit("bad1@example.org", "good@example.org", "bad2@example.org")
+    await rig.quiet()
+    assert await rig.states(queue_id) == [State.FAILED, State.DELIVERED, State.FAILED]
+    (recipients, bounce) = way.seen[1]
+    assert recipients == ("a@example.com",)
+    assert bounce.count(b"Final-Recipient: rfc822; bad") == 2
+    assert b"What to do: Ask them." in bounce
+    assert len(way.seen) == 2
+    report = next(each for each in await rig.everything() if each.message.report)
+    assert (report.message.sender, report.message.header_from) == ("", ("mailer-daemon@example.com",))
+
+
+async def test_a_bounce_is_routed_by_the_domain_it_reports_to() -> None:
+    ses = ScriptedTransport("ses", answer=lambda to: Failed(NO) if to == "bad@example.org" else Delivered(OK))
+    direct = ScriptedTransport("direct")
+    rig = Rig(direct, ses, rules={"example.com": ("ses",)})
+    await rig.submit("bad@example.org")
+    await rig.quiet()
+    assert [recipients for recipients, _ in ses.seen] == [("bad@example.org",), ("a@example.com",)]
+    assert not direct.seen
+
+
+async def test_a_bounce_that_bounces_ends_there() -> None:
+    rig = Rig(ScriptedTransport("t", answer=lambda to: Failed(NO)))
+    await rig.submit("bad@example.org")
+    await rig.quiet()
+    assert len(await rig.everything()) == 2
+    assert await rig.waiting() == 0
+
+
+@pytest.mark.parametrize("scope", [Scope.NEXTHOP, Scope.TRANSPORT])
+async def test_an_expired_key_pauses_the_lane_costs_no_attempt_and_never_bounces(scope: Scope) -> None:
+    bad = [True]
+    expired = Deferred(LATER, scope, PauseReason.CREDENTIALS, "Renew the key.")
+    way = ScriptedTransport("t", answer=lambda to: expired if bad[0] else Delivered(OK), concurrency=1)
+    rig = Rig(way, retry=RetryPolicy((30.0,), max_age=1e6, delay_warning=None))
+    ids = [await rig.submit(f"b{n}@example.org") for n in range(20)]
+    await rig.quiet()
+    assert len(way.seen) == 1
+    assert [pause.remedy for pause in rig.witness.pauses] == ["Renew the key."]
+    for _ in range(50):
+        await rig.pass_time(100.0)
+    assert {(await rig.record(each)).deliveries[0].delivery.attempts for each in ids} == {0}
+    assert len(way.seen) <= 52, "one probe a pause, not one a message"
+    bad[0] = False
+    for _ in range(4):
+        await rig.pass_time(100.0)
+    assert await rig.waiting() == 0
+    assert not any(each.message.report for each in await rig.everything())
+    assert rig.witness.events("resumed")
+
+
+async def test_other_lanes_go_on_while_one_is_paused() -> None:
+    down = Deferred(LATER, Scope.RECIPIENT_DOMAIN)
+    way = ScriptedTransport("t", answer=lambda to: down if to.endswith("slow.example") else Delivered(OK), by_domain=True)
+    rig = Rig(way)
+    for n in range(10):
+        await rig.submit(f"{n}@slow.example", f"{n}@quick.example")
+    await rig.quiet()
+    assert sum("quick" in recipients[0] for recipients, _ in way.seen) == 10
+    assert await rig.waiting() == 10
+
+
+async def test_an_unverified_sender_pauses_that_sender_alone() -> None:
+    rejected = Deferred(LATER, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, "Verify bad.example.")
+    way = ScriptedTransport("t", concurrency=1)
+    rig = Rig(way)
+    way.answer = lambda to: rejected if to.startswith("from-bad") else Delivered(OK)
+    bad = [await rig.submit(f"from-bad{n}@example.org", sender="x@bad.example") for n in range(5)]
+    good = [await rig.submit(f"ok{n}@example.org", sender="x@good.example") for n in range(5)]
+    await rig.quiet()
+    assert [await rig.states(each) for each in good] == [[State.DELIVERED]] * 5
+    assert [await rig.states(each) for each in bad] == [[State.QUEUED]] * 5
+    assert sum(recipients[0].startswith("from-bad") for recipients, _ in way.seen) == 1
+    way.answer = lambda to: Delivered(OK)
+    for _ in range(3):
+        await rig.pass_time(400.0)
+    assert [await rig.states(each) for each in bad] == [[State.DELIVERED]] * 5
+
+
+async def test_ambiguous_is_repeated_there_only_and_held_after_three() -> None:
+    way = ScriptedTransport("t", answer=lambda to: Deferred(LATER, Scope.MESSAGE, ambiguous=True))
+    other = ScriptedTransport("u")
+    rig = Rig(way, other, rules={"example.com": ("t", "u")})
+    queue_id = await rig.submit("b@example.org")
+    await rig.quiet()
+    await rig.pass_time(59.0)
+    assert len(way.seen) == 1
+    await rig.pass_time(10.0)
+    assert len(way.seen) == 2
+    await rig.pass_time(1000.0)
+    assert (len(way.seen), len(other.seen)) == (3, 0)
+    (delivery,) = (await rig.record(queue_id)).deliveries
+    assert (delivery.delivery.state, delivery.delivery.reason) == (State.HELD, "in_doubt")
+
+
+async def test_a_transport_that_raises_is_in_doubt_and_told_of() -> None:
+    def broken(to: str) -> Outcome:
+        raise KeyError(to)
+
+    way = ScriptedTransport("t", answer=broken)
+    rig = Rig(way)
+    queue_id = await rig.submit("b@example.org")
+    for _ in range(4):
+        await rig.pass_time(1000.0)
+    (delivery,) = (await rig.record(queue_id)).deliveries
+    assert (delivery.delivery.state, delivery.delivery.reason) == (State.HELD, "in_doubt")
+    assert len(rig.witness.events("trouble")) == 3
+
+
+async def test_expiry_bounces_what_the_recipient_refused_and_holds_what_was_ours() -> None:
+    for scope, state in ((Scope.RECIPIENT, State.FAILED), (Scope.NEXTHOP, State.HELD)):
+        way = ScriptedTransport(
+            "t", answer=lambda to, scope=scope: Deferred(LATER, scope) if to == "b@example.org" else Delivered(OK)
+        )  # type: ignore[misc]
+        rig = Rig(way, retry=RetryPolicy((100.0,), max_age=250.0, delay_warning=None))
+        queue_id = await rig.submit("b@example.org")
+        for _ in range(30):
+            await rig.pass_time(60.0)
+        assert await rig.states(queue_id) == [state]
+        assert len(await rig.everything()) == (2 if state is State.FAILED else 1)
+
+
+async def test_failover_goes_to_the_next_transport_after_the_pause_has_lasted() -> None:
+    first = ScriptedTransport("t", answer=lambda to: Deferred(LATER, Scope.NEXTHOP, PauseReason.UNAVAILABLE), failover_after=600.0)
+    second = ScriptedTransport("u")
+    rig = Rig(first, second, rules={"example.com": ("t", "u")})
+    early = await rig.submit("b@example.org")
+    await rig.quiet()
+    await rig.pass_time(300.0)
+    assert not second.seen
+    for _ in range(4):
+        await rig.pass_time(150.0)
+    assert await rig.states(early) == [State.DELIVERED]
+    late = await rig.submit("c@example.org")
+    await rig.quiet()
+    assert await rig.states(late) == [State.DELIVERED]
+    assert len(second.seen) == 2
+
+
+async def test_a_route_without_alternative_stays_where_it_is() -> None:
+    first = ScriptedTransport("t", answer=lambda to: Deferred(LATER, Scope.NEXTHOP))
+    second = ScriptedTransport("u")
+    rig = Rig(first, second)
+    await rig.submit("b@example.org")
+    for _ in range(20):
+        await rig.pass_time(200.0)
+    assert not second.seen
+    assert await rig.waiting() == 1
+
+
+async def test_concurrency_is_kept() -> None:
+    way = ScriptedTransport("t", concurrency=3)
+    rig = Rig(way)
+    for n in range(30):
+        await rig.submit(f"b{n}@example.org")
+    await rig.quiet()
+    assert len(way.seen) == 30
+    assert way.most_under_way <= 3
+
+
+async def test_pace_is_kept_and_used() -> None:
+    way = ScriptedTransport("t")
+    way.bucket = Pace(10.0, at=1_000.0)
+    rig = Rig(way)
+    for n in range(50):
+        await rig.submit(f"b{n}@example.org")
+    await rig.quiet()
+    assert len(way.seen) == 1
+    for _ in range(49):
+        await rig.pass_time(0.1)
+    assert 48 <= len(way.seen) <= 50
+
+
+async def test_a_reload_places_what_waits_anew() -> None:
+    old = ScriptedTransport("t", answer=lambda to: Deferred(LATER, Scope.NEXTHOP, PauseReason.CREDENTIALS))
+    rig = Rig(old)
+    ids = [await rig.submit(f"b{n}@example.org") for n in range(10)]
+    await rig.quiet()
+    new = ScriptedTransport("u")
+    await rig.scheduler.swap(rig.snapshot(new))
+    await rig.pass_time(500.0)
+    assert [await rig.states(each) for each in ids] == [[State.DELIVERED]] * 10
+    assert len(new.seen) == 10
+
+
+async def test_mail_whose_transport_is_gone_is_held_for_the_operator() -> None:
+    rig = Rig(ScriptedTransport("t", answer=lambda to: Deferred(LATER)))
+    queue_id = await rig.submit("b@example.org")
+    await rig.quiet()
+    keep = ScriptedTransport("u")
+    snapshot = rig.snapshot(keep, rules={"example.com": ("gone",)})
+    await rig.scheduler.swap(snapshot)
+    await rig.pass_time(60.0)
+    (delivery,) = (await rig.record(queue_id)).deliveries
+    assert (delivery.delivery.state, delivery.delivery.reason) == (State.HELD, "no_route")
+    await rig.scheduler.swap(rig.snapshot(keep))
+    assert await rig.spool.change("release", Filter(ids=(queue_id,)), rig.clock.wall()) == 1
+    await rig.scheduler.refresh()
+    await rig.quiet()
+    assert await rig.states(queue_id) == [State.DELIVERED]
+
+
+async def test_local_mail_without_an_alias_is_held_from_the_start() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way)
+    queue_id = await rig.submit(Recipient("bob@relay.example.net", hold="no_alias"), "c@example.org")
+    await rig.quiet()
+    assert await rig.states(queue_id) == [State.HELD, State.DELIVERED]
+
+
+async def test_the_hold_transport_holds() -> None:
+    rig = Rig(ScriptedTransport("t", answer=lambda to: Held(LATER, "hold")))
+    queue_id = await rig.submit("b@example.org")
+    await rig.quiet()
+    (delivery,) = (await rig.record(queue_id)).deliveries
+    assert (delivery.delivery.state, delivery.delivery.reason, delivery.delivery.attempts) == (State.HELD, "hold", 0)
+
+
+@pytest.mark.parametrize(("error", "code"), [(SpoolError("io"), "451"), (NoSpace("full"), "452")])
+async def test_what_cannot_be_stored_is_refused_for_now_and_its_tokens_come_back(error: SpoolError, code: str) -> None:
+    way = ScriptedTransport("t")
+    way.bucket = Pace(1.0, at=1_000.0)
+    rig = Rig(way)
+
+    async def broken(submission: Submission, *, claimed: bool = False) -> None:
+        raise error
+
+    accept, rig.spool.accept = rig.spool.accept, broken  # type: ignore[method-assign]
+    assert (await rig.submit("b@example.org")).startswith(code)
+    rig.spool.accept = accept  # type: ignore[method-assign]
+    await rig.submit("b@example.org")
+    await rig.quiet()
+    assert len(way.seen) == 1
+    assert rig.scheduler.in_flight == 0
+
+
+async def test_an_outcome_that_cannot_be_stored_stops_sending_until_it_can() -> None:
+    way = ScriptedTransport("t", concurrency=2)
+    rig = Rig(way)
+    settle = rig.spool.settle
+    broken = [True]
+
+    async def flaky(settlement: object) -> None:
+        if broken[0]:
+            raise SpoolError("full")
+        await settle(settlement)  # type: ignore[arg-type]
+
+    async def no_wait(seconds: float) -> None:
+        await rig.quiet()
+
+    rig.spool.settle = flaky  # type: ignore[method-assign,assignment]
+    rig.scheduler.attempts = replace(rig.scheduler.attempts, pause=no_wait)
+    ids = [await rig.submit(f"b{n}@example.org") for n in range(10)]
+    await rig.quiet()
+    await rig.quiet()
+    assert len(way.seen) <= 2, "nothing new is sent while outcomes cannot be stored"
+    broken[0] = False
+    for _ in range(10):
+        await rig.quiet()
+    assert [await rig.states(each) for each in ids] == [[State.DELIVERED]] * 10
+    assert len(way.seen) == 10, "nothing was sent twice"
+
+
+async def test_deleted_and_held_mail_in_a_lane_does_not_leave() -> None:
+    way = ScriptedTransport("t")
+    way.bucket = Pace(1.0, at=1_000.0, tokens=-5.0)
+    rig = Rig(way)
+    ids = [await rig.submit(f"b{n}@example.org") for n in range(3)]
+    await rig.quiet()
+    assert not way.seen
+    assert await rig.spool.change("delete", Filter(ids=(ids[0],)), rig.clock.wall()) == 1
+    assert await rig.spool.change("hold", Filter(ids=(ids[1],)), rig.clock.wall()) == 1
+    for _ in range(20):
+        await rig.pass_time(1.0)
+    assert [recipients for recipients, _ in way.seen] == [("b2@example.org",)]
+    assert await rig.states(ids[1]) == [State.HELD]
+
+
+async def test_drain_finishes_what_is_under_way_and_starts_nothing() -> None:
+    import asyncio
+
+    way = ScriptedTransport("t", concurrency=2, gate=asyncio.Event())
+    rig = Rig(way)
+    for n in range(6):
+        await rig.submit(f"b{n}@example.org")
+    await rig.quiet()
+    draining = asyncio.create_task(rig.scheduler.drain(5.0))
+    await rig.quiet()
+    assert way.gate is not None
+    way.gate.set()
+    assert await draining == 0
+    assert len(way.seen) == 2
+    assert await rig.waiting() == 4
+
+
+async def test_open_attempts_are_in_doubt_after_a_crash() -> None:
+    import asyncio
+
+    way = ScriptedTransport("t", gate=asyncio.Event())
+    rig = Rig(way)
+    queue_id = await rig.submit("b@example.org")
+    await rig.quiet()
+    await rig.scheduler.drain(0.0)
+    again = Rig(ScriptedTransport("t"))
+    again.spool, again.clock = rig.spool, rig.clock
+    from sesrelay.delivery.scheduler import Scheduler
+
+    scheduler = Scheduler(rig.spool, again.snapshot(ScriptedTransport("t")), rig.clock, again.witness)
+    await scheduler.start()
+    (delivery,) = (await rig.record(queue_id)).deliveries
+    assert (delivery.delivery.state, delivery.delivery.doubts, delivery.delivery.pinned) == (State.QUEUED, 1, "t")
+    assert delivery.delivery.due >= rig.clock.wall() + 60.0
+
+
+async def test_reject_routes_refuse_and_loops_end() -> None:
+    rig = Rig(ScriptedTransport("t"))
+    assert (await rig.submit("b@example.org", content=b"Received: x\r\n" * 51 + CONTENT)).startswith("554 5.4.6")
+    assert await rig.waiting() == 0
+    assert not (await rig.submit("b@example.org", content=b"Received: x\r\n" * 50 + CONTENT)).startswith("554")
