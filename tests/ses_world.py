@@ -51,11 +51,12 @@ class PaperSession:
     figures: Figures | Exception = field(default_factory=Figures)
     region: str = "us-east-1"
     credential_id: str = KEY
+    ca_bundle: str | None = None
     reloads: int = 0
     asked: int = 0
 
     def __post_init__(self) -> None:
-        self._at = At(self.url)
+        self._at = At(self.url, ca_bundle=self.ca_bundle)
 
     async def endpoint(self) -> At:
         return self._at

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
+from pathlib import Path
 
 import pytest
+import trustme
 
 from batches import HELLO, Bytes, Unreadable, batch
 from fakes import FakeClock
@@ -294,6 +297,16 @@ async def test_in_the_sandbox_unverified_recipients_fail_and_the_others_go() -> 
     assert "request-production" in refused.remedy
 
 
+async def test_in_the_sandbox_fifty_long_addresses_are_all_named() -> None:
+    account = Account(sandbox=True, verified=frozenset({"example.com"}))
+    to = [f"somebody-with-a-long-name-{n}@a-long-sub-domain.example.org" for n in range(49)]
+    async with SesStandIn(account=account) as ses, world(ses.url) as w:
+        outcomes = await w.send(*to, "b@example.com")
+    assert [type(outcome) for outcome in outcomes] == [Failed] * 49 + [Delivered]
+    assert ses.requests["SendRawEmail"] == 2
+    assert all(len(outcome.reply.text) < 600 for outcome in outcomes)
+
+
 async def test_an_unverified_sender_waits_even_where_it_is_a_recipient_too() -> None:
     account = Account(sandbox=True, verified=frozenset({"b@example.org"}))
     async with SesStandIn(account=account) as ses, world(ses.url) as w:
@@ -302,6 +315,15 @@ async def test_an_unverified_sender_waits_even_where_it_is_a_recipient_too() -> 
         assert isinstance(outcome, Deferred)
         assert outcome.scope is Scope.SENDER_DOMAIN
     assert not ses.journal
+
+
+async def test_an_unverified_sender_header_is_the_senders() -> None:
+    raw = message("From: a@example.com", "Sender: B@example.net")
+    async with SesStandIn(account=Account(verified=frozenset({"example.com"}))) as ses, world(ses.url) as w:
+        (outcome,) = await w.send("b@example.net", content=raw)
+    assert isinstance(outcome, Deferred)
+    assert outcome.scope is Scope.SENDER_DOMAIN
+    assert "example.net" in outcome.remedy
 
 
 async def test_a_duplicate_that_only_ses_minds_is_repaired_once() -> None:
@@ -373,6 +395,61 @@ async def test_a_refused_connection_is_certainly_not_sent() -> None:
 
 async def test_a_tls_failure_is_certainly_not_sent() -> None:
     async with SesStandIn() as ses, world(ses.url.replace("http:", "https:")) as w:
+        (outcome,) = await w.send("b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason, outcome.ambiguous) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE, False)
+
+
+async def test_the_service_is_verified_and_the_ca_bundle_is_honoured(tmp_path: Path) -> None:
+    served, other = trustme.CA(), trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.issue_cert("127.0.0.1").configure_cert(context)
+    found = []
+    async with SesStandIn(tls=context) as ses:
+        for name, ca in (("right", served), ("wrong", other)):
+            ca.cert_pem.write_to_path(str(tmp_path / name))
+            async with world(ses.url, session=PaperSession(ses.url, ca_bundle=str(tmp_path / name))) as w:
+                found += await w.send("b@example.org")
+    right, wrong = found
+    assert isinstance(right, Delivered)
+    assert right.trail.tls == "TLSv1.3"
+    assert isinstance(wrong, Deferred)
+    assert (wrong.scope, wrong.reason, wrong.ambiguous) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE, False)
+    assert "certificate" in wrong.reply.text.lower()
+    assert len(ses.journal) == 1
+
+
+async def test_a_ca_bundle_that_is_not_there_sends_nothing() -> None:
+    async with world("https://127.0.0.1:1", session=PaperSession("https://127.0.0.1:1", ca_bundle="/nonexistent.pem")) as w:
+        (outcome,) = await w.send("b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason, outcome.ambiguous) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE, False)
+
+
+async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SesStandIn() as ses:
+        monkeypatch.setenv("http_proxy", ses.url)
+        monkeypatch.setenv("https_proxy", ses.url)
+        async with world("http://ses.invalid") as w:
+            (plain,) = await w.send("b@example.org")
+        async with world("https://ses.invalid") as w:
+            (tunnelled,) = await w.send("b@example.org")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        async with world(ses.url) as w:
+            (direct,) = await w.send("b@example.org")
+    assert isinstance(plain, Delivered)
+    assert isinstance(tunnelled, Deferred)  # the stand-in is no CONNECT proxy
+    assert (tunnelled.scope, tunnelled.ambiguous) == (Scope.NEXTHOP, False)
+    assert isinstance(direct, Delivered)
+
+
+async def test_a_name_that_cannot_be_looked_up_is_certainly_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    async with world("http://ses.invalid") as w:
         (outcome,) = await w.send("b@example.org")
     assert isinstance(outcome, Deferred)
     assert (outcome.scope, outcome.reason, outcome.ambiguous) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE, False)

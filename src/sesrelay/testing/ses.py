@@ -13,6 +13,7 @@ import binascii
 import json
 import random
 import socket
+import ssl
 import struct
 import time
 import uuid
@@ -88,6 +89,7 @@ class SesStandIn:
     chances: dict[str, float] = field(default_factory=dict)
     seed: int = 1
     v2: bool = True
+    tls: ssl.SSLContext | None = None
     wall: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -99,7 +101,7 @@ class SesStandIn:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     async def __aenter__(self) -> SesStandIn:
         await self.start()
@@ -116,7 +118,7 @@ class SesStandIn:
         app.router.add_post("/control", self._control)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.host, self.port)
+        site = web.TCPSite(self._runner, self.host, self.port, ssl_context=self.tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import unescape
 
-TEXT_MAX = 500  # characters of an answer that are kept
+TEXT_MAX = 32_768  # characters of an answer that are read: a refusal may name 50 addresses
+SHOWN_MAX = 500  # characters of it that are shown
 
 _ACCEPTED = re.compile(
     rb"\s*(?:<\?xml[^>]*\?>\s*)?<SendRawEmailResponse\b.*?<MessageId>\s*([\x21-\x3b\x3d-\x7e]+)\s*</MessageId>.*</SendRawEmailResponse>\s*\Z",
@@ -39,7 +40,8 @@ class Refused:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.code or f'HTTP {self.status}'}: {self.text}" if self.text else self.code or f"HTTP {self.status}"
+        name = self.code or f"HTTP {self.status}"
+        return f"{name}: {self.text[:SHOWN_MAX]}" if self.text else name
 
 
 @dataclass(frozen=True, slots=True)

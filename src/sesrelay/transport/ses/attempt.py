@@ -81,6 +81,8 @@ class Attempt:
         self._waiting = [addresses]
         while self._waiting:
             group = self._waiting.pop(0)
+            if not group:
+                continue
             answer = await self._call(group)
             if isinstance(answer, Accepted):
                 reply = Reply(250, "2.0.0", f"Ok {answer.message_id}")
@@ -155,13 +157,12 @@ class Attempt:
         named = {_key(address) for address in headers.addresses([refused.text.rpartition(": ")[2]])}
         by_header = value_of(headers.split(self._draft.raw)[0], "Sender") or ""
         senders = {_key(address) for address in (*self._draft.senders, *headers.addresses([by_header]))}
-        recipients = {_key(address) for address in group}
-        if named and named <= recipients and not named & senders:
-            self._settle(tuple(a for a in group if _key(a) in named), self._outcome(meaning.SANDBOX, str(refused)))
-            rest = tuple(address for address in group if _key(address) not in named)
-            if rest:
-                self._waiting.insert(0, rest)
-            return
+        if not named & senders:
+            refused_here = tuple(address for address in group if _key(address) in named)
+            if refused_here:
+                self._settle(refused_here, self._outcome(meaning.SANDBOX, str(refused)))
+                self._waiting.insert(0, tuple(address for address in group if address not in refused_here))
+                return
         self._sender_domain = next((domain_of(address) for address in sorted(named & senders)), "")
         self._end(group, self._outcome(replace(means, action=Action.DEFER), str(refused)))
 

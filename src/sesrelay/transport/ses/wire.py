@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp.connector import Connection
 from yarl import URL
 
 CONNECT, CONNECT_ALL, READ, TOTAL = 5.0, 15.0, 60.0, 600.0  # seconds; CONNECT_ALL has the name look-up in it
@@ -60,18 +61,19 @@ class Wire:
     connect_timeout: float = CONNECT
     _session: aiohttp.ClientSession | None = None
     _tls: dict[str | None, ssl.SSLContext] = field(default_factory=dict)
-    _proxies: dict[str, str | None] = field(default_factory=dict)
+    _targets: dict[str, tuple[URL, URL | None]] = field(default_factory=dict)
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, ca_bundle: str | None) -> Answered | NotSent | Lost:
         """Post `body` once. Raises nothing but CancelledError."""
         try:
-            session, tls, proxy = await self._ready(url, ca_bundle)
+            target, proxy = self._target(url)
+            session, tls = await self._ready(url, ca_bundle)
         except (OSError, ValueError) as error:
             return NotSent(f"the connection cannot be prepared: {error}")
         data: bytes | io.BytesIO = io.BytesIO(body) if len(body) > BY_CHUNKS else body
         try:
-            async with session.post(URL(url), data=data, headers=headers, ssl=tls, proxy=proxy, allow_redirects=False) as response:
-                version = _tls_version(response)
+            async with session.post(target, data=data, headers=headers, ssl=tls, proxy=proxy, allow_redirects=False) as response:
+                version = response.tls_version if isinstance(response, _Response) else None
                 return Answered(response.status, response.headers, await _limited(response), version)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
             return NotSent(_why(error))
@@ -84,13 +86,14 @@ class Wire:
         if self._session is not None:
             await self._session.close()
 
-    async def _ready(self, url: str, ca_bundle: str | None) -> tuple[aiohttp.ClientSession, ssl.SSLContext | bool, str | None]:
+    async def _ready(self, url: str, ca_bundle: str | None) -> tuple[aiohttp.ClientSession, ssl.SSLContext | bool]:
         if self._session is None or self._session.closed:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT, socket_factory=_socket)
             self._session = aiohttp.ClientSession(
                 connector=connector,
+                response_class=_Response,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                # Without a wait for the answer while a slow line still uploads: sock_read runs from the last byte sent.
+                # sock_read runs from the last byte sent: a slow line has until `total` to upload.
                 timeout=aiohttp.ClientTimeout(
                     total=TOTAL, connect=CONNECT_ALL, sock_connect=self.connect_timeout, sock_read=self.read_timeout
                 ),
@@ -98,18 +101,30 @@ class Wire:
                 headers={"User-Agent": "sesrelay"},
             )
         if not url.startswith("https:"):
-            return self._session, True, self._proxy(url)
+            return self._session, True
         if ca_bundle not in self._tls:
             self._tls[ca_bundle] = await asyncio.to_thread(_tls_context, ca_bundle)
-        return self._session, self._tls[ca_bundle], self._proxy(url)
+        return self._session, self._tls[ca_bundle]
 
-    def _proxy(self, url: str) -> str | None:
+    def _target(self, url: str) -> tuple[URL, URL | None]:
         # Asked of the environment once: aiohttp's trust_env reads it, and .netrc in a thread, for each request.
-        if url not in self._proxies:
+        if url not in self._targets:
             parts = urlsplit(url)
-            bypass = proxy_bypass(parts.netloc.rpartition("@")[2])
-            self._proxies[url] = None if bypass else getproxies().get(parts.scheme)
-        return self._proxies[url]
+            proxy = None if proxy_bypass(parts.netloc.rpartition("@")[2]) else getproxies().get(parts.scheme)
+            # A proxy is given the URL as it stands, and one without a path is none.
+            self._targets[url] = (URL(url if parts.path else url + "/"), URL(proxy) if proxy else None)
+        return self._targets[url]
+
+
+class _Response(aiohttp.ClientResponse):
+    """Notes the TLS version while the connection is at hand: a short answer has given it back when `post` returns."""
+
+    tls_version: str | None = None
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        secured = connection.transport.get_extra_info("ssl_object") if connection.transport is not None else None
+        self.tls_version = secured.version() if secured is not None else None
+        return await super().start(connection)
 
 
 def _socket(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
@@ -132,13 +147,6 @@ def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
 
         context.load_verify_locations(get_cert_path(True))
     return context
-
-
-def _tls_version(response: aiohttp.ClientResponse) -> str | None:
-    connection = response.connection
-    transport = connection.transport if connection is not None else None
-    secured = transport.get_extra_info("ssl_object") if transport is not None else None
-    return secured.version() if secured is not None else None
 
 
 async def _limited(response: aiohttp.ClientResponse) -> bytes:
