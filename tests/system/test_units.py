@@ -168,9 +168,10 @@ def test_the_daemon_needs_no_system_call_that_the_unit_forbids(tmp_path: Path) -
     record = tmp_path / "calls"
     with daemon(tmp_path, wrap=strace.command("-f", "-qq", "-o", record)):
         pass
-    lines = re.findall(r"^\d+ +(\w+)\(.*?(?:= (-?\d+|\?)[^=]*)?$", record.read_text(errors="replace"), re.MULTILINE)
-    made = {call for call, _ in lines}
-    assert {"bind", "listen", "fsync"} & made
+    made = set(re.findall(r"^\d+ +(\w+)\(", record.read_text(errors="replace"), re.MULTILINE))
+    if os.geteuid() == 0:
+        made.discard("fchown")  # SQLite gives its files to the store's owner where it is root, which the unit's daemon is not
+    assert {"bind", "listen"} <= made
     assert made - allowed == set()
 
 
