@@ -54,6 +54,16 @@ def test_the_common_form_is_quick() -> None:
     assert parse_rcpt("TO:<b@Example.org>") == RcptCommand("b@Example.org", domain="example.org")
 
 
+@pytest.mark.parametrize("odd", ["\u017f", "\u212a"])  # the long s and the Kelvin sign fold to ASCII letters
+def test_letters_that_fold_to_ascii_are_not_plain(odd: str) -> None:
+    for address in (f"{odd}@example.com", f"a@{odd}.example.com", f"a@example.{odd}o"):
+        mail, rcpt = parse_mail(f"FROM:<{address}>"), parse_rcpt(f"TO:<{address}>")
+        assert isinstance(mail, MailCommand)
+        assert isinstance(rcpt, RcptCommand)
+        assert not mail.plain
+        assert not rcpt.domain
+
+
 @given(st.text(max_size=60))
 def test_any_text_gets_an_answer(text: str) -> None:
     for parse, start in ((parse_mail, "FROM:"), (parse_rcpt, "TO:")):

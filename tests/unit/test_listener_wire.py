@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import resource
+import socket
+import struct
 from typing import Any
 
 import aiosmtpd
@@ -106,7 +108,7 @@ def test_half_a_message_is_none(loop: str) -> None:
 
 @both_loops
 def test_dripping_clients_are_cut_and_steady_ones_are_not(loop: str) -> None:
-    chosen = options(command_timeout=1.0, line_timeout=0.5, min_rate=200.0, message_size=9999)
+    chosen = options(command_timeout=30.0, line_timeout=0.5, min_rate=200.0, message_size=9999)
 
     async def drip(at: Any, *, in_data: bool) -> bytes:
         client = await at.connect()
@@ -123,7 +125,7 @@ def test_dripping_clients_are_cut_and_steady_ones_are_not(loop: str) -> None:
     async def steady(at: Any) -> str:
         client = await at.connect()
         await client.begin()
-        for _ in range(60):  # 1.5 seconds in all: longer than every deadline, at many times the minimum rate
+        for _ in range(60):  # 1.5 seconds in all: longer than what it starts with, at many times the minimum rate
             client.writer.write(b"x" * 38 + b"\r\n")
             await asyncio.sleep(0.025)
         return await client.do(b".")
@@ -181,6 +183,25 @@ def test_a_client_that_reads_nothing_is_cut(loop: str) -> None:
 
 
 @both_loops
+def test_what_comes_while_replies_wait_is_answered(loop: str) -> None:
+    async def main() -> None:
+        async with rig() as at:
+            client = await at.connect()
+            await client.reply()
+            (session,) = at.server.sessions
+            session.pause_writing()
+            assert (await client.do(b"NOOP")).startswith("250")
+            client.writer.write(b"NOOP\r\n")
+            while not session._reader._buffer:  # type: ignore[attr-defined]
+                await asyncio.sleep(0.001)
+            session.resume_writing()
+            assert (await client.reply()).startswith("250")
+            client.writer.close()
+
+    run(loop, main())
+
+
+@both_loops
 def test_content_over_the_limit_is_not_held(loop: str) -> None:
     async def main() -> None:
         async with rig(options(message_size=100_000)) as at:
@@ -215,7 +236,8 @@ def test_a_client_that_drops_undoes_no_commit(loop: str, reset: bool) -> None:
             await client.begin()
             client.writer.write(b"x\r\n.\r\nMAIL FROM:<late@example.com>\r\n")
             await committing.wait()
-            if reset:
+            if reset:  # with a reset, not only an end of what it sends, the connection is lost at once
+                client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.writer.transport.abort()
             await asyncio.sleep(0.3)  # longer than the time-out, which a commit is not held to
             assert at.observer.open == 1
