@@ -326,6 +326,37 @@ def test_a_key_with_a_line_feed_is_still_one_line(tmp_path: Path) -> None:
     assert "\n" not in line and "\x1b" not in line and "a\\nb\\x1b" in line
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "9" * 5_000,
+        "0x" + "f" * 5_000,
+        "!!int 08",
+        "!!int abc",
+        "!!float '1:x'",
+        "!!bool maybe",
+        ".nan",
+        "-.inf",
+        "1e999",
+        "-1",
+        '"\\ud800"',
+    ],
+    ids=lambda value: value[:12],
+)
+@pytest.mark.parametrize("key", ["limits: {recipients: %s}", "queue: {max_age: %s}", "state_dir: [%s]", "queue: {retry: [%s]}"])
+def test_strange_numbers_are_problems_and_no_crash(key: str, value: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(key % value)
+    assert len(problems(file)) == 1
+
+
+def test_names_of_files_that_no_file_can_have(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text('state_dir: "a\\0b"\ntransports: {a: {type: smtp, host: h, username: u, password_file: "a\\0"}}\n')
+    found = problems(file)
+    assert any("state_dir: " in line for line in found) and any("a.password_file: " in line for line in found)
+
+
 ALIAS_BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join(['*' + before] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )

@@ -20,7 +20,7 @@ from sesrelay.config.problem import KeyPath, Place, Problem, dotted
 
 ALIASED_MAX = 10_000  # nodes that may be reached through aliases, in all
 
-_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")
+_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,30})\Z")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?\Z")
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -225,7 +225,13 @@ class _Conversion:
 
 def _reading(text: str) -> str:
     """Say what YAML 1.1 makes of a number that is not written in plain decimals."""
-    digits = text.lstrip("+-").replace("_", "")
+    try:
+        return _number(text.lstrip("+-").replace("_", ""))
+    except ValueError:  # `!!int abc`, or more digits than Python prints
+        return "a number"
+
+
+def _number(digits: str) -> str:
     if ":" in digits:
         value = 0.0
         for part in digits.split(":"):

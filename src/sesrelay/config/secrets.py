@@ -85,6 +85,8 @@ def _read(file: Path, environ: Mapping[str, str]) -> SecretStr | str:
             data = stream.read(SECRET_MAX + 1)
     except OSError as error:
         return f"{file} cannot be read: {error.strerror}"
+    except ValueError:
+        return "the name of a file cannot hold this"
     if len(data) > SECRET_MAX:
         return f"{file} is larger than {SECRET_MAX // 1024} KiB (a file with nothing but the secret is meant)"
     try:

@@ -275,7 +275,7 @@ def parse_tag(value: str) -> str:
 
 
 def parse_file(value: object) -> Path:
-    if not isinstance(value, str | Path) or not str(value):
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
         raise ValueError("the path of a file is meant")
     return Path(value)
 
