@@ -350,6 +350,22 @@ def test_strange_numbers_are_problems_and_no_crash(key: str, value: str, tmp_pat
     assert len(problems(file)) == 1
 
 
+def test_half_a_character_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # libyaml refuses it by itself, PyYAML's own parser does not.
+    monkeypatch.setattr("yaml.__with_libyaml__", False)
+    monkeypatch.setenv("SESRELAY_TEST_LATIN1", "b\udcfccher")
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        '"\\ud800": 1\nhostname: "\\ud800"\ntransports: {"\\ud800": {type: hold}}\nlocal: {domain: "${SESRELAY_TEST_LATIN1}"}\n'
+    )
+    assert [line.split(": ")[1:3] for line in problems(file)] == [
+        ["yaml", "a key must be text"],
+        ["hostname", "no text (half of a character, or a variable that is not UTF-8)"],
+        ["transports", "a key must be text"],
+        ["local.domain", "no text (half of a character, or a variable that is not UTF-8)"],
+    ]
+
+
 def test_names_of_files_that_no_file_can_have(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text('state_dir: "a\\0b"\ntransports: {a: {type: smtp, host: h, username: u, password_file: "a\\0"}}\n')

@@ -23,6 +23,7 @@ ALIASED_MAX = 10_000  # nodes that may be reached through aliases, in all
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,30})\Z")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?\Z")
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SECRET_KEY = re.compile(r"pass|secret|token|credential|hash|key\Z|url\Z", re.IGNORECASE)
 
@@ -150,7 +151,7 @@ class _Conversion:
 
     def _key(self, node: yaml.Node, path: KeyPath) -> str | None:
         # Names are taken as written, so that a transport or alias may be called `on`.
-        if isinstance(node, yaml.ScalarNode) and node.value:
+        if isinstance(node, yaml.ScalarNode) and node.value and not _SURROGATE.search(node.value):
             return str(node.value)
         self._problem(node, path, "a key must be text")
         return None
@@ -177,7 +178,12 @@ class _Conversion:
         text = str(node.value)
         if "${" in text:
             self.document.spots[path] = Spot(key, place, None, bool(_VARIABLE.fullmatch(text)))
-            return self._substituted(text, path)
+            text = self._substituted(text, path)
+        if _SURROGATE.search(text):
+            self._problem(node, path, "no text (half of a character, or a variable that is not UTF-8)")
+            return ""
+        if self.document.spots[path].text is None:
+            return text
         kind = node.tag.removeprefix(TAG)
         if kind == "null":
             return None
