@@ -23,7 +23,7 @@ from ses_world import KEY, SECRET, addresses, message, world
 from sesrelay.aws.session import Sessions, Source
 from sesrelay.mail.outcome import Deferred, Delivered
 from sesrelay.testing.ses import SesStandIn
-from sesrelay.testing.ses_rules import Account, Bucket
+from sesrelay.testing.ses_rules import Account, Bucket, Refusal, check_form
 
 RAW = message("From: a@example.com", "Subject: s")
 
@@ -78,7 +78,6 @@ REFUSED = [
     ({}, {}, {"raw": b"Subject: s\r\n\r\n"}, "InvalidParameterValue", "Missing required header 'From'"),
     ({}, {}, {"raw": b"Subject: s\r\nSUBJECT: t\r\n" + RAW}, "InvalidParameterValue", "Duplicate header 'SUBJECT'."),
     ({}, {}, {"raw": RAW + b"x" * 999 + b"\r\n"}, "InvalidParameterValue", "line is longer"),
-    ({}, {}, {"raw": RAW + b"x\r\n" * 3_600_000}, "InvalidParameterValue", "Message length is more than 10485760"),
     ({}, {}, {"ConfigurationSetName": "none"}, "ConfigurationSetDoesNotExist", "none"),
     (
         {"configuration_sets": ["p"], "paused_sets": ["p"]},
@@ -125,6 +124,11 @@ def test_a_verified_domain_covers_its_sub_domains_but_no_look_alike() -> None:
         assert account._is_verified(address), address
     for address in ("a@notexample.com", "a@example.com.evil.org", "two@example.net", "a@com"):
         assert not account._is_verified(address), address
+
+
+def test_a_message_over_ten_megabytes_is_refused() -> None:
+    with pytest.raises(Refusal, match="Message length is more than 10485760"):
+        check_form("a@example.com", ["b@example.org"], RAW + b"x\r\n" * 3_500_000, RAW)
 
 
 def test_the_rate_counts_recipients_and_goes_into_debt() -> None:

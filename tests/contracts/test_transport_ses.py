@@ -267,10 +267,18 @@ async def test_one_bad_address_fails_and_the_others_go(n: int) -> None:
 
 async def test_a_bad_address_that_the_answer_names_costs_one_call_more() -> None:
     async with SesStandIn() as ses, world(ses.url) as w:
-        ses.fail(error("InvalidParameterValue", "Illegal address: r3@example.org"))
-        outcomes = await w.send(*addresses(20))
-    assert [isinstance(outcome, Failed) for outcome in outcomes] == [n == 3 for n in range(20)]
+        ses.fail(error("InvalidParameterValue", "Illegal address: 'r3@example.org'."))
+        outcomes = await w.send("3@example.org", *addresses(20))
+    assert [isinstance(outcome, Failed) for outcome in outcomes] == [n == 4 for n in range(21)]
     assert ses.requests["SendRawEmail"] == 2
+
+
+async def test_an_answer_that_names_the_source_fails_the_message() -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        ses.fail(error("InvalidParameterValue", "Illegal address: a@example.com"))
+        outcomes = await w.send(*addresses(20))
+    assert all(isinstance(outcome, Failed) and outcome.scope is Scope.MESSAGE for outcome in outcomes)
+    assert ses.requests["SendRawEmail"] == 1
 
 
 async def test_an_answer_lost_while_splitting_ends_the_attempt() -> None:

@@ -96,6 +96,10 @@ async def test_one_session_a_source(sessions: Sessions) -> None:
     session = sessions.get(keyed())
     first, second = await asyncio.gather(session.endpoint(), session.endpoint())
     assert first is second
+    other = sessions.get(Source("eu-west-1"))
+    sessions.retain([keyed()])
+    assert sessions.get(keyed()) is session
+    assert sessions.get(Source("eu-west-1")) is not other
 
 
 @dataclass

@@ -28,11 +28,12 @@ class Account:
 def fetch(v2: SESV2Client, v1: SESClient) -> Account:
     """Ask SES. Blocks: call it in a thread. Raises: botocore's errors, those of v1 where neither answers."""
     from botocore.exceptions import ClientError  # noqa: PLC0415 - importing it costs 100 ms
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
     try:
         told = v2.get_account()
         quota = told["SendQuota"]
-    except (ClientError, KeyError):
+    except (ClientError, ResponseParserError, KeyError):
         # A refusal, or an endpoint without v2; a network fault goes to the caller, as v1 would meet the same.
         return _by_v1(v1)
     return Account(

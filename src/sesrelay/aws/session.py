@@ -9,22 +9,19 @@ Source: boto3 developer guide, "Credentials"; botocore's refreshable credentials
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from sesrelay.aws.account import Account, fetch
 from sesrelay.seams import Clock
-
-if TYPE_CHECKING:
-    import boto3
 
 T = TypeVar("T")
 
 AHEAD = 15 * 60  # seconds before expiry at which temporary credentials are renewed
 LOOK_EVERY = 5.0  # seconds between looks at the expiry
-CONNECT, READ = 5, 60  # seconds
+CONNECT, READ = 5, 20  # seconds; a call under way holds up the end of the process
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +64,8 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A boto3 session in use. Clients are safe to share between threads; making them is not."""
+    """What is kept of a boto3 session. Clients are safe to share between threads; making them is not."""
 
-    session: boto3.Session
     credentials: Any
     endpoint: Endpoint
     v1: Any
@@ -148,7 +144,7 @@ class Session:
         try:
             await self._renew(opened)
         except Exception:
-            # Those in hand are still good; when they are not, the one who needs them sees the error.
+            # Those in hand are still good, and botocore has logged why; when they are not, who needs them gets the error.
             self._look_at = self._clock.monotonic() + LOOK_EVERY
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -169,6 +165,11 @@ class Sessions:
             self._sessions[source] = Session(source, self._clock, self._threads)
         return self._sessions[source]
 
+    def retain(self, sources: Iterable[Source]) -> None:
+        """Forget the sessions of all other sources: a reload has left them behind."""
+        wanted = frozenset(sources)
+        self._sessions = {source: session for source, session in self._sessions.items() if source in wanted}
+
     def close(self) -> None:
         """Let the threads end; calls under way are not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -177,31 +178,31 @@ class Sessions:
 def _open(source: Source) -> _Opened:
     import boto3  # noqa: PLC0415 - 100 ms and 10 MiB, wanted only where an SES route is
     from botocore.config import Config  # noqa: PLC0415
-
-    session = boto3.Session(
-        aws_access_key_id=source.access_key_id,
-        aws_secret_access_key=source.secret_access_key,
-        profile_name=source.profile,
-        region_name=source.region,
-    )
-    # One call is one request: botocore's default posts a throttled or reset one three times.
-    config = Config(retries={"total_max_attempts": 1}, connect_timeout=CONNECT, read_timeout=READ, tcp_keepalive=True)
-    if source.role_arn:
-        session = _as_role(session, source, config)
-    v1 = session.client("ses", endpoint_url=source.endpoint_url, config=config)
-    v2 = session.client("sesv2", endpoint_url=source.endpoint_url, config=config)
-    ca_bundle = session._session.get_config_variable("ca_bundle")
-    endpoint = Endpoint(v1.meta.endpoint_url, v1.meta.region_name, v1.meta.service_model.signing_name, ca_bundle)
-    return _Opened(session, session.get_credentials(), endpoint, v1, v2)
-
-
-def _as_role(base: boto3.Session, source: Source, config: Any) -> boto3.Session:
-    """Return a session whose credentials STS gives for the role, renewed as they expire."""
-    import boto3  # noqa: PLC0415
-    from botocore.credentials import DeferredRefreshableCredentials  # noqa: PLC0415
     from botocore.session import Session as BotocoreSession  # noqa: PLC0415
 
-    sts = base.client("sts", config=config)
+    def session_on(inner: BotocoreSession) -> boto3.Session:
+        return boto3.Session(source.access_key_id, source.secret_access_key, region_name=source.region, botocore_session=inner)
+
+    # One call is one request: botocore's default posts a throttled or reset one three times.
+    config = Config(retries={"total_max_attempts": 1}, connect_timeout=CONNECT, read_timeout=READ, tcp_keepalive=True)
+    inner = BotocoreSession(profile=source.profile)
+    session = session_on(inner)
+    if source.role_arn:
+        role = _role(session.client("sts", config=config), source)
+        inner = BotocoreSession(profile=source.profile)
+        inner.register_component("credential_provider", role)
+        session = boto3.Session(region_name=source.region, botocore_session=inner)
+    v1 = session.client("ses", endpoint_url=source.endpoint_url, config=config)
+    v2 = session.client("sesv2", endpoint_url=source.endpoint_url, config=config)
+    ca_bundle = inner.get_config_variable("ca_bundle")
+    endpoint = Endpoint(v1.meta.endpoint_url, v1.meta.region_name, v1.meta.service_model.signing_name, ca_bundle)
+    return _Opened(session.get_credentials(), endpoint, v1, v2)
+
+
+def _role(sts: Any, source: Source) -> Any:
+    """Return a provider whose credentials STS gives for the role, and gives anew as they expire."""
+    from botocore.credentials import DeferredRefreshableCredentials  # noqa: PLC0415
+
     request: dict[str, Any] = {"RoleArn": source.role_arn, "RoleSessionName": "sesrelay"}
     if source.external_id:
         request["ExternalId"] = source.external_id
@@ -220,9 +221,7 @@ def _as_role(base: boto3.Session, source: Source, config: Any) -> boto3.Session:
             return renewed
 
     renewed = DeferredRefreshableCredentials(refresh_using=assume, method="sts-assume-role")
-    inner = BotocoreSession(profile=source.profile)
-    inner.register_component("credential_provider", Role())
-    return boto3.Session(botocore_session=inner, region_name=source.region)
+    return Role()
 
 
 def _freeze(credentials: Any) -> FrozenCredentials | None:

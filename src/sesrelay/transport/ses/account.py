@@ -101,6 +101,8 @@ class Account:
 
     def attach(self, transport: str, observer: Observer) -> None:
         self._users.setdefault(transport, []).append(observer)
+        if self.figures is not None:
+            self._tell(transport, observer, self.figures)
 
     def detach(self, transport: str) -> bool:
         """Let go; return whether nobody is left."""
@@ -127,13 +129,17 @@ class Account:
             known = self.figures
             self._auto.set_rate(known.max_send_rate, self._clock.monotonic())
             for transport, observers in self._users.items():
-                observers[-1].quota(transport, known.max_send_rate, known.max_24h_send, known.sent_last_24h)
+                self._tell(transport, observers[-1], known)
 
     async def close(self) -> None:
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.gather(self._refreshing, return_exceptions=True)
             self._refreshing = None
+
+    @staticmethod
+    def _tell(transport: str, observer: Observer, known: Figures) -> None:
+        observer.quota(transport, known.max_send_rate, known.max_24h_send, known.sent_last_24h)
 
     def _unknown(self, error: Exception) -> None:
         if self.figures is None:

@@ -6,6 +6,7 @@ Invariant: each of split, repair and reload ends: groups shrink, and the other t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from sesrelay.transport.ses.sign import Signer
 from sesrelay.transport.ses.wire import Lost, NotSent, Wire
 
 Group = tuple[str, ...]
+_BETWEEN = re.compile(r"[\s'\"`<>,;:()]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +105,6 @@ class Attempt:
         line, draft = self._line, self._draft
         try:
             endpoint = await line.session.endpoint()
-        except Exception as error:
-            return self._deferred(meaning.MISCONFIGURED, f"the session cannot be made: {error}")
-        try:
             credentials = await line.session.credentials()
         except Exception as error:
             return self._deferred(meaning.NO_CREDENTIALS, f"{type(error).__name__}: {error}")
@@ -143,12 +142,13 @@ class Attempt:
             self._end(group, self._outcome(means, str(refused)))
 
     def _split(self, group: Group, means: Meaning, refused: Refused) -> None:
-        named = [address for address in group if address in refused.text]
-        if len(group) == 1:
-            self._settle(group, self._outcome(replace(means, action=Action.FAIL), str(refused)))
-        elif len(named) == 1:
-            self._settle((named[0],), self._outcome(replace(means, action=Action.FAIL), str(refused)))
-            self._waiting.insert(0, tuple(address for address in group if address != named[0]))
+        words = {word.strip(".") for word in _BETWEEN.split(refused.text)}
+        named = tuple(address for address in group if address in words) if len(group) > 1 else group
+        if self._draft.source in words:
+            self._end(group, self._outcome(replace(means, action=Action.FAIL, scope=Scope.MESSAGE), str(refused)))
+        elif named:
+            self._settle(named, self._outcome(replace(means, action=Action.FAIL), str(refused)))
+            self._waiting.insert(0, tuple(address for address in group if address not in named))
         else:
             half = len(group) // 2
             self._waiting[:0] = [group[:half], group[half:]]
