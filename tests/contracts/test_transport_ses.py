@@ -6,7 +6,9 @@ import asyncio
 import logging
 import socket
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -267,7 +269,7 @@ async def test_one_bad_address_fails_and_the_others_go(n: int) -> None:
 
 async def test_a_bad_address_that_the_answer_names_costs_one_call_more() -> None:
     async with SesStandIn() as ses, world(ses.url) as w:
-        ses.fail(error("InvalidParameterValue", "Illegal address: 'r3@example.org'."))
+        ses.fail(error("InvalidParameterValue", "Illegal address: r3@example.org."))
         outcomes = await w.send("3@example.org", *addresses(20))
     assert [isinstance(outcome, Failed) for outcome in outcomes] == [n == 4 for n in range(21)]
     assert ses.requests["SendRawEmail"] == 2
@@ -347,6 +349,18 @@ async def test_a_duplicate_that_only_ses_minds_is_repaired_once() -> None:
     assert ses.journal[0].raw == message("From: a@example.com", "X-Campaign: 1")
     assert isinstance(failed, Failed)
     assert len(ses.journal) == 1
+
+
+async def test_one_repair_is_all_there_is() -> None:
+    raw = message("From: a@example.com", "X-A: 1", "X-A: 2", "X-B: 1", "X-B: 2")
+    async with SesStandIn() as ses, world(ses.url) as w:
+        ses.fail(
+            error("InvalidParameterValue", "Duplicate header 'X-A'."), error("InvalidParameterValue", "Duplicate header 'X-B'.")
+        )
+        (outcome,) = await w.send("b@example.org", content=raw)
+    assert isinstance(outcome, Failed)
+    assert outcome.scope is Scope.MESSAGE
+    assert not ses.journal
 
 
 async def test_refused_credentials_are_read_anew_once() -> None:
@@ -487,27 +501,26 @@ async def test_no_answer_in_time_is_ambiguous() -> None:
     assert (outcome.scope, outcome.ambiguous) == (Scope.MESSAGE, True)
 
 
-async def test_a_connection_is_kept_and_a_redirect_is_not_followed() -> None:
+async def test_a_connection_is_kept_and_neither_redirect_nor_cookie_is_taken() -> None:
     from aiohttp import web
 
-    peers: set[object] = set()
+    seen: list[tuple[object, str, str | None]] = []
 
     async def answer(request: web.Request) -> web.Response:
-        peers.add(request.transport.get_extra_info("peername") if request.transport else None)
         await request.read()
-        if request.headers.get("Cookie"):
-            return web.Response(status=500)
-        return web.Response(status=302, headers={"Location": "/elsewhere", "Set-Cookie": "a=b"})
+        assert request.transport is not None
+        seen.append((request.transport.get_extra_info("peername"), request.path, request.headers.get("Cookie")))
+        return web.Response(status=302, headers={"Location": "/elsewhere", "Set-Cookie": "a=b; Path=/"})
 
     app = web.Application()
-    app.router.add_post("/", answer)
+    app.router.add_route("*", "/{anywhere:.*}", answer)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with world(f"http://127.0.0.1:{runner.addresses[0][1]}") as w:
+    async with world(f"http://localhost:{runner.addresses[0][1]}") as w:
         outcomes = [(await w.send("b@example.org"))[0] for _ in range(3)]
     await runner.cleanup()
-    assert len(peers) == 1
+    assert seen == [(seen[0][0], "/", None)] * 3
     for outcome in outcomes:
         assert isinstance(outcome, Deferred)
         assert outcome.ambiguous
@@ -524,14 +537,35 @@ async def test_cancelling_is_passed_on() -> None:
             await task
 
 
-async def test_a_mistake_of_ours_defers_and_is_said() -> None:
+async def test_a_mistake_of_ours_before_the_call_defers_and_is_said() -> None:
     async with SesStandIn() as ses, world(ses.url) as w:
-        w.session.endpoint = None  # type: ignore[assignment,method-assign]
-        w.session.credentials = None  # type: ignore[assignment,method-assign]
         w.transport._line.clock = None  # type: ignore[assignment]
         (outcome,) = await w.send("b@example.org")
     assert isinstance(outcome, Deferred)
-    assert not outcome.ambiguous
+    assert (outcome.scope, outcome.reply.code, outcome.ambiguous) == (Scope.MESSAGE, 451, False)
+    assert len(w.observer.troubles) == 1
+
+
+@dataclass
+class Breaks(Wire):
+    """Posts, and then breaks from the call on that `breaks_at` counts."""
+
+    breaks_at: int = 0
+
+    async def post(self, *args: Any, **kwargs: Any) -> Any:
+        self.breaks_at -= 1
+        answer = await super().post(*args, **kwargs)
+        if self.breaks_at < 0:
+            raise RuntimeError("a mistake of ours")
+        return answer
+
+
+async def test_a_mistake_of_ours_after_the_call_is_ambiguous_for_whom_it_was_about() -> None:
+    async with SesStandIn() as ses, world(ses.url, wire=Breaks(breaks_at=2)) as w:
+        outcomes = await w.send("r0@example.org", "r1@example.org", "r2@example.org", "a..b@example.org", "jürgen@example.org")
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Delivered, Deferred, Deferred, Failed]
+    assert all(isinstance(outcome, Deferred) and outcome.ambiguous for outcome in outcomes[2:4])
+    assert len(w.observer.troubles) == 1
 
 
 # --- pace, quota, names ---

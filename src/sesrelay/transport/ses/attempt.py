@@ -116,7 +116,6 @@ class Attempt:
         self.posted = True
         answer = await line.wire.post(endpoint.url, signed, body, endpoint.ca_bundle)
         if isinstance(answer, NotSent | Lost):
-            self.posted = isinstance(answer, Lost)
             return answer
         self._tls = answer.tls
         return read(answer.status, answer.headers, answer.body)
