@@ -21,7 +21,7 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 CONNECT, CONNECT_ALL, READ, TOTAL = 5.0, 15.0, 60.0, 600.0  # seconds; CONNECT_ALL has the name look-up in it
-KEPT = 30.0  # seconds a connection is kept unused: shorter than the service keeps it, so that it does not close under a request
+KEPT = 30.0  # seconds a connection is kept unused; load balancers keep it for 60, and one that closes under a request is a doubt
 ANSWER_MAX = 64 * 1024  # octets; real answers have a few hundred
 BY_CHUNKS = 1024 * 1024  # octets from which a body is written piece by piece
 
