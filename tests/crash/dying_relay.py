@@ -1,0 +1,65 @@
+"""`sesrelay run` that dies of SIGKILL at a named point: `python dying_relay.py POINT CONFIG`.
+
+The points are put around the real rooms from outside; the relay itself has no hook for them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from sesrelay.cli import main
+from sesrelay.spool import flow
+from sesrelay.spool.sqlite import SqliteSpool
+from sesrelay.transport.ses.transport import SesTransport
+
+
+def die(*_: object, **__: object) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def before(owner: type, name: str) -> None:
+    setattr(owner, name, die)
+
+
+def after(owner: Any, name: str) -> None:
+    real: Callable[..., Any] = getattr(owner, name)
+
+    async def and_die(*args: Any, **kwargs: Any) -> Any:
+        await real(*args, **kwargs)
+        die()
+
+    setattr(owner, name, and_die)
+
+
+def inside_settle() -> None:
+    """Die in the writer's thread, with C's rows written and not committed."""
+    real = flow.settle
+
+    def and_die(*args: Any, **kwargs: Any) -> Any:
+        real(*args, **kwargs)
+        die()
+
+    flow.settle = and_die  # type: ignore[assignment]
+
+
+POINTS: dict[str, Callable[[], None]] = {
+    "before_A": lambda: before(SqliteSpool, "accept"),
+    "after_A": lambda: after(SqliteSpool, "accept"),
+    "before_B": lambda: before(SqliteSpool, "open_attempt"),
+    "after_B": lambda: after(SqliteSpool, "open_attempt"),
+    "before_sending": lambda: before(SesTransport, "deliver"),
+    "after_sending": lambda: after(SesTransport, "deliver"),
+    "inside_C": inside_settle,
+    "after_C": lambda: after(SqliteSpool, "settle"),
+    "nowhere": lambda: None,
+}
+
+if __name__ == "__main__":
+    point, config = sys.argv[1:]
+    POINTS[point]()
+    sys.exit(main(["run", "--config", config]))

@@ -1,0 +1,157 @@
+"""Each row of the crash table: the real process dies of SIGKILL at a named point, and what the next life makes of it."""
+
+from __future__ import annotations
+
+import smtplib
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from relay_process import KEY, PYTHON, SECRET, Relay, StandIn, ses_transport, wait_for
+
+DYING = Path(__file__).with_name("dying_relay.py")
+
+
+class Mortal(Relay):
+    """A relay whose next life may end at a named point."""
+
+    def live(self, point: str = "nowhere") -> Mortal:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([PYTHON, str(DYING), point, str(self.config)], env=self.env, stderr=log)
+        self.status = wait_for("the daemon is ready", self._look)
+        return self
+
+    def died(self) -> None:
+        assert self.process is not None
+        assert self.process.wait(30) == -9
+
+    def the_message(self) -> dict[str, object]:
+        """Return the one message there is, as `trace` tells of it."""
+        (found,) = [self.trace(one["id"]) for one in self.ask("recent", limit=10) if one["sender"]]
+        return found
+
+
+@pytest.fixture
+def ses() -> Iterator[StandIn]:
+    with StandIn({"keys": {KEY: SECRET}}) as made:
+        yield made
+
+
+@pytest.fixture
+def relay(tmp_path: Path, ses: StandIn) -> Iterator[Mortal]:
+    more = f"transports:\n{ses_transport('ses-main', ses.url)}\ndefault_route: {{transport: ses-main}}\nqueue: {{retry: [1s]}}"
+    made = Mortal(tmp_path, more)
+    yield made
+    made.__exit__()
+
+
+def send(relay: Mortal, recipient: str = "b@example.org") -> bool:
+    """Submit one message; tell whether the client got its 250."""
+    try:
+        with smtplib.SMTP(*relay.smtp, timeout=30) as smtp:
+            smtp.sendmail("a@example.com", [recipient], "From: a@example.com\r\n\r\nx\r\n")
+    except (smtplib.SMTPServerDisconnected, ConnectionError):
+        return False
+    return True
+
+
+def let_one_wait(relay: Mortal, ses: StandIn) -> None:
+    """Leave a message in the queue, due soon, so that the next life must open its attempt by a commit of its own."""
+    ses.tell(script=["503"])
+    relay.live()
+    assert send(relay)
+    wait_for("it is put off", lambda: relay.ask("summary")["by_state"]["queued"])
+    relay.kill()
+
+
+def test_before_a_nothing_is_stored_and_the_client_knows(relay: Mortal, ses: StandIn) -> None:
+    relay.live("before_A")
+    assert not send(relay)
+    relay.died()
+    relay.live()
+    assert relay.ask("recent", limit=10) == []
+    assert send(relay)
+    wait_for("SES has it", ses.journal)
+
+
+def test_after_a_it_is_kept_though_the_client_never_heard(relay: Mortal, ses: StandIn) -> None:
+    relay.live("after_A")
+    assert not send(relay)
+    relay.died()
+    relay.live()
+    (one,) = relay.the_message()["deliveries"]  # type: ignore[attr-defined]
+    assert one["state"] == "queued"
+    assert relay.ask("retry", **_all()) == 1
+    wait_for("SES has it", ses.journal)
+
+
+def test_between_a_and_b_no_attempt_is_spent(relay: Mortal, ses: StandIn) -> None:
+    let_one_wait(relay, ses)
+    relay.live("before_B")
+    relay.died()
+    assert ses.journal() == []
+    relay.live()
+    queue_id = relay.ask("recent", limit=1)[0]["id"]
+    (one,) = relay.ended(queue_id)
+    assert (one["state"], one["attempts"]) == ("delivered", 1)
+    assert len(ses.journal()) == 1
+
+
+@pytest.mark.parametrize(("point", "sent"), [("after_B", 0), ("before_sending", 0), ("after_sending", 1), ("inside_C", 1)])
+def test_between_b_and_c_it_is_in_doubt_and_waits_a_minute(relay: Mortal, ses: StandIn, point: str, sent: int) -> None:
+    if point == "after_B":
+        let_one_wait(relay, ses)
+        relay.live(point)
+    else:
+        relay.live(point)
+        send(relay)
+    relay.died()
+    assert len(ses.journal()) == sent
+    relay.live()
+    message = relay.the_message()
+    (one,) = message["deliveries"]  # type: ignore[attr-defined]
+    assert (one["state"], one["reason"]) == ("queued", "in_doubt")
+    due = datetime.fromisoformat(one["next_attempt"].replace("Z", "+00:00"))
+    assert (due - datetime.now(UTC)).total_seconds() > 50
+    assert [event["outcome"] for event in message["events"] if event["event"] == "attempt"][-1] == "ambiguous"  # type: ignore[attr-defined]
+    assert relay.ask("retry", **_all()) == 1
+    assert relay.ended(str(message["id"]))[0]["state"] == "delivered"
+    assert len(ses.journal()) == sent + 1, "possibly twice, never lost"
+
+
+def test_after_three_doubts_it_is_held_and_never_failed(relay: Mortal, ses: StandIn) -> None:
+    relay.live("after_sending")
+    send(relay)
+    relay.died()
+    for _ in range(2):
+        relay.live("after_sending")
+        relay.ask("retry", **_all())
+        relay.died()
+    relay.live()
+    (one,) = relay.the_message()["deliveries"]  # type: ignore[attr-defined]
+    assert (one["state"], one["reason"]) == ("held", "in_doubt")
+    assert len(ses.journal()) == 3
+    assert relay.run("queue", "release", str(one["id"])).returncode == 0
+    assert relay.ended(one["id"])[0]["state"] == "delivered"
+
+
+def test_after_c_it_is_done_and_the_bounce_exists_once(relay: Mortal, ses: StandIn) -> None:
+    ses.tell(script=[{"name": "error", "code": "MessageRejected", "text": "Transaction failed: Missing start boundary"}])
+    relay.live("after_C")
+    send(relay)
+    relay.died()
+    relay.live()
+    wait_for("the bounce", ses.journal)
+    (one,) = relay.the_message()["deliveries"]  # type: ignore[attr-defined]
+    assert one["state"] == "failed"
+    reports = [each for each in relay.ask("recent", limit=10) if not each["sender"]]
+    assert len(reports) == 1
+    relay.ended(reports[0]["id"])
+    assert [taken["source"] for taken in ses.journal()] == ["mailer-daemon@example.com"]
+
+
+def _all() -> dict[str, object]:
+    return {"ids": [], "states": [], "sender": None, "recipient": None, "transport": "ses-main", "older_than": None}
