@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from engine_rig import CONTENT, OK, Rig, ScriptedTransport
 
+from engine_rig import CONTENT, OK, Rig, ScriptedTransport
 from sesrelay.mail.delivery import State
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope

@@ -77,7 +77,7 @@ def test_explain_gives_a_reason_for_each_loser() -> None:
     winner, considered = TABLE.explain("a@notexample.com")
     assert winner.pattern == "default_route"
     assert {each.rule for each in considered} == {rule.pattern for rule in TABLE.rules}
-    assert dict((each.rule, each.why) for each in considered)["example.com"] == "notexample.com is not example.com"
+    assert {each.rule: each.why for each in considered}["example.com"] == "notexample.com is not example.com"
     _, considered = TABLE.explain("a@example.com")
     why = {each.rule: each.why for each in considered}
     assert why["*.example.com"] == "*.example.com covers sub-domains only, not example.com itself"
