@@ -329,8 +329,19 @@ async def test_a_wish_in_flight_takes_effect_when_the_attempt_ends(
         {"hold": "held", "delete": "failed", "retry": "released"}[verb],
         "bob@example.org",
     )
-    # A wish is good for one attempt.
     assert (await spool.stats()).messages == (0 if verb == "delete" else 1)
+
+
+async def test_a_wish_is_good_for_one_attempt(spool: Store) -> None:
+    made = submission(1, state=State.IN_FLIGHT)
+    await spool.accept(made)
+    await spool.change("hold", Filter(ids=(made.message.id,)), NOW)
+    await spool.settle(settlement(made, deferred()))
+    await spool.change("release", Filter(ids=(made.message.id,)), NOW)
+    await spool.open_attempt(ids(made), NOW + 60)
+    await spool.settle(settlement(made, deferred(NOW + 77)))
+    (record,) = await spool.list(Filter(), NOW, None, 9)
+    assert (record.delivery.state, record.delivery.due) == (State.QUEUED, NOW + 77)
 
 
 async def test_a_wish_yields_to_a_delivery_that_has_ended(spool: Store) -> None:

@@ -172,6 +172,10 @@ class MemorySpool:
     async def ping(self) -> None:
         self._alive()
 
+    def forget_claims(self) -> None:
+        """Do to claims what the death of a process does."""
+        self._claimed.clear()
+
     # --- SpoolAdmin ------------------------------------------------------------------------------------------
 
     async def list(self, filter: Filter, now: float, after: DeliveryId | None, limit: int) -> Sequence[DeliveryRecord]:
