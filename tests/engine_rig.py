@@ -43,6 +43,9 @@ class ScriptedTransport:
     most_under_way: int = 0
     closed: bool = False
 
+    def start(self) -> None:
+        return None
+
     def nexthop(self, recipient: str) -> str:
         return recipient.rpartition("@")[2] if self.by_domain else f"hop-{self.name}"
 

@@ -228,6 +228,9 @@ class Transport(Protocol):
     @property
     def failover_after(self) -> float: ...
 
+    def start(self) -> None:
+        """Begin in the background what takes time before the first delivery. Runs on: the loop."""
+
     def nexthop(self, recipient: str) -> str:
         """Name where mail for `recipient` goes next: a recipient's domain, a host, a region and key."""
 

@@ -32,7 +32,7 @@ from sesrelay.observe.events import LogSink
 from sesrelay.observe.fanout import Fanout
 from sesrelay.observe.log import configure
 from sesrelay.observe.metrics import MetricsSink
-from sesrelay.seams import Desk, Document, SpoolError, Transport, Verb
+from sesrelay.seams import Desk, Document, Observer, SpoolError, Transport, Verb
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.sqlite import SqliteSpool
 from sesrelay.web.server import WebServer
@@ -64,10 +64,9 @@ class Daemon:
         self._path = path
         self._systemd = Systemd()
         self.clock = SystemClock()
-        config = loaded.config
-        self._logger = configure(format=config.log.format, level=config.log.level, clock=self.clock)
+        self._began = self.clock.wall()
         self._metrics = MetricsSink(self.clock)
-        self.observer = Fanout([LogSink(self._logger, self.clock), self._metrics])
+        self.observer = Fanout(self._sinks(loaded))
         self._shared = wiring.Shared(self.clock, self.observer)
         self._options = wiring.listener_options(loaded)
         self._reloading = asyncio.Lock()
@@ -75,6 +74,10 @@ class Daemon:
         self._reload_waiting: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._stopping = False
+
+    def _sinks(self, loaded: Loaded) -> list[Observer]:
+        log = loaded.config.log
+        return [LogSink(configure(format=log.format, level=log.level, clock=self.clock), self.clock), self._metrics]
 
     # --- start ---
 
@@ -99,11 +102,13 @@ class Daemon:
             spool=spool,
             scheduler=scheduler,
             listener=ListenerServer(acceptance, self.observer, lambda: self._options),
-            web=self._web(self._loaded, desk),
+            web=self._web(self._loaded, desk, sockets.shown(next(iter(doors.values())))),
             control=ControlServer(config.control, desk, self.observer, self.status, self.reload),
             tasks=[],
         )
         self._expect(self._loaded, snapshot)
+        for way in snapshot.transports.values():
+            way.start()
         await scheduler.start()
         for name, sock in doors.items():
             await self._rooms.listener.listen(name, sock)
@@ -119,14 +124,15 @@ class Daemon:
         given = sockets.activated(listens, os.environ)
         return {listen: given[listen] if listen in given else sockets.bind(listen) for listen in listens}
 
-    def _web(self, loaded: Loaded, desk: Desk) -> WebServer:
+    def _web(self, loaded: Loaded, desk: Desk, smtp: str) -> WebServer:
         return WebServer(
             desk=desk,
             metrics=self._metrics_text,
             ready=self.missing,
             counters=self._metrics.counters,
             clock=self.clock,
-            options=wiring.web_options(loaded),
+            options=wiring.web_options(loaded, smtp),
+            started=self._began,
         )
 
     def _expect(self, loaded: Loaded, snapshot: Snapshot) -> None:
@@ -243,7 +249,10 @@ class Daemon:
 
     async def _swap(self, loaded: Loaded, snapshot: Snapshot, opened: dict[str, socket.socket], rooms: _Rooms) -> None:
         old = rooms.scheduler.snapshot
+        for way in snapshot.transports.values():
+            way.start()
         self._loaded, self._options = loaded, wiring.listener_options(loaded)
+        self.observer.replace(self._sinks(loaded))
         wanted = {listener.listen for listener in loaded.config.listeners}
         for name in set(rooms.listener.listening) - wanted:
             rooms.listener.unlisten(name)
@@ -262,7 +271,7 @@ class Daemon:
         """Serve the page where the new configuration wants it. Raises: web ListenError"""
         if loaded.config.http == self._loaded.config.http and loaded.config.hostname == self._loaded.config.hostname:
             return
-        web = self._web(loaded, rooms.control.desk)
+        web = self._web(loaded, rooms.control.desk, loaded.config.listeners[0].listen)
         if loaded.config.http.listen == self._loaded.config.http.listen:
             await rooms.web.stop()
         else:
@@ -275,6 +284,7 @@ class Daemon:
         await scheduler.settled()
         for transport in transports:
             await transport.close()
+        self._shared.retain(self._loaded.config.transports.values())
 
     # --- the end ---
 

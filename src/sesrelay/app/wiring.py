@@ -5,6 +5,7 @@ Vendors are imported where a transport needs them, so that a relay without SES n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -17,7 +18,7 @@ from sesrelay.seams import Clock, Observer, Transport
 from sesrelay.web.options import WebOptions
 
 if TYPE_CHECKING:
-    from sesrelay.aws.session import Sessions
+    from sesrelay.aws.session import Sessions, Source
     from sesrelay.transport.ses.account import Accounts
 
 
@@ -35,21 +36,16 @@ class Shared:
     _accounts: Accounts | None = field(default=None, init=False)
 
     def ses(self, name: str, config: configured.SesTransport) -> Transport:
-        from sesrelay.aws.region import default_region
-        from sesrelay.aws.session import Sessions, Source
+        from sesrelay.aws.session import Sessions
         from sesrelay.transport.ses.account import Accounts
         from sesrelay.transport.ses.seam import SesOptions
         from sesrelay.transport.ses.transport import SesTransport
 
         self._sessions = self._sessions or Sessions(self.clock)
         self._accounts = self._accounts or Accounts(self.clock)
-        secret = config.secret_access_key.get_secret_value() if config.secret_access_key else None
-        region = config.region or default_region(config.profile)
-        source = Source(
-            region, config.access_key_id, secret, config.profile, config.role_arn, config.external_id, config.endpoint_url
-        )
+        source = _source(config)
         options = SesOptions(
-            region=region,
+            region=source.region,
             endpoint_url=config.endpoint_url,
             api=config.api,
             configuration_set=config.configuration_set,
@@ -63,11 +59,26 @@ class Shared:
         )
         return SesTransport(name, options, self._sessions.get(source), self._accounts, self.clock, self.observer)
 
+    def retain(self, configs: Iterable[configured.Transport]) -> None:
+        """Forget the sessions that no transport of the configuration uses any more."""
+        if self._sessions is not None:
+            self._sessions.retain([_source(config) for config in configs if isinstance(config, configured.SesTransport)])
+
     async def close(self) -> None:
         if self._accounts is not None:
             await self._accounts.close()
         if self._sessions is not None:
             self._sessions.close()
+
+
+def _source(config: configured.SesTransport) -> Source:
+    """Return where a transport's credentials come from. Raises: ValueError where the region is unknown"""
+    from sesrelay.aws.region import default_region
+    from sesrelay.aws.session import Source
+
+    secret = config.secret_access_key.get_secret_value() if config.secret_access_key else None
+    region = config.region or default_region(config.profile)
+    return Source(region, config.access_key_id, secret, config.profile, config.role_arn, config.external_id, config.endpoint_url)
 
 
 def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
@@ -77,10 +88,17 @@ def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
         hostname=config.hostname,
         local=loaded.local,
         routing=loaded.routing,
-        transports={name: transport(name, config.transports[name], loaded, shared) for name in config.transports},
+        transports={name: transport(name, config.transports[name], loaded, shared) for name in _wanted(loaded)},
         retry=RetryPolicy(config.queue.retry, config.queue.max_age, config.queue.delay_warning),
         keep_delivered=config.queue.keep_delivered,
     )
+
+
+def _wanted(loaded: Loaded) -> list[str]:
+    """Return the transports to make: `direct`, which is always there, only where a rule leads to it."""
+    rules = (*loaded.routing.rules, loaded.routing.default, loaded.routing.null_sender)
+    named = {name for rule in rules if rule is not None for name in rule.transports}
+    return [name for name in loaded.config.transports if name != "direct" or name in named]
 
 
 def transport(name: str, config: configured.Transport, loaded: Loaded, shared: Shared) -> Transport:
@@ -130,7 +148,8 @@ def listener_options(loaded: Loaded) -> ListenerOptions:
     )
 
 
-def web_options(loaded: Loaded) -> WebOptions:
+def web_options(loaded: Loaded, smtp: str | None) -> WebOptions:
+    """`smtp`: where mail is taken, for the hint of an empty page."""
     config = loaded.config
     return WebOptions(
         host=config.http.address.host,
@@ -138,5 +157,5 @@ def web_options(loaded: Loaded) -> WebOptions:
         token=config.http.token.get_secret_value() if config.http.token else None,
         hostname=config.hostname,
         allowed_hosts=(config.hostname,),
-        smtp=config.listeners[0].listen,
+        smtp=smtp,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, config_option, load_or_
 @config_option
 def command(config: Path) -> None:
     """Take mail and deliver it, until SIGTERM. SIGHUP reads the configuration anew."""
+    gc.disable()  # start-up makes much and drops little: a fifth of its time was collecting in vain
     loaded = load_or_exit(config)
 
     from sesrelay.app.daemon import Daemon
@@ -29,6 +31,9 @@ def command(config: Path) -> None:
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         await daemon.start()
+        gc.collect()
+        gc.freeze()  # what start-up made stays; later collections need not look at it
+        gc.enable()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ended.set)
         loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon)

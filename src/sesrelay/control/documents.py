@@ -61,7 +61,7 @@ def message(record: MessageRecord) -> Document:
 
 
 def traced(record: MessageRecord) -> Document:
-    return {**message(record), "events": [event(each) for each in record.events]}
+    return {**message(record), "subject": record.message.subject or None, "events": [event(each) for each in record.events]}
 
 
 def recent(record: MessageRecord) -> Document:

@@ -22,6 +22,9 @@ class Nowhere:
     concurrency = 1
     failover_after = math.inf
 
+    def start(self) -> None:
+        """Do nothing: nothing leaves."""
+
     def nexthop(self, recipient: str) -> str:
         return ""
 

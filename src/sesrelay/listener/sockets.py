@@ -155,3 +155,11 @@ def _key(host: str, port: int) -> tuple[str, int]:
         with contextlib.suppress(ValueError):
             host = str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
     return host, port
+
+
+def shown(sock: socket.socket) -> str:
+    """Return where a socket really listens, as `listen` would be written."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"{UNIX_PREFIX}{name}"
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"

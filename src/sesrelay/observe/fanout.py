@@ -23,6 +23,10 @@ class Fanout:
     """Implements `seams.Observer`. A sink that fails is reported once an event kind, and asked again next time."""
 
     def __init__(self, sinks: Sequence[Observer]) -> None:
+        self.replace(sinks)
+
+    def replace(self, sinks: Sequence[Observer]) -> None:
+        """Go on with other sinks, as after a reload that changed the log's level."""
         self._sinks = tuple(sinks)
         self._accepted = tuple(sink.accepted for sink in sinks)
         self._attempted = tuple(sink.attempted for sink in sinks)

@@ -67,6 +67,9 @@ class DirectTransport:
         self._context = tls_context(options.tls, options.ca_file)
         self._families = _families(options.source_address)
 
+    def start(self) -> None:
+        """Do nothing: connections are made when there is mail."""
+
     def nexthop(self, recipient: str) -> str:
         return domain_of(recipient)
 

@@ -22,6 +22,9 @@ class HoldTransport:
     def __init__(self, name: str) -> None:
         self.name = name
 
+    def start(self) -> None:
+        """Do nothing: nothing leaves."""
+
     def nexthop(self, recipient: str) -> str:
         return "hold"
 

@@ -69,6 +69,9 @@ class SmtpTransport:
         self._down: dict[Endpoint, float] = {}
         self._pool = Pool(options.keeping, clock)
 
+    def start(self) -> None:
+        """Do nothing: connections are made when there is mail."""
+
     def nexthop(self, recipient: str) -> str:
         return self._nexthop
 

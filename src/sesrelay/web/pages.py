@@ -6,15 +6,17 @@ Invariant: templates escape everything; there is no inline script or style in th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import jinja2
+from typing import TYPE_CHECKING, Any
 
 import sesrelay
 from sesrelay.seams import Document
 from sesrelay.web import view
 from sesrelay.web.options import WebOptions
+
+if TYPE_CHECKING:
+    import jinja2
 
 _HERE = Path(__file__).parent
 PAUSES_MAX = 8
@@ -33,14 +35,20 @@ class Pages:
 
     def __init__(self, started: float) -> None:
         self._started = started
-        self._templates = jinja2.Environment(
+
+    @cached_property
+    def _templates(self) -> jinja2.Environment:
+        import jinja2  # noqa: PLC0415 - 2 MiB, wanted only where somebody looks
+
+        templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_HERE / "templates"),
             autoescape=True,
             trim_blocks=True,
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
         )
-        self._templates.filters |= {"plain": view.plain, "size": view.size, "state_name": view.state_name, "number": view.number}
+        templates.filters |= {"plain": view.plain, "size": view.size, "state_name": view.state_name, "number": view.number}
+        return templates
 
     def status(
         self,
