@@ -123,7 +123,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs", place], capture_output=True, check=False)
     if mounted.returncode:
-        if os.environ.get("CI") == "true" and os.geteuid() == 0:
+        if os.environ.get("CI") == "true":
             pytest.fail(f"cannot mount a small disk: {mounted.stderr.decode()}")
         pytest.skip("mounting a small disk wants root")
     yield place
