@@ -255,12 +255,13 @@ class Intake(Protocol):
     def check_sender(self, envelope_sender: str, origin: Origin) -> Reply | None:
         """Return the refusal that is certain from the envelope sender alone (a route that rejects), or None."""
 
-    async def submit(self, envelope: Envelope, content: bytes, origin: Origin) -> Reply:
+    async def submit(self, envelope: Envelope, content: bytes, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
         """Store a message and answer for it.
 
-        `content` has canonical line ends and no Received line of ours yet. A 250 means that it is durable, and its
+        `content` has canonical line ends and no Received line of ours yet; `changes` are the receipts of what made them
+        canonical. A 250 means that it is durable, and its
         text is `Ok: queued as ID`; anything else means that nothing is stored. Raises nothing but CancelledError.
-        Shield it: a client that drops must not undo a commit under way.
+        Never cancel it: a client that drops must not undo a commit under way.
         """
 
 

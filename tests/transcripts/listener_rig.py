@@ -47,7 +47,7 @@ class RecordingIntake:
             raise RuntimeError("/var/lib/secret/queue.db")
         return None
 
-    async def submit(self, envelope: Envelope, content: bytes, origin: Origin) -> Reply:
+    async def submit(self, envelope: Envelope, content: bytes, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
         reply = await self.answer() if self.answer else Reply(250, "2.0.0", "Ok: queued as 0123456789AB")
         if reply.positive:
             self.taken.append((envelope, content, origin))

@@ -409,3 +409,13 @@ async def test_reject_routes_refuse_and_loops_end() -> None:
     assert (await rig.submit("b@example.org", content=b"Received: x\r\n" * 51 + CONTENT)).startswith("554 5.4.6")
     assert await rig.waiting() == 0
     assert not (await rig.submit("b@example.org", content=b"Received: x\r\n" * 50 + CONTENT)).startswith("554")
+
+
+async def test_receipts_of_line_ends_and_headers_stand_in_the_trace() -> None:
+    rig = Rig(ScriptedTransport("t"))
+    from sesrelay.mail.envelope import Envelope, Origin
+
+    envelope = Envelope("a@example.com", (Recipient("b@example.org"),))
+    reply = await rig.acceptance.submit(envelope, b"Bcc: x@example.org\r\n" + CONTENT, Origin(), ("bare LF became CRLF",))
+    record = await rig.record(reply.text.rpartition(" ")[2])
+    assert record.events[0].changes == ("bare LF became CRLF", "removed Bcc")

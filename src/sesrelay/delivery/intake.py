@@ -46,7 +46,7 @@ class Acceptance:
             return None  # the header From decides, and is not known yet
         return REJECTED if routing.match(envelope_sender).reject else None
 
-    async def submit(self, envelope: Envelope, content: bytes, origin: Origin) -> Reply:
+    async def submit(self, envelope: Envelope, content: bytes, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
         start, now, snapshot = self.clock.monotonic(), self.clock.wall(), self.scheduler.snapshot
         head, body = headers.split(content)
         facts = headers.facts(head)
@@ -55,9 +55,9 @@ class Acceptance:
         rule = snapshot.routing.route(envelope.sender, facts.header_from)
         if rule.reject:
             return REJECTED
-        changes: tuple[str, ...] = ()
         if facts.has_private:
-            head, changes = headers.without_private(head)
+            head, removed = headers.without_private(head)
+            changes += removed
         new_id = self.scheduler.ids.new()
         trace = received.line(envelope, origin, hostname=snapshot.hostname, queue_id=new_id, at=now)
         content = headers.join(trace + head, body)

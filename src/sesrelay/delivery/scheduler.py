@@ -185,7 +185,7 @@ class Scheduler:
         if lane.wake <= now and lane.wants_refill:
             lane.claiming = True
             self._spawn(self._refill(lane))
-        elif lane.wake < math.inf:
+        elif now < lane.wake < math.inf:
             self._arm(lane, lane.wake - now)
         for batch, until in postponed:
             self._spawn(self._postpone(lane, batch, until))

@@ -291,7 +291,8 @@ class SmtpSession(Wire):
         # Nothing cancels the handler from here to the reply; the Door holds the session, and so the task, meanwhile.
         self.uninterrupted = True
         try:
-            reply = await self._door.intake.submit(envelope, canonical(content)[0], self._origin)
+            content, changes = canonical(content)
+            reply = await self._door.intake.submit(envelope, content, self._origin, changes)
         finally:
             self.uninterrupted = False
         if reply.positive:

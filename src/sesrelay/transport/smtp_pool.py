@@ -20,7 +20,7 @@ class Keeping:
     idle: float = 20.0
     age: float = 300.0
     messages: int = 100
-    sessions: int = 10
+    sessions: int = 20
 
 
 @dataclass(slots=True)
