@@ -163,7 +163,7 @@ class SqliteSpool:
             await self._with_files(settlement.reports, lambda tx, packed: flow.settle(tx, verdicts, events, packed, now))
             return
         reports = [pack(report, in_file=False) for report in settlement.reports]
-        await self._writer.submit(lambda tx: flow.settle(tx, verdicts, events, reports, now))
+        await self._writer.submit(lambda tx: flow.settle(tx, verdicts, events, reports, now), patient=True)
 
     async def postpone(self, ids: Sequence[DeliveryId], due: float, reason: str | None) -> None:
         keys = [key_of(each) for each in ids]

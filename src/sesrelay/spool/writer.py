@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -30,6 +31,7 @@ WAL_PAGES = 4_000  # pages of the log at which it is checkpointed under load: 16
 WAL_PAGES_MAX = 32_000  # at which the writer waits for readers and starts the log anew: 128 MB
 VACUUM_PAGES = 2_048  # free pages that may stay; above, and above a quarter of the file, some are given back when idle
 VACUUM_STEP = 512
+LINGER = 0.001  # seconds that outcomes wait for an acceptance to share its sync; it saves a lone client every second one
 
 
 class Transaction:
@@ -47,13 +49,14 @@ class Transaction:
 class Job(Generic[T]):
     """One operation that waits, and the future of who waits for it."""
 
-    __slots__ = ("error", "future", "loop", "octets", "result", "run")
+    __slots__ = ("error", "future", "loop", "octets", "patient", "result", "run")
 
-    def __init__(self, run: Callable[[Transaction], T], loop: asyncio.AbstractEventLoop, octets: int) -> None:
+    def __init__(self, run: Callable[[Transaction], T], loop: asyncio.AbstractEventLoop, octets: int, patient: bool) -> None:
         self.run = run
         self.loop = loop
         self.future: asyncio.Future[T] = loop.create_future()
         self.octets = octets
+        self.patient = patient
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -82,11 +85,14 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="spool-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, run: Callable[[Transaction], T], octets: int = 0) -> asyncio.Future[T]:
-        """Queue an operation. It may run more than once, each time after all that it did was undone. Raises: SpoolError"""
+    def submit(self, run: Callable[[Transaction], T], octets: int = 0, *, patient: bool = False) -> asyncio.Future[T]:
+        """Queue an operation. It may run more than once, each time after all that it did was undone.
+
+        `patient`: nobody outside waits for it, so it may wait LINGER for others to share its sync with. Raises: SpoolError
+        """
         if self._closing:
             raise SpoolError("the store is closed")
-        job = Job(run, asyncio.get_running_loop(), octets)
+        job = Job(run, asyncio.get_running_loop(), octets, patient)
         self._queue.put(job)
         return job.future
 
@@ -107,18 +113,7 @@ class Writer:
             except Empty:
                 self._tidy()
                 continue
-            group: list[Job[Any]] = []
-            octets = 0
-            while job is not None:
-                group.append(job)
-                octets += job.octets
-                if len(group) >= GROUP_MAX or octets >= GROUP_OCTETS:
-                    break
-                try:
-                    job = self._queue.get_nowait()
-                except Empty:
-                    break
-            running = job is not None
+            group, running = self._gather(job)
             if group:
                 try:
                     self._commit(group)
@@ -128,6 +123,27 @@ class Writer:
             if self._wal_pages >= WAL_PAGES:
                 self._checkpoint()
         self._shut()
+
+    def _gather(self, job: Job[Any] | None) -> tuple[list[Job[Any]], bool]:
+        """Return what waits, from `job` on, to be committed together, and whether there is more to come.
+
+        What gathered during the last sync is the next group; only where all of it is patient is anything waited for.
+        """
+        group: list[Job[Any]] = []
+        octets = 0
+        hurried = False
+        until = time.monotonic() + LINGER
+        while job is not None:
+            group.append(job)
+            octets += job.octets
+            hurried = hurried or not job.patient
+            if len(group) >= GROUP_MAX or octets >= GROUP_OCTETS:
+                return group, True
+            try:
+                job = self._queue.get_nowait() if hurried else self._queue.get(timeout=max(until - time.monotonic(), 0.0))
+            except Empty:
+                return group, True
+        return group, False
 
     def _commit(self, group: list[Job[Any]]) -> None:
         try:
