@@ -118,7 +118,9 @@ class SqliteSpool:
             for number in numbers:
                 pool.submit(_remove, bodies, queue_id.encode(number), on_trouble)
 
-        writer = Writer(db, reopen=lambda: open_store(path, vfs=vfs), on_ended=remove, on_trouble=on_trouble)
+        writer = Writer(
+            db, reopen=lambda: open_store(path, vfs=vfs), on_ended=remove, on_trouble=on_trouble, monotonic=clock.monotonic
+        )
         return cls(state_dir, writer, readers, bodies, pool, clock, min_free_disk, own)
 
     # --- Spool -----------------------------------------------------------------------------------------------

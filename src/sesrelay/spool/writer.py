@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -71,12 +70,14 @@ class Writer:
         reopen: Callable[[], apsw.Connection],
         on_ended: Callable[[list[int]], None],
         on_trouble: Callable[[str, BaseException | None], None],
+        monotonic: Callable[[], float],
     ) -> None:
         self.claims = Claims()
         self.tally = Tally(db)
         self._reopen = reopen
         self._on_ended = on_ended
         self._on_trouble = on_trouble
+        self._monotonic = monotonic
         self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
         self._closing = False
         self._wal_pages = 0
@@ -132,7 +133,7 @@ class Writer:
         group: list[Job[Any]] = []
         octets = 0
         hurried = False
-        until = time.monotonic() + LINGER
+        until = self._monotonic() + LINGER
         while job is not None:
             group.append(job)
             octets += job.octets
@@ -140,7 +141,7 @@ class Writer:
             if len(group) >= GROUP_MAX or octets >= GROUP_OCTETS:
                 return group, True
             try:
-                job = self._queue.get_nowait() if hurried else self._queue.get(timeout=max(until - time.monotonic(), 0.0))
+                job = self._queue.get_nowait() if hurried else self._queue.get(timeout=max(until - self._monotonic(), 0.0))
             except Empty:
                 return group, True
         return group, False
