@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,7 +23,11 @@ from spool_world import NOW, SES, ids, opened, submission
 async def writer(tmp_path: Path) -> AsyncIterator[Writer]:
     path = tmp_path / "queue.db"
     made = Writer(
-        open_store(path), reopen=lambda: open_store(path), on_ended=lambda numbers: None, on_trouble=lambda what, error: None
+        open_store(path),
+        reopen=lambda: open_store(path),
+        on_ended=lambda numbers: None,
+        on_trouble=lambda what, error: None,
+        monotonic=time.monotonic,
     )
     yield made
     await made.close()
@@ -126,6 +131,16 @@ async def test_a_store_that_cannot_be_opened_again_answers_and_comes_back(writer
             await future
     writer._reopen = calm
     assert await writer.submit(add(1)) == 1  # type: ignore[arg-type]
+
+
+async def test_the_patient_share_the_sync_of_who_hurries(writer: Writer) -> None:
+    syncs = []
+    writer._tx.db.set_commit_hook(lambda: syncs.append(1))  # type: ignore[union-attr]
+    outcomes = [writer.submit(add(number), patient=True) for number in range(1, 6)]  # type: ignore[arg-type]
+    acceptance = writer.submit(add(9))  # type: ignore[arg-type]
+    assert await asyncio.gather(*outcomes, acceptance) == [1, 2, 3, 4, 5, 9]
+    assert len(syncs) == 1
+    assert await asyncio.wait_for(writer.submit(add(10), patient=True), 5) == 10  # type: ignore[arg-type]
 
 
 async def test_what_waits_at_close_is_finished(writer: Writer, tmp_path: Path) -> None:
