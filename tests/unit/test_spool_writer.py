@@ -134,8 +134,14 @@ async def test_a_store_that_cannot_be_opened_again_answers_and_comes_back(writer
 
 
 async def test_the_patient_share_the_sync_of_who_hurries(writer: Writer) -> None:
-    syncs = []
-    writer._tx.db.set_commit_hook(lambda: syncs.append(1))  # type: ignore[union-attr]
+    syncs: list[int] = []
+
+    def commit() -> bool:
+        syncs.append(1)
+        return False  # go on
+
+    assert writer._tx is not None
+    writer._tx.db.set_commit_hook(commit)
     outcomes = [writer.submit(add(number), patient=True) for number in range(1, 6)]  # type: ignore[arg-type]
     acceptance = writer.submit(add(9))  # type: ignore[arg-type]
     assert await asyncio.gather(*outcomes, acceptance) == [1, 2, 3, 4, 5, 9]
