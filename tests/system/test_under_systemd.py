@@ -1,0 +1,73 @@
+"""What a service manager sees: sockets handed over, readiness, signs of life, the end; played by real programs and a real socket."""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from peers import require
+from relay_process import PYTHON, Relay, wait_for
+
+MORE = "transports: {nowhere: {type: discard}}\ndefault_route: {transport: nowhere}"
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    """The manager's end of the notification socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(20)
+        yield sock
+
+
+def test_ready_alive_and_stopping_are_told(tmp_path: Path, manager: socket.socket) -> None:
+    env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000"}
+    with Relay(tmp_path, MORE, env=env) as relay:
+        first = manager.recv(4096).decode()
+        assert first.splitlines()[0] == "READY=1"
+        assert {manager.recv(4096) for _ in range(3)} == {b"WATCHDOG=1"}
+        assert relay.stop() == 0
+        told = b""
+        while told != b"STOPPING=1":
+            told = manager.recv(4096)
+            assert told in (b"WATCHDOG=1", b"STOPPING=1")
+
+
+def test_no_sign_of_life_for_another_process(tmp_path: Path, manager: socket.socket) -> None:
+    env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000", "WATCHDOG_PID": "1"}
+    with Relay(tmp_path, MORE, env=env) as relay:
+        assert manager.recv(4096).startswith(b"READY=1")
+        assert relay.stop() == 0
+        assert manager.recv(4096) == b"STOPPING=1"
+
+
+@pytest.mark.peer
+def test_a_socket_handed_over_is_served(tmp_path: Path) -> None:
+    activate = require("systemd-socket-activate")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    relay = Relay(tmp_path, MORE)
+    relay.config.write_text(relay.config.read_text().replace('listen: "127.0.0.1:0"}]', f'listen: "127.0.0.1:{port}"}}]', 1))
+    command = activate.command("-l", f"127.0.0.1:{port}", PYTHON, "-m", "sesrelay", "run", "--config", str(relay.config))
+    with relay.log.open("ab") as log:
+        process = relay.process = subprocess.Popen(command, env={**relay.env, "PATH": relay.env["PATH"]}, stderr=log)
+    try:
+        # The manager listens already; the daemon is started by the first connection and finds its address taken, by itself.
+        def connect() -> smtplib.SMTP | None:
+            try:
+                return smtplib.SMTP("127.0.0.1", port, timeout=30)
+            except ConnectionRefusedError:
+                return None
+
+        with wait_for("the manager listens", connect) as smtp:
+            assert smtp.sendmail("a@example.com", ["b@example.org"], "Subject: x\r\n\r\nx\r\n") == {}
+        assert relay.ask("status")["listeners"] == {f"127.0.0.1:{port}": ["127.0.0.1", port]}
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
