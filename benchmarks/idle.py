@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -15,8 +16,6 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-
-from relays import free_port
 
 SETTLE = 3.0  # seconds after which the account's figures are there and nothing more is started
 
@@ -65,6 +64,12 @@ def once(url: str) -> tuple[float, float]:
         finally:
             daemon.terminate()
             daemon.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def answers(url: str) -> bool:
