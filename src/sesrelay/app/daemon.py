@@ -313,8 +313,12 @@ class Daemon:
         if not self._systemd.watchdog:
             return
         while True:
-            if not await self.missing():
-                self._systemd.tell("WATCHDOG=1")
+            try:
+                if not await self.missing():
+                    await self._running().scheduler.refresh()
+                    self._systemd.tell("WATCHDOG=1")
+            except SpoolError as error:
+                self.observer.trouble("no sign of life for the watchdog: the queue cannot be read", error)
             await asyncio.sleep(self._systemd.watchdog / 3.0)
 
     def _trouble(self, what: str, error: BaseException | None) -> None:

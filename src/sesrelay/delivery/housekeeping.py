@@ -38,6 +38,7 @@ class Housekeeping:
 
     async def sweep(self) -> None:
         """Do all of it once. Raises: SpoolError"""
+        await self.scheduler.refresh()  # lanes wake by events; this is the net beneath them
         await self._overdue()
         forget_before = self.clock.wall() - self.scheduler.snapshot.keep_delivered
         while await self.spool.purge(forget_before, PAGE) == PAGE:

@@ -51,8 +51,6 @@ class Scheduler:
         self._fresh_bytes = 0
         self._stalled = False
         self._draining = False
-        self.progress = clock.monotonic()
-        """When the scheduler last did something or had nothing to do: what the watchdog looks at."""
 
     # --- for acceptance ---
 
@@ -172,7 +170,6 @@ class Scheduler:
 
     def _pump(self, lane: Lane) -> None:
         """Start whatever `lane` may send now, fill it again, and set its timer for what may go later."""
-        self.progress = self._clock.monotonic()
         if self._draining or self._stalled:
             return
         now = self._clock.wall()
