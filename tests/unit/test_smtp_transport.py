@@ -70,7 +70,11 @@ async def test_a_refusal_of_the_content_is_for_those_that_were_accepted() -> Non
 
 
 async def test_a_greylisted_recipient_gets_through_later() -> None:
-    async with ScriptedHost({"RCPT": ["451 4.7.1 Greylisted", "250 2.1.5 Ok"]}) as host:
+    replies: dict[str, Any] = {
+        "RCPT": ["451 4.7.1 Greylisted", "250 2.1.5 Ok"],
+        "DATA": ["554 5.5.1 No valid recipients", "354 Go on"],
+    }
+    async with ScriptedHost(replies) as host:
         out = transport(host)
         message = batch()
         first = by_address(message, await out.deliver(message, Bytes()))["b@example.org"]

@@ -8,12 +8,14 @@ Source: RFC 5321 §3.1, §4.5.3.2 (timeouts), RFC 3207, RFC 8314 §3 (implicit T
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import aiosmtplib
 from aiosmtplib import SMTPException, SMTPHeloError, SMTPResponseException
@@ -82,14 +84,26 @@ def tls_context(tls: Tls, ca_file: Path | None = None) -> ssl.SSLContext | None:
     return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
 
 
-async def open_client(endpoint: Endpoint) -> aiosmtplib.SMTP:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A connection that waits for MAIL. `transport` None: it went away meanwhile. `extensions`: EHLO's, in lower case."""
+
+    transport: asyncio.Transport | None
+    extensions: Mapping[str, str]
+    tls: str | None
+
+
+async def open_connection(endpoint: Endpoint) -> Opened:
     """Connect, say EHLO, secure and log in. Raises: Unreached."""
     try:
-        return await _open(endpoint, endpoint.tls)
+        client = await _open(endpoint, endpoint.tls)
     except Unreached as error:
         if endpoint.tls != "opportunistic" or error.answer.stage is not Stage.TLS:
             raise
-        return await _open(endpoint, "none")
+        client = await _open(endpoint, "none")
+    # No isinstance: uvloop's transports are no subclasses of asyncio's. After STARTTLS this is the one that encrypts.
+    transport = cast("asyncio.Transport | None", client.transport)
+    return Opened(transport, dict(client.esmtp_extensions), tls_of(client))
 
 
 async def _open(endpoint: Endpoint, tls: Tls) -> aiosmtplib.SMTP:
