@@ -127,18 +127,16 @@ class Pauses:
             self._standing[key].probing = False
 
     def sender_wait(self, transport: str, sender_domain: str, now: float) -> float | None:
-        """Return until when a sender's domain waits within a transport; None where the batch in hand may go.
-
-        Once the pause has run out the first who asks is the probe, and the others wait a little longer.
-        """
+        """Return until when a sender's domain waits within a transport; None where a batch of it may go."""
         standing = self._standing.get(("sender_domain", transport, sender_domain))
-        if standing is None:
-            return None
-        if standing.pause.until > now:
-            return standing.pause.until
-        standing.pause = replace(standing.pause, until=now + PROBE_TIME)
-        standing.probing = True
-        return None
+        return standing.pause.until if standing is not None and standing.pause.until > now else None
+
+    def probe_sender(self, transport: str, sender_domain: str, now: float) -> None:
+        """Note that a batch of a sender's domain goes out; where its pause has run out the others wait for the outcome."""
+        standing = self._standing.get(("sender_domain", transport, sender_domain))
+        if standing is not None:
+            standing.pause = replace(standing.pause, until=now + PROBE_TIME)
+            standing.probing = True
 
     def holds_sender(self, transport: str, sender_domain: str) -> bool:
         return ("sender_domain", transport, sender_domain) in self._standing

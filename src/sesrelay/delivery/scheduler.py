@@ -209,6 +209,8 @@ class Scheduler:
             ready = lane.pop()
             lane.inflight += 1
             self._inflight += 1
+            if self.pauses:
+                self.pauses.probe_sender(lane.key.transport, sender_domain_of(batch), now)
             if probing:
                 self.pauses.probe(lane.key)
             self._spawn(self._attempt(lane, ready, opened=False))

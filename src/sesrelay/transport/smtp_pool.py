@@ -12,6 +12,8 @@ from sesrelay.seams import Clock
 from sesrelay.transport.smtp_connect import Endpoint
 from sesrelay.transport.smtp_session import Session
 
+TICK = 0.001  # seconds: what a loop may ring too early
+
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
@@ -25,28 +27,29 @@ class Keeping:
 
 @dataclass(slots=True)
 class _Kept:
+    """`opened` by the clock; `since` it waits, by the loop."""
+
     session: Session
     opened: float
-    expiry: asyncio.TimerHandle | None = None
+    since: float
 
 
 class Pool:
-    """Sessions that wait for work, by endpoint; the one used last goes first."""
+    """Sessions that wait for work, by endpoint; the one used last goes first, so the first of a list waits longest."""
 
     def __init__(self, keeping: Keeping, clock: Clock) -> None:
         self._keeping = keeping
         self._clock = clock
         self._idle: dict[Endpoint, list[_Kept]] = {}
         self._opened: dict[Session, float] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
     def take(self, endpoint: Endpoint) -> Session | None:
         """Return a kept session that looks alive, or None."""
-        idle = self._idle.get(endpoint, [])
+        idle = self._idle.get(endpoint)
         while idle:
             kept = idle.pop()
-            if kept.expiry is not None:
-                kept.expiry.cancel()
             if kept.session.usable and self._clock.monotonic() - kept.opened < self._keeping.age:
                 self._opened[kept.session] = kept.opened
                 return kept.session
@@ -62,22 +65,28 @@ class Pool:
         if self._closed or worn or not session.usable or len(idle) >= self._keeping.sessions:
             session.leave()
             return
-        kept = _Kept(session, opened)
-        kept.expiry = asyncio.get_running_loop().call_later(self._keeping.idle, self._expire, kept)
-        idle.append(kept)
+        loop = asyncio.get_running_loop()
+        idle.append(_Kept(session, opened, loop.time()))
+        if self._sweeper is None:  # one timer for all: a busy session comes and goes thousands of times before it expires
+            self._sweeper = loop.call_later(self._keeping.idle, self._sweep)
 
     def close(self) -> None:
         """Leave every idle session; those in use are left when they come back."""
         self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
         for idle in self._idle.values():
             for kept in idle:
-                if kept.expiry is not None:
-                    kept.expiry.cancel()
                 kept.session.leave()
             idle.clear()
 
-    def _expire(self, kept: _Kept) -> None:
-        idle = self._idle.get(kept.session.endpoint, [])
-        if kept in idle:
-            idle.remove(kept)
-            kept.session.leave()
+    def _sweep(self) -> None:
+        """Leave what has waited long enough; come again when the next one will have."""
+        loop = asyncio.get_running_loop()
+        expired = loop.time() - self._keeping.idle + TICK
+        for idle in self._idle.values():
+            while idle and idle[0].since <= expired:
+                idle.pop(0).session.leave()
+        waiting = [idle[0].since for idle in self._idle.values() if idle]
+        self._sweeper = loop.call_at(min(waiting) + self._keeping.idle, self._sweep) if waiting else None
