@@ -68,12 +68,16 @@ def random_pieces(seed: int) -> Callable[[bytes], list[bytes]]:
 
 @dataclass
 class Host:
-    """Waits for so many octets, then says something, step by step on one connection; then it closes, or `lingers`."""
+    """Waits for so many octets, then says something, step by step on one connection; then it closes, or `lingers`.
+
+    `deaf`: then it reads no more, but does not close before the test ends.
+    """
 
     steps: Sequence[tuple[int, bytes]]
     cut: Callable[[bytes], list[bytes]] = whole
     offers: Sequence[bytes] = (b"PIPELINING",)
     lingers: bool = True
+    deaf: bool = False
     pause: float = 0.0
     tls: ssl.SSLContext | None = None
     heard: list[bytes] = field(default_factory=list)
@@ -82,10 +86,12 @@ class Host:
 
     async def __aenter__(self) -> Host:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls, limit=1 << 16)
+        self._over = asyncio.Event()
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._over.set()
         self._server.close()
         await eventually(lambda: self.ended)
 
@@ -101,6 +107,8 @@ class Host:
                         writer.write(piece)
                         await writer.drain()
                         await asyncio.sleep(self.pause)
+            if self.deaf:
+                await self._over.wait()
             with contextlib.suppress(ConnectionError):
                 if self.lingers:
                     self.rest = await reader.read()
@@ -162,26 +170,49 @@ def test_one_command_at_a_time_where_pipelining_is_not_offered(run: Run) -> None
     run(test())
 
 
-@pytest.mark.parametrize("pipelining", [True, False])
-def test_a_large_content_over_tls_to_a_host_that_reads_slowly(run: Run, pipelining: bool) -> None:
+MUCH = 16_000_000  # octets: more than the kernel's buffers on both sides take
+
+
+@pytest.mark.parametrize("tls", [True, False], ids=["tls", "clear"])
+def test_a_large_content_to_a_host_that_reads_slowly(run: Run, tls: bool) -> None:
     authority, secured = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(secured)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    content = random.Random(1).randbytes(1_500_000).replace(b"\r", b"").replace(b"\n", b"").replace(b"\0", b"") + b"\r\n"
+    content = random.Random(1).randbytes(MUCH).translate(None, b"\r\n\0") + b"\r\n"
 
     async def test() -> None:
-        steps = [(len(MAIL), OK), (len(RCPT_B), OK), (len(DATA), GO_ON)]
-        if pipelining:
-            steps = [(len(MAIL + RCPT_B + DATA), OK + OK + GO_ON)]
-        slowly = [(100_000, b"")] * (len(content) // 100_000)
-        end = (len(content) % 100_000 + 3, QUEUED)
-        async with Host([*steps, *slowly, end], offers=(b"PIPELINING",) if pipelining else (), tls=secured, pause=0.002) as host:
-            session = await host.session("implicit", trusting)
+        slowly = [(1_000_000, b"")] * (len(content) // 1_000_000)
+        end = (len(content) % 1_000_000 + 3, QUEUED)
+        group = MAIL + RCPT_B + DATA
+        async with Host([(len(group), OK + OK + GO_ON), *slowly, end], pause=0.002, tls=secured if tls else None) as host:
+            session = await host.session("implicit" if tls else "none", trusting if tls else None)
             assert places(await offer(session, batch(), content)) == [DELIVERED]
             assert session.usable
             session.leave()
-        assert b"".join(host.heard[len(steps) :]) == content + b".\r\n"
+        assert b"".join(host.heard[1:]) == content + b".\r\n"
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        (b"552 5.3.4 Too big after all\r\n", (Stage.CONTENT, 552, False)),
+        (b"421 4.3.2 Closing\r\n", (Stage.CONTENT, 421, False)),
+        (QUEUED, (Stage.CONTENT, 451, True)),
+        (b"hello\r\n", (Stage.CONTENT, 451, True)),
+        (b"", (Stage.CONTENT, 451, True)),
+    ],
+    ids=["refused", "421", "taken too early", "nonsense", "silence"],
+)
+def test_a_host_that_reads_no_further_is_heard(run: Run, word: bytes, expected: Any) -> None:
+    async def test() -> None:
+        async with Host([(len(GROUP), AGREED), (10, word)], deaf=True) as host:
+            session = await host.session(block=5.0 if word else 0.2)
+            assert places(await offer(session, content=b"x" * MUCH + b"\r\n")) == [expected] * 2
+            assert not session.usable
+            session.leave()
 
     run(test())
 

@@ -136,7 +136,7 @@ class Dialogue(asyncio.Protocol):
         if fault is not None:
             self._lose(fault)
         elif len(self._said) > had:
-            if len(self._said) == self._expected or self._draining:
+            if len(self._said) == self._expected:
                 self._wake()
             elif self._deadline is not None:
                 self._deadline = self._loop.time() + self._patience

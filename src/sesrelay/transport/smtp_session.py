@@ -86,8 +86,6 @@ class Session:
             self.transactions += 1
             if await self._agreed(offer):
                 offer.settle(await self._content(wire.stuffed))
-            if not self._clean:
-                self._dialogue.abort()
         return Transaction(offer.answers, "dsn" in self._extensions, Trail(self.tls, wire.changes))
 
     async def _agreed(self, offer: Offer) -> bool:
