@@ -39,6 +39,10 @@ class NoSpace(SpoolError):
     """The disk has too little room left for another message."""
 
 
+class Superseded(SpoolError):
+    """What was to be settled without an attempt has moved on meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A message ready to be stored: content with our Received line in front, one delivery a recipient.
@@ -62,11 +66,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of one attempt: every delivery's verdict, the events, and the reports due, all in one transaction."""
+    """The end of one attempt: every delivery's verdict, the events, and the reports due, all in one transaction.
+
+    `attempted` False: a verdict by age alone, on deliveries that wait and that nobody has claimed.
+    """
 
     verdicts: Mapping[DeliveryId, Verdict]
     events: tuple[Event, ...] = ()
     reports: tuple[Submission, ...] = ()
+    attempted: bool = True
 
 
 class Spool(Protocol):
@@ -85,15 +93,20 @@ class Spool(Protocol):
     async def unclaim(self, ids: Sequence[DeliveryId]) -> None:
         """Give claims back, unattempted."""
 
-    async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float) -> frozenset[DeliveryId]:
+    async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float, lane: LaneKey | None = None) -> frozenset[DeliveryId]:
         """Put on record that these are about to be sent, each with one attempt more; due at `retry_at` after a crash.
+
+        `lane`: the one that sends them, where that is not the one they waited in; what is in doubt after a crash is
+        repeated there.
 
         Return those that were still queued: only these may be sent; the others' claims are dropped.
         Durability: on stable storage on return.
         """
 
-    async def settle(self, settlement: Settlement) -> None:
+    async def settle(self, settlement: Settlement) -> Mapping[DeliveryId, float]:
         """Store the end of an attempt; content goes when the last delivery of a message has ended.
+
+        Return when those that are queued again are due. Raises: Superseded for one that was not `attempted`.
 
         An operator's wish that came in flight (hold, delete, retry) takes effect here where the verdict is queued.
         Durability: on stable storage on return. Claims of the named deliveries are given back.
@@ -102,8 +115,18 @@ class Spool(Protocol):
     async def postpone(self, ids: Sequence[DeliveryId], due: float, reason: str | None) -> None:
         """Move the due time of queued deliveries without an attempt, and give their claims back."""
 
-    async def rekey(self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int) -> DeliveryId | None:
+    async def rekey(
+        self,
+        place: Callable[[Delivery], Placement],
+        after: DeliveryId | None,
+        limit: int,
+        *,
+        hasten: frozenset[str] = frozenset(),
+        now: float = 0.0,
+    ) -> DeliveryId | None:
         """Place anew the next `limit` unclaimed queued deliveries behind `after`, in order of arrival.
+
+        Those whose last obstacle's reason is in `hasten` are due at `now` at the latest.
 
         Return the last one looked at, or None when there are no more. `place` is pure and may run on another thread.
         """

@@ -332,10 +332,10 @@ async def test_an_outcome_that_cannot_be_stored_stops_sending_until_it_can() -> 
     settle = rig.spool.settle
     broken = [True]
 
-    async def flaky(settlement: object) -> None:
+    async def flaky(settlement: object) -> object:
         if broken[0]:
             raise SpoolError("full")
-        await settle(settlement)  # type: ignore[arg-type]
+        return await settle(settlement)  # type: ignore[arg-type]
 
     async def no_wait(seconds: float) -> None:
         await rig.quiet()

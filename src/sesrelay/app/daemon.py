@@ -234,15 +234,19 @@ class Daemon:
             return [f"{key} cannot change while the daemon runs: restart it" for key in changed]
         wanted = [listener.listen for listener in loaded.config.listeners]
         opened: dict[str, socket.socket] = {}
+        made: list[Transport] = []
         try:
             for listen in wanted:
                 if listen not in rooms.listener.listening:
                     opened[listen] = sockets.bind(listen)
             snapshot = wiring.snapshot(loaded, self._shared)
+            made += snapshot.transports.values()
             await self._move_page(loaded, rooms)
         except (OSError, ValueError, sockets.ListenError) as error:
             for sock in opened.values():
                 sock.close()
+            for transport in made:
+                await transport.close()
             return [str(error)]
         await self._swap(loaded, snapshot, opened, rooms)
         return []
@@ -281,7 +285,7 @@ class Daemon:
 
     async def _retire(self, scheduler: Scheduler, transports: list[Transport]) -> None:
         """Close the ways out of the former configuration once their last attempt has ended."""
-        await scheduler.settled()
+        await scheduler.retired(transports)
         for transport in transports:
             await transport.close()
         self._shared.retain(self._loaded.config.transports.values())

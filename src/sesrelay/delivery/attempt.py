@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from sesrelay.delivery.content import MessageContent
-from sesrelay.delivery.settle import Judged, Settler
+from sesrelay.delivery.settle import Settler
 from sesrelay.mail.delivery import Batch, DeliveryId
-from sesrelay.mail.outcome import Deferred, Outcome, Scope
+from sesrelay.mail.outcome import Deferred, Delivered, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.retry import AMBIGUOUS_WAIT
-from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
+from sesrelay.seams import Clock, Observer, Spool, SpoolError, Submission, Transport
 
 OUR_FAULT = Reply(451, "4.3.0", "Internal error in the relay; the message is kept")
 GONE_FROM_STORE = Reply(451, "4.3.0", "The message's content cannot be read from the store; the message is kept")
@@ -27,6 +27,18 @@ STORE_BACKOFF_MAX = 30.0  # seconds between tries to store an outcome
 def retry_at(now: float) -> float:
     """Return when an attempt opened at `now` is due again if the process dies before its outcome is stored."""
     return now + AMBIGUOUS_WAIT
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An attempt whose outcome is durable. `due`: when those that are queued again are due, an operator's wish included;
+    `taken`: the next hop took the message for somebody.
+    """
+
+    batch: Batch
+    reports: tuple[Submission, ...]
+    due: Mapping[DeliveryId, float]
+    taken: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +57,16 @@ class Attempter:
 
         Raises: SpoolError
         """
-        opened = await self.spool.open_attempt([delivery.id for delivery in batch.deliveries], retry_at(self.clock.wall()))
+        ids = [delivery.id for delivery in batch.deliveries]
+        opened = await self.spool.open_attempt(ids, retry_at(self.clock.wall()), batch.lane)
         deliveries = tuple(
-            replace(delivery, attempts=delivery.attempts + 1) for delivery in batch.deliveries if delivery.id in opened
+            replace(delivery, attempts=delivery.attempts + 1, placement=replace(delivery.placement, lane=batch.lane))
+            for delivery in batch.deliveries
+            if delivery.id in opened
         )
         return Batch(batch.lane, deliveries) if deliveries else None
 
-    async def run(self, batch: Batch, transport: Transport, fresh: bytes | None) -> Judged:
+    async def run(self, batch: Batch, transport: Transport, fresh: bytes | None) -> Settled:
         """Send an opened batch and settle it; returns once the outcome is durable. Raises nothing but CancelledError."""
         content = MessageContent(self.spool, batch.message.id, batch.message.size, fresh)
         began, start = self.clock.wall(), self.clock.monotonic()
@@ -63,14 +78,14 @@ class Attempter:
 
     async def settle(
         self, batch: Batch, outcomes: Mapping[DeliveryId, Outcome], content: MessageContent, began: float, seconds: float
-    ) -> Judged:
+    ) -> Settled:
         """Store what became of an attempt, however long the store needs to come back."""
         wait, judged = 1.0, None
         while True:
             try:
                 if judged is None:
                     judged = await self.settler.judge(batch, outcomes, content, began=began, seconds=seconds)
-                await self.spool.settle(judged.settlement)
+                due = await self.spool.settle(judged.settlement)
             except SpoolError as error:
                 self.stall(True)
                 self.observer.trouble(
@@ -81,7 +96,7 @@ class Attempter:
                 continue
             self.stall(False)
             self.settler.announce(judged)
-            return judged
+            return Settled(batch, judged.settlement.reports, due, taken=any(isinstance(o, Delivered) for o in outcomes.values()))
 
     async def _deliver(self, batch: Batch, transport: Transport, content: MessageContent) -> Mapping[DeliveryId, Outcome]:
         try:

@@ -11,7 +11,7 @@ from sesrelay.delivery.settle import sender_domain_of
 from sesrelay.mail.delivery import Batch, Delivery, State
 from sesrelay.mail.trace import Event
 from sesrelay.policy import verdict as policy
-from sesrelay.seams import Clock, Observer, Settlement, Spool, SpoolError
+from sesrelay.seams import Clock, Observer, Settlement, Spool, SpoolError, Superseded
 
 EVERY = 60.0  # seconds
 PAGE = 500
@@ -38,7 +38,10 @@ class Housekeeping:
 
     async def sweep(self) -> None:
         """Do all of it once. Raises: SpoolError"""
+        await self.scheduler.shelve_paused()
         await self.scheduler.refresh()  # lanes wake by events; this is the net beneath them
+        for pause in self.scheduler.pauses.drop_stale(self.clock.wall()):
+            self.observer.resumed(pause)
         await self._overdue()
         forget_before = self.clock.wall() - self.scheduler.snapshot.keep_delivered
         while await self.spool.purge(forget_before, PAGE) == PAGE:
@@ -75,7 +78,10 @@ class Housekeeping:
                 reports.compose(kind, delivery.message, original, reported, snapshot, self.scheduler.pauses, self.scheduler.ids)
             )
             events.append(Event(now, "bounced", delivery.recipient.address, reply=made[-1].message.id))
-        await self.spool.settle(Settlement({delivery.id: verdict}, tuple(events), tuple(made)))
+        try:
+            await self.spool.settle(Settlement({delivery.id: verdict}, tuple(events), tuple(made), attempted=False))
+        except Superseded:
+            return  # an attempt or an operator was quicker
         self.observer.settled(delivery, verdict)
         for report in made:
             self.observer.reported(delivery.message, report.message)

@@ -25,7 +25,10 @@ from sesrelay.mail.trace import Event
 from sesrelay.policy.admission import HOPS_MAX, LOOP
 from sesrelay.policy.batching import batches
 from sesrelay.policy.routing import REJECTED, RouteRule
-from sesrelay.seams import Clock, NoSpace, Observer, Spool, SpoolError, Submission
+from sesrelay.seams import Clock, NoSpace, Observer, Spool, SpoolError, Submission, Transport
+
+Offered = tuple[Batch, Transport]
+"""A batch whose attempt is opened by its acceptance, and the way out that has a slot for it."""
 
 TRY_LATER = Reply(451, "4.3.0", "The queue cannot store mail right now, try again later")
 NO_SPACE = Reply(452, "4.3.1", "The queue's disk is full, try again later")
@@ -71,18 +74,19 @@ class Acceptance:
     ) -> Reply:
         offered, waiting, held = self._sort(self._place(message, rule, snapshot, now), now)
         claimed = bool(waiting) and self.scheduler.has_room(batch.lane for batch in waiting)
-        deliveries = tuple(delivery for batch in (*offered, *waiting) for delivery in batch.deliveries) + tuple(held)
+        batches_made = (*(batch for batch, _ in offered), *waiting)
+        deliveries = tuple(delivery for batch in batches_made for delivery in batch.deliveries) + tuple(held)
         events = _events(message, rule, held, now)
         try:
             await self.spool.accept(Submission(message, content, deliveries, events), claimed=claimed)
         except SpoolError as error:
-            for batch in offered:
-                self.scheduler.withdraw(batch)
+            for batch, way in offered:
+                self.scheduler.withdraw(batch, way)
             self.observer.trouble("a message cannot be stored, its client was told to try again", error)
             return NO_SPACE if isinstance(error, NoSpace) else TRY_LATER
         self.observer.accepted(message, self.clock.monotonic() - start)
-        for batch in offered:
-            self.scheduler.launch(batch, content)
+        for batch, way in offered:
+            self.scheduler.launch(batch, content, way)
         for batch in waiting:
             if claimed:
                 self.scheduler.enqueue(batch, content)
@@ -99,14 +103,14 @@ class Acceptance:
             for n, recipient in enumerate(message.envelope.recipients)
         ]  # fmt: skip
 
-    def _sort(self, deliveries: Sequence[Delivery], now: float) -> tuple[list[Batch], list[Batch], list[Delivery]]:
+    def _sort(self, deliveries: Sequence[Delivery], now: float) -> tuple[list[Offered], list[Batch], list[Delivery]]:
         """Split into batches whose attempt begins at once, batches that wait, and deliveries held from the start."""
         held = [
             replace(delivery, state=State.HELD, reason=delivery.recipient.hold)
             for delivery in deliveries
             if delivery.recipient.hold
         ]
-        offered: list[Batch] = []
+        offered: list[Offered] = []
         waiting: list[Batch] = []
         by_lane: dict[object, list[Delivery]] = {}
         for delivery in deliveries:
@@ -115,8 +119,9 @@ class Acceptance:
         for group in by_lane.values():
             lane = group[0].placement.lane
             for batch in batches(lane, group, self.scheduler.transport(lane.transport).batch_limit):
-                if self.scheduler.offer(batch):
-                    offered.append(_opened(batch, now))
+                way = self.scheduler.offer(batch)
+                if way is not None:
+                    offered.append((_opened(batch, now), way))
                 else:
                     waiting.append(batch)
         return offered, waiting, held

@@ -12,6 +12,7 @@ from sesrelay.mail.delivery import Batch, LaneKey, Priority
 
 ROOM = 500  # batches a lane keeps in memory; beyond that they stay in the store
 LOW_WATER = 100  # batches below which a lane is filled again
+FIRST_WINDOW = 5  # attempts at once before the nexthop has taken anything (Postfix's initial_destination_concurrency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,14 @@ class Ready:
 
 @dataclass(slots=True)
 class Lane:
-    """Units: `wake` Unix seconds of the earliest due time known in the store, infinite where there is none."""
+    """Units: `wake` Unix seconds of the earliest due time known in the store, infinite where there is none; `window`
+    attempts at once, growing as the nexthop takes mail; `moved_at` when what waits was last offered another way out.
+    """
 
     key: LaneKey
     inflight: int = 0
+    window: int = FIRST_WINDOW
+    moved_at: float = -math.inf
     wake: float = math.inf
     claiming: bool = False
     timer: TimerHandle | None = None

@@ -20,6 +20,7 @@ from sesrelay.policy import pausing
 from sesrelay.seams import Pause
 
 PauseKey = tuple[str, ...]
+STALE = 300.0  # seconds after its end that a pause which nobody probes is kept
 PROBE_TIME = 30.0  # seconds that others of a sender's domain wait for the outcome of its probe
 
 
@@ -49,6 +50,7 @@ class Pauses:
 
     def __init__(self) -> None:
         self._standing: dict[PauseKey, _Standing] = {}
+        self._strikes: dict[PauseKey, tuple[int, float]] = {}  # obstacles in a row that were tolerated, and when the first came
 
     def __iter__(self) -> Iterator[Pause]:
         return (standing.pause for standing in self._standing.values())
@@ -74,10 +76,14 @@ class Pauses:
         standing = self._standing.get(key)
         if standing is not None and began < standing.set_at and not standing.probing:
             return max(standing.pause.until - now, 0.0), None
+        strikes, first = self._strikes.pop(key, (0, now))
+        if standing is None and strikes + 1 < outcome.tolerance:
+            self._strikes[key] = (strikes + 1, first)
+            return pausing.duration(outcome, strikes + 1, schedule, chance), None
         streak = standing.streak + 1 if standing else 1
         seconds = pausing.duration(outcome, streak, schedule, chance)
         reason = outcome.reason or PauseReason.UNAVAILABLE
-        since = standing.pause.since if standing else now
+        since = standing.pause.since if standing else first
         domain = sender_domain if outcome.scope is Scope.SENDER_DOMAIN else None
         nexthop = None if outcome.scope is Scope.TRANSPORT else lane.nexthop
         remedy = outcome.remedy or str(outcome.reply)
@@ -91,7 +97,7 @@ class Pauses:
 
         `sender_too`: the message itself was taken, so its sender's domain is free as well.
         """
-        if not self._standing:
+        if not self._standing and not self._strikes:
             return []
         keys: list[PauseKey] = [("transport", lane.transport), ("nexthop", lane.nexthop), ("lane", *lane)]
         if sender_too:
@@ -99,6 +105,7 @@ class Pauses:
         lifted = []
         for key in keys:
             standing = self._standing.get(key)
+            self._strikes.pop(key, None)
             if standing is not None and (standing.probing or began >= standing.set_at):
                 lifted.append(self._standing.pop(key).pause)
         return lifted
@@ -150,10 +157,16 @@ class Pauses:
         for standing in self._standing.values():
             standing.pause = replace(standing.pause, until=min(standing.pause.until, now))
 
+    def drop_stale(self, now: float) -> list[Pause]:
+        """Drop the pauses that ran out long ago without a probe: nothing waits behind them any more."""
+        stale = [key for key, standing in self._standing.items() if standing.pause.until < now - STALE and not standing.probing]
+        return [self._standing.pop(key).pause for key in stale]
+
     def forget(self) -> list[Pause]:
         """Drop all pauses, as at a reload: what caused them may have been mended."""
         lifted = [standing.pause for standing in self._standing.values()]
         self._standing.clear()
+        self._strikes.clear()
         return lifted
 
     def _keys(self, lane: LaneKey) -> Iterator[PauseKey]:

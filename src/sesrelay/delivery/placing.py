@@ -45,7 +45,9 @@ def replace_delivery(delivery: Delivery, snapshot: Snapshot, pauses: Pauses, now
 
 
 def _first_open(names: Sequence[str], recipient: str, snapshot: Snapshot, pauses: Pauses, now: float) -> str:
+    """Return the first way out that is open. A pause that has run out counts as open: somebody has to probe it."""
     transports = {name: snapshot.transports[name] for name in names}
-    since = {name: pauses.since(LaneKey(name, transport.nexthop(recipient))) for name, transport in transports.items()}
-    paused_for = {name: now - began for name, began in since.items() if began is not None}
+    lanes = {name: LaneKey(name, transport.nexthop(recipient)) for name, transport in transports.items()}
+    paused = [name for name, lane in lanes.items() if pauses.blocked_until(lane, now) is not None]
+    paused_for = {name: now - (pauses.since(lanes[name]) or now) for name in paused}
     return routing.choose(names, paused_for, {name: transport.failover_after for name, transport in transports.items()})

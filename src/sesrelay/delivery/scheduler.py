@@ -10,25 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from sesrelay.delivery import placing
-from sesrelay.delivery.attempt import Attempter
+from sesrelay.delivery.attempt import Attempter, Settled
 from sesrelay.delivery.ids import Ids
 from sesrelay.delivery.lane import ROOM, Lane, Ready
 from sesrelay.delivery.nowhere import Nowhere
 from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.recovery import close_open_attempts
-from sesrelay.delivery.settle import Judged, Settler, sender_domain_of
+from sesrelay.delivery.settle import Settler, sender_domain_of
+from sesrelay.delivery.slots import Slots
 from sesrelay.delivery.snapshot import Snapshot
-from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, State
+from sesrelay.delivery.tasks import Tasks
+from sesrelay.mail.delivery import Batch, Delivery, LaneKey, Placement, State
+from sesrelay.mail.outcome import PauseReason
 from sesrelay.policy.batching import batches
 from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
 
-SLOTS = 500  # attempts at once over all lanes, well below the usual limit of descriptors
 FRESH_BYTES = 32 << 20  # content kept in memory between acceptance and its attempt; beyond that it is read back
 STALL = 2.0  # seconds before a store in trouble is asked again
+MOVE_EVERY = 5.0  # seconds between tries to move what waits before a paused lane to another way out
+WAITS_FOR_OTHERS = frozenset({*(reason.value for reason in PauseReason), "sender_domain"})
+"""Reasons of mail that waits for something a changed configuration may have mended."""
 LONGEST_TIMER = 60.0  # seconds; wall time may jump, so no timer trusts it for longer
 
 
@@ -46,51 +50,57 @@ class Scheduler:
         self.attempts = Attempter(spool, self._settler, clock, observer, self._stall)
         self._nowhere: Transport = Nowhere()
         self._lanes: dict[LaneKey, Lane] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._inflight = 0
+        self._tasks = Tasks(observer)
+        self._slots = Slots()
+        self._starved: dict[LaneKey, None] = {}
         self._fresh_bytes = 0
         self._stalled = False
         self._draining = False
 
     # --- for acceptance ---
 
-    def offer(self, batch: Batch) -> bool:
-        """Take a slot and tokens for a batch that is about to be stored, if its lane could send it this very moment."""
+    def offer(self, batch: Batch) -> Transport | None:
+        """Take a slot and tokens for a batch that is about to be stored, if its lane could send it this very moment.
+
+        Return the way out that will send it, also if a reload comes between: `launch` and `withdraw` want it back.
+        """
         lane = self._lane(batch.lane)
         transport = self.transport(batch.lane.transport)
         now = self._clock.wall()
         if self._draining or self._stalled or len(lane) or lane.wake <= now or lane.claiming:
-            return False
-        if lane.inflight >= transport.concurrency or self._inflight >= SLOTS:
-            return False
+            return None
+        if lane.inflight >= min(lane.window, transport.concurrency) or not self._slots.free_for(transport):
+            return None
         if self.pauses and (
             self.pauses.must_probe(lane.key) or self.pauses.holds_sender(batch.lane.transport, sender_domain_of(batch))
         ):
-            return False
+            return None
         if transport.pace(len(batch), self._clock.monotonic()) > 0.0:
-            return False
+            return None
         lane.inflight += 1
-        self._inflight += 1
-        return True
+        self._slots.take(transport)
+        return transport
 
-    def withdraw(self, batch: Batch) -> None:
+    def withdraw(self, batch: Batch, transport: Transport) -> None:
         """Give back what `offer` took: the message could not be stored."""
-        self.transport(batch.lane.transport).give_back(len(batch))
-        self._freed(self._lane(batch.lane))
+        transport.give_back(len(batch))
+        self._freed(self._lane(batch.lane), transport)
 
-    def launch(self, batch: Batch, content: bytes) -> None:
+    def launch(self, batch: Batch, content: bytes, transport: Transport) -> None:
         """Send a batch that was offered and is now stored as in flight."""
-        self._spawn(self._attempt(self._lane(batch.lane), Ready(batch, content), opened=True))
+        self._tasks.spawn(self._attempt(self._lane(batch.lane), Ready(batch, content), transport, opened=True))
 
     def has_room(self, keys: Iterable[LaneKey]) -> bool:
         """Tell whether every lane can take another batch into memory."""
         return not self._draining and all(key not in self._lanes or self._lanes[key].has_room for key in keys)
 
     def enqueue(self, batch: Batch, content: bytes) -> None:
-        """Put a stored and claimed batch into its lane."""
+        """Put a stored and claimed batch into its lane: the one that routing wants now, should a reload have come between."""
         keep = content if self._fresh_bytes + len(content) <= FRESH_BYTES else None
-        lane = self._put(Ready(batch, keep))
-        self._pump(lane)
+        known = batch.lane.transport in self.snapshot.transports
+        groups = {batch.lane: batch.deliveries} if known else self._by_lane(batch.deliveries, self._clock.wall())
+        for key, deliveries in groups.items():
+            self._pump(self._put(Ready(Batch(key, tuple(deliveries)), keep)))
 
     def stored(self, key: LaneKey) -> None:
         """Note that the store has something due for a lane that memory had no room for."""
@@ -119,25 +129,40 @@ class Scheduler:
         self.snapshot = snapshot
         for lifted in self.pauses.forget():
             self._observer.resumed(lifted)
-        waiting: list[DeliveryId] = []
-        for lane in self._lanes.values():
-            waiting += [delivery.id for ready in self._empty(lane) for delivery in ready.batch.deliveries]
-        await self._spool.unclaim(waiting)
+        now = self._clock.wall()
+        waiting = [ready for lane in list(self._lanes.values()) for ready in self._empty(lane)]
+        for ready in waiting:
+            for key, deliveries in self._by_lane(ready.batch.deliveries, now).items():
+                self._put(Ready(Batch(key, tuple(deliveries)), ready.content))
         await self.place_anew()
 
     async def place_anew(self) -> None:
         """Go through all that is queued, in slices, and put each delivery where it belongs now. Raises: SpoolError"""
         now, snapshot, after = self._clock.wall(), self.snapshot, None
+
+        def place(one: Delivery) -> Placement:
+            return placing.replace_delivery(one, snapshot, self.pauses, now)
+
         while True:
-            after = await self._spool.rekey(lambda one: placing.replace_delivery(one, snapshot, self.pauses, now), after, 500)
+            after = await self._spool.rekey(place, after, 500, hasten=WAITS_FOR_OTHERS, now=now)
             if after is None:
                 break
         await self.refresh()
+        for lane in list(self._lanes.values()):
+            self._pump(lane)
 
-    async def settled(self) -> None:
-        """Wait until every attempt that is under way now has ended."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
+    async def shelve_paused(self) -> None:
+        """Give what waits in memory before a paused lane back to the store, where its age is looked at. Raises: SpoolError"""
+        now = self._clock.wall()
+        for lane in list(self._lanes.values()):
+            if len(lane) and self.pauses.blocked_until(lane.key, now) is not None:
+                shelved = self._empty(lane)
+                lane.wake = min(lane.wake, now)
+                await self._spool.unclaim([one.id for ready in shelved for one in ready.batch.deliveries])
+
+    async def retired(self, transports: Iterable[Transport]) -> None:
+        """Wait until no attempt by any of `transports`, which are no longer in force, is under way."""
+        await self._slots.unused(transports)
 
     def hurry(self) -> None:
         """Probe every pause now."""
@@ -151,20 +176,14 @@ class Scheduler:
         for lane in self._lanes.values():
             if lane.timer is not None:
                 lane.timer.cancel()
-        pending: set[asyncio.Task[None]] = set()
-        if self._tasks:
-            _, pending = await asyncio.wait(set(self._tasks), timeout=grace)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-        return len(pending)
+        return await self._tasks.finish(grace)
 
     def transport(self, name: str) -> Transport:
         return self.snapshot.transports.get(name, self._nowhere)
 
     @property
     def in_flight(self) -> int:
-        return self._inflight
+        return self._slots.taken
 
     # --- pumping ---
 
@@ -181,11 +200,11 @@ class Scheduler:
         postponed = self._start_ready(lane, now)
         if lane.wake <= now and lane.wants_refill:
             lane.claiming = True
-            self._spawn(self._refill(lane))
+            self._tasks.spawn(self._refill(lane))
         elif now < lane.wake < math.inf:
             self._arm(lane, lane.wake - now)
         for batch, until in postponed:
-            self._spawn(self._postpone(lane, batch, until))
+            self._tasks.spawn(self._postpone(lane, batch, until))
         if lane.idle and not postponed and lane.timer is None:
             self._lanes.pop(lane.key, None)
 
@@ -193,63 +212,62 @@ class Scheduler:
         """Start batches of `lane` while it may; return those whose sender's domain is paused, with the time it is until."""
         transport = self.transport(lane.key.transport)
         probing = bool(self.pauses) and self.pauses.must_probe(lane.key)
-        limit = 1 if probing else transport.concurrency
+        limit = min(lane.inflight + 1 if probing else lane.window, transport.concurrency)
         postponed: list[tuple[Batch, float]] = []
-        while len(lane) and lane.inflight < limit and self._inflight < SLOTS:
+        while len(lane) and lane.inflight < limit:
             batch = lane.peek().batch
             until = self.pauses.sender_wait(lane.key.transport, sender_domain_of(batch), now) if self.pauses else None
             if until is not None:
                 self._forget_fresh(lane.pop())
                 postponed.append((batch, until))
                 continue
+            if not self._slots.free_for(transport):
+                self._starved[lane.key] = None
+                break
             wait = transport.pace(len(batch), self._clock.monotonic())
             if wait > 0.0:
                 self._arm(lane, wait)
                 break
             ready = lane.pop()
             lane.inflight += 1
-            self._inflight += 1
+            self._slots.take(transport)
             if self.pauses:
                 self.pauses.probe_sender(lane.key.transport, sender_domain_of(batch), now)
             if probing:
                 self.pauses.probe(lane.key)
-            self._spawn(self._attempt(lane, ready, opened=False))
+            self._tasks.spawn(self._attempt(lane, ready, transport, opened=False))
         return postponed
 
-    async def _attempt(self, lane: Lane, ready: Ready, *, opened: bool) -> None:
-        transport = self.transport(lane.key.transport)
-        judged = None
+    async def _attempt(self, lane: Lane, ready: Ready, transport: Transport, *, opened: bool) -> None:
+        settled = None
         try:
             batch: Batch | None = ready.batch
             if not opened:
                 batch = await self.attempts.open(ready.batch)
             if batch is not None:
-                judged = await self.attempts.run(batch, transport, ready.content)
+                settled = await self.attempts.run(batch, transport, ready.content)
         except SpoolError as error:
             self._observer.trouble("an attempt cannot be put on record; sending has stopped until it can", error)
             self._stall(True)
             transport.give_back(len(ready.batch))
             lane.put_back(Ready(ready.batch))
-            self._forget_fresh(ready)
-        else:
+        finally:
             if not opened:
                 self._forget_fresh(ready)
-        finally:
             if self.pauses:
                 self.pauses.probe_ended(lane.key)
-            if judged is not None:
-                self._follow_up(judged)
-            self._freed(lane)
+            if settled is not None:
+                lane.window += settled.taken
+                self._follow_up(settled)
+            self._freed(lane, transport)
 
-    def _follow_up(self, judged: Judged) -> None:
+    def _follow_up(self, settled: Settled) -> None:
         """Wake the lanes in which an attempt has left something to do."""
-        stored = {delivery.id: delivery.placement.lane for delivery in judged.batch.deliveries}
-        for delivery_id, verdict in judged.settlement.verdicts.items():
-            if verdict.state is State.QUEUED:
-                lane = self._lane(stored[delivery_id])
-                lane.wake = min(lane.wake, verdict.due)
-                self._arm(lane, lane.wake - self._clock.wall())
-        for report in judged.settlement.reports:
+        for due in settled.due.values():
+            lane = self._lane(settled.batch.lane)
+            lane.wake = min(lane.wake, due)
+            self._arm(lane, lane.wake - self._clock.wall())
+        for report in settled.reports:
             for delivery in report.deliveries:
                 if delivery.state is State.QUEUED:
                     self.stored(delivery.placement.lane)
@@ -303,6 +321,9 @@ class Scheduler:
             if since is not None and patience < math.inf:
                 self._arm(lane, since + patience - now)
             return
+        if now - lane.moved_at < MOVE_EVERY:
+            return
+        lane.moved_at = now
         for ready in self._empty(lane):
             for key, deliveries in self._by_lane(ready.batch.deliveries, now).items():
                 self._put(Ready(Batch(key, tuple(deliveries)), ready.content if key == lane.key else None))
@@ -310,7 +331,7 @@ class Scheduler:
                     self._pump(self._lane(key))
         if lane.wake <= now and lane.wants_refill:
             lane.claiming = True
-            self._spawn(self._refill(lane))
+            self._tasks.spawn(self._refill(lane))
 
     # --- bookkeeping ---
 
@@ -337,14 +358,15 @@ class Scheduler:
         if ready.content is not None:
             self._fresh_bytes -= len(ready.content)
 
-    def _freed(self, lane: Lane) -> None:
+    def _freed(self, lane: Lane, transport: Transport) -> None:
+        """Take note of a slot that is free again; a lane that had to wait for one comes before the lane that gave it back."""
         lane.inflight -= 1
-        self._inflight -= 1
+        self._slots.give_back(transport)
+        if self._starved:
+            first = next(iter(self._starved))
+            del self._starved[first]
+            self._pump(self._lane(first))
         self._pump(lane)
-        if self._inflight == SLOTS - 1:  # the house was full: others may have waited for this slot
-            for other in list(self._lanes.values()):
-                if len(other):
-                    self._pump(other)
 
     def _arm(self, lane: Lane, delay: float) -> None:
         """Pump `lane` in `delay` seconds, or sooner where it is armed for sooner already."""
@@ -371,13 +393,3 @@ class Scheduler:
             self._stalled = False
             for lane in list(self._lanes.values()):
                 self._pump(lane)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._observer.trouble("a task of the scheduler failed", error)

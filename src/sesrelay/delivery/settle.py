@@ -13,6 +13,7 @@ from sesrelay.delivery import reports
 from sesrelay.delivery.content import MessageContent
 from sesrelay.delivery.ids import Ids
 from sesrelay.delivery.pauses import Pauses
+from sesrelay.delivery.placing import rule_for
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
@@ -89,11 +90,19 @@ class Settler:
             )
             if pause is not None:
                 news.append(pause)
-            return seconds
+            return self._patience(batch, seconds, now)
         if isinstance(outcome, Delivered | Failed):
             for lifted in self._pauses.clear(batch.lane, sender_domain, began=began, sender_too=isinstance(outcome, Delivered)):
                 self._observer.resumed(lifted)
         return 0.0
+
+    def _patience(self, batch: Batch, seconds: float, now: float) -> float:
+        """Return for how long a batch waits: for the whole pause, or until its route's next transport may have it."""
+        snapshot, since = self._snapshot(), self._pauses.since(batch.lane)
+        transport = snapshot.transports.get(batch.lane.transport)
+        if since is None or transport is None or len(rule_for(batch.message, snapshot).transports) < 2:
+            return seconds
+        return max(min(seconds, since + transport.failover_after - now), 0.0)
 
 
 def sender_domain_of(batch: Batch) -> str:

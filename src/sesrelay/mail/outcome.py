@@ -61,7 +61,8 @@ class Deferred:
     """Not now. A scope wider than the message pauses that much of the queue and costs no attempt.
 
     `reason` and `remedy` are for the operator, and belong to such wider scopes. `retry_after` (seconds) is the
-    pause that the next hop asked for or that its answer calls for; None leaves it to policy.
+    pause that the next hop asked for or that its answer calls for; None leaves it to policy. `tolerance`: so many of
+    these in a row before it pauses more than the message; until then only the message waits.
     `ambiguous`: the answer was lost, and it may have been sent.
     """
 
@@ -72,6 +73,7 @@ class Deferred:
     retry_after: float | None = None
     ambiguous: bool = False
     trail: Trail = NO_TRAIL
+    tolerance: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ delivery.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 import apsw
@@ -17,7 +17,7 @@ import apsw
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement
 from sesrelay.mail.trace import Event
 from sesrelay.policy.verdict import Verdict
-from sesrelay.seams import Claim, SpoolError
+from sesrelay.seams import Claim, SpoolError, Superseded
 from sesrelay.spool import wishes
 from sesrelay.spool.query import Row, row, rows, the_row
 from sesrelay.spool.reading import DELIVERY, PAGE, START, Messages, open_keys
@@ -47,9 +47,9 @@ SETTLE = (
     "UPDATE delivery SET state = ?, due = ?, attempts = ?, doubts = ?, pinned = ?, warned = ?, reason = ?, reply = ?, "
     '"end" = ?, remote_id = ?, wish = NULL WHERE message = ? AND n = ?'
 )
-ATTEMPT = "UPDATE delivery SET state = 1, attempts = attempts + 1, due = ? WHERE message = ? AND n = ?"
+ATTEMPT = "UPDATE delivery SET state = 1, attempts = attempts + 1, due = ?, transport = ?, nexthop = ? WHERE message = ? AND n = ?"
 POSTPONE = "UPDATE delivery SET due = ?, reason = coalesce(?, reason) WHERE message = ? AND n = ? AND state = 0"
-PLACE = "UPDATE delivery SET route = ?, transport = ?, nexthop = ?, priority = ?, site = ? WHERE message = ? AND n = ?"
+PLACE = "UPDATE delivery SET route = ?, transport = ?, nexthop = ?, priority = ?, site = ?, due = ? WHERE message = ? AND n = ?"
 REMAINS = (
     "SELECT size, stored, EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.id AND state < 3) "
     "FROM message WHERE id = ?"
@@ -62,10 +62,8 @@ CLAIM = (
     "WHERE state = 0 AND transport = ? AND nexthop = ? AND priority = ? ORDER BY due, message, n"
 )
 FIRST_DUE = CLAIM.replace(DELIVERY_COLUMNS, "due, message, n")
-LANES = (
-    "SELECT DISTINCT transport, nexthop FROM backlog "
-    "WHERE state = 0 AND n > 0 AND (transport, nexthop) > (?, ?) ORDER BY transport, nexthop LIMIT ?"
-)
+FIRST_LANES = "SELECT DISTINCT transport, nexthop FROM backlog WHERE state = 0 AND n > 0 ORDER BY transport, nexthop LIMIT ?"
+LANES = FIRST_LANES.replace("ORDER", "AND (transport, nexthop) > (?, ?) ORDER")
 FINISHED = (
     "SELECT id, EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.id AND state < 3) "
     "FROM message WHERE id > ? AND accepted < ? ORDER BY id LIMIT ?"
@@ -119,22 +117,32 @@ def unclaim(tx: Transaction, keys: Sequence[Key]) -> None:
         tx.claims.give_back(key)
 
 
-def open_attempt(tx: Transaction, keys: Mapping[Key, DeliveryId], retry_at: float) -> frozenset[DeliveryId]:
+def open_attempt(tx: Transaction, keys: Mapping[Key, DeliveryId], retry_at: float, lane: LaneKey | None) -> frozenset[DeliveryId]:
     opened: list[DeliveryId] = []
     for key, delivery in keys.items():
         standing = row(tx.cursor, STANDING, key)
         if standing is None or standing[0] != QUEUED:
             tx.claims.give_back(key)
             continue
-        tx.cursor.execute(ATTEMPT, (retry_at, *key))
-        tx.tally.move(standing[1], standing[2], standing[3], QUEUED, IN_FLIGHT)
+        _, transport, nexthop, priority, _ = standing
+        by = lane or (transport, nexthop)
+        tx.cursor.execute(ATTEMPT, (retry_at, *by, *key))
+        tx.tally.carry((transport, nexthop, priority, QUEUED), (*by, priority, IN_FLIGHT))
         opened.append(delivery)
     return frozenset(opened)
 
 
 def settle(
-    tx: Transaction, verdicts: Mapping[Key, Verdict], events: Sequence[Event], reports: Sequence[Packed], now: float
-) -> None:
+    tx: Transaction,
+    verdicts: Mapping[Key, Verdict],
+    events: Sequence[Event],
+    reports: Sequence[Packed],
+    now: float,
+    attempted: bool = True,
+) -> dict[DeliveryId, float]:
+    if not attempted:
+        _still_waiting(tx, verdicts)
+    due: dict[DeliveryId, float] = {}
     told: dict[int, list[Event]] = {}
     if events:
         told[next(iter(verdicts))[0]] = list(events)
@@ -158,11 +166,22 @@ def settle(
         tx.tally.move(transport, nexthop, priority, state, after)
         if after > HELD:
             ended.add(key[0])
+        elif after == QUEUED:
+            due[id_of(key)] = verdict.due
     for report in reports:
         accept(tx, report, False)
     for number, items in told.items():
         tx.cursor.execute(INSERT_EVENT, (number, pack_events(items)))
     finish(tx, ended)
+    return due
+
+
+def _still_waiting(tx: Transaction, keys: Iterable[Key]) -> None:
+    """Raises: Superseded where one of them is not waiting unclaimed."""
+    for key in keys:
+        standing = row(tx.cursor, STANDING, key)
+        if standing is None or standing[0] != QUEUED or key in tx.claims:
+            raise Superseded(f"{id_of(key).message}: it has moved on meanwhile")
 
 
 def finish(tx: Transaction, numbers: set[int]) -> None:
@@ -183,7 +202,9 @@ def postpone(tx: Transaction, keys: Sequence[Key], due: float, reason: str | Non
     unclaim(tx, keys)
 
 
-def rekey(tx: Transaction, place: Callable[[Delivery], Placement], after: Key, limit: int) -> Key | None:
+def rekey(
+    tx: Transaction, place: Callable[[Delivery], Placement], after: Key, limit: int, hasten: frozenset[str], now: float
+) -> Key | None:
     messages = Messages(tx.cursor)
     keys = open_keys(tx.cursor, (QUEUED,), tx.tally.transports(), after, limit)
     for key in keys:
@@ -191,11 +212,11 @@ def rekey(tx: Transaction, place: Callable[[Delivery], Placement], after: Key, l
             continue
         delivery = unpack_delivery(the_row(tx.cursor, DELIVERY, key), messages[key[0]])
         old, new = delivery.placement, place(delivery)
-        if new == old:
+        due = min(delivery.due, now) if delivery.reason in hasten else delivery.due
+        if new == old and due == delivery.due:
             continue
-        tx.cursor.execute(PLACE, (new.route, *new.lane, int(new.priority), new.site, *key))
-        tx.tally.moved[*old.lane, int(old.priority), QUEUED] = tx.tally.moved.get((*old.lane, int(old.priority), QUEUED), 0) - 1
-        tx.tally.add([(*new.lane, int(new.priority), QUEUED)])
+        tx.cursor.execute(PLACE, (new.route, *new.lane, int(new.priority), new.site, due, *key))
+        tx.tally.carry((*old.lane, int(old.priority), QUEUED), (*new.lane, int(new.priority), QUEUED))
     return keys[-1] if len(keys) == limit else None
 
 
@@ -205,11 +226,12 @@ def in_flight(tx: Transaction, limit: int) -> list[Delivery]:
     return [unpack_delivery(the_row(tx.cursor, DELIVERY, key), messages[key[0]]) for key in keys]
 
 
-def lanes(tx: Transaction, after: tuple[str, str]) -> tuple[dict[LaneKey, float], tuple[str, str] | None]:
+def lanes(tx: Transaction, after: tuple[str, str] | None) -> tuple[dict[LaneKey, float], tuple[str, str] | None]:
     """Return a page of the lanes that have something to claim, and where the next page starts, if there is one."""
     tx.tally.flush(tx.cursor)
     found: dict[LaneKey, float] = {}
-    page = [LaneKey(*each) for each in rows(tx.cursor, LANES, (*after, PAGE // 4))]
+    listed = rows(tx.cursor, FIRST_LANES, (PAGE // 4,)) if after is None else rows(tx.cursor, LANES, (*after, PAGE // 4))
+    page = [LaneKey(*each) for each in listed]
     for lane in page:
         for priority in PRIORITIES:
             cursor = tx.db.cursor()

@@ -24,6 +24,7 @@ from sesrelay.seams import (
     SpoolError,
     Stats,
     Submission,
+    Superseded,
     Verb,
 )
 from sesrelay.spool import wishes
@@ -86,7 +87,7 @@ class MemorySpool:
         self._alive(*ids)
         self._claimed.difference_update(ids)
 
-    async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float) -> frozenset[DeliveryId]:
+    async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float, lane: LaneKey | None = None) -> frozenset[DeliveryId]:
         self._alive(*ids)
         opened = set()
         for each in ids:
@@ -96,12 +97,17 @@ class MemorySpool:
                     self._claimed.discard(each)
                 continue
             attempts = stored.delivery.attempts + 1
-            stored.delivery = replace(stored.delivery, state=State.IN_FLIGHT, attempts=attempts, due=retry_at)
+            placement = replace(stored.delivery.placement, lane=lane) if lane else stored.delivery.placement
+            stored.delivery = replace(stored.delivery, state=State.IN_FLIGHT, attempts=attempts, due=retry_at, placement=placement)
             opened.add(each)
         return frozenset(opened)
 
-    async def settle(self, settlement: Settlement) -> None:
+    async def settle(self, settlement: Settlement) -> Mapping[DeliveryId, float]:
         self._alive(*settlement.verdicts)
+        for each in () if settlement.attempted else settlement.verdicts:
+            found = self._find(each)
+            if found is None or found.delivery.state is not State.QUEUED or each in self._claimed:
+                raise Superseded(f"{each.message}: it has moved on meanwhile")
         messages = {each.message for each in settlement.verdicts}
         if settlement.events and len(messages) != 1:
             raise SpoolError("the events of a settlement belong to one message")
@@ -118,6 +124,8 @@ class MemorySpool:
         for report in settlement.reports:
             self._store(report)
         self._finish(messages)
+        standing = {each: self._find(each) for each in settlement.verdicts}
+        return {each: one.delivery.due for each, one in standing.items() if one and one.delivery.state is State.QUEUED}
 
     async def postpone(self, ids: Sequence[DeliveryId], due: float, reason: str | None) -> None:
         self._alive(*ids)
@@ -127,12 +135,21 @@ class MemorySpool:
                 stored.delivery = replace(stored.delivery, due=due, reason=stored.delivery.reason if reason is None else reason)
             self._claimed.discard(each)
 
-    async def rekey(self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int) -> DeliveryId | None:
+    async def rekey(
+        self,
+        place: Callable[[Delivery], Placement],
+        after: DeliveryId | None,
+        limit: int,
+        *,
+        hasten: frozenset[str] = frozenset(),
+        now: float = 0.0,
+    ) -> DeliveryId | None:
         self._alive()
         queued = [each for each in self._in_order(after) if each.delivery.state is State.QUEUED][:limit]
         for each in queued:
             if each.delivery.id not in self._claimed:
-                each.delivery = replace(each.delivery, placement=place(each.delivery))
+                due = min(each.delivery.due, now) if each.delivery.reason in hasten else each.delivery.due
+                each.delivery = replace(each.delivery, placement=place(each.delivery), due=due)
         return queued[-1].delivery.id if len(queued) == limit else None
 
     async def content(self, message: str) -> bytes:

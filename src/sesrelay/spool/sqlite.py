@@ -152,28 +152,37 @@ class SqliteSpool:
         keys = [key_of(each) for each in ids]
         await self._writer.submit(lambda tx: flow.unclaim(tx, keys))
 
-    async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float) -> frozenset[DeliveryId]:
+    async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float, lane: LaneKey | None = None) -> frozenset[DeliveryId]:
         keys = {key_of(each): each for each in ids}
-        return await self._writer.submit(lambda tx: flow.open_attempt(tx, keys, retry_at))
+        return await self._writer.submit(lambda tx: flow.open_attempt(tx, keys, retry_at, lane))
 
-    async def settle(self, settlement: Settlement) -> None:
+    async def settle(self, settlement: Settlement) -> Mapping[DeliveryId, float]:
         verdicts = {key_of(each): verdict for each, verdict in settlement.verdicts.items()}
-        events, now = settlement.events, self._clock.wall()
+        events, now, attempted = settlement.events, self._clock.wall(), settlement.attempted
         if events and len({key[0] for key in verdicts}) != 1:
             raise SpoolError("the events of a settlement belong to one message")
         if any(len(report.content) > THRESHOLD for report in settlement.reports):
-            await self._with_files(settlement.reports, lambda tx, packed: flow.settle(tx, verdicts, events, packed, now))
-            return
+            return await self._with_files(
+                settlement.reports, lambda tx, packed: flow.settle(tx, verdicts, events, packed, now, attempted)
+            )
         reports = [pack(report, in_file=False) for report in settlement.reports]
-        await self._writer.submit(lambda tx: flow.settle(tx, verdicts, events, reports, now), patient=True)
+        return await self._writer.submit(lambda tx: flow.settle(tx, verdicts, events, reports, now, attempted), patient=True)
 
     async def postpone(self, ids: Sequence[DeliveryId], due: float, reason: str | None) -> None:
         keys = [key_of(each) for each in ids]
         await self._writer.submit(lambda tx: flow.postpone(tx, keys, due, reason))
 
-    async def rekey(self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int) -> DeliveryId | None:
+    async def rekey(
+        self,
+        place: Callable[[Delivery], Placement],
+        after: DeliveryId | None,
+        limit: int,
+        *,
+        hasten: frozenset[str] = frozenset(),
+        now: float = 0.0,
+    ) -> DeliveryId | None:
         start = _start(after)
-        last = await self._writer.submit(lambda tx: flow.rekey(tx, place, start, limit))
+        last = await self._writer.submit(lambda tx: flow.rekey(tx, place, start, limit, hasten, now))
         return None if last is None else id_of(last)
 
     async def content(self, message: str) -> bytes:
@@ -196,12 +205,12 @@ class SqliteSpool:
 
     async def lanes(self) -> Mapping[LaneKey, float]:
         found: dict[LaneKey, float] = {}
-        after: tuple[str, str] | None = ("", "")
-        while after is not None:
-            start = after
-            page, after = await self._writer.submit(partial(flow.lanes, after=start))
+        after: tuple[str, str] | None = None
+        while True:
+            page, after = await self._writer.submit(partial(flow.lanes, after=after))
             found.update(page)
-        return found
+            if after is None:
+                return found
 
     async def aged(self, accepted_before: float, after: DeliveryId | None, limit: int) -> Sequence[Delivery]:
         found: builtins.list[Delivery] = []

@@ -52,6 +52,12 @@ class Tally:
         for count in counts:
             moved[count] = moved.get(count, 0) + 1
 
+    def carry(self, before: Count, after: Count) -> None:
+        """Count a delivery that goes from one lane, priority and state to another, all of them open."""
+        if before != after:
+            self.moved[before] = self.moved.get(before, 0) - 1
+            self.moved[after] = self.moved.get(after, 0) + 1
+
     def move(self, transport: str, nexthop: str, priority: int, before: int, after: int) -> None:
         """Count a delivery that goes from one state to another; ended ones are not counted."""
         if before == after:
