@@ -419,3 +419,206 @@ async def test_receipts_of_line_ends_and_headers_stand_in_the_trace() -> None:
     reply = await rig.acceptance.submit(envelope, b"Bcc: x@example.org\r\n" + CONTENT, Origin(), ("bare LF became CRLF",))
     record = await rig.record(reply.text.rpartition(" ")[2])
     assert record.events[0].changes == ("bare LF became CRLF", "removed Bcc")
+
+
+# --- what heavy weather showed ---
+
+
+async def test_a_reload_between_acceptance_and_launch_loses_no_way_out() -> None:
+    old = ScriptedTransport("t")
+    rig = Rig(old)
+    accept = rig.spool.accept
+    new = ScriptedTransport("u")
+
+    async def slow(submission: Submission, *, claimed: bool = False) -> None:
+        await accept(submission, claimed=claimed)
+        await rig.scheduler.swap(rig.snapshot(new))
+
+    rig.spool.accept = slow  # type: ignore[method-assign]
+    offered = await rig.submit("b@example.org")
+    old.bucket = new.bucket = Pace(1.0, at=1_000.0, tokens=0.0)
+    waiting = await rig.submit("b@example.org")
+    for _ in range(5):
+        await rig.pass_time(1.0)
+    assert await rig.states(offered) == await rig.states(waiting) == [State.DELIVERED]
+    assert (len(old.seen), len(new.seen)) == (1, 1)
+
+
+async def test_a_failed_over_attempt_is_recorded_where_it_was_made() -> None:
+    first = ScriptedTransport("t", answer=lambda to: Deferred(LATER, Scope.NEXTHOP), failover_after=10.0)
+    second = ScriptedTransport("u", answer=lambda to: Deferred(LATER, Scope.MESSAGE, ambiguous=True))
+    rig = Rig(first, second, rules={"example.com": ("t", "u")})
+    queue_id = await rig.submit("b@example.org")
+    for _ in range(4):
+        await rig.pass_time(6.0)
+    (delivery,) = (await rig.record(queue_id)).deliveries
+    assert second.seen
+    assert (delivery.delivery.placement.lane.transport, delivery.delivery.pinned) == ("u", "u")
+
+
+async def test_failover_returns_when_the_first_way_is_back() -> None:
+    down = [True]
+    first = ScriptedTransport(
+        "t", answer=lambda to: Deferred(LATER, Scope.NEXTHOP) if down[0] else Delivered(OK), failover_after=5.0
+    )
+    second = ScriptedTransport("u")
+    rig = Rig(first, second, rules={"example.com": ("t", "u")})
+    for n in range(40):
+        await rig.submit(f"b{n}@example.org")
+        await rig.pass_time(5.0)
+    assert await rig.waiting() == 0
+    assert len(second.seen) == 40
+    assert len(first.seen) < 25, "the first way is probed, not tried with everything"
+    down[0] = False
+    first.seen.clear()
+    for n in range(100):
+        await rig.submit(f"c{n}@example.org")
+        await rig.pass_time(5.0)
+    assert len(first.seen) >= 40
+    assert await rig.waiting() == 0
+
+
+async def test_a_single_message_fails_over_in_time() -> None:
+    first = ScriptedTransport("t", answer=lambda to: Deferred(LATER, Scope.NEXTHOP, retry_after=300.0), failover_after=10.0)
+    rig = Rig(first, ScriptedTransport("u"), rules={"example.com": ("t", "u")})
+    queue_id = await rig.submit("b@example.org")
+    await rig.quiet()
+    await rig.pass_time(9.0)
+    assert await rig.states(queue_id) == [State.QUEUED]
+    await rig.pass_time(2.0)
+    assert await rig.states(queue_id) == [State.DELIVERED]
+
+
+async def test_a_tolerated_answer_pauses_nothing_until_it_comes_in_a_row() -> None:
+    answers: list[Outcome] = []
+    hiccup = Deferred(LATER, Scope.NEXTHOP, PauseReason.UNAVAILABLE, tolerance=5)
+    way = ScriptedTransport("t", answer=lambda to: answers.pop(0) if answers else Delivered(OK), concurrency=1)
+    rig = Rig(way)
+    for n in range(40):
+        answers[:] = [hiccup] if n % 5 == 0 else []
+        await rig.submit(f"b{n}@example.org")
+        await rig.quiet()
+    assert not rig.witness.pauses
+    assert len(way.seen) == 40
+    answers[:] = [hiccup] * 5
+    for n in range(8):
+        await rig.submit(f"c{n}@example.org")
+        await rig.quiet()
+    assert len(rig.witness.pauses) == 1
+    for _ in range(20):
+        await rig.pass_time(30.0)
+    assert await rig.waiting() == 0
+
+
+async def test_a_straggler_holds_up_no_probe() -> None:
+    import asyncio
+
+    way = ScriptedTransport("t", concurrency=4)
+    rig = Rig(way)
+    gate = asyncio.Event()
+    deliver = way.deliver
+
+    async def hang_once(batch: object, content: object) -> object:
+        if not way.seen and not gate.is_set():
+            way.seen.append((("hung",), b""))
+            await gate.wait()
+        return await deliver(batch, content)  # type: ignore[arg-type]
+
+    way.deliver = hang_once  # type: ignore[method-assign,assignment]
+    await rig.submit("hung@example.org")
+    await rig.quiet()
+    way.answer = lambda to: Deferred(LATER, Scope.NEXTHOP, PauseReason.THROTTLED)
+    ids = [await rig.submit(f"b{n}@example.org") for n in range(5)]
+    await rig.quiet()
+    way.answer = lambda to: Delivered(OK)
+    for _ in range(4):
+        await rig.pass_time(3.0)
+    assert [await rig.states(each) for each in ids] == [[State.DELIVERED]] * 5
+    gate.set()
+    await rig.quiet()
+
+
+async def test_hosts_that_never_answer_leave_slots_for_the_others() -> None:
+    import asyncio
+
+    from sesrelay.delivery import slots
+
+    tar = ScriptedTransport("tar", by_domain=True, concurrency=50, gate=asyncio.Event())
+    quick = ScriptedTransport("quick")
+    rig = Rig(tar, quick, rules={"example.com": ("tar",), "good.example": ("quick",)})
+    for n in range(slots.ALL):
+        await rig.submit(f"b@domain{n % 120}.example")
+    await rig.quiet()
+    assert tar.under_way == slots.ONE
+    queue_id = await rig.submit("b@example.org", sender="a@good.example")
+    await rig.quiet()
+    assert await rig.states(queue_id) == [State.DELIVERED]
+    assert tar.gate is not None
+    tar.gate.set()
+    for _ in range(5):
+        await rig.quiet()
+    assert await rig.waiting() == 0
+
+
+async def test_mail_before_a_paused_lane_is_held_at_max_age_by_the_sweep() -> None:
+    from sesrelay.delivery.housekeeping import Housekeeping
+
+    suspended = Deferred(LATER, Scope.NEXTHOP, PauseReason.SUSPENDED, retry_after=1e6)
+    rig = Rig(ScriptedTransport("t", answer=lambda to: suspended, concurrency=1), retry=RetryPolicy((30.0,), 500.0, 100.0))
+    ids = [await rig.submit(f"b{n}@example.org") for n in range(10)]
+    await rig.quiet()
+    keeping = Housekeeping(rig.spool, rig.scheduler, rig.clock, rig.witness)
+    rig.clock.advance(150.0)
+    await keeping.sweep()
+    assert len(rig.witness.events("reported")) == 10, "one warning each"
+    rig.clock.advance(400.0)
+    await keeping.sweep()
+    assert [await rig.states(each) for each in ids] == [[State.HELD]] * 10
+    rig.clock.advance(2e6)
+    await keeping.sweep()
+    assert not list(rig.scheduler.pauses), "what nobody waits behind is forgotten"
+
+
+async def test_a_retry_of_what_is_in_flight_takes_effect_at_its_end() -> None:
+    import asyncio
+
+    way = ScriptedTransport("t", answer=lambda to: Deferred(LATER), gate=asyncio.Event())
+    rig = Rig(way)
+    queue_id = await rig.submit("b@example.org")
+    await rig.quiet()
+    assert await rig.spool.change("retry", Filter(ids=(queue_id,)), rig.clock.wall()) == 1
+    way.answer = lambda to: Delivered(OK) if len(way.seen) > 1 else Deferred(LATER)
+    assert way.gate is not None
+    way.gate.set()
+    await rig.quiet()
+    await asyncio.sleep(0.01)
+    await rig.quiet()
+    assert await rig.states(queue_id) == [State.DELIVERED]
+
+
+async def test_a_reload_hurries_what_waited_for_the_configuration() -> None:
+    expired = Deferred(LATER, Scope.NEXTHOP, PauseReason.CREDENTIALS, retry_after=3600.0)
+    way = ScriptedTransport("t", answer=lambda to: expired)
+    rig = Rig(way)
+    ids = [await rig.submit(f"b{n}@example.org") for n in range(8)]
+    await rig.quiet()
+    await rig.scheduler.swap(rig.snapshot(ScriptedTransport("t")))
+    for _ in range(3):
+        await rig.quiet()
+    assert [await rig.states(each) for each in ids] == [[State.DELIVERED]] * 8
+
+
+async def test_old_ways_out_are_closed_only_when_their_last_attempt_has_ended() -> None:
+    import asyncio
+
+    way = ScriptedTransport("t", gate=asyncio.Event())
+    rig = Rig(way)
+    await rig.submit("b@example.org")
+    await rig.quiet()
+    await rig.scheduler.swap(rig.snapshot(ScriptedTransport("t")))
+    retired = asyncio.create_task(rig.scheduler.retired([way]))
+    await rig.quiet()
+    assert not retired.done()
+    assert way.gate is not None
+    way.gate.set()
+    await asyncio.wait_for(retired, 5)

@@ -322,6 +322,8 @@ class Scheduler:
                 self._arm(lane, since + patience - now)
             return
         if now - lane.moved_at < MOVE_EVERY:
+            if len(lane) or lane.wake <= now:
+                self._arm(lane, lane.moved_at + MOVE_EVERY - now)
             return
         lane.moved_at = now
         for ready in self._empty(lane):
