@@ -327,12 +327,12 @@ async def test_an_unverified_sender_waits_even_where_it_is_a_recipient_too() -> 
     assert not ses.journal
 
 
-async def test_an_unverified_sender_header_is_the_senders() -> None:
+async def test_a_header_of_somebody_elses_domain_is_that_messages_fault() -> None:
     raw = message("From: a@example.com", "Sender: B@example.net")
     async with SesStandIn(account=Account(verified=frozenset({"example.com"}))) as ses, world(ses.url) as w:
         (outcome,) = await w.send("b@example.net", content=raw)
     assert isinstance(outcome, Deferred)
-    assert outcome.scope is Scope.SENDER_DOMAIN
+    assert outcome.scope is Scope.MESSAGE
     assert "example.net" in outcome.remedy
 
 

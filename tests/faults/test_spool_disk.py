@@ -15,8 +15,7 @@ import pytest
 
 from fakes import FakeClock
 from sesrelay.mail.delivery import State
-from sesrelay.seams import Filter, SpoolError
-from sesrelay.spool.errors import NoSpace
+from sesrelay.seams import Filter, NoSpace, SpoolError
 from sesrelay.spool.files import THRESHOLD
 from sesrelay.spool.sqlite import SqliteSpool
 from spool_world import NOW, SES, deferred, delivered, ids, opened, settlement, submission

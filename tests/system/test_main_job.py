@@ -5,6 +5,7 @@ from __future__ import annotations
 import smtplib
 import subprocess
 import time
+import urllib.error
 from collections.abc import Iterator
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -253,3 +254,57 @@ def test_local_mail_arrives_or_waits(tmp_path: Path, ses: StandIn) -> None:
         assert set(taken["destinations"]) == {"ops@example.com"}
         (held,) = relay.json("queue", "list", "--state", "held")
         assert (held["recipient"], held["reason"]) == ("bob@relay.example.net", "no_alias")
+
+
+def test_cron_and_php_reach_ses_by_names_that_can_be_verified(tmp_path: Path) -> None:
+    more_ses = {"keys": {KEY: SECRET}, "verified": ["loc.example.com", "example.com"]}
+    with StandIn(more_ses) as ses:
+        more = (
+            f"transports:\n{ses_transport('ses-main', ses.url)}\ndefault_route: {{transport: ses-main}}\n"
+            "local: {domain: loc.example.com, aliases: {root: ops@example.com}}"
+        )
+        with Relay(tmp_path, more) as relay, smtplib.SMTP(*relay.smtp, timeout=30) as smtp:
+            smtp.sendmail("root", ["root"], b"From: root (Cron Daemon)\r\nTo: root\r\nSubject: Cron\r\n\r\nx\r\n")
+            smtp.sendmail("www-data@relay.example.net", ["b@example.org"], b"From: site@example.com\r\nSubject: PHP\r\n\r\nx\r\n")
+            taken = wait_for("both", lambda: ses.journal() if len(ses.journal()) == 2 else None)
+            assert sorted(one["source"] for one in taken) == ["root@loc.example.com", "site@example.com"]
+            assert any(
+                b"\r\nFrom: Cron Daemon <root@loc.example.com>\r\nTo: root@loc.example.com\r\n" in one["raw"] for one in taken
+            )
+
+
+def test_a_foreign_header_from_holds_up_nobody_else(tmp_path: Path) -> None:
+    with StandIn({"keys": {KEY: SECRET}, "verified": ["example.com"]}) as ses:
+        more = f"transports:\n{ses_transport('ses-main', ses.url)}\ndefault_route: {{transport: ses-main}}"
+        with Relay(tmp_path, more) as relay:
+            bad = relay.submit("a@example.com", "b@example.org", b"From: visitor@elsewhere.example\r\nSubject: form\r\n\r\nx\r\n")
+            wait_for("it waits", lambda: relay.ask("show", id=bad)["deliveries"][0]["state"] == "queued")
+            assert relay.ended(relay.submit("a@example.com", "b@example.org"))[0]["state"] == "delivered"
+            assert relay.ask("summary")["paused"] == []
+
+
+def test_too_little_disk_is_452_and_not_ready(tmp_path: Path) -> None:
+    with Relay(tmp_path, "limits: {min_free_disk: 900000GB}") as relay, smtplib.SMTP(*relay.smtp, timeout=30) as smtp:
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            smtp.sendmail("a@example.com", ["b@example.org"], "Subject: x\r\n\r\nx\r\n")
+        assert refused.value.smtp_code == 452
+        with pytest.raises(urllib.error.HTTPError) as unready:
+            relay.get("/readyz")
+        assert unready.value.code == 503
+
+
+def test_mail_that_no_route_takes_any_more_is_held_and_comes_back(tmp_path: Path, ses: StandIn) -> None:
+    frame = f"transports:\n{ses_transport('ses-main', ses.url)}\n"
+    with Relay(
+        tmp_path, f"{frame}routes: [{{sender: example.com, transport: ses-main}}]\ndefault_route: {{reject: true}}"
+    ) as relay:
+        ses.tell(chances={"503": 1.0})
+        queue_id = relay.submit("a@example.com", "b@example.org")
+        relay.write(f"{frame}default_route: {{reject: true}}")
+        assert relay.ask("reload")["ok"]
+        wait_for("it is held", lambda: relay.ask("show", id=queue_id)["deliveries"][0]["reason"] == "no_route")
+        ses.tell(chances={})
+        relay.write(f"{frame}default_route: {{transport: ses-main}}")
+        assert relay.ask("reload")["ok"]
+        assert relay.run("queue", "release", queue_id).returncode == 0
+        assert relay.ended(queue_id)[0]["state"] == "delivered"

@@ -115,8 +115,10 @@ async def test_a_bounce_that_bounces_ends_there() -> None:
     rig = Rig(ScriptedTransport("t", answer=lambda to: Failed(NO)))
     await rig.submit("bad@example.org")
     await rig.quiet()
-    assert len(await rig.everything()) == 2
-    assert await rig.waiting() == 0
+    (bounce, original) = await rig.everything()
+    assert await rig.states(original.message.id) == [State.FAILED]
+    (delivery,) = (await rig.record(bounce.message.id)).deliveries
+    assert (delivery.delivery.state, delivery.delivery.reason) == (State.HELD, "double_bounce")
 
 
 @pytest.mark.parametrize("scope", [Scope.NEXTHOP, Scope.TRANSPORT])

@@ -39,7 +39,10 @@ def test_no_domain(domain: str) -> None:
         domain_key(domain)
 
 
-@pytest.mark.parametrize("address", ["a@example.com", "a.b+c@example.com", "a..b@example.com", '"a b"@example.com', "ü@bücher.example", "o'hara@x.example"])
+@pytest.mark.parametrize(
+    "address",
+    ["a@example.com", "a.b+c@example.com", "a..b@example.com", '"a b"@example.com', "ü@bücher.example", "o'hara@x.example"],
+)
 def test_well_formed(address: str) -> None:
     assert check(address) == address
 

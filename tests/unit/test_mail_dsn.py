@@ -95,3 +95,11 @@ def test_addresses_that_are_not_ascii_and_hostile_text() -> None:
     assert b"\r\nBcc:" not in raw
     assert status(parse(raw))[1]["Final-Recipient"] == r"utf-8; j\x{F6}rg@b\x{FC}cher.example"
     assert raw.count(b"\n") == raw.count(b"\r\n") == raw.count(b"\r")
+
+
+def test_xtext_is_decoded() -> None:
+    recipient = Recipient("nobody@example.org", orcpt="rfc822;o+2Bx@example.org")
+    message = replace(MESSAGE, envelope=Envelope("a@example.com", (recipient,), envid="EE+2B1"))
+    raw = compose("failed", message, CONTENT, replace(REFUSED, recipient=recipient))
+    assert b"Original-Envelope-Id: EE+1\r\n" in raw
+    assert b"Original-Recipient: rfc822;o+x@example.org\r\n" in raw

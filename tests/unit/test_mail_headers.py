@@ -43,9 +43,9 @@ def test_private_headers_go_and_nothing_else() -> None:
     head, body = headers.split(CONTENT)
     kept, receipts = headers.without_private(head)
     assert receipts == ("removed Bcc", "removed Return-Path")
-    assert headers.join(kept, body) == CONTENT.replace(
-        b"Bcc: secret@example.net,\r\n\tother@example.net\r\n", b""
-    ).replace(b"Return-Path: <x@example.com>\r\n", b"")
+    assert headers.join(kept, body) == CONTENT.replace(b"Bcc: secret@example.net,\r\n\tother@example.net\r\n", b"").replace(
+        b"Return-Path: <x@example.com>\r\n", b""
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"\r\n", b"no header at all\r\n", b"\r\nbody: x\r\n", b"A: b\r\nnot a field\r\n"])
@@ -83,3 +83,39 @@ def test_canonical_leaves_no_stray_line_end(content: bytes) -> None:
     if b"\0" not in content and content.count(b"\r") == content.count(b"\n") == content.count(b"\r\n"):
         assert not receipts
         assert cleaned == content or cleaned == content + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "completed"),
+    [
+        (b"From: root (Cron Daemon)\r\n", b"From: Cron Daemon <root@host.example>\r\n"),
+        (b"From: root\r\n", b"From: root@host.example\r\n"),
+        (b"To: root, bob\r\n", b"To: root@host.example, bob@host.example\r\n"),
+        (b"To: undisclosed-recipients:;\r\n", b"To: undisclosed-recipients:;\r\n"),
+        (b"To: root, a@example.com\r\n", b"To: root, a@example.com\r\n"),
+        (b"Cc: not an address list at all\r\n", b"Cc: not an address list at all\r\n"),
+        (b"X-To: root\r\n", b"X-To: root\r\n"),
+    ],
+)
+def test_bare_names_in_address_fields_are_completed(field: bytes, completed: bytes) -> None:
+    head = b"From: a@example.com\r\n" + field if not field.startswith(b"From") else field
+    made, receipts = headers.completed(head, "host.example", "")
+    assert made == head.replace(field, completed)
+    assert bool(receipts) is (field != completed)
+    assert headers.facts(head).unqualified or field == completed
+
+
+def test_a_missing_from_is_the_envelope_sender_unless_that_is_null() -> None:
+    assert headers.completed(b"Subject: x\r\n", "h.example", "a@example.com") == (
+        b"Subject: x\r\nFrom: a@example.com\r\n",
+        ("added From",),
+    )
+    assert headers.completed(b"Subject: x\r\n", "h.example", "") == (b"Subject: x\r\n", ())
+
+
+def test_the_mbox_line_goes() -> None:
+    assert headers.without_envelope_line(b"From a@b Mon Jan  1 00:00:00 2026\r\nA: b\r\n\r\nx") == (
+        b"A: b\r\n\r\nx",
+        ("removed the mbox From line",),
+    )
+    assert headers.without_envelope_line(b"From: a@b\r\n\r\n")[1] == ()

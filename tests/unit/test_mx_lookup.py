@@ -73,10 +73,11 @@ async def test_a_null_mx_beside_others_is_passed_over() -> None:
         assert await MailHosts([dns.nameserver]).hosts("odd.example") == [MailHost(10, "mx1.example.org")]
 
 
-async def unknown(pending: Awaitable[object]) -> None:
+async def unknown(pending: Awaitable[object], scope: Scope = Scope.RECIPIENT_DOMAIN) -> None:
     outcome = await pending
     assert isinstance(outcome, Deferred)
-    assert (outcome.reply.enhanced, outcome.scope) == ("4.4.3", Scope.RECIPIENT_DOMAIN)
+    assert (outcome.reply.enhanced, outcome.scope) == ("4.4.3", scope)
+    assert (outcome.tolerance > 1) is (scope is Scope.TRANSPORT)
     assert outcome.reason is PauseReason.UNAVAILABLE
 
 
@@ -88,13 +89,13 @@ async def test_a_name_server_in_trouble_defers(rcode: str) -> None:
         await unknown(look.addresses("mx1.example.org"))
 
 
-async def test_a_silent_name_server_defers() -> None:
+async def test_a_silent_name_server_is_our_trouble_and_no_domains() -> None:
     async with SmallDns(silent={"example.org"}) as dns:
-        await unknown(MailHosts([dns.nameserver], lifetime=0.1).hosts("example.org"))
+        await unknown(MailHosts([dns.nameserver], lifetime=0.1).hosts("example.org"), Scope.TRANSPORT)
 
 
-async def test_no_name_server_at_all_defers() -> None:
-    await unknown(MailHosts([f"127.0.0.1:{unused_port()}"], lifetime=0.2).hosts("example.org"))
+async def test_no_name_server_at_all_is_our_trouble() -> None:
+    await unknown(MailHosts([f"127.0.0.1:{unused_port()}"], lifetime=0.2).hosts("example.org"), Scope.TRANSPORT)
 
 
 async def test_addresses_come_in_the_order_asked_for() -> None:

@@ -85,7 +85,9 @@ def test_explain_gives_a_reason_for_each_loser() -> None:
     assert "sub-domain" in {each.rule: each.why for each in TABLE.explain("a@x.bücher.example")[1]}["bücher.example"]
 
 
-@pytest.mark.parametrize(("one", "two"), [("example.com", "EXAMPLE.com."), ("bücher.example", "xn--bcher-kva.example"), ("A@x.example", "a@X.example")])
+@pytest.mark.parametrize(
+    ("one", "two"), [("example.com", "EXAMPLE.com."), ("bücher.example", "xn--bcher-kva.example"), ("A@x.example", "a@X.example")]
+)
 def test_a_pattern_that_stands_twice(one: str, two: str) -> None:
     with pytest.raises(ValueError, match=r"stands twice: c:1 and c:2"):
         table(one, two)

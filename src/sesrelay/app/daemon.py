@@ -171,6 +171,7 @@ class Daemon:
             reasons.append("no listener accepts connections")
         try:
             await asyncio.wait_for(rooms.spool.ping(), PING_TIME)
+            rooms.spool.check_room()
         except TimeoutError:
             reasons.append("the queue does not answer")
         except SpoolError as error:

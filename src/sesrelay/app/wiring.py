@@ -13,6 +13,7 @@ from sesrelay.config import transports as configured
 from sesrelay.config.loading import Loaded
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.listener.options import ListenerOptions
+from sesrelay.mail.address import domain_of
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.seams import Clock, Observer, Transport
 from sesrelay.web.options import WebOptions
@@ -35,7 +36,7 @@ class Shared:
     _sessions: Sessions | None = field(default=None, init=False)
     _accounts: Accounts | None = field(default=None, init=False)
 
-    def ses(self, name: str, config: configured.SesTransport) -> Transport:
+    def ses(self, name: str, config: configured.SesTransport, local_domains: frozenset[str]) -> Transport:
         from sesrelay.aws.session import Sessions
         from sesrelay.transport.ses.account import Accounts
         from sesrelay.transport.ses.seam import SesOptions
@@ -56,6 +57,7 @@ class Shared:
             rate="auto" if config.rate is None else config.rate,
             trusted_headers=config.trusted_headers,
             failover_after=config.failover_after,
+            local_domains=local_domains,
         )
         return SesTransport(name, options, self._sessions.get(source), self._accounts, self.clock, self.observer)
 
@@ -106,7 +108,8 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
     hostname = loaded.config.hostname
     match config:
         case configured.SesTransport():
-            return shared.ses(name, config)
+            local = (domain_of(f"@{domain}") for domain in (hostname, loaded.local.domain))
+            return shared.ses(name, config, frozenset(local) if loaded.config.route_by == "auto" else frozenset())
         case configured.SmtpTransport():
             from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
 

@@ -16,6 +16,7 @@ from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, EX_UNAVAILABLE, config_
 from sesrelay.cli.trace import print_event
 from sesrelay.cli.words import seconds
 from sesrelay.control.client import ControlError, RemoteDesk
+from sesrelay.policy.admission import check_mailbox
 from sesrelay.seams import Document
 
 LOOK_EVERY = 0.1  # seconds
@@ -29,6 +30,10 @@ LOOK_EVERY = 0.1  # seconds
 @config_option
 def command(config: Path, sender: str, recipients: tuple[str, ...], subject: str, timeout: float) -> None:
     """Submit a test message and follow it. 0: all delivered, 1: any failed, 75: unfinished, 69: no daemon."""
+    for address in (sender, *recipients):
+        refusal = check_mailbox(address, smtputf8=True, sender=False) if "@" in address else None
+        if refusal is not None:
+            raise click.UsageError(f"{address}: {refusal.text}")
     loaded = load_or_exit(config)
     sys.exit(asyncio.run(_send(loaded.config.control, _message(sender, recipients, subject), sender, recipients, timeout)))
 

@@ -16,6 +16,8 @@ from typing import Any, Self
 from sesrelay.control import wire
 from sesrelay.seams import Document, Filter, Verb
 
+ANSWER_TIME = 60.0  # seconds for one line; a change of a million deliveries comes in pages, and is told at its end
+
 
 class ControlError(Exception):
     """The daemon answered that it cannot do it, or went away in the middle."""
@@ -71,7 +73,10 @@ class RemoteDesk:
         self.writer.write(wire.line({"verb": verb, "args": args}))
         await self.writer.drain()
         while True:
-            line = await self.reader.readline()
+            try:
+                line = await asyncio.wait_for(self.reader.readline(), ANSWER_TIME)
+            except TimeoutError:
+                raise ControlError(f"the daemon does not answer within {ANSWER_TIME:.0f}s") from None
             if not line:
                 raise ControlError("the daemon went away before it answered")
             answer = json.loads(line)

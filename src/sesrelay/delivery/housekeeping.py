@@ -61,7 +61,9 @@ class Housekeeping:
     def _paused(self, delivery: Delivery) -> bool:
         lane = delivery.placement.lane
         pauses = self.scheduler.pauses
-        return pauses.since(lane) is not None or pauses.holds_sender(lane.transport, sender_domain_of(Batch(lane, (delivery,))))
+        return pauses.since(lane) is not None or pauses.holds_sender(
+            lane.transport, sender_domain_of(Batch(lane, (delivery,)), self.scheduler.snapshot)
+        )
 
     async def _settle_overdue(self, delivery: Delivery) -> None:
         snapshot, now = self.scheduler.snapshot, self.clock.wall()

@@ -51,8 +51,13 @@ class Acceptance:
 
     async def submit(self, envelope: Envelope, content: bytes, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
         start, now, snapshot = self.clock.monotonic(), self.clock.wall(), self.scheduler.snapshot
+        content, removed = headers.without_envelope_line(content)
+        changes += removed
         head, body = headers.split(content)
         facts = headers.facts(head)
+        if facts.unqualified or not facts.header_from:
+            head, made = headers.completed(head, snapshot.local.domain, envelope.sender)
+            facts, changes = headers.facts(head), changes + made
         if facts.received > HOPS_MAX:
             return LOOP
         rule = snapshot.routing.route(envelope.sender, facts.header_from)

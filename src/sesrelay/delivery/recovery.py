@@ -9,8 +9,8 @@ from itertools import groupby
 
 from sesrelay.delivery.attempt import Attempter
 from sesrelay.delivery.content import MessageContent
-from sesrelay.mail.delivery import Batch
-from sesrelay.mail.outcome import Deferred, Scope
+from sesrelay.mail.delivery import Batch, DeliveryId
+from sesrelay.mail.outcome import Deferred, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock, Spool
 
@@ -26,6 +26,8 @@ async def close_open_attempts(spool: Spool, attempts: Attempter, clock: Clock) -
             batch = Batch(lane, tuple(group))
             content = MessageContent(spool, batch.message.id, batch.message.size)
             doubt = Deferred(INTERRUPTED, Scope.MESSAGE, ambiguous=True)
-            await attempts.settle(batch, {delivery.id: doubt for delivery in batch.deliveries}, content, clock.wall(), 0.0)
+            outcomes: dict[DeliveryId, Outcome] = {delivery.id: doubt for delivery in batch.deliveries}
+            attempts.observer.attempted(batch, outcomes, 0.0, None)
+            await attempts.settle(batch, outcomes, content, clock.wall(), 0.0)
             count += len(batch)
     return count

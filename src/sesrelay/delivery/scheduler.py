@@ -72,7 +72,8 @@ class Scheduler:
         if lane.inflight >= min(lane.window, transport.concurrency) or not self._slots.free_for(transport):
             return None
         if self.pauses and (
-            self.pauses.must_probe(lane.key) or self.pauses.holds_sender(batch.lane.transport, sender_domain_of(batch))
+            self.pauses.must_probe(lane.key)
+            or self.pauses.holds_sender(batch.lane.transport, sender_domain_of(batch, self.snapshot))
         ):
             return None
         if transport.pace(len(batch), self._clock.monotonic()) > 0.0:
@@ -216,7 +217,9 @@ class Scheduler:
         postponed: list[tuple[Batch, float]] = []
         while len(lane) and lane.inflight < limit:
             batch = lane.peek().batch
-            until = self.pauses.sender_wait(lane.key.transport, sender_domain_of(batch), now) if self.pauses else None
+            until = (
+                self.pauses.sender_wait(lane.key.transport, sender_domain_of(batch, self.snapshot), now) if self.pauses else None
+            )
             if until is not None:
                 self._forget_fresh(lane.pop())
                 postponed.append((batch, until))
@@ -232,7 +235,7 @@ class Scheduler:
             lane.inflight += 1
             self._slots.take(transport)
             if self.pauses:
-                self.pauses.probe_sender(lane.key.transport, sender_domain_of(batch), now)
+                self.pauses.probe_sender(lane.key.transport, sender_domain_of(batch, self.snapshot), now)
             if probing:
                 self.pauses.probe(lane.key)
             self._tasks.spawn(self._attempt(lane, ready, transport, opened=False))

@@ -83,7 +83,7 @@ class Settler:
 
     def _note(self, batch: Batch, outcome: Outcome, began: float, now: float, chance: float, news: list[Pause]) -> float:
         """Set or lift pauses by `outcome`; return the seconds that its scope waits."""
-        sender_domain = sender_domain_of(batch)
+        sender_domain = sender_domain_of(batch, self._snapshot())
         if isinstance(outcome, Deferred) and not outcome.ambiguous:
             seconds, pause = self._pauses.set(
                 outcome, batch.lane, sender_domain, began=began, now=now, schedule=self._snapshot().retry.schedule, chance=chance
@@ -105,10 +105,9 @@ class Settler:
         return max(min(seconds, since + transport.failover_after - now), 0.0)
 
 
-def sender_domain_of(batch: Batch) -> str:
-    """Return the domain that the next hop sees as the sender's: of the header From where the envelope's is null."""
-    message = batch.message
-    return domain_of(message.sender or (message.header_from[0] if message.header_from else ""))
+def sender_domain_of(batch: Batch, snapshot: Snapshot) -> str:
+    """Return the sender's domain as routing sees it: of the header From where the envelope's is null, or local."""
+    return domain_of(snapshot.routing.routing_address(batch.message.sender, batch.message.header_from))
 
 
 def _events(batch: Batch, delivery: Delivery, outcome: Outcome, verdict: Verdict, now: float, seconds: float) -> list[Event]:

@@ -24,6 +24,7 @@ FULL_MAX = 65536  # octets of an original that is returned whole; beyond that it
 LINE_MAX = 998  # octets, RFC 5322 §2.1.1: what is longer may be cut on its way back
 
 _STATUS = re.compile(r"\d{3} ([245]\.\d{1,3}\.\d{1,3})")
+_XTEXT = re.compile(r"\+([0-9A-F]{2})")
 _SUBJECT = {
     "failed": "Undelivered mail returned to sender",
     "delayed": "Delayed mail: still being tried",
@@ -113,7 +114,7 @@ def _status(kind: Kind, original: Message, reported: Sequence[Reported], hostnam
         f"X-Sesrelay-Sender: {_typed(original.sender)}",
     ]
     if original.envelope.envid:
-        lines.insert(0, f"Original-Envelope-Id: {original.envelope.envid}")
+        lines.insert(0, f"Original-Envelope-Id: {_decoded(original.envelope.envid)}")
     lines.append(f"Arrival-Date: {rfc5322(original.accepted)}")
     for one in reported:
         status = _STATUS.match(one.reply)
@@ -123,7 +124,7 @@ def _status(kind: Kind, original: Message, reported: Sequence[Reported], hostnam
         lines.append("")
         lines.append(f"Final-Recipient: {_typed(one.recipient.address)}")
         if one.recipient.orcpt:
-            lines.append(f"Original-Recipient: {one.recipient.orcpt}")
+            lines.append(f"Original-Recipient: {_decoded(one.recipient.orcpt)}")
         lines += [f"Action: {kind}", f"Status: {code}"]
         if one.nexthop and " " not in one.nexthop:
             lines.append(f"Remote-MTA: dns; {one.nexthop}")
@@ -147,6 +148,11 @@ def _typed(address: str) -> str:
     if address.isascii():
         return f"rfc822; {address}"
     return "utf-8; " + "".join(c if c.isascii() else f"\\x{{{ord(c):X}}}" for c in address)
+
+
+def _decoded(xtext: str) -> str:
+    """Return what `xtext` stands for (RFC 3461 §4), on one line."""
+    return _printable(_XTEXT.sub(lambda found: chr(int(found[1], 16)), xtext))
 
 
 def _printable(text: str) -> str:

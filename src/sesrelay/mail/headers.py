@@ -14,15 +14,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
-from email.utils import getaddresses
+from email.utils import formataddr, getaddresses
 
 SUBJECT_MAX = 200  # characters kept for people to recognise a message by
 
 _HEAD = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:((?:[^\n]*\n)(?:[ \t][^\n]*\n)*)")
 _FACTS = re.compile(
-    rb"^(from|message-id|subject|received|bcc|resent-bcc|return-path)[ \t]*:([^\n]*\n(?:[ \t][^\n]*\n)*)", re.I | re.M
+    rb"^(from|message-id|subject|received|bcc|resent-bcc|return-path|sender|reply-to|to|cc)[ \t]*:([^\n]*\n(?:[ \t][^\n]*\n)*)",
+    re.I | re.M,
 )
+_ADDRESSED = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc"})
+_BARE = re.compile(r"[A-Za-z0-9._+-]+\Z")
+_MBOX = re.compile(rb"From [^\r\n]*\r\n")
 _NEVER_LEAVES = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _SIMPLE_FROM = re.compile(
     rb"[ \t]*(?:[A-Za-z0-9 !#$%&'*+/=?^_`{|}~.-]*<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+)>"
@@ -41,6 +45,8 @@ class Facts:
     received: int
     has_private: bool
     """There is a field that must never leave: Bcc, Resent-Bcc or Return-Path."""
+    unqualified: bool = False
+    """There is a From, Sender, Reply-To, To or Cc without any domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +92,11 @@ def facts(head: bytes) -> Facts:
     senders: list[bytes] = []
     message_id = subject = b""
     received = 0
-    private = False
+    private = unqualified = False
     for found in _FACTS.finditer(head):
         name = found[1].lower()
+        if name in _ADDRESSED and b"@" not in found[2] and b":" not in found[2] and not found[2].isspace():
+            unqualified = True
         if name == b"received":
             received += 1
         elif name == b"from":
@@ -99,7 +107,39 @@ def facts(head: bytes) -> Facts:
             subject = subject or found[2]
         elif name in _NEVER_LEAVES:
             private = True
-    return Facts(_addresses(senders), unfold(message_id), _readable(subject), received, private)
+    return Facts(_addresses(senders), unfold(message_id), _readable(subject), received, private, unqualified)
+
+
+def without_envelope_line(content: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Return `content` without the mbox line `From address date` that some programs leave on top."""
+    found = _MBOX.match(content)
+    return (content[found.end() :], ("removed the mbox From line",)) if found else (content, ())
+
+
+def completed(head: bytes, domain: str, sender: str) -> tuple[bytes, tuple[str, ...]]:
+    """Return `head` with bare names in address fields completed by `domain`, and with a From where it has none.
+
+    `sender` stands in for a missing From; the null sender cannot. Source: Postfix append_at_myorigin, cleanup(8).
+    """
+    kept: list[bytes] = []
+    receipts: list[str] = []
+    for field in fields(head):
+        raw = _completed(field, domain) if field.key.encode() in _ADDRESSED and "@" not in field.value else field.raw
+        if raw != field.raw:
+            receipts.append(f"completed {field.name}")
+        kept.append(raw)
+    if sender and not any(field.key == "from" for field in fields(head)):
+        kept.append(f"From: {sender}\r\n".encode())
+        receipts.append("added From")
+    return b"".join(kept), tuple(receipts)
+
+
+def _completed(field: Field, domain: str) -> bytes:
+    named = getaddresses([field.value])
+    if not named or not all(_BARE.match(address) and address in field.value for _, address in named):
+        return field.raw
+    value = ", ".join(formataddr((name, f"{address}@{domain}")) for name, address in named)
+    return f"{field.name}: {value}\r\n".encode()
 
 
 def without_private(head: bytes) -> tuple[bytes, tuple[str, ...]]:

@@ -4,6 +4,9 @@ Invariant: an ambiguous attempt never ends in failure, and is never repeated by 
 Invariant: an obstacle that is ours or the operator's to mend (nexthop, transport, sender's domain) spends no
 attempt and never bounces: at `max_age` it is held.
 
+Invariant: what fails is reported to its sender, unless the sender asked not to be told; a failure that has no sender to
+tell (a bounce that bounces) is held, and never dropped.
+
 Source: DESIGN (verdict); RFC 3461 §4.1 (NOTIFY), §5.2.2 (relayed).
 """
 
@@ -89,6 +92,10 @@ def overdue(delivery: Delivery, retry: RetryPolicy, now: float) -> Verdict | Non
 
 
 def _failure(delivery: Delivery, reply: str, end: End, reason: str | None, now: float) -> Verdict:
+    if not delivery.message.sender:  # nobody can be told: it is laid before the operator
+        return Verdict(
+            State.HELD, now, delivery.attempts, delivery.doubts, delivery.pinned, "double_bounce", reply, warned=delivery.warned
+        )
     report: Report | None = "failed" if _wants(delivery, "FAILURE") else None
     return Verdict(
         State.FAILED, now, delivery.attempts, delivery.doubts, delivery.pinned, reason, reply, None, delivery.warned, end, report

@@ -9,10 +9,6 @@ class StoreRefused(SpoolError):
     """The store cannot be opened; the text says why and what mends it. Nothing was changed."""
 
 
-class NoSpace(SpoolError):
-    """Free disk space is below what must stay free; nothing new is accepted until there is room."""
-
-
 class LockHeld(SpoolError):
     """Another process holds the state directory. `pid` is None where it cannot be read."""
 

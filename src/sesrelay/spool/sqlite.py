@@ -24,6 +24,7 @@ from sesrelay.seams import (
     DeliveryRecord,
     Filter,
     MessageRecord,
+    NoSpace,
     Settlement,
     SpoolError,
     Stats,
@@ -31,7 +32,7 @@ from sesrelay.seams import (
     Verb,
 )
 from sesrelay.spool import desk, flow, query
-from sesrelay.spool.errors import NoSpace, StoreRefused
+from sesrelay.spool.errors import StoreRefused
 from sesrelay.spool.files import THRESHOLD, Bodies
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.matching import Match, restricts
@@ -127,7 +128,7 @@ class SqliteSpool:
 
     async def accept(self, submission: Submission, *, claimed: bool = False) -> None:
         """See `Spool.accept`. Raises: NoSpace where less than `min_free_disk` would stay free."""
-        self._check_room(len(submission.content))
+        self.check_room(len(submission.content))
         if len(submission.content) <= THRESHOLD:
             packed = pack(submission, in_file=False)
             await self._writer.submit(lambda tx: flow.accept(tx, packed, claimed), len(submission.content))
@@ -299,7 +300,8 @@ class SqliteSpool:
     def _transports(self) -> builtins.list[str]:
         return sorted({transport for transport, _ in self._writer.tally.counts})
 
-    def _check_room(self, octets: int) -> None:
+    def check_room(self, octets: int = 0) -> None:
+        """See whether `octets` more may be stored. Raises: NoSpace"""
         if not self._min_free_disk:
             return
         now = self._clock.monotonic()

@@ -31,6 +31,7 @@ LIFETIME = 15.0  # seconds for one look-up, over all name servers
 CACHE_SIZE = 10_000  # answers
 EDNS_PAYLOAD = 1232  # octets; DNS Flag Day 2020
 PORT = 53
+SILENCES = 10  # look-ups in a row without any answer after which all direct delivery waits: then it is not one domain's fault
 
 Obstacle = Failed | Deferred
 
@@ -44,7 +45,11 @@ class MailHost:
 
 
 class _Unknown(Exception):
-    """The DNS gave no usable answer: it may be there, it may not."""
+    """The DNS gave no usable answer: it may be there, it may not. `ours`: no name server of ours answered at all."""
+
+    def __init__(self, text: str, *, ours: bool) -> None:
+        super().__init__(text)
+        self.ours = ours
 
 
 class _Absent(Exception):
@@ -113,7 +118,8 @@ class MailHosts:
         except dns.resolver.NoAnswer:
             raise _Absent(no_name=False) from None
         except (dns.exception.DNSException, OSError, ValueError) as error:
-            raise _Unknown(_plainly(error)) from error
+            # A name server that works says SERVFAIL for a domain whose own servers are dead.
+            raise _Unknown(_plainly(error), ours=isinstance(error, dns.exception.Timeout | OSError)) from error
 
 
 def without_ourselves(hosts: Sequence[MailHost], local_hostname: str) -> list[MailHost]:
@@ -175,7 +181,9 @@ def _plainly(error: BaseException) -> str:
 
 def _unknown(what: str, error: _Unknown) -> Deferred:
     reply = Reply(451, "4.4.3", f"cannot look up the {what}: {error}")
-    return Deferred(reply, Scope.RECIPIENT_DOMAIN, PauseReason.UNAVAILABLE, "see whether the name servers answer")
+    scope = Scope.TRANSPORT if error.ours else Scope.RECIPIENT_DOMAIN
+    tolerance = SILENCES if error.ours else 1
+    return Deferred(reply, scope, PauseReason.UNAVAILABLE, "see whether the name servers answer", tolerance=tolerance)
 
 
 def _failed(status: str, text: str) -> Failed:

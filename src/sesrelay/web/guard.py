@@ -43,11 +43,16 @@ async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
 
 
 def known_hosts(options: WebOptions) -> Middleware:
-    """Return the middleware that answers 421 where Host is not one of ours."""
+    """Return the middleware that answers 421 where Host is not one of ours, against DNS rebinding.
+
+    Off loopback the token guards instead, which no rebound page has, and scrapes come by names that we cannot know.
+    """
     names = {name.lower().rstrip(".").strip("[]") for name in (options.hostname, options.host, *options.allowed_hosts)}
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not options.on_loopback:
+            return await handler(request)
         given = request.headers.getall(hdrs.HOST, [])
         # A browser always sends Host; a probe that speaks HTTP/1.0 may not.
         if not given and request.version < (1, 1):

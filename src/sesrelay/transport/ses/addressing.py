@@ -5,7 +5,7 @@ Source: Amazon SES API reference, SendRawEmail (Source must be 7-bit ASCII, doma
 
 from __future__ import annotations
 
-from sesrelay.mail.address import AddressError, domain_key, split
+from sesrelay.mail.address import AddressError, domain_key, domain_of, split
 from sesrelay.mail.envelope import Message
 from sesrelay.mail.outcome import Failed, Held, Scope
 from sesrelay.mail.reply import Reply
@@ -40,9 +40,14 @@ def destination(address: str) -> str | None:
         return None
 
 
-def source(message: Message) -> str | Failed | Held:
-    """Return the Source of a message: its envelope sender, or for the null sender its first header From."""
-    address = message.sender or (message.header_from[0] if message.header_from else "")
+def source(message: Message, local_domains: frozenset[str] = frozenset()) -> str | Failed | Held:
+    """Return the Source of a message: its envelope sender, or its first header From where that is null or local.
+
+    No account can verify `www-data@` a machine's own name, which is what PHP's mail() puts into the envelope.
+    """
+    address = message.sender
+    if message.header_from and (not address or domain_of(address) in local_domains):
+        address = message.header_from[0]
     if not address:
         return _NO_SENDER
     return destination(address) or _SENDER_NOT_ASCII

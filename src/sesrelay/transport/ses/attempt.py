@@ -162,8 +162,12 @@ class Attempt:
                 self._settle(refused_here, self._outcome(meaning.SANDBOX, str(refused)))
                 self._waiting.insert(0, tuple(address for address in group if address not in refused_here))
                 return
-        self._sender_domain = next((domain_of(address) for address in sorted(named & senders)), "")
-        self._end(group, self._outcome(replace(means, action=Action.DEFER), str(refused)))
+        domains = sorted(domain_of(address) for address in named & senders)
+        self._sender_domain = domains[0] if domains else ""
+        # A header From or Sender of somebody else's domain is this message's fault, not its envelope sender's.
+        foreign = bool(domains) and domain_of(self._draft.source) not in domains
+        scope = Scope.MESSAGE if foreign else means.scope
+        self._end(group, self._outcome(replace(means, action=Action.DEFER, scope=scope), str(refused)))
 
     async def _repair(self, refused: Refused) -> bool:
         name = meaning.duplicate_header(refused)
@@ -193,7 +197,7 @@ class Attempt:
         remedy = self._remedy(means)
         if means.scope is Scope.TRANSPORT and self._draft.names_a_set:
             return Deferred(reply, Scope.MESSAGE, None, remedy, trail=self._trail())
-        return Deferred(reply, means.scope, means.reason, remedy, means.retry_after, trail=self._trail())
+        return Deferred(reply, means.scope, means.reason, remedy, means.retry_after, trail=self._trail(), tolerance=means.tolerance)
 
     def _remedy(self, means: Meaning) -> str:
         facts = self._facts()

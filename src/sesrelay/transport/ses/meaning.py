@@ -33,7 +33,10 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """Units: `retry_after` seconds, None: policy decides. `enhanced` lacks its class digit. `remedy` has {fields}."""
+    """Units: `retry_after` seconds, None: policy decides. `enhanced` lacks its class digit. `remedy` has {fields}.
+
+    `tolerance`: so many in a row before it pauses the account; see `Deferred`.
+    """
 
     action: Action
     scope: Scope
@@ -41,6 +44,7 @@ class Meaning:
     reason: PauseReason | None = None
     remedy: str = ""
     retry_after: float | None = None
+    tolerance: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ THROTTLED = Meaning(
     Action.DEFER, _NEXTHOP, "4.5", PauseReason.THROTTLED,
     "Nothing to do: the pace was lowered. If it stays, raise the account's sending rate (SES console, Account dashboard, "
     "Request a limit increase) or lower `rate`, where other hosts send through the same account.",
+    tolerance=3,
 )  # fmt: skip
 QUOTA = Meaning(
     Action.DEFER, _NEXTHOP, "4.5", PauseReason.QUOTA,
@@ -105,6 +110,7 @@ QUOTA = Meaning(
 UNAVAILABLE = Meaning(
     Action.DEFER, _NEXTHOP, "3.2", PauseReason.UNAVAILABLE,
     "SES in {region} has a fault of its own; it is tried again. See https://health.aws.amazon.com/health/status.",
+    tolerance=5,
 )  # fmt: skip
 UNREACHABLE = Meaning(
     Action.DEFER, _NEXTHOP, "4.1", PauseReason.UNAVAILABLE,

@@ -71,7 +71,8 @@ class AwsSession(Protocol):
 class SesOptions:
     """Units: `rate` recipients a second, or `auto`: the account's; `failover_after` seconds.
 
-    `trusted_headers`: X-SES-* names that applications may set.
+    `trusted_headers`: X-SES-* names that applications may set. `local_domains`: envelope senders there are stood in for
+    by the header From.
     """
 
     region: str
@@ -85,3 +86,4 @@ class SesOptions:
     rate: float | Literal["auto"] = "auto"
     trusted_headers: tuple[str, ...] = ()
     failover_after: float = 600.0
+    local_domains: frozenset[str] = frozenset()

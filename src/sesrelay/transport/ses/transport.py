@@ -78,7 +78,7 @@ class SesTransport:
             exhausted = await self._exhausted(batch)
             if exhausted is not None:
                 return dict.fromkeys((delivery.id for delivery in batch.deliveries), exhausted)
-            source = addressing.source(batch.message)
+            source = addressing.source(batch.message, self.options.local_domains)
             if not isinstance(source, str):
                 return dict.fromkeys((delivery.id for delivery in batch.deliveries), source)
             by_address = _by_address(batch, outcomes)
