@@ -25,7 +25,9 @@ _FACTS = re.compile(
     re.I | re.M,
 )
 _ADDRESSED = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc"})
-_BARE = re.compile(r"[A-Za-z0-9._+-]+\Z")
+_BARE = re.compile(
+    r"\s*(?:\"?(?P<before>[^\"<>(),]*?)\"?\s*<(?P<in>[A-Za-z0-9._+-]+)>|(?P<alone>[A-Za-z0-9._+-]+)(?:\s*\((?P<after>[^()]*)\))?)\s*\Z"
+)
 _MBOX = re.compile(rb"From [^\r\n]*\r\n")
 _NEVER_LEAVES = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _SIMPLE_FROM = re.compile(
@@ -135,10 +137,11 @@ def completed(head: bytes, domain: str, sender: str) -> tuple[bytes, tuple[str, 
 
 
 def _completed(field: Field, domain: str) -> bytes:
-    named = getaddresses([field.value])
-    if not named or not all(_BARE.match(address) and address in field.value for _, address in named):
-        return field.raw
-    value = ", ".join(formataddr((name, f"{address}@{domain}")) for name, address in named)
+    found = [_BARE.match(part) for part in field.value.split(",")]
+    if not all(found):
+        return field.raw  # nothing that a person would call a list of names
+    named = [(each["before"] or each["after"] or "", each["in"] or each["alone"]) for each in found if each]
+    value = ", ".join(formataddr((name, f"{local}@{domain}")) for name, local in named)
     return f"{field.name}: {value}\r\n".encode()
 
 
