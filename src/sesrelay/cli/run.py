@@ -32,6 +32,7 @@ def command(config: Path) -> None:
         loop = asyncio.get_running_loop()
         await daemon.start()
         gc.collect()
+        gc.set_threshold(10_000, 20, 50)  # a message makes hundreds of objects that die with it; few are ever in a circle
         gc.freeze()  # what start-up made stays; later collections need not look at it
         gc.enable()
         for number in (signal.SIGTERM, signal.SIGINT):

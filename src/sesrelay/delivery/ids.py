@@ -21,6 +21,6 @@ class Ids:
     _last: int = field(default=0, init=False)
 
     def new(self) -> str:
-        now = queue_id.decode(queue_id.new(self.clock.wall(), int(self.clock.chance() * ENTROPY)))
+        now = queue_id.number(self.clock.wall(), int(self.clock.chance() * ENTROPY))
         self._last = max(now, self._last + 1)
         return queue_id.encode(self._last)

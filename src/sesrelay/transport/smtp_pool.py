@@ -21,7 +21,7 @@ class Keeping:
 
     idle: float = 20.0
     age: float = 300.0
-    messages: int = 100
+    messages: int = 1000  # Postfix sets no limit (smtp_connection_reuse_count_limit); a host that has one says 421
     sessions: int = 20
 
 
