@@ -132,7 +132,7 @@ def test_nothing_committed_names_somebodys_machine() -> None:
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
-    private = re.compile(rb"(?<![\w.*-])(?:/home/(?!USER\b)\w|/Users/\w|/root/\w|/work/\w|[A-Z]:\\Users\\)")
+    private = re.compile(rb"(?<![\w.*-])(?:/home/(?!USER\b)\w|/Users/\w|/root/\w|[A-Z]:\\Users\\)")
     for name in filter(None, listed.split("\0")):
         path = ROOT / name
         if not path.is_file() or path == Path(__file__):

@@ -87,7 +87,7 @@ class SmtpTransport:
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         try:
-            return await self._deliver(batch, Payload(content))
+            return await self._deliver(batch, Payload(content, for_ses=self._ses))
         except SpoolError as error:
             text = f"the content could not be read: {error}"
         except Exception as error:  # a fault of ours: whatever it is, the mail waits

@@ -1,4 +1,4 @@
-"""The content of a message as it goes over an SMTP connection: fetched once, dot-stuffed, never changed otherwise.
+"""The content of a message as it goes over an SMTP connection: fetched once, dot-stuffed, hardly ever changed otherwise.
 
 Invariant: what leaves holds no bare CR, bare LF or NUL and ends with CRLF; a byte that had to change has a receipt.
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sesrelay.mail.headers import head_length
+from sesrelay.mail import headers
 from sesrelay.mail.lineends import canonical
 from sesrelay.seams import Content
 
@@ -25,11 +25,16 @@ class Wire:
     changes: tuple[str, ...]
 
 
-def wire(content: bytes) -> Wire:
-    """Make the octets to send of a message's content."""
+def wire(content: bytes, *, for_ses: bool = False) -> Wire:
+    """Make the octets to send of a message's content; `for_ses`: without the X-SES-* fields that SES takes orders from."""
     data, changes = canonical(content)
+    if for_ses:
+        head, body = headers.split(data)
+        head, removed = headers.without(head, lambda field: field.key.startswith("x-ses-"))
+        if removed:
+            data, changes = headers.join(head, body), changes + removed
     eight_bit = not data.isascii()
-    utf8_header = eight_bit and not data[: head_length(data)].isascii()
+    utf8_header = eight_bit and not data[: headers.head_length(data)].isascii()
     stuffed = data.replace(b"\r\n.", b"\r\n..")
     if stuffed.startswith(b"."):
         stuffed = b"." + stuffed
@@ -39,12 +44,13 @@ def wire(content: bytes) -> Wire:
 class Payload:
     """Fetches the content when the first host wants it, and keeps it for the next one."""
 
-    def __init__(self, content: Content) -> None:
+    def __init__(self, content: Content, *, for_ses: bool = False) -> None:
         self._content = content
+        self._for_ses = for_ses
         self._wire: Wire | None = None
 
     async def load(self) -> Wire:
         """Return the content ready to send. Raises: SpoolError."""
         if self._wire is None:
-            self._wire = wire(await self._content.read())
+            self._wire = wire(await self._content.read(), for_ses=self._for_ses)
         return self._wire
