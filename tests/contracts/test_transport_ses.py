@@ -58,14 +58,14 @@ DEFERRED = [
         Scope.SENDER_DOMAIN,
         PauseReason.CONFIGURATION,
         False,
-        "domain add example.com",
+        "--email-identity example.com",
     ),
     (
         error("MessageRejected", NOT_VERIFIED + "Me <A@Example.com>"),
         Scope.SENDER_DOMAIN,
         PauseReason.CONFIGURATION,
         False,
-        "domain add example.com",
+        "--email-identity example.com",
     ),
     (
         error("MessageRejected", "Email address is not verified."),
@@ -304,7 +304,7 @@ async def test_in_the_sandbox_unverified_recipients_fail_and_the_others_go() -> 
     refused = outcomes[1]
     assert isinstance(refused, Failed)
     assert (refused.scope, refused.reply.enhanced) == (Scope.RECIPIENT, "5.7.1")
-    assert "request-production" in refused.remedy
+    assert "production access" in refused.remedy
 
 
 async def test_in_the_sandbox_fifty_long_addresses_are_all_named() -> None:

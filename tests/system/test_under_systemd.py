@@ -71,3 +71,11 @@ def test_a_socket_handed_over_is_served(tmp_path: Path) -> None:
     finally:
         process.terminate()
         assert process.wait(30) == 0
+
+
+def test_a_full_disk_is_not_ready_and_yet_alive(tmp_path: Path, manager: socket.socket) -> None:
+    env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000"}
+    with Relay(tmp_path, f"{MORE}\nlimits: {{min_free_disk: 900000GB}}", env=env) as relay:
+        assert manager.recv(4096).startswith(b"READY=1")
+        assert {manager.recv(4096) for _ in range(3)} == {b"WATCHDOG=1"}, "a restart mends no full disk"
+        assert relay.ask("status")

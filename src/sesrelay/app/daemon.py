@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sesrelay import __version__
 from sesrelay.app import wiring
@@ -84,7 +86,7 @@ class Daemon:
     async def start(self) -> None:
         """Be ready to take mail on return.
 
-        Raises: LockHeld, StoreRefused, listener and web ListenError, OSError, ValueError; nothing is left behind then.
+        Raises: LockHeld, StoreRefused, listener and web ListenError, OSError, ValueError; the process is to end then.
         """
         config = self._loaded.config
         config.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -264,9 +266,7 @@ class Daemon:
         for name, sock in opened.items():
             await rooms.listener.listen(name, sock)
         self._expect(loaded, snapshot)
-        retiring = asyncio.create_task(self._retire(rooms.scheduler, list(old.transports.values())))
-        self._retiring.add(retiring)
-        retiring.add_done_callback(self._retiring.discard)
+        self._later(self._retire(rooms.scheduler, list(old.transports.values())))
         try:
             await rooms.scheduler.swap(snapshot)
         except SpoolError as error:
@@ -280,9 +280,15 @@ class Daemon:
         if loaded.config.http.listen == self._loaded.config.http.listen:
             await rooms.web.stop()
         else:
-            self._retiring.add(asyncio.create_task(rooms.web.stop()))
+            self._later(rooms.web.stop())
         await web.start()
         rooms.web = web
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let what the former configuration leaves behind end by itself; `stop` waits for it."""
+        task = asyncio.create_task(work)
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
     async def _retire(self, scheduler: Scheduler, transports: list[Transport]) -> None:
         """Close the ways out of the former configuration once their last attempt has ended."""
@@ -319,11 +325,15 @@ class Daemon:
             return
         while True:
             try:
-                if not await self.missing():
-                    await self._running().scheduler.refresh()
-                    self._systemd.tell("WATCHDOG=1")
+                await asyncio.wait_for(self._running().scheduler.refresh(), PING_TIME)
+            except TimeoutError as error:
+                self.observer.trouble("no sign of life for the watchdog: the writer or the scheduler does not answer", error)
             except SpoolError as error:
-                self.observer.trouble("no sign of life for the watchdog: the queue cannot be read", error)
+                # A store that refuses is alive, and a full disk is nothing that a restart mends.
+                self.observer.trouble("the queue cannot be read", error)
+                self._systemd.tell("WATCHDOG=1")
+            else:
+                self._systemd.tell("WATCHDOG=1")
             await asyncio.sleep(self._systemd.watchdog / 3.0)
 
     def _trouble(self, what: str, error: BaseException | None) -> None:

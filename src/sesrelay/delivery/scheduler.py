@@ -205,7 +205,7 @@ class Scheduler:
         elif now < lane.wake < math.inf:
             self._arm(lane, lane.wake - now)
         for batch, until in postponed:
-            self._tasks.spawn(self._postpone(lane, batch, until))
+            self._tasks.spawn(self._postpone(batch, until))
         if lane.idle and not postponed and lane.timer is None:
             self._lanes.pop(lane.key, None)
 
@@ -302,13 +302,13 @@ class Scheduler:
             groups.setdefault(key, []).append(delivery)
         return groups
 
-    async def _postpone(self, lane: Lane, batch: Batch, until: float) -> None:
+    async def _postpone(self, batch: Batch, until: float) -> None:
         """Let a batch whose sender's domain is paused wait in the store."""
         try:
             await self._spool.postpone([delivery.id for delivery in batch.deliveries], until, "sender_domain")
         except SpoolError as error:
             self._observer.trouble("a message cannot be postponed", error, queue_id=batch.message.id)
-            lane.put_back(Ready(batch))
+            self._put(Ready(batch))
             self._stall(True)
             return
         for delivery in batch.deliveries:

@@ -62,5 +62,5 @@ def _unverified(answer: Answer, delivery: Delivery, trail: Trail) -> Outcome:
             return Failed(answer.reply, Scope.RECIPIENT, "the SES account is in the sandbox: request production access", trail)
         return Deferred(answer.reply, Scope.MESSAGE, remedy="tried again without the recipients that are not verified", trail=trail)
     domain = domain_of(message.sender) or domain_of(next(iter(message.header_from), "")) or "the sender's domain"
-    remedy = f"verify {domain} (or {message.sender or 'the From address'}) as an identity in SES: sesrelay domain add {domain}"
+    remedy = f"verify {domain} (or {message.sender or 'the From address'}) as an identity in SES (console, Identities)"
     return Deferred(answer.reply, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, remedy, trail=trail)

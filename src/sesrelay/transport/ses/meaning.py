@@ -152,27 +152,28 @@ MISCONFIGURED = Meaning(
 MAIL_FROM = Meaning(
     Action.DEFER, _SENDER, "7.1", PauseReason.CONFIGURATION,
     "The custom MAIL FROM domain of {sender_domain} is not verified in {region}: its MX must be exactly "
-    "`10 feedback-smtp.{region}.amazonses.com`; `sesrelay domain dns {sender_domain}` prints the records.",
+    "`10 feedback-smtp.{region}.amazonses.com`, and its TXT `v=spf1 include:amazonses.com ~all`.",
 )  # fmt: skip
 UNVERIFIED = Meaning(
     Action.UNVERIFIED, _SENDER, "7.1", PauseReason.CONFIGURATION,
-    "{sender_domain} is not a verified identity of this account in {region}: `sesrelay domain add {sender_domain}`, "
-    "publish the DNS records it prints, and its mail goes out.",
+    "{sender_domain} is not a verified identity of this account in {region}: `aws sesv2 create-email-identity "
+    "--region {region} --email-identity {sender_domain}` (or SES console, Identities), publish the DKIM records it shows, "
+    "and its mail goes out.",
 )  # fmt: skip
 SANDBOX = Meaning(
     Action.FAIL, _RECIPIENT, "7.1", None,
     "The account is in the SES sandbox in {region} and sends to verified addresses only: "
-    "`sesrelay account request-production`.",
+    "request production access (SES console, Account dashboard).",
 )  # fmt: skip
 DENIED_IDENTITY = Meaning(
     Action.DEFER, _SENDER, "7.1", PauseReason.CREDENTIALS,
     "The policy of `{credential_id}` does not allow ses:SendRawEmail for {sender_domain}: add its identity to the policy's "
-    "Resource (`sesrelay iam-policy --domain {sender_domain}`).",
+    "Resource.",
 )  # fmt: skip
 DENIED_V2 = Meaning(
     Action.HOLD, _MESSAGE, "7.1", None,
     "This message is too big for the v1 API, and the policy of `{credential_id}` lacks ses:SendEmail, which v2 wants beside "
-    "ses:SendRawEmail: add it (`sesrelay iam-policy`), then release the message.",
+    "ses:SendRawEmail: add it, then release the message (`sesrelay queue release`).",
 )  # fmt: skip
 REJECTED = Meaning(
     Action.FAIL, _MESSAGE, "7.1", None, "SES refuses this message for what it is; the answer says why."
