@@ -96,8 +96,11 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    """A page that fails the test where the browser complains, but for what is `forgiven`, or a dialog opens."""
+def page(chromium: Any, site: Site) -> Iterator[Any]:
+    """A page that fails the test where the browser complains, but for what is `forgiven`, or a dialog opens.
+
+    It wants `site` so that it is closed first: a page that still refreshes itself complains of a server that is gone.
+    """
     context = chromium.new_context()
     page = context.new_page()
     complaints: list[str] = []
