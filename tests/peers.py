@@ -24,10 +24,16 @@ class Program:
 
     path: Path
     env: Mapping[str, str]
+    first: tuple[str, ...] = ()
 
     def command(self, *args: str | Path) -> list[str]:
         """Return argv with these arguments."""
-        return [str(self.path), *map(str, args)]
+        return [str(self.path), *self.first, *map(str, args)]
+
+    @property
+    def unpacked(self) -> bool:
+        """Tell whether it is not the machine's own."""
+        return self.path.is_relative_to(ROOT)
 
 
 def library_path(root: Path = ROOT) -> str:
@@ -57,9 +63,11 @@ def find(name: str) -> Program | None:
     if own:
         return Program(Path(own), dict(os.environ))
     for place in PLACES:
-        candidate = ROOT / place / name
-        if os.access(candidate, os.X_OK):
-            return Program(candidate, environment())
+        # php is called php8.2 where the links that an installation makes are missing.
+        versions = sorted((ROOT / place).glob(f"{name}[0-9].[0-9]"))
+        for candidate in (ROOT / place / name, *versions):
+            if os.access(candidate, os.X_OK):
+                return Program(candidate, environment())
     return None
 
 
