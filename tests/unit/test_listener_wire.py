@@ -13,7 +13,8 @@ import aiosmtpd
 import pytest
 from aiosmtpd.smtp import SMTP
 
-from sesrelay.listener.wire import LINE_MAX, SKIP_MAX, encode
+from sesrelay.listener.lines import LINE_MAX, SKIP_MAX
+from sesrelay.listener.replies import encode
 from sesrelay.mail.reply import Reply
 from transcripts.listener_rig import LOOPS, RecordingIntake, options, rig, run
 

@@ -14,42 +14,21 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 
+from sesrelay.listener.offers import Terms
 from sesrelay.listener.options import ListenerOptions
-from sesrelay.listener.server import LEAVING, SmtpSession
+from sesrelay.listener.replies import GONE, LEAVING, TOO_MANY, TOO_MANY_OF_YOURS, encode
+from sesrelay.listener.session import SmtpSession
 from sesrelay.listener.sockets import BACKLOG
-from sesrelay.listener.wire import encode
-from sesrelay.mail.address import domain_of
 from sesrelay.mail.envelope import Origin
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import CLIENT_REFUSED, client_allowed
 from sesrelay.seams import Intake, Observer
 
-TOO_MANY = Reply(421, "4.7.0", "Too many connections: try again later")
-TOO_MANY_OF_YOURS = Reply(421, "4.7.0", "Too many connections from this address: try again later")
-GONE = Reply(421, "4.4.2", "The connection has no other end")
 # Without descriptors left, accepting fails and the queue cannot be written: so many are kept from clients.
 DESCRIPTORS_KEPT = 48
 # Connections that asyncio accepts in one turn of its loop; those of three turns exist at once before a refused one is
 # closed. Out of descriptors, asyncio would log a traceback for each accept it tries, up to the backlog.
 ACCEPT_AT_ONCE = 8
-
-
-class Terms:
-    """One configuration's options and what is made of them once."""
-
-    __slots__ = ("banner", "ehlo", "helo", "local_domains", "options")
-
-    def __init__(self, options: ListenerOptions) -> None:
-        self.options = options
-        hostname = options.hostname if options.hostname.isascii() else domain_of(f"@{options.hostname}")
-        name = hostname.encode("ascii")
-        self.banner = b"220 " + name + b" ESMTP sesrelay\r\n"
-        self.helo = b"250 " + name + b"\r\n"
-        offers = ("PIPELINING", f"SIZE {options.message_size}", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES")
-        lines = [name, *(offer.encode() for offer in offers)]
-        self.ehlo = b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1] + b"\r\n"
-        domains = (domain_of(f"@{domain}") for domain in (options.local.domain, options.hostname, options.local.hostname))
-        self.local_domains = frozenset(domain for domain in domains if domain)
 
 
 class Door:

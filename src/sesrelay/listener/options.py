@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from sesrelay.policy.admission import LocalMail, Network
 
 
 @dataclass(frozen=True, slots=True)
+class DoorOptions:
+    """What one listener is told apart from the others. `context` is there where `tls` is not none."""
+
+    tls: Literal["none", "starttls", "implicit"] = "none"
+    auth: Literal["none", "optional", "required", "any"] = "none"
+    context: ssl.SSLContext | None = None
+
+
+PLAIN_DOOR = DoorOptions()
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerOptions:
-    """Units: sizes in octets, times in seconds, `min_rate` octets a second, `junk` points (see server.py).
+    """Units: sizes in octets, times in seconds, `min_rate` octets a second, `junk` points (see costs.py).
 
     `line_timeout` ends a command line that was begun, and a message whose octets come slower than `min_rate`;
     `command_timeout` ends a silence; `content_time` ends a message however it comes.
+    `doors` by `listen` as configured; one that is not named has no options of its own.
     """
 
     hostname: str
@@ -27,3 +43,8 @@ class ListenerOptions:
     min_rate: float = 64.0
     content_time: float = 3600.0
     junk: int = 100
+    doors: Mapping[str, DoorOptions] = field(default_factory=dict)
+
+    def door(self, name: str) -> DoorOptions:
+        """Return what the listener of that name is told."""
+        return self.doors.get(name, PLAIN_DOOR)

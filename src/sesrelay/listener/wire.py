@@ -14,54 +14,26 @@ Source: RFC 5321 §4.5.3.2 (timeouts), RFC 2920 (pipelining).
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
-from dataclasses import dataclass
 from typing import AnyStr, cast
 
 from aiosmtpd.smtp import SMTP, Session
 
 from sesrelay.listener.content import ContentReader
+from sesrelay.listener.deadlines import Deadlines, Watch
+from sesrelay.listener.lines import Fault, LineTaker
+from sesrelay.listener.replies import TIMED_OUT, encode
 from sesrelay.mail.reply import Reply
 
 # aiosmtpd logs each line a client says; the Observer is told what matters instead.
 logging.getLogger("mail.log").setLevel(logging.CRITICAL)
 
-LINE_MAX = 4096  # octets of a command line; RFC 5321 wants 512 and what each extension adds
-SKIP_MAX = 64 * 1024  # octets of a refused line that are read to get to its end, before the client is cut
 READ_LIMIT = 64 * 1024  # asyncio stops reading from a client at twice this
 WRITE_SOON = 16 * 1024  # replies are not gathered beyond this
-
-TIMED_OUT = Reply(421, "4.4.2", "Timeout: the connection is closed")
-
-
-class Fault(enum.Enum):
-    """What is wrong with a command line before it is looked into."""
-
-    TOO_LONG = enum.auto()
-    BARE_LF = enum.auto()
 
 
 class ClientGone(Exception):
     """The client closed the connection in the middle of a message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Units: seconds, `rate` octets a second. See ListenerOptions."""
-
-    silence: float
-    line: float
-    rate: float
-    content: float
-
-
-def encode(reply: Reply) -> bytes:
-    """Return `reply` as one line of ASCII (RFC 5321 §4.5.3.1.5: at most 512 octets)."""
-    return str(reply).encode("ascii", "backslashreplace").translate(_ONE_LINE)[:510] + b"\r\n"
-
-
-_ONE_LINE = bytes(octet if 32 <= octet < 127 else 32 for octet in range(256))
 
 
 class Wire(SMTP):
@@ -84,14 +56,13 @@ class Wire(SMTP):
         self._original_transport = None
         self._tls_protocol = None
         self._tls_handshake_okay = True
-        self._timeout_handle: asyncio.TimerHandle | None = None
         self._handler_coroutine: asyncio.Task[None] | None = None
         self._handle_hooks = {}
         self._out: list[bytes] = []
-        self._skipping = 0
+        self._lines = LineTaker()
+        self._begun = False
         self._deadlines = deadlines
-        self._grace = min(deadlines.line, deadlines.silence, deadlines.content)
-        self._deadline = 0.0
+        self._watch = Watch(loop, deadlines.grace, self._look)
         self.closing = False
         self.idle = False
         self.uninterrupted = False
@@ -141,8 +112,7 @@ class Wire(SMTP):
     def connection_lost(self, error: Exception | None) -> None:
         if self._handler_coroutine is None:  # never admitted
             return
-        if self._timeout_handle is not None:
-            self._timeout_handle.cancel()
+        self._watch.stop()
         if self._original_transport is not None:
             self._original_transport.close()
         asyncio.StreamReaderProtocol.connection_lost(self, error)
@@ -205,31 +175,22 @@ class Wire(SMTP):
     # --- deadlines ---
 
     def _reset_timeout(self, duration: float | None = None) -> None:
-        now = self.loop.time()
-        self._deadline = now + (duration or self._deadlines.silence)
-        if self._timeout_handle is not None:
-            self._timeout_handle.cancel()
-        self._watch(now)
+        self._watch.start(duration or self._deadlines.silence)
 
-    def _watch(self, now: float) -> None:
-        # A new deadline is never nearer than the grace or the deadline before, so a look once a grace misses none,
-        # and moving a deadline costs an assignment.
-        self._timeout_handle = self.loop.call_at(min(self._deadline, now + self._grace), self._timeout_cb)
-
-    def _timeout_cb(self) -> None:
-        now = self.loop.time()
+    def _look(self, now: float) -> bool:
+        """Do what is to be done once a deadline has passed; tell whether there is another."""
+        watch = self._watch
         if self.uninterrupted:
-            self._deadline = now + self._grace
-        if now < self._deadline:
-            self._watch(now)
-        elif self.closing:
-            if self.transport is not None:
-                cast(asyncio.Transport, self.transport).abort()
-        else:
+            watch.deadline = now + watch.grace
+        elif now >= watch.deadline:
+            if self.closing:
+                if self.transport is not None:
+                    cast(asyncio.Transport, self.transport).abort()
+                return False
             self.timed_out()
             self.cut(encode(TIMED_OUT))
-            self._deadline = now + self._grace
-            self._watch(now)
+            watch.deadline = now + watch.grace
+        return True
 
     # --- input ---
 
@@ -242,29 +203,22 @@ class Wire(SMTP):
         finally:
             self.closing = True
             self.flush()
-            self._deadline = self.loop.time() + self._grace
+            self._watch.deadline = self.loop.time() + self._watch.grace
             self._writer.close()
 
     async def _serve(self) -> None:
-        buffer, now = self._reader._buffer, self.loop.time  # type: ignore[attr-defined]
-        begun = False
+        buffer = self._reader._buffer  # type: ignore[attr-defined]
         while not self.closing:
             line = self._take_line(buffer)
             if line is None:
-                if not buffer and not self._skipping:
-                    begun = False
-                    self._deadline = now() + self._deadlines.silence
-                elif not begun:
-                    begun = True
-                    self._deadline = now() + self._grace
+                self._expect_line(buffer)
                 self.idle = True
                 if not await self._more():
                     return
                 self.idle = False
                 continue
-            begun = False
             if isinstance(line, Fault):
-                self.malformed(line)
+                self._faulty(line)
                 continue
             try:
                 await self.command(line)
@@ -277,34 +231,45 @@ class Wire(SMTP):
                 self.flush()
                 await self._writer.drain()
 
-    def _take_line(self, buffer: bytearray) -> bytearray | Fault | None:
-        if self._skipping and not self._skip(buffer):
-            return None
-        end = buffer.find(b"\n", 0, LINE_MAX)
-        if end > 0 and buffer[end - 1] == 13:
-            line = buffer[: end - 1]
-            self._drop(buffer, end + 1)
-            return line
-        if end < 0 and len(buffer) < LINE_MAX:
-            return None
-        self._skipping = SKIP_MAX
-        return Fault.TOO_LONG if end < 0 else Fault.BARE_LF
+    async def read_line(self) -> bytearray | None:
+        """Return a line that belongs to the command under way, under the same limits and deadlines as a command line.
 
-    def _skip(self, buffer: bytearray) -> bool:
-        """Drop the rest of a refused line; tell whether its end was there."""
-        end = buffer.find(b"\r\n")
-        if end >= 0:
-            self._skipping = 0
-            self._drop(buffer, end + 2)
-            return True
-        drop = max(len(buffer) - 1, 0)  # the last octet may be a CR
-        self._skipping -= drop
-        self._drop(buffer, drop)
-        if self._skipping <= 0:
-            self._skipping = 1
-            self.malformed(Fault.TOO_LONG)
+        None: there is none; whatever is to be said about that has been said. Raises: ConnectionError
+        """
+        buffer = self._reader._buffer  # type: ignore[attr-defined]
+        while not self.closing:
+            line = self._take_line(buffer)
+            if isinstance(line, Fault):
+                self._faulty(line)
+                return None
+            if line is not None:
+                return line
+            self._expect_line(buffer)
+            if not await self._more():
+                return None
+        return None
+
+    def _take_line(self, buffer: bytearray) -> bytearray | Fault | None:
+        line = self._lines.take(buffer)
+        if line is not None:
+            self._begun = False
+        if self._reader._paused:  # type: ignore[attr-defined]
+            self._reader._maybe_resume_transport()  # type: ignore[attr-defined]
+        return line
+
+    def _expect_line(self, buffer: bytearray) -> None:
+        """Set the deadline of a line of which not all has come."""
+        if not buffer and not self._lines.skipping:
+            self._begun = False
+            self._watch.deadline = self.loop.time() + self._deadlines.silence
+        elif not self._begun:
+            self._begun = True
+            self._watch.deadline = self.loop.time() + self._watch.grace
+
+    def _faulty(self, fault: Fault) -> None:
+        self.malformed(fault)
+        if fault is Fault.ENDLESS:
             self.closing = True
-        return False
 
     def _drop(self, buffer: bytearray, octets: int) -> None:
         del buffer[:octets]
@@ -333,8 +298,8 @@ class Wire(SMTP):
         lives and a dripping one does not. Raises: ClientGone, ConnectionError
         """
         content, buffer, deadlines = ContentReader(limit), self._reader._buffer, self._deadlines  # type: ignore[attr-defined]
-        began = self.loop.time()
-        self._deadline = began + self._grace
+        began, watch = self.loop.time(), self._watch
+        watch.deadline = began + watch.grace
         while True:
             if buffer:
                 piece = bytes(buffer)
@@ -344,7 +309,7 @@ class Wire(SMTP):
                     buffer += rest
                     return content
                 now = self.loop.time()
-                earned = self._deadline + len(piece) / deadlines.rate
-                self._deadline = min(earned, now + deadlines.silence, began + deadlines.content)
+                earned = watch.deadline + len(piece) / deadlines.rate
+                watch.deadline = min(earned, now + deadlines.silence, began + deadlines.content)
             elif not await self._more():
                 raise ClientGone

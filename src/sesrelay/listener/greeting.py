@@ -1,0 +1,64 @@
+"""The verbs around a transaction: EHLO, HELO, NOOP, VRFY, HELP, QUIT.
+
+Source: RFC 5321 §4.1.1.1, §4.1.1.6–§4.1.1.10, §3.5.3 (252).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sesrelay.listener.costs import IDLING
+from sesrelay.listener.replies import BYE, CANNOT_VERIFY, HELP, NEED_ADDRESS, NEED_NAME, NO_ARGUMENT, NOT_OFFERED, OK
+
+if TYPE_CHECKING:
+    from sesrelay.listener.session import SmtpSession
+
+HELO_MAX = 255  # octets, as of a domain (RFC 5321 §4.5.3.1.2)
+
+
+async def ehlo(session: SmtpSession, hostname: str) -> None:
+    _greeted(session, hostname, extended=True)
+
+
+async def helo(session: SmtpSession, hostname: str) -> None:
+    _greeted(session, hostname, extended=False)
+
+
+def _greeted(session: SmtpSession, hostname: str, *, extended: bool) -> None:
+    if not hostname or len(hostname.encode()) > HELO_MAX:
+        session.refuse(NEED_NAME, "syntax")
+        return
+    session.transaction = None
+    session.introduce(hostname.split(maxsplit=1)[0])
+    assert session.session is not None
+    session.session.host_name, session.session.extended_smtp = session.helo, extended
+    terms = session.terms
+    # Each greeting but the first idles.
+    session.spend(IDLING, terms.ehlo(session.door_options, secured=session.secured) if extended else terms.helo)
+
+
+async def noop(session: SmtpSession, argument: str) -> None:
+    session.spend(IDLING, OK)
+
+
+async def quit_(session: SmtpSession, argument: str) -> None:
+    if argument:
+        session.refuse(NO_ARGUMENT, "syntax")
+        return
+    session.say(BYE)
+    session.closing = True
+
+
+async def vrfy(session: SmtpSession, argument: str) -> None:
+    if not argument:
+        session.refuse(NEED_ADDRESS, "syntax")
+        return
+    session.spend(IDLING, CANNOT_VERIFY)
+
+
+async def help_(session: SmtpSession, argument: str) -> None:
+    session.spend(IDLING, HELP)
+
+
+async def not_offered(session: SmtpSession, argument: str) -> None:
+    session.refuse(NOT_OFFERED, "syntax")

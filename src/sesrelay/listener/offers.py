@@ -1,0 +1,41 @@
+"""What a session is greeted with: the banner, and the extensions that EHLO offers.
+
+Invariant: nothing is offered that is not held.
+
+Source: RFC 5321 §4.1.1.1; RFC 1870, 2034, 2920, 3461, 6152, 6531.
+"""
+
+from __future__ import annotations
+
+from sesrelay.listener.options import DoorOptions, ListenerOptions
+from sesrelay.mail.address import domain_of
+
+
+def extensions(options: ListenerOptions, door: DoorOptions, *, secured: bool) -> list[str]:
+    """Return the EHLO lines for a session on such a listener; `secured`: it is under TLS already."""
+    return ["PIPELINING", f"SIZE {options.message_size}", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"]
+
+
+class Terms:
+    """One configuration's options and what is made of them once."""
+
+    __slots__ = ("_ehlo", "banner", "helo", "local_domains", "name", "options")
+
+    def __init__(self, options: ListenerOptions) -> None:
+        self.options = options
+        hostname = options.hostname if options.hostname.isascii() else domain_of(f"@{options.hostname}")
+        self.name = name = hostname.encode("ascii")
+        self.banner = b"220 " + name + b" ESMTP sesrelay\r\n"
+        self.helo = b"250 " + name + b"\r\n"
+        self._ehlo: dict[tuple[DoorOptions, bool], bytes] = {}
+        domains = (domain_of(f"@{domain}") for domain in (options.local.domain, options.hostname, options.local.hostname))
+        self.local_domains = frozenset(domain for domain in domains if domain)
+
+    def ehlo(self, door: DoorOptions, *, secured: bool) -> bytes:
+        """Return the whole reply to EHLO."""
+        reply = self._ehlo.get((door, secured))
+        if reply is None:
+            lines = [self.name, *(line.encode("ascii") for line in extensions(self.options, door, secured=secured))]
+            reply = b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1] + b"\r\n"
+            self._ehlo[door, secured] = reply
+        return reply

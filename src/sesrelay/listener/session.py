@@ -1,0 +1,160 @@
+"""One SMTP session: its state, which verb a line calls, and what each refusal costs the client.
+
+Invariant: a session keeps the options it began with.
+Invariant: only the intake's own reply says that a message is ours; a client that drops does not undo its commit.
+Invariant: every reply but those to HELO, EHLO, DATA (354) and the banner has an enhanced status code.
+
+Source: RFC 5321 §4.1, §4.3.2; RFC 2034; RFC 2920.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+from sesrelay.listener.costs import ERROR, FREE
+from sesrelay.listener.deadlines import Deadlines
+from sesrelay.listener.lines import Fault
+from sesrelay.listener.replies import (
+    BAD_OCTETS,
+    BARE_LF,
+    JUNK,
+    LEAVING,
+    LINE_TOO_LONG,
+    LOCAL_ERROR,
+    NOT_HTTP,
+    TIMED_OUT,
+    UNKNOWN,
+    encode,
+)
+from sesrelay.listener.verbs import VERBS
+from sesrelay.listener.wire import Wire
+from sesrelay.mail.envelope import Origin
+from sesrelay.mail.reply import Reply
+
+if TYPE_CHECKING:
+    from sesrelay.listener.listening import Door
+    from sesrelay.listener.transaction import Transaction
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE", "PRI"})
+
+
+class SmtpSession(Wire):
+    """One client, from the banner to the end of the connection. The verbs change it; see `verbs`.
+
+    `helo` is empty until the client has said its name; `reading`: what the client sends is content, not commands.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, door: Door) -> None:
+        self.door = door
+        self.terms = door.terms()
+        self.options = options = self.terms.options
+        self.door_options = options.door(door.name)
+        super().__init__(
+            loop,
+            options.hostname,
+            Deadlines(options.command_timeout, options.line_timeout, options.min_rate, options.content_time),
+        )
+        self.client = ""
+        self.helo = ""
+        self.user: str | None = None
+        self.origin = Origin(door.name)
+        self.transaction: Transaction | None = None
+        self.reading = False
+        self._junk = options.junk
+        self._leaving = False
+
+    # --- what Wire asks ---
+
+    def admit(self, transport: asyncio.BaseTransport) -> Reply | None:
+        return self.door.admit(self, transport)
+
+    def admitted(self, client: str) -> None:
+        self.client = client
+        self.origin = Origin(self.door.name, client)
+
+    def banner(self) -> bytes:
+        return self.terms.banner
+
+    def ended(self) -> None:
+        self.door.ended(self)
+
+    def failed(self, error: BaseException) -> None:
+        self.door.observer.trouble("an SMTP session failed", error, listener=self.door.name)
+
+    def timed_out(self) -> None:
+        if self.idle and self.helo and self.transaction is None:
+            return  # a connection kept for a next message that did not come: nothing was refused
+        self.door.observer.refused(self.origin, TIMED_OUT, "timeout")
+
+    def malformed(self, fault: Fault) -> None:
+        self.refuse(BARE_LF if fault is Fault.BARE_LF else LINE_TOO_LONG, "syntax")
+
+    async def command(self, line: bytearray) -> None:
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            self.refuse(BAD_OCTETS, "syntax")
+            return
+        if not text.isprintable() and (text.isascii() or _CONTROL.search(text)):
+            self.refuse(BAD_OCTETS, "syntax")
+            return
+        name, _, argument = text.partition(" ")
+        verb = VERBS.get(name) or VERBS.get(name.upper())
+        if verb is not None:
+            await verb(self, argument.strip(" "))
+        elif name.upper() in _HTTP or " HTTP/1." in text:
+            self.refuse(NOT_HTTP, "client", FREE)
+            self.closing = True
+        else:
+            self.refuse(UNKNOWN, "syntax")
+
+    def after_command(self) -> None:
+        if self._leaving and self.transaction is None and not self.closing:
+            self.say(encode(LEAVING))
+            self.closing = True
+
+    async def handle_exception(self, error: Exception) -> str:
+        self.door.observer.trouble("an SMTP command failed", error, listener=self.door.name)
+        self.door.observer.refused(self.origin, LOCAL_ERROR, "internal")
+        if self.reading:
+            self.closing = True  # what the client goes on to send is content, not commands
+        return str(LOCAL_ERROR)
+
+    # --- what the verbs and the Door ask ---
+
+    @property
+    def secured(self) -> bool:
+        """Tell whether the session is under TLS."""
+        return self.session is not None and self.session.ssl is not None
+
+    def introduce(self, helo: str, tls: str | None = None) -> None:
+        """Take note of who speaks, for the log and the Received line."""
+        self.helo = helo
+        self.origin = Origin(self.door.name, self.client, helo, self.user, tls)
+
+    def leave(self) -> None:
+        """Close once the transaction under way, if any, has ended."""
+        self._leaving = True
+        if self.idle and self.transaction is None:
+            self.cut(encode(LEAVING))
+
+    def refuse(self, reply: Reply, reason: str, cost: int = ERROR) -> None:
+        """Answer with a refusal; at the end of the client's budget, with the last one."""
+        self.door.observer.refused(self.origin, reply, reason)
+        self.spend(cost, reply)
+
+    def spend(self, cost: int, reply: Reply | bytes) -> None:
+        """Answer, and take the cost of the command from the client's budget."""
+        self._junk -= cost
+        if self._junk < 0:
+            self.door.observer.refused(self.origin, JUNK, "limits")
+            reply = JUNK
+            self.closing = True
+        self.say(encode(reply) if isinstance(reply, Reply) else reply)
+
+    def forgive(self) -> None:
+        """Fill up the client's budget: it has brought a message."""
+        self._junk = self.options.junk

@@ -1,0 +1,184 @@
+"""The mail transaction: MAIL, RCPT, DATA, RSET.
+
+Source: RFC 5321 §3.3, §4.1.1.2–§4.1.1.5; RFC 1870; RFC 6152; RFC 6531; RFC 3461.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sesrelay.listener.commands import MailCommand, RcptCommand, parse_mail, parse_rcpt
+from sesrelay.listener.costs import FREE, IDLING
+from sesrelay.listener.replies import (
+    GO_AHEAD,
+    NEED_HELO,
+    NEED_MAIL,
+    NEED_RCPT,
+    NESTED_MAIL,
+    NO_ARGUMENT,
+    OK,
+    RECIPIENT_OK,
+    SENDER_OK,
+    TOO_LARGE,
+    TOO_MANY_RECIPIENTS,
+    encode,
+)
+from sesrelay.mail.address import AddressError, check_local_part, domain_of
+from sesrelay.mail.envelope import Envelope, Recipient
+from sesrelay.mail.lineends import canonical
+from sesrelay.mail.reply import Reply
+from sesrelay.policy.admission import check_mailbox, complete_recipient, complete_sender
+
+if TYPE_CHECKING:
+    from sesrelay.listener.session import SmtpSession
+
+
+class Transaction:
+    """What MAIL and RCPT have said so far."""
+
+    __slots__ = ("mail", "recipients", "sender")
+
+    def __init__(self, sender: str, mail: MailCommand) -> None:
+        self.sender = sender
+        self.mail = mail
+        self.recipients: dict[str, Recipient] = {}
+
+    def envelope(self) -> Envelope:
+        mail = self.mail
+        return Envelope(self.sender, tuple(self.recipients.values()), mail.body, mail.smtputf8, mail.ret, mail.envid)
+
+
+async def mail(session: SmtpSession, argument: str) -> None:
+    if not session.helo:
+        session.refuse(NEED_HELO, "sequence")
+        return
+    if session.transaction is not None:
+        session.refuse(NESTED_MAIL, "sequence")
+        return
+    command = parse_mail(argument)
+    if isinstance(command, Reply):
+        session.refuse(command, "syntax")
+        return
+    if command.size > session.options.message_size:
+        session.refuse(TOO_LARGE, "size", IDLING)
+        return
+    sender = command.address if command.plain else _sender(session, command)
+    if isinstance(sender, Reply):
+        session.refuse(sender, "address", IDLING)
+        return
+    refusal = session.door.intake.check_sender(sender, session.origin)
+    if refusal is not None:
+        session.refuse(refusal, "policy", IDLING)
+        return
+    session.transaction = Transaction(sender, command)
+    session.say(SENDER_OK)
+
+
+def _sender(session: SmtpSession, command: MailCommand) -> str | Reply:
+    address, local = command.address, session.options.local
+    if address and _is_local(session, address):
+        return _check_name(address, command.smtputf8, "5.1.7") or complete_sender(address, local)
+    return check_mailbox(address, smtputf8=command.smtputf8, sender=True) or address
+
+
+async def rcpt(session: SmtpSession, argument: str) -> None:
+    transaction = session.transaction
+    if transaction is None:
+        session.refuse(NEED_MAIL if session.helo else NEED_HELO, "sequence")
+        return
+    command = parse_rcpt(argument)
+    if isinstance(command, Reply):
+        session.refuse(command, "syntax")
+        return
+    if command.domain and command.domain not in session.terms.local_domains:
+        recipient: Recipient | Reply = Recipient(command.address)
+    else:
+        recipient = _recipient(session, command, smtputf8=transaction.mail.smtputf8)
+    if isinstance(recipient, Reply):
+        session.refuse(recipient, "local" if recipient.enhanced == "5.1.1" else "address", IDLING)
+        return
+    name, _, domain = recipient.address.rpartition("@")
+    key = f"{name}@{domain.lower()}"
+    if key not in transaction.recipients:
+        if len(transaction.recipients) >= session.options.recipients:
+            session.refuse(TOO_MANY_RECIPIENTS, "recipients", FREE)
+            return
+        transaction.recipients[key] = recipient
+    session.say(RECIPIENT_OK)
+
+
+def _recipient(session: SmtpSession, command: RcptCommand, *, smtputf8: bool) -> Recipient | Reply:
+    address = command.address
+    if _is_local(session, address):
+        refusal = _check_name(address, smtputf8, "5.1.3")
+    else:
+        refusal = check_mailbox(address, smtputf8=smtputf8, sender=False)
+    return refusal or complete_recipient(Recipient(address, command.notify, command.orcpt), session.options.local)
+
+
+def _is_local(session: SmtpSession, address: str) -> bool:
+    return "@" not in address or domain_of(address) in session.terms.local_domains
+
+
+def _check_name(address: str, smtputf8: bool, status: str) -> Reply | None:
+    """Check the local part of an address that is this machine's own or has no domain."""
+    name, at, _ = address.rpartition("@")
+    if not smtputf8 and not address.isascii():
+        return Reply(553, "5.6.7", "a non-ASCII address wants the SMTPUTF8 parameter at MAIL")
+    try:
+        check_local_part(name if at else address)
+    except AddressError as error:
+        return Reply(553, status, f"Malformed address: {error}")
+    return None
+
+
+async def data(session: SmtpSession, argument: str) -> None:
+    transaction = session.transaction
+    if argument:
+        session.refuse(NO_ARGUMENT, "syntax")
+        return
+    if transaction is None:
+        session.refuse(NEED_MAIL if session.helo else NEED_HELO, "sequence")
+        return
+    if not transaction.recipients:
+        session.refuse(NEED_RCPT, "sequence", IDLING)
+        return
+    session.say(GO_AHEAD)
+    try:
+        session.reading = True
+        received = await session.read_content(session.options.message_size)
+        session.reading = False
+        if received.too_large:
+            session.refuse(TOO_LARGE, "size", IDLING)
+            return
+        content = received.content()
+        del received
+        await submit(session, transaction.envelope(), content)
+    finally:
+        session.transaction = None
+
+
+async def submit(session: SmtpSession, envelope: Envelope, content: bytes) -> None:
+    """Hand a message to the intake and answer with what it says."""
+    # Nothing cancels the handler from here to the reply; the Door holds the session, and so the task, meanwhile.
+    session.uninterrupted = True
+    try:
+        content, changes = canonical(content)
+        reply = await session.door.intake.submit(envelope, content, session.origin, changes)
+    finally:
+        session.uninterrupted = False
+    if reply.positive:
+        session.forgive()
+        session.say(encode(reply))
+    else:
+        session.refuse(reply, "intake", IDLING)
+    if session.transport is None:
+        session.closing = True  # the client has gone: what it sent behind the message is not for us
+
+
+async def rset(session: SmtpSession, argument: str) -> None:
+    if argument:
+        session.refuse(NO_ARGUMENT, "syntax")
+        return
+    session.transaction = None
+    session.spend(IDLING, OK)
