@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from sesrelay.spool import desk, flow, reading
+from sesrelay.spool import bulk, desk, flow, reading
 from sesrelay.spool.opening import open_store
 
 QUESTIONS = {
@@ -52,3 +52,18 @@ def test_the_plan(db: apsw.Connection, question: str) -> None:
 def test_the_end_of_a_message_is_seen_in_an_index(db: apsw.Connection) -> None:
     plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {flow.REMAINS}", (1,)).fetchall()]
     assert not [line for line in plan if line.startswith("SCAN delivery")]
+
+
+@pytest.mark.parametrize(
+    ("statement", "columns"),
+    [(bulk.STANDINGS, 2), (bulk.OPEN, 5), (bulk.SETTLE, 12), (bulk.TELL, 2), (bulk.ENDED, 1), (bulk.FORGET, 1)],
+)
+def test_many_at_once_look_for_each_in_an_index(db: apsw.Connection, statement: str, columns: int) -> None:
+    sql = bulk._sized(statement, 8, columns)
+    plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", (None,) * 8 * columns).fetchall()]
+    scanned = [
+        line
+        for line in plan
+        if line.startswith("SCAN") and line.split()[1] in {"d", "m", "delivery", "message", "content", "event"}
+    ]
+    assert not scanned, plan

@@ -31,7 +31,7 @@ from sesrelay.spool.records import (
     unpack_message,
     unpack_record,
 )
-from sesrelay.spool.writer import Transaction
+from sesrelay.spool.transaction import Transaction
 
 FIND_MAX = 1_000
 BY_MESSAGE_ID = "SELECT id FROM message WHERE message_id IN (?, ?) AND message_id <> '' ORDER BY id LIMIT ?"

@@ -34,7 +34,7 @@ from sesrelay.spool.records import (
     text,
     unpack_delivery,
 )
-from sesrelay.spool.writer import Transaction
+from sesrelay.spool.transaction import Transaction
 
 INSERT_MESSAGE = "INSERT INTO message (id, accepted, size, sender, message_id, stored, head, events) VALUES (?,?,?,?,?,?,?,?)"
 INSERT_CONTENT = "INSERT INTO content (message, body) VALUES (?, ?)"
@@ -86,6 +86,11 @@ def accept(tx: Transaction, packed: Packed, claimed: bool) -> None:
             cursor.executemany(INSERT_DELIVERY, packed.deliveries)
     except apsw.ConstraintError as error:
         raise SpoolError(f"{id_of((packed.number, 0)).message}: two deliveries for one recipient") from error
+    count_accepted(tx, packed, claimed)
+
+
+def count_accepted(tx: Transaction, packed: Packed, claimed: bool) -> None:
+    """Take note of a message whose rows are written."""
     tx.tally.add(packed.lanes)
     tx.tally.message(1, packed.message[2])
     if claimed:
@@ -159,10 +164,7 @@ def settle(
             recipient = Messages(tx.cursor)[key[0]].envelope.recipients[key[1]].address
             told.setdefault(key[0], []).append(wishes.event(wish, now, recipient, transport, nexthop))
         after = CODE[verdict.state]
-        tx.cursor.execute(SETTLE, (
-            after, verdict.due, verdict.attempts, verdict.doubts, text(verdict.pinned), verdict.warned, text(verdict.reason),
-            text(verdict.reply), verdict.end, text(verdict.remote_id), *key,
-        ))  # fmt: skip
+        tx.cursor.execute(SETTLE, (*settled(verdict, after), *key))
         tx.tally.move(transport, nexthop, priority, state, after)
         if after > HELD:
             ended.add(key[0])
@@ -174,6 +176,14 @@ def settle(
         tx.cursor.execute(INSERT_EVENT, (number, pack_events(items)))
     finish(tx, ended)
     return due
+
+
+def settled(verdict: Verdict, state: int) -> Row:
+    """Return the columns of a delivery that a verdict sets, as SETTLE has them in order."""
+    return (
+        state, verdict.due, verdict.attempts, verdict.doubts, text(verdict.pinned), verdict.warned, text(verdict.reason),
+        text(verdict.reply), verdict.end, text(verdict.remote_id),
+    )  # fmt: skip
 
 
 def _still_waiting(tx: Transaction, keys: Iterable[Key]) -> None:

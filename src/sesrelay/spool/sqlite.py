@@ -32,6 +32,7 @@ from sesrelay.seams import (
     Verb,
 )
 from sesrelay.spool import desk, flow, query
+from sesrelay.spool.bulk import Accept, Open, Settle
 from sesrelay.spool.errors import StoreRefused
 from sesrelay.spool.files import THRESHOLD, Bodies
 from sesrelay.spool.lock import StateLock
@@ -40,7 +41,8 @@ from sesrelay.spool.opening import connect, open_store
 from sesrelay.spool.reader import Reader
 from sesrelay.spool.reading import PAGE, START
 from sesrelay.spool.records import STATES, Key, Packed, id_of, key_of, number_of, pack
-from sesrelay.spool.writer import Transaction, Writer, as_spool_error
+from sesrelay.spool.transaction import Transaction
+from sesrelay.spool.writer import Writer, as_spool_error
 
 T = TypeVar("T")
 
@@ -131,7 +133,7 @@ class SqliteSpool:
         self.check_room(len(submission.content))
         if len(submission.content) <= THRESHOLD:
             packed = pack(submission, in_file=False)
-            await self._writer.submit(lambda tx: flow.accept(tx, packed, claimed), len(submission.content))
+            await self._writer.perform(Accept(packed, claimed), len(submission.content))
         else:
             await self._with_files((submission,), lambda tx, packed: flow.accept(tx, packed[0], claimed))
 
@@ -155,7 +157,7 @@ class SqliteSpool:
 
     async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float, lane: LaneKey | None = None) -> frozenset[DeliveryId]:
         keys = {key_of(each): each for each in ids}
-        return await self._writer.submit(lambda tx: flow.open_attempt(tx, keys, retry_at, lane))
+        return await self._writer.perform(Open(keys, retry_at, lane))
 
     async def settle(self, settlement: Settlement) -> Mapping[DeliveryId, float]:
         verdicts = {key_of(each): verdict for each, verdict in settlement.verdicts.items()}
@@ -167,6 +169,8 @@ class SqliteSpool:
                 settlement.reports, lambda tx, packed: flow.settle(tx, verdicts, events, packed, now, attempted)
             )
         reports = [pack(report, in_file=False) for report in settlement.reports]
+        if attempted:
+            return await self._writer.perform(Settle(verdicts, events, reports, now), patient=True)
         return await self._writer.submit(lambda tx: flow.settle(tx, verdicts, events, reports, now, attempted), patient=True)
 
     async def postpone(self, ids: Sequence[DeliveryId], due: float, reason: str | None) -> None:

@@ -18,8 +18,10 @@ from typing import Any, Generic, TypeVar
 import apsw
 
 from sesrelay.seams import SpoolError
+from sesrelay.spool.bulk import TOGETHER, Operation
 from sesrelay.spool.claims import Claims
 from sesrelay.spool.tally import Tally
+from sesrelay.spool.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -33,25 +35,21 @@ VACUUM_STEP = 512
 LINGER = 0.001  # seconds that outcomes wait for an acceptance to share its sync; it saves a lone client every second one
 
 
-class Transaction:
-    """What an operation works with: a cursor in the open transaction, and what memory keeps beside it."""
-
-    def __init__(self, db: apsw.Connection, claims: Claims, tally: Tally) -> None:
-        self.db = db
-        self.cursor = db.cursor()
-        self.claims = claims
-        self.tally = tally
-        self.ended: list[int] = []
-        """Messages whose content is in a file that may go after COMMIT."""
-
-
 class Job(Generic[T]):
     """One operation that waits, and the future of who waits for it."""
 
-    __slots__ = ("error", "future", "loop", "octets", "patient", "result", "run")
+    __slots__ = ("error", "future", "loop", "octets", "operation", "patient", "result", "run")
 
-    def __init__(self, run: Callable[[Transaction], T], loop: asyncio.AbstractEventLoop, octets: int, patient: bool) -> None:
+    def __init__(
+        self,
+        run: Callable[[Transaction], T],
+        operation: Operation[T] | None,
+        loop: asyncio.AbstractEventLoop,
+        octets: int,
+        patient: bool,
+    ) -> None:
         self.run = run
+        self.operation = operation
         self.loop = loop
         self.future: asyncio.Future[T] = loop.create_future()
         self.octets = octets
@@ -91,9 +89,15 @@ class Writer:
 
         `patient`: nobody outside waits for it, so it may wait LINGER for others to share its sync with. Raises: SpoolError
         """
+        return self._put(Job(run, None, asyncio.get_running_loop(), octets, patient))
+
+    def perform(self, operation: Operation[T], octets: int = 0, *, patient: bool = False) -> asyncio.Future[T]:
+        """Queue an operation that can go with others of its kind. See `submit`. Raises: SpoolError"""
+        return self._put(Job(operation.alone, operation, asyncio.get_running_loop(), octets, patient))
+
+    def _put(self, job: Job[T]) -> asyncio.Future[T]:
         if self._closing:
             raise SpoolError("the store is closed")
-        job = Job(run, asyncio.get_running_loop(), octets, patient)
         self._queue.put(job)
         return job.future
 
@@ -151,8 +155,7 @@ class Writer:
             tx = self._ready()
             tx.cursor.execute("BEGIN IMMEDIATE")
             try:
-                for job in group:
-                    job.result = job.run(tx)
+                _run(tx, group)
             except Exception as error:
                 self._undo(tx)
                 if len(group) == 1:
@@ -292,6 +295,29 @@ class Writer:
             except apsw.Error as error:
                 self._on_trouble("the store could not be closed", error)
             self._tx = None
+
+
+def _run(tx: Transaction, group: list[Job[Any]]) -> None:
+    """Run a group in order; of what stands side by side and can go together, each kind goes at once."""
+    waiting: list[Job[Any]] = []
+    for job in group:
+        if job.operation is not None:
+            waiting.append(job)
+            continue
+        _run_together(tx, waiting)
+        waiting = []
+        job.result = job.run(tx)
+    _run_together(tx, waiting)
+
+
+def _run_together(tx: Transaction, jobs: list[Job[Any]]) -> None:
+    for kind, together in TOGETHER.items():
+        some = [job for job in jobs if type(job.operation) is kind]
+        if len(some) == 1:
+            some[0].result = some[0].run(tx)
+        elif some:
+            for job, result in zip(some, together(tx, [job.operation for job in some]), strict=True):
+                job.result = result
 
 
 def _resolve(jobs: list[Job[Any]]) -> None:

@@ -1,0 +1,20 @@
+"""What an operation on the store works with."""
+
+from __future__ import annotations
+
+import apsw
+
+from sesrelay.spool.claims import Claims
+from sesrelay.spool.tally import Tally
+
+
+class Transaction:
+    """What an operation works with: a cursor in the open transaction, and what memory keeps beside it."""
+
+    def __init__(self, db: apsw.Connection, claims: Claims, tally: Tally) -> None:
+        self.db = db
+        self.cursor = db.cursor()
+        self.claims = claims
+        self.tally = tally
+        self.ended: list[int] = []
+        """Messages whose content is in a file that may go after COMMIT."""

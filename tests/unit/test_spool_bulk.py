@@ -1,0 +1,105 @@
+"""What goes into the store in one group is what would have gone in one by one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import apsw
+import pytest
+
+from fakes import FakeClock
+from sesrelay.mail.delivery import State
+from sesrelay.mail.envelope import Recipient
+from sesrelay.mail.trace import Event
+from sesrelay.seams import Filter, Settlement, SpoolError, Submission
+from sesrelay.spool.sqlite import SqliteSpool
+from spool_world import MX, NOW, SES, deferred, delivered, failed, held, ids, opened, submission
+
+TABLES = ("message", "content", "delivery", "event", "backlog", "total")
+MANY = 45  # more than the largest statement takes
+
+
+def tables(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
+    db = apsw.Connection(str(folder / "queue.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return {
+            name: sorted((row for row in db.execute(f"SELECT * FROM {name}").fetchall() if name != "backlog" or row[-1]), key=repr)
+            for name in TABLES
+        }
+    finally:
+        db.close()
+
+
+async def in_turn(calls: list[Awaitable[object]]) -> list[object]:
+    return [(await asyncio.gather(call, return_exceptions=True))[0] for call in calls]
+
+
+async def at_once(calls: list[Awaitable[object]]) -> list[object]:
+    return list(await asyncio.gather(*calls, return_exceptions=True))
+
+
+def made(chance: Random) -> list[Submission]:
+    lanes, states = (SES, MX), (State.QUEUED, State.QUEUED, State.IN_FLIGHT)
+    return [
+        submission(
+            serial,
+            recipients=[Recipient(f"r{n}@example.org") for n in range(chance.choice((1, 1, 1, 3)))],
+            lane=chance.choice(lanes),
+            state=chance.choice(states),
+            content=b"Subject: x\r\n\r\n" + b"y" * chance.choice((10, 5_000)) + b"\r\n",
+            message_id=f"<{serial}@example.com>",
+        )
+        for serial in range(1, MANY + 1)
+    ]
+
+
+def settlement(one: Submission, chance: Random) -> Settlement:
+    verdicts = {each: chance.choice((delivered(), delivered(), deferred(), failed(), held())) for each in ids(one)}
+    report = submission(1_000 + chance.randrange(10**6), sender="", report=True)
+    return Settlement(verdicts, (Event(NOW, "attempt", "to"),), (report,) if chance.random() < 0.1 else ())
+
+
+async def live(store: SqliteSpool, run: Any, seed: int) -> list[list[object]]:
+    """Accept, open and settle, with an operator's changes in between; return what the store said."""
+    chance, answers = Random(seed), []
+    mail = made(chance)
+    answers.append(await run([store.accept(one, claimed=True) for one in mail]))
+    queued = [one for one in mail if one.deliveries[0].state is State.QUEUED]
+    answers.append([await store.change("hold", Filter(ids=(mail[0].message.id, mail[5].message.id)), NOW)])
+    answers.append(await run([store.open_attempt(ids(one), NOW + 60, chance.choice((None, MX))) for one in queued]))
+    answers.append([await store.change("retry", Filter(ids=(mail[3].message.id,)), NOW)])
+    answers.append([await store.change("delete", Filter(ids=(mail[7].message.id,)), NOW)])
+    answers.append(await run([store.settle(settlement(one, chance)) for one in mail]))
+    answers.append(await run([store.accept(one) for one in mail[:2]]))
+    return answers
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_group_leaves_what_its_operations_would_have_left(tmp_path: Path, seed: int) -> None:
+    said = {}
+    for name, run in (("turn", in_turn), ("once", at_once)):
+        store = await opened(tmp_path / name, FakeClock(NOW + 100))
+        said[name] = await live(store, run, seed)
+        stats = await store.stats()
+        await store.close()
+        said[name].append([stats.messages, stats.bytes, dict(stats.counts)])
+    assert [[_plain(each) for each in part] for part in said["once"]] == [[_plain(each) for each in part] for part in said["turn"]]
+    assert tables(tmp_path / "once") == tables(tmp_path / "turn")
+
+
+async def test_a_queue_id_that_is_taken_fails_its_message_only(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    mail = [submission(serial) for serial in range(1, 10)]
+    await store.accept(mail[4])
+    results = await at_once([store.accept(one) for one in mail])
+    assert [type(result) for result in results] == [SpoolError if one is mail[4] else type(None) for one in mail]
+    assert (await store.stats()).messages == 9
+    await store.close()
+
+
+def _plain(answer: object) -> object:
+    return f"{type(answer).__name__}: {answer}" if isinstance(answer, Exception) else answer
