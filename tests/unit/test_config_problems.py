@@ -114,13 +114,13 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "listeners: [{listen: '127.0.0.1:25'}, {listen: 'localhost:25'}]\n",
         ["1:48: listeners[1].listen: stands twice (each address can have one listener)"],
     ),
-    "tls not built": (
-        "listeners: [{listen: '127.0.0.1:25', tls: starttls}]\n",
-        ["1:43: listeners[0].tls: not supported by this version (only none is)"],
+    "tls without files": (
+        "listeners: [{listen: '127.0.0.1:25', tls: starttls, key: k.pem}]\n",
+        ["1:13: listeners[0].certificate: missing (tls: starttls wants a certificate and its key)"],
     ),
-    "users not built": (
+    "user without a password": (
         "access: {users: [{name: blog}]}\n",
-        ["1:10: access.users: not supported by this version (leave it out)"],
+        ["1:18: access.users[0]: without a password (password_hash or password_hash_file is meant too)"],
     ),
     "memory not built": (
         "limits: {memory: 1GiB}\n",

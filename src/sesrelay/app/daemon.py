@@ -229,7 +229,7 @@ class Daemon:
         if self._path is None or self._stopping:
             return ["there is no configuration file to read, or the daemon is stopping"]
         try:
-            loaded = await asyncio.to_thread(load, self._path)
+            loaded = await asyncio.to_thread(load, self._path, now=self.clock.wall())
         except ConfigError as error:
             return [str(problem) for problem in error.problems]
         changed = _unchangeable(self._loaded, loaded)

@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "queue": ("sesrelay.cli.queue", "List, show, retry, hold, release or delete queued mail."),
     "trace": ("sesrelay.cli.trace", "Show a message's whole life."),
     "send": ("sesrelay.cli.send", "Submit a test message and follow it."),
+    "password-hash": ("sesrelay.cli.password_hash", "Make the hash of a password, for access.users."),
 }
 
 

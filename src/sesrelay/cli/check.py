@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ def command(config: Path) -> None:
     Prints every problem on a line of its own, FILE:LINE:COL: key.path: what is wrong (what was meant), and exits 78;
     exits 0 when there is none.
     """
-    loaded = load_or_exit(config, problems_to_stdout=True)
+    loaded = load_or_exit(config, problems_to_stdout=True, now=time.time())
     model = loaded.config
     sites = len(loaded.files) - 1
     read = f"{config} and {_count(sites, 'site file')}" if sites else str(config)

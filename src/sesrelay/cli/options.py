@@ -43,13 +43,16 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")(function)
 
 
-def load_or_exit(path: Path, *, problems_to_stdout: bool = False) -> Loaded:
-    """Return the configuration, or print every problem on a line of its own (on stderr, or stdout) and exit 78."""
+def load_or_exit(path: Path, *, problems_to_stdout: bool = False, now: float | None = None) -> Loaded:
+    """Return the configuration, or print every problem on a line of its own (on stderr, or stdout) and exit 78.
+
+    `now`: see config.loading.load.
+    """
     from sesrelay.config.loading import load
     from sesrelay.config.problem import ConfigError
 
     try:
-        return load(path)
+        return load(path, now=now)
     except ConfigError as error:
         exit_with_problems(error, problems_to_stdout=problems_to_stdout)
 

@@ -1,11 +1,10 @@
-"""What only shows between keys: names that lead nowhere, patterns that stand twice, doors left open, expectations.
+"""What only shows between keys: names that lead nowhere, patterns that stand twice, expectations.
 
 Invariant: each check looks at the raw values or at sections that are valid, so that one mistake hides no other.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from sesrelay.config.document import Document
 from sesrelay.config.model import Config
 from sesrelay.config.problem import KeyPath, Place, meant, one_of, shown
 from sesrelay.config.routes import NullSenderTarget
-from sesrelay.config.values import host_port
 from sesrelay.mail.address import AddressError, domain_key, normalise
 from sesrelay.mail.delivery import Priority
 from sesrelay.policy.routing import RouteRule, RoutingTable
@@ -43,32 +41,6 @@ def check_patterns(document: Document) -> None:
             document.report(path, f"{shown(pattern)} stands twice (first at {first[key]})")
         elif key is not None:
             first[key] = place
-
-
-def check_doors(document: Document, config: Config, failed: set[str]) -> None:
-    """Report listeners that would serve anybody or stand twice, and a page that anybody could use."""
-    if not failed & {"listeners", "access"}:
-        beyond = any(not network.is_loopback for network in config.access.networks)
-        seen: set[object] = set()
-        for index, listener in enumerate(config.listeners):
-            path = ("listeners", index, "listen")
-            if listener.address in seen and listener.address.port:
-                document.report(path, "stands twice (each address can have one listener)")
-            seen.add(listener.address)
-            if not is_loopback(listener.listen) and not beyond:
-                document.report(
-                    path,
-                    "listens beyond loopback, and access.networks names no network beyond it"
-                    " (name those that may connect, or listen on 127.0.0.1)",
-                )
-    if "http" not in failed and not is_loopback(config.http.listen) and not (config.http.token or config.http.token_file):
-        document.report(
-            ("http", "listen"), "listens beyond loopback without a token (http.token_file is meant too, or listen on 127.0.0.1)"
-        )
-
-
-def is_loopback(listen: str) -> bool:
-    return ipaddress.ip_address(host_port(listen).host.partition("%")[0]).is_loopback
 
 
 def routing_table(document: Document, config: Config) -> RoutingTable:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
 
-from sesrelay.config import checks, secrets
+from sesrelay.config import checks, doors, secrets
 from sesrelay.config.compose import SIZE_MAX
 from sesrelay.config.document import Document, parse
 from sesrelay.config.explain import explain, failed_sections
@@ -37,8 +37,11 @@ class Loaded:
     local: LocalMail
 
 
-def load(path: Path | str, *, environ: Mapping[str, str] | None = None) -> Loaded:
+def load(path: Path | str, *, environ: Mapping[str, str] | None = None, now: float | None = None) -> Loaded:
     """Read `path` and the site files beside it.
+
+    `now`: when certificates have to be valid, in Unix seconds; None: their dates do not matter, so that no relay stays
+    down, and no verb refuses to work, over a renewal that was forgotten.
 
     Raises: ConfigError, with every problem at once
     """
@@ -52,14 +55,16 @@ def load(path: Path | str, *, environ: Mapping[str, str] | None = None) -> Loade
         broken = broken or site.broken
         files.append(site_path)
         merge(document, site)
-    secrets.anchor_paths(document)
+    secrets.anchor_paths(document, environ)
     read = secrets.read_secrets(document, environ)
     config, failed = _validate(document)
     table = None
     if not broken:
         checks.check_names(document)
         checks.check_patterns(document)
-        checks.check_doors(document, config, failed)
+        doors.check_doors(document, config, failed)
+        doors.check_certificates(document, config, failed, environ, now)
+        doors.check_users(document, config, read, failed)
         config = _filled(config, read)
         if not failed & checks.ROUTING and not _problems_in(document, checks.ROUTING):
             table = checks.routing_table(document, config)
@@ -117,8 +122,13 @@ def _filled(config: Config, read: Mapping[KeyPath, SecretStr]) -> Config:
         )
         for name, transport in config.transports.items()
     }
+    users = tuple(
+        user.model_copy(update={str(path[3]): secret for path, secret in read.items() if path[:3] == ("access", "users", index)})
+        for index, user in enumerate(config.access.users)
+    )
     token = {str(path[1]): secret for path, secret in read.items() if path[0] == "http"}
     update = {
+        "access": config.access.model_copy(update={"users": users}),
         "control": checks.control_path(config, RUN_DIR),
         "local": config.local.model_copy(update={"domain": config.local.domain or config.hostname}),
         "transports": transports,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from sesrelay.config.machine import has_ipv6, machine_name
 from sesrelay.config.part import Part
@@ -17,6 +17,7 @@ from sesrelay.config.transports import DirectTransport, Transport
 from sesrelay.config.values import (
     LOOPBACK,
     Address,
+    Crossed,
     DelayWarning,
     Domain,
     Duration,
@@ -28,6 +29,7 @@ from sesrelay.config.values import (
     NotSupported,
     Pattern,
     Size,
+    UserName,
     Whole,
     host_port,
     supported,
@@ -41,16 +43,31 @@ class Listener(Part):
     """One address where mail is taken."""
 
     listen: ListenText = Field(description="`HOST:PORT`, HOST an IP address, IPv6 in brackets. `unix:PATH` not yet.")
-    tls: Annotated[Literal["none", "starttls", "implicit"], supported("none")] = Field("none", description="Only `none` yet.")
-    auth: Annotated[Literal["none", "optional", "required", "any"], supported("none")] = Field(
-        "none", description="Only `none` yet."
+    tls: Literal["none", "starttls", "implicit"] = Field(
+        "none", description="`starttls`: clients may ask for TLS; `implicit`: TLS from the first octet (port 465)."
     )
-    certificate: Annotated[FilePath | None, supported(None)] = Field(None, description="The TLS certificate. Not yet.")
-    key: Annotated[FilePath | None, supported(None)] = Field(None, description="The TLS private key. Not yet.")
+    auth: Literal["none", "optional", "required", "any"] = Field(
+        "none", description="Whether clients log in. `any`, on loopback only, takes every password."
+    )
+    certificate: FilePath | None = Field(None, description="The TLS certificate (PEM), the server's own first, then its chain.")
+    key: FilePath | None = Field(None, description="The private key (PEM) of `certificate`.")
 
     @property
     def address(self) -> HostPort:
         return host_port(self.listen)
+
+    @model_validator(mode="after")
+    def _files_of_tls(self) -> Listener:
+        files = {"certificate": self.certificate, "key": self.key}
+        if self.tls == "none":
+            wrong = [(name, "without effect (tls: starttls or implicit is meant too)") for name, file in files.items() if file]
+        else:
+            wrong = [
+                (name, f"missing (tls: {self.tls} wants a certificate and its key)") for name, file in files.items() if not file
+            ]
+        if wrong:
+            raise Crossed(wrong)
+        return self
 
 
 def _default_listeners() -> tuple[Listener, ...]:
@@ -61,10 +78,18 @@ def _default_listeners() -> tuple[Listener, ...]:
 class User(Part):
     """Someone who logs in to send."""
 
-    name: Name = Field(description="The user name for AUTH.")
-    password_hash: SecretStr | None = Field(None, description="An argon2 hash.")
+    name: UserName = Field(description="The user name for AUTH.")
+    password_hash: SecretStr | None = Field(None, description="An argon2 hash, as `sesrelay password-hash` makes it.")
     password_hash_file: FilePath | None = Field(None, description="The file or systemd credential that holds `password_hash`.")
     senders: tuple[Pattern, ...] = Field((), description="The sender domains that this user may use, and nobody else.")
+
+    @model_validator(mode="after")
+    def _one_hash(self) -> User:
+        if self.password_hash and self.password_hash_file:
+            raise Crossed([("password_hash_file", "password_hash is there too (one of the two is meant)")])
+        if not self.password_hash and not self.password_hash_file:
+            raise Crossed([("", "without a password (password_hash or password_hash_file is meant too)")])
+        return self
 
 
 class Access(Part):
@@ -73,7 +98,7 @@ class Access(Part):
     networks: tuple[NetworkValue, ...] = Field(
         LOOPBACK, min_length=1, description="Who may connect. Default: loopback. A site file adds to it."
     )
-    users: Annotated[tuple[User, ...], supported(())] = Field((), description="Users with passwords. Not yet.")
+    users: tuple[User, ...] = Field((), description="Those who log in, where a listener has `auth`.")
     local_users: Annotated[dict[str, tuple[Pattern, ...]], supported({})] = Field(
         {}, description="Sender domains by the user who owns the connecting socket. Not yet."
     )

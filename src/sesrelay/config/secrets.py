@@ -24,12 +24,19 @@ _INLINE = {"transports": ("password", "secret_access_key"), "users": ("password_
 _PATHS = {"transports": ("ca_file",), "listeners": ("certificate", "key")}
 
 
-def anchor_paths(document: Document) -> None:
-    """Make relative paths absolute: they start at the folder of the file that names them."""
-    for path in [("state_dir",), ("control",), *_members(document, "transports", _PATHS), *_members(document, "listeners", _PATHS)]:
+def anchor_paths(document: Document, environ: Mapping[str, str]) -> None:
+    """Make relative paths absolute: they start at the folder of the file that names them.
+
+    Certificates and keys may also name a systemd credential.
+    """
+    for path in [("state_dir",), ("control",), *_members(document, "transports", _PATHS)]:
         value = document.get(path)
         if isinstance(value, str) and value:
             _parent(document, path)[path[-1]] = str(_folder(document, path) / value)
+    for path in _members(document, "listeners", _PATHS):
+        value = document.get(path)
+        if isinstance(value, str) and value:
+            _parent(document, path)[path[-1]] = str(locate(value, _folder(document, path), environ))
 
 
 def read_secrets(document: Document, environ: Mapping[str, str]) -> dict[KeyPath, SecretStr]:

@@ -22,6 +22,7 @@ _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "M
 _TIMES = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)\Z", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,127}\Z")
 _DURATION_MAX = 3650 * 86400.0
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -250,6 +251,12 @@ def parse_name(value: str) -> str:
     return value
 
 
+def parse_user_name(value: str) -> str:
+    if not _USER_NAME.match(value):
+        raise ValueError("a user name is meant: up to 128 letters, digits and . _ + @ -, the first a letter or digit")
+    return value
+
+
 def parse_url(value: str) -> str:
     if not re.match(r"https?://[^\s/]+", value):
         raise ValueError("a URL is meant, as in https://email.us-east-1.amazonaws.com")
@@ -316,6 +323,7 @@ Address = Annotated[str, AfterValidator(parse_address)]
 Sender = Annotated[str, AfterValidator(parse_sender)]
 Pattern = Annotated[str, AfterValidator(parse_pattern)]
 Name = Annotated[str, AfterValidator(parse_name)]
+UserName = Annotated[str, AfterValidator(parse_user_name)]
 Url = Annotated[str, AfterValidator(parse_url)]
 Region = Annotated[str, AfterValidator(parse_region)]
 SesHeader = Annotated[str, AfterValidator(parse_header_name)]

@@ -1,0 +1,136 @@
+"""Who gets in, and how: listeners with their TLS and AUTH, the networks behind them, users, and the page.
+
+Invariant: each check looks at sections that are valid, so that one mistake hides no other.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from sesrelay.config.certificates import wrong_with_certificate, wrong_with_key, wrong_with_pair
+from sesrelay.config.document import Document
+from sesrelay.config.model import Config, Listener
+from sesrelay.config.problem import KeyPath, Place, shown
+from sesrelay.config.values import Network, host_port
+
+UNIX = "unix:"
+# The PHC string format as argon2 writes it: type, version, costs, salt, digest.
+_ARGON2 = re.compile(
+    r"\$argon2(?:id|i|d)(?:\$v=[0-9]+)?\$m=([0-9]{1,10}),t=([0-9]{1,10}),p=([0-9]{1,8})\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{16,}\Z",
+    re.ASCII,
+)
+_MEMORY_MAX = 1024 * 1024  # KiB that one verification may take: a typing mistake must not fell the machine
+_PASSES_MAX, _LANES_MAX = 1000, 255
+
+
+def check_doors(document: Document, config: Config, failed: set[str]) -> None:
+    """Report listeners that would serve anybody or stand twice, and a page that anybody could use."""
+    if not failed & {"listeners", "access"}:
+        seen: set[object] = set()
+        for index, listener in enumerate(config.listeners):
+            key = listener.listen if listener.listen.startswith(UNIX) else listener.address
+            if key in seen and not listener.listen.endswith(":0"):
+                document.report(("listeners", index, "listen"), "stands twice (each address can have one listener)")
+            seen.add(key)
+            for part, problem in (*_networks(listener, config), *_login(listener, config)):
+                document.report(("listeners", index, part), problem)
+    if "http" not in failed and not is_loopback(config.http.listen) and not (config.http.token or config.http.token_file):
+        document.report(
+            ("http", "listen"), "listens beyond loopback without a token (http.token_file is meant too, or listen on 127.0.0.1)"
+        )
+
+
+def is_loopback(listen: str) -> bool:
+    """Tell whether only this machine can connect there."""
+    return listen.startswith(UNIX) or ipaddress.ip_address(host_port(listen).host.partition("%")[0]).is_loopback
+
+
+def _networks(listener: Listener, config: Config) -> list[tuple[str, str]]:
+    """Return what makes an open relay of a listener, or of no use."""
+    if is_loopback(listener.listen) or listener.auth == "required":
+        return []
+    networks = config.access.networks
+    if not any(not network.is_loopback for network in networks):
+        return [
+            (
+                "listen",
+                "listens beyond loopback, and access.networks names no network beyond it"
+                " (name those that may connect, or listen on 127.0.0.1)",
+            )
+        ]
+    four = ipaddress.collapse_addresses(network for network in networks if isinstance(network, ipaddress.IPv4Network))
+    six = ipaddress.collapse_addresses(network for network in networks if isinstance(network, ipaddress.IPv6Network))
+    joined: list[Network] = [*four, *six]
+    for network in joined:
+        if network.prefixlen == 0:
+            text = f"an open relay: listens beyond loopback, and access.networks lets everybody in ({network})"
+            return [("listen", f"{text} (name those that may connect, or auth: required with tls)")]
+    return []
+
+
+def _login(listener: Listener, config: Config) -> list[tuple[str, str]]:
+    match listener.auth:
+        case "any":
+            if not is_loopback(listener.listen):
+                return [("auth", "any takes every password, on loopback only (required is meant, with tls and access.users)")]
+        case "optional" | "required":
+            problems = []
+            if listener.tls == "none":
+                remedy = "tls: starttls or implicit is meant too, with certificate and key"
+                loopback = "; on loopback auth: any takes every password" if is_loopback(listener.listen) else ""
+                problems.append(("auth", f"passwords would go in clear text ({remedy}{loopback})"))
+            if not config.access.users:
+                problems.append(("auth", "nobody could log in (name somebody under access.users)"))
+            return problems
+    return []
+
+
+def check_certificates(document: Document, config: Config, failed: set[str], environ: Mapping[str, str], now: float | None) -> None:
+    """Report certificates and keys that cannot serve. Units: `now` Unix seconds; None: their dates do not matter."""
+    if "listeners" in failed:
+        return
+    told: set[tuple[Path, Path]] = set()
+    for index, listener in enumerate(config.listeners):
+        if listener.certificate is None or listener.key is None or (pair := (listener.certificate, listener.key)) in told:
+            continue
+        told.add(pair)
+        certificate, key = wrong_with_certificate(pair[0], now), wrong_with_key(pair[1], environ)
+        for part, problem in (("certificate", certificate), ("key", key)):
+            if problem:
+                document.report(("listeners", index, part), problem)
+        mismatch = None if certificate or key else wrong_with_pair(*pair)
+        if mismatch:
+            document.report(("listeners", index, "key"), mismatch)
+
+
+def check_users(document: Document, config: Config, read: Mapping[KeyPath, SecretStr], failed: set[str]) -> None:
+    """Report users that stand twice, and hashes that are none. `read`: the secrets that stood in files."""
+    if "access" in failed:
+        return
+    first: dict[str, Place] = {}
+    for index, user in enumerate(config.access.users):
+        path: KeyPath = ("access", "users", index)
+        place = document.value_place((*path, "name"))
+        if user.name in first:
+            document.report((*path, "name"), f"{shown(user.name)} stands twice (first at {first[user.name]})")
+        first.setdefault(user.name, place)
+        secret = user.password_hash or read.get((*path, "password_hash"))
+        problem = wrong_with_hash(secret.get_secret_value()) if secret else None
+        if problem:
+            document.report((*path, "password_hash" if user.password_hash else "password_hash_file"), problem)
+
+
+def wrong_with_hash(value: str) -> str | None:
+    """Return what is wrong with an argon2 hash, without repeating it, or None."""
+    match = _ARGON2.match(value)
+    if match is None:
+        return "no argon2 hash (`sesrelay password-hash` makes one of a password)"
+    memory, passes, lanes = map(int, match.groups())
+    if memory > _MEMORY_MAX or passes > _PASSES_MAX or lanes > _LANES_MAX or not (lanes and passes and memory >= 8 * lanes):
+        return "an argon2 hash that cannot be verified in reasonable time and memory (`sesrelay password-hash` makes another)"
+    return None
