@@ -23,6 +23,7 @@ PACKAGES = {
     "libio-socket-ssl-perl": None,  # TLS of Perl's Net::SMTP, which git send-email uses
     "libauthen-sasl-perl": None,  # and its AUTH
     "git-email": None,
+    "libmailtools-perl": None,  # git-email recommends it and does nothing without it
     "msmtp": "msmtp",
     "s-nail": "s-nail",
     "curl": "curl",
