@@ -97,7 +97,10 @@ def curl(way: Way, letter: Letter, folder: Path, *more: str) -> Done:
     return run(peers.require("curl"), *args, "--upload-file", letter.write(folder), *more)
 
 
-def git_send_email(way: Way, letter: Letter, folder: Path, *more: str) -> Done:
+def git_send_email(
+    way: Way, letter: Letter, folder: Path, *, configured: bool = False, env: Mapping[str, str] | None = None
+) -> Done:
+    """Send a patch; `configured`: all about SMTP stands in `folder`/.gitconfig."""
     places = [
         place for place in (Path("/usr/lib/git-core"), peers.ROOT / "usr/lib/git-core") if (place / "git-send-email").exists()
     ]
@@ -109,7 +112,7 @@ def git_send_email(way: Way, letter: Letter, folder: Path, *more: str) -> Done:
     patch.write_text(head + letter.text.replace("\r\n", "\n"), encoding="utf-8")
     args = ["send-email", "--from", letter.sender, *(f"--to={to}" for to in letter.to)]
     args += ["--confirm=never", "--suppress-cc=all", "--no-thread", "--no-validate", "--transfer-encoding=8bit"]
-    if not any(arg.startswith("--smtp-server=") for arg in more):
+    if not configured:
         args += [f"--smtp-server={way.host}", f"--smtp-server-port={way.port}", "--smtp-domain=client.example.com"]
     if way.tls != "none":
         args.append(f"--smtp-encryption={'tls' if way.tls == 'starttls' else 'ssl'}")
@@ -118,11 +121,17 @@ def git_send_email(way: Way, letter: Letter, folder: Path, *more: str) -> Done:
     if way.user is not None:
         args += [f"--smtp-user={way.user}", f"--smtp-pass={way.password}"]
     # Perl's modules as unpacked, but libraries of the machine for git itself.
-    env = {**peers.environment(), "HOME": str(folder), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CEILING_DIRECTORIES": str(folder.parent)}
-    env["PATH"] = f"{places[0]}:{os.environ['PATH']}"
+    given = {
+        **peers.environment(),
+        **(env or {}),
+        "HOME": str(folder),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CEILING_DIRECTORIES": str(folder.parent),
+    }
+    given["PATH"] = f"{places[0]}:{os.environ['PATH']}"
     for name, value in (("GIT_AUTHOR_NAME", "shop"), ("GIT_AUTHOR_EMAIL", letter.sender)):
-        env[name] = env[name.replace("AUTHOR", "COMMITTER")] = value
-    return run(peers.Program(peers.require("git").path, env), *args, *more, patch)
+        given[name] = given[name.replace("AUTHOR", "COMMITTER")] = value
+    return run(peers.Program(peers.require("git").path, given), *args, patch)
 
 
 @dataclass(frozen=True, slots=True)

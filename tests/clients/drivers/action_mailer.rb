@@ -1,4 +1,5 @@
-# ActionMailer, each message over a connection of its own, as Rails does it. `options` are its smtp_settings.
+# ActionMailer, each message over a connection of its own. `options` are its smtp_settings, `rails` the text of a project's
+# environment, `sendmail` its sendmail_settings.
 require 'json'
 require 'action_mailer'
 
@@ -20,9 +21,15 @@ class Letter < ActionMailer::Base
 end
 
 ActionMailer::Base.logger = nil
-ActionMailer::Base.delivery_method = (asked['delivery_method'] || 'smtp').to_sym
 ActionMailer::Base.smtp_settings = settings.compact
-ActionMailer::Base.sendmail_settings = asked['sendmail'].transform_keys(&:to_sym) if asked['sendmail']
+if asked['rails']
+  config = Struct.new(:action_mailer).new(ActionMailer::Base)
+  config.action_mailer.smtp_settings = nil
+  eval(asked['rails'])
+elsif asked['sendmail']
+  ActionMailer::Base.delivery_method = :sendmail
+  ActionMailer::Base.sendmail_settings = asked['sendmail'].transform_keys(&:to_sym)
+end
 told = asked['mails'].map do |mail|
   Letter.one(mail).deliver_now
   { ok: true }

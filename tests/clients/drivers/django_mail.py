@@ -1,4 +1,4 @@
-"""Django's EmailMessage over one connection; `options` are settings of a project."""
+"""Django's EmailMessage over one connection; `project` is the text of a settings.py."""
 
 import base64
 import json
@@ -22,8 +22,10 @@ chosen = {
     "EMAIL_USE_TLS": given["tls"] == "starttls",
     "EMAIL_USE_SSL": given["tls"] == "implicit",
     "EMAIL_TIMEOUT": 20,
-    **asked.get("options", {}),
 }
+if asked.get("project"):
+    chosen = {}
+    exec(asked["project"], {}, chosen)
 settings.configure(**chosen)
 told: list[dict[str, object]] = []
 with django_mail.get_connection() as connection:

@@ -1,10 +1,10 @@
-// nodemailer, pooled: Ghost's, and of most that runs on Node.
+// nodemailer, pooled. `options` are those of a createTransport of one's own, without a pool.
 const nodemailer = require('nodemailer');
 const fs = require('fs');
 
 const asked = JSON.parse(fs.readFileSync(0));
 const given = asked.settings;
-const transport = nodemailer.createTransport({
+const transport = nodemailer.createTransport(asked.options || {
   host: given.host,
   port: given.port,
   secure: given.tls === 'implicit',
@@ -13,7 +13,6 @@ const transport = nodemailer.createTransport({
   tls: given.ca ? { ca: fs.readFileSync(given.ca) } : undefined,
   pool: true,
   maxConnections: 1,
-  ...asked.options,
 });
 
 (async () => {

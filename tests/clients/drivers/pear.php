@@ -11,6 +11,10 @@ $params = ['host' => ($given['tls'] === 'implicit' ? 'ssl://' : '') . $given['ho
 if ($given['ca']) {
     $params['socket_options'] = ['ssl' => ['cafile' => $given['ca']]];
 }
+if (!empty($asked['local_settings'])) {
+    eval($asked['local_settings']);
+    $params = $wgSMTP;
+}
 $mailer = Mail::factory('smtp', $params);
 $told = [];
 foreach ($asked['mails'] as $mail) {
