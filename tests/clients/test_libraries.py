@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import smtplib
 
 import pytest
 
@@ -95,3 +96,12 @@ def test_wishes_for_reports_reach_the_next_hop(library: Library, way: Way, sink:
     if library.name != "PHPMailer":  # knows of NOTIFY only
         assert "RET=HDRS" in found.mail.split()
         assert "ENVID=order-17" in found.mail.split()
+
+
+@pytest.mark.parametrize(
+    "name", ["[127.0.0.1]", "[IPv6:2001:db8::1]", "localhost", "my_host", "HOST.", "192.0.2.1", "FE80::XXX", "-"]
+)
+def test_any_name_in_ehlo_will_do(name: str, way: Way) -> None:
+    with smtplib.SMTP(way.host, way.port, timeout=20) as smtp:
+        assert smtp.ehlo(name)[0] == 250
+        assert smtp.mail(SENDER)[0] == 250
