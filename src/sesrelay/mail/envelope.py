@@ -37,14 +37,34 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose process is at the other end of a connection on this machine; `name` is empty for a uid without one."""
+
+    uid: int
+    name: str = ""
+
+    def __str__(self) -> str:
+        return self.name or f"uid {self.uid}"
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
-    """Who spoke to us, and where. `listener` as the configuration writes it; empty for what we made ourselves."""
+    """Who spoke to us, and where. `listener` as the configuration writes it; empty for what we made ourselves.
+
+    `user` has logged in; `owner` is whom the kernel names as the owner of the client's socket.
+    """
 
     listener: str = ""
     client: str = ""
     helo: str = ""
     user: str | None = None
     tls: str | None = None
+    owner: Owner | None = None
+
+    @property
+    def who(self) -> str | None:
+        """The user who logged in, else the owner, else None."""
+        return self.user or (str(self.owner) if self.owner else None)
 
 
 @dataclass(frozen=True, slots=True)

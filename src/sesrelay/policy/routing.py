@@ -1,20 +1,18 @@
 """Which rule a message follows: its sender's address, exact domain, `*.domain`, or the default.
 
-Invariant: a pattern matches whole names only: `example.com` matches neither `notexample.com` nor
-`example.com.evil.org`, and `*.example.com` matches sub-domains at any depth but not `example.com` itself.
-
-Source: DESIGN (routing); comparison by `mail.address.normalise`.
+Source: DESIGN (routing); how patterns match: `policy.patterns`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from sesrelay.mail.address import AddressError, domain_key, domain_of, normalise
 from sesrelay.mail.delivery import Priority
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.patterns import PatternTable
 
 RouteBy = Literal["envelope", "header_from", "auto"]
 REJECTED = Reply(550, "5.7.1", "This relay has no route for this sender's domain")
@@ -61,14 +59,9 @@ class RoutingTable:
         self.null_sender = null_sender
         self.route_by = route_by
         self._local = frozenset(domain_key(domain) for domain in local_domains if domain)
-        self._by_address: dict[str, RouteRule] = {}
-        self._by_domain: dict[str, RouteRule] = {}
-        self._by_parent: dict[str, RouteRule] = {}
+        self._table: PatternTable[RouteRule] = PatternTable()
         for rule in self.rules:
-            table, key = self._place(rule.pattern)
-            if key in table:
-                raise ValueError(f"{rule.pattern} stands twice: {table[key].source} and {rule.source}")
-            table[key] = rule
+            self._put(rule)
 
     def route(self, sender: str, header_from: Sequence[str] = ()) -> RouteRule:
         """Return the rule for a message; `sender` is empty for the null sender."""
@@ -97,19 +90,7 @@ class RoutingTable:
             key = normalise(address)
         except AddressError:
             return self.default
-        rule = self._by_address.get(key) if self._by_address else None
-        if rule is not None:
-            return rule
-        domain = key.rpartition("@")[2]
-        rule = self._by_domain.get(domain)
-        if rule is not None:
-            return rule
-        if self._by_parent:
-            for parent in _parents(domain):
-                rule = self._by_parent.get(parent)
-                if rule is not None:
-                    return rule
-        return self.default
+        return self._table.find(key) or self.default
 
     def explain(self, sender: str, header_from: Sequence[str] = ()) -> tuple[RouteRule, list[Considered]]:
         """Return the rule that wins, and every other one with the reason why it did not."""
@@ -147,21 +128,14 @@ class RoutingTable:
             return f"{domain} is a sub-domain; write *.{parent} to match it"
         return f"{domain or address} is not {parent}"
 
-    def _place(self, pattern: str) -> tuple[dict[str, RouteRule], str]:
+    def _put(self, rule: RouteRule) -> None:
         try:
-            if "@" in pattern:
-                return self._by_address, normalise(pattern)
-            if pattern.startswith("*."):
-                return self._by_parent, domain_key(pattern[2:])
-            return self._by_domain, domain_key(pattern)
+            first = self._table.get(rule.pattern)
+            if first is not None:
+                raise ValueError(f"{rule.pattern} stands twice: {first.source} and {rule.source}")
+            self._table.put(rule.pattern, rule)
         except AddressError as error:
-            raise ValueError(f"{pattern!r} is no address, domain or *.domain: {error}") from None
-
-
-def _parents(domain: str) -> Iterator[str]:
-    while "." in domain:
-        domain = domain.partition(".")[2]
-        yield domain
+            raise ValueError(f"{rule.pattern!r} is no address, domain or *.domain: {error}") from None
 
 
 def choose(transports: Sequence[str], paused_for: Mapping[str, float], patience: Mapping[str, float]) -> str:
