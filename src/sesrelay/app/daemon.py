@@ -30,6 +30,7 @@ from sesrelay.delivery.scheduler import Scheduler
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.listener import sockets
 from sesrelay.listener.listening import ListenerServer
+from sesrelay.listener.maildrop import Maildrop
 from sesrelay.observe.events import LogSink
 from sesrelay.observe.fanout import Fanout
 from sesrelay.observe.log import configure
@@ -53,6 +54,7 @@ class _Rooms:
     spool: SqliteSpool
     scheduler: Scheduler
     listener: ListenerServer
+    maildrop: Maildrop
     web: WebServer
     control: ControlServer
     tasks: list[asyncio.Task[None]]
@@ -99,11 +101,13 @@ class Daemon:
         scheduler = Scheduler(spool, snapshot, self.clock, self.observer)
         acceptance = Acceptance(spool, scheduler, self.clock, self.observer)
         desk = SpoolDesk(spool, self.clock, lambda: scheduler.pauses, self._queue_changed)
+        listener = ListenerServer(acceptance, self.observer, lambda: self._options)
         self._rooms = _Rooms(
             lock=lock,
             spool=spool,
             scheduler=scheduler,
-            listener=ListenerServer(acceptance, self.observer, lambda: self._options),
+            listener=listener,
+            maildrop=Maildrop(listener, lambda: self._loaded.config.maildrop, wiring.taken_from_maildrop(spool), self.clock),
             web=self._web(self._loaded, desk, sockets.shown(next(iter(doors.values())))),
             control=ControlServer(config.control, desk, self.observer, self.status, self.reload),
             tasks=[],
@@ -117,7 +121,8 @@ class Daemon:
         await self._rooms.web.start()
         await self._rooms.control.start()
         housekeeping = Housekeeping(spool, scheduler, self.clock, self.observer)
-        self._rooms.tasks = [asyncio.create_task(housekeeping.run()), asyncio.create_task(self._watchdog())]
+        lasting = (housekeeping.run(), self._rooms.maildrop.run(), self._watchdog())
+        self._rooms.tasks = [asyncio.create_task(work) for work in lasting]
         self._systemd.tell(f"READY=1\nSTATUS=Taking mail on {', '.join(self._rooms.listener.listening)}")
         self.observer.reloaded(True, "started")
         self.observer.notice("ready", version=__version__, listeners=list(self._rooms.listener.listening), http=self._rooms.web.url)
@@ -305,6 +310,7 @@ class Daemon:
         self._stopping = True
         self._systemd.tell("STOPPING=1")
         self.observer.notice("stopping", in_flight=rooms.scheduler.in_flight)
+        rooms.maildrop.stop()
         await rooms.listener.drain(SESSION_GRACE)
         cut = await rooms.scheduler.drain(ATTEMPT_GRACE)
         for task in rooms.tasks:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Literal, cast
 from sesrelay.config import transports as configured
 from sesrelay.config.loading import Loaded
 from sesrelay.delivery.snapshot import Snapshot
+from sesrelay.listener.maildrop import LISTENER, Taken
 from sesrelay.listener.options import ListenerOptions
 from sesrelay.mail.address import domain_of
 from sesrelay.policy.retry import RetryPolicy
-from sesrelay.seams import Clock, Observer, Transport
+from sesrelay.seams import Clock, Observer, SpoolAdmin, Transport
 from sesrelay.web.options import WebOptions
 
 if TYPE_CHECKING:
@@ -149,6 +150,19 @@ def listener_options(loaded: Loaded) -> ListenerOptions:
         connections_per_client=config.limits.connections_per_client,
         command_timeout=config.limits.command_timeout,
     )
+
+
+def taken_from_maildrop(spool: SpoolAdmin) -> Taken:
+    """Return what tells whether a message from the maildrop is in the queue already."""
+
+    async def taken(message_id: str, name: str) -> bool:
+        for queue_id in await spool.find(message_id) if message_id else ():
+            record = await spool.show(queue_id)
+            if record is not None and record.message.origin.listener == LISTENER and record.message.origin.helo == name:
+                return True
+        return False
+
+    return taken
 
 
 def web_options(loaded: Loaded, smtp: str | None) -> WebOptions:

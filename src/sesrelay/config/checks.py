@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sesrelay.config.document import Document
-from sesrelay.config.model import Config
+from sesrelay.config.model import STATE_DIR, Config
 from sesrelay.config.problem import KeyPath, Place, meant, one_of, shown
 from sesrelay.config.routes import NullSenderTarget
 from sesrelay.mail.address import AddressError, domain_key, normalise
@@ -148,3 +148,10 @@ def control_path(config: Config, run_dir: Path) -> Path:
     if "control" in config.model_fields_set or run_dir.is_dir():
         return config.control
     return config.state_dir / "control.sock"
+
+
+def maildrop_path(config: Config) -> Path:
+    """Return the maildrop: as named, or the system's own for the relay that is the system's; another must not empty it."""
+    if "maildrop" in config.model_fields_set or config.state_dir == STATE_DIR:
+        return config.maildrop
+    return config.state_dir / "maildrop"

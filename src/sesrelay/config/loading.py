@@ -130,6 +130,7 @@ def _filled(config: Config, read: Mapping[KeyPath, SecretStr]) -> Config:
     update = {
         "access": config.access.model_copy(update={"users": users}),
         "control": checks.control_path(config, RUN_DIR),
+        "maildrop": checks.maildrop_path(config),
         "local": config.local.model_copy(update={"domain": config.local.domain or config.hostname}),
         "transports": transports,
         "http": config.http.model_copy(update=token),

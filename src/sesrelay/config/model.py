@@ -36,6 +36,8 @@ from sesrelay.config.values import (
 )
 
 RUN_DIR = Path("/run/sesrelay")
+STATE_DIR = Path("/var/lib/sesrelay")
+MAILDROP = Path("/var/spool/sesrelay/maildrop")
 SITE_KEYS = ("transports", "routes", "access", "expect", "feedback")
 
 
@@ -184,13 +186,18 @@ class Config(Part):
     hostname: Domain = Field(
         default_factory=machine_name, description="The name in EHLO and Received. Default: the machine's full name."
     )
-    state_dir: FilePath = Field(Path("/var/lib/sesrelay"), description="Where the queue lives; one daemon holds it at a time.")
+    state_dir: FilePath = Field(STATE_DIR, description="Where the queue lives; one daemon holds it at a time.")
     control: FilePath = Field(
         RUN_DIR / "control.sock",
         description="The socket for operators. Default: `control.sock` in `state_dir` where /run/sesrelay does not exist.",
     )
     listeners: tuple[Listener, ...] = Field(
         default_factory=_default_listeners, min_length=1, description="Where mail is taken. Default: port 25 on loopback."
+    )
+    maildrop: FilePath = Field(
+        MAILDROP,
+        description="Where `sesrelay-sendmail` leaves mail while the daemon is down, if the folder exists. Default, with another "
+        "`state_dir` than the default: `maildrop` in it.",
     )
     access: Access = Field(Access(), description="Who may send.")
     local: Local = Field(Local(), description="Mail for this machine: root, postmaster, cron.")

@@ -29,7 +29,7 @@ def anchor_paths(document: Document, environ: Mapping[str, str]) -> None:
 
     Certificates and keys may also name a systemd credential.
     """
-    for path in [("state_dir",), ("control",), *_members(document, "transports", _PATHS)]:
+    for path in [("state_dir",), ("control",), ("maildrop",), *_members(document, "transports", _PATHS)]:
         value = document.get(path)
         if isinstance(value, str) and value:
             _parent(document, path)[path[-1]] = str(_folder(document, path) / value)

@@ -78,9 +78,17 @@ def _completed(content: Content, sender: str, full_name: str, *, from_header: bo
     if not header.has(b"date"):  # the moment of submission: in the maildrop a message may wait
         header.add("Date", strftime("%a, %d %b %Y %H:%M:%S %z"))
         changed = True
+    if not header.has(b"message-id"):  # by which the relay knows a message from the maildrop again
+        header.add("Message-ID", f"<{strftime('%Y%m%d%H%M%S')}.{os.urandom(8).hex()}@{_hostname()}>")
+        changed = True
     if changed:
         content.replace_first(header.joined())
     return found
+
+
+def _hostname() -> str:
+    name = os.uname().nodename
+    return name if name.isascii() and name.replace("-", "").replace(".", "").isalnum() else "localhost"
 
 
 def _limit() -> int:

@@ -1,0 +1,304 @@
+"""The maildrop: takes in what sesrelay-sendmail left in a folder while the relay could not be reached.
+
+Each file is said to a session of its own, as its client would have, so that no rule of the listener is passed by; the file's
+owner is whom the session belongs to.
+
+Invariant: a file goes only once the intake has said 250 to all of it, or to what of it could be taken and the rest was refused
+for good. A crash in between repeats nothing: the session's name is the file's, and the queue is asked for it before.
+
+Runs on: the event loop; files are touched in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sesrelay.listener.dropped import Dropped, Unfit, read
+from sesrelay.listener.listening import Door, ListenerServer
+from sesrelay.listener.session import SmtpSession
+from sesrelay.mail.envelope import Owner
+from sesrelay.seams import Clock, SpoolError
+
+LISTENER = "maildrop"
+ASIDE = "bad"
+EVERY = 2.0  # seconds between two looks at the folder
+AT_ONCE = 500  # files of one look; the rest follows at once
+AGAIN_FIRST, AGAIN_MOST = 30.0, 600.0  # seconds until a file that was put off is tried again
+PATIENCE = 5 * 86400.0  # seconds of age after which it is not tried again
+REPLY_TIME = 600.0
+ABANDONED = 86400.0  # seconds after which a file that was begun and never finished goes
+
+Taken = Callable[[str, str], Awaitable[bool]]
+"""Tell whether the queue has a message of that Message-ID which came in by the maildrop under that name."""
+
+
+class Later(Exception):
+    """The relay cannot take it now; the text says why."""
+
+
+@dataclass(slots=True)
+class Maildrop:
+    """Runs beside the listener. `folder` is asked at each look; where there is none, nothing happens."""
+
+    listener: ListenerServer
+    folder: Callable[[], Path]
+    taken: Taken
+    clock: Clock
+    every: float = EVERY
+    _seen: tuple[str, int] | None = field(default=None, init=False)
+    _waiting: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)  # name: when to try again, next wait
+    _stuck: set[str] = field(default_factory=set, init=False)  # what is done with and cannot be removed
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _in_trouble: bool = field(default=False, init=False)
+
+    async def run(self) -> None:
+        """Look for messages until `stop`."""
+        while not self._stopping.is_set():
+            more = False
+            try:
+                more = await self.look()
+                self._in_trouble = False
+            except OSError as error:
+                if not self._in_trouble:
+                    self.listener.observer.trouble("the maildrop cannot be looked at", error, folder=str(self.folder()))
+                self._in_trouble = True
+            if not more:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), self.every)
+
+    def stop(self) -> None:
+        """Let `run` end once the file at hand is done with."""
+        self._stopping.set()
+
+    async def look(self) -> bool:
+        """Take in what is there, if anything has changed; tell whether there was more than is taken at once. Raises: OSError"""
+        folder = str(self.folder())
+        try:
+            state = (folder, os.stat(folder).st_mtime_ns)  # noqa: PTH116 - quick, and names here may be any octets
+        except FileNotFoundError:
+            return False
+        now = asyncio.get_running_loop().time()
+        due = [name for name, (when, _) in self._waiting.items() if when <= now]
+        if state == self._seen and not due:
+            return False
+        names, more = await asyncio.to_thread(self._names, folder, now)
+        for name in names:
+            if self._stopping.is_set():
+                return False
+            await self._take_in(folder, name)
+        self._seen = None if more else state
+        return more
+
+    def _names(self, folder: str, now: float) -> tuple[list[str], bool]:
+        names: list[str] = []
+        there: set[str] = set()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    self._drop_abandoned(entry)
+                    continue
+                there.add(entry.name)
+                if entry.name == ASIDE or entry.name in self._stuck or self._waiting.get(entry.name, (0.0,))[0] > now:
+                    continue
+                if len(names) == AT_ONCE:
+                    return names, True
+                names.append(entry.name)
+        self._stuck &= there
+        for name in self._waiting.keys() - there:
+            del self._waiting[name]
+        return names, False
+
+    def _drop_abandoned(self, entry: os.DirEntry[str]) -> None:
+        with contextlib.suppress(OSError):
+            found = entry.stat(follow_symlinks=False)
+            if self.clock.wall() - found.st_mtime > ABANDONED and not stat.S_ISDIR(found.st_mode):
+                os.unlink(entry.path)  # noqa: PTH108
+
+    async def _take_in(self, folder: str, name: str) -> None:
+        options = self.listener.terms().options
+        try:
+            dropped = await asyncio.to_thread(read, folder, name, options.message_size)
+            owner = await asyncio.to_thread(_owner, dropped.uid)
+            refused = [
+                refusal
+                for session_name, recipients in _parts(dropped, options.recipients)
+                if not await self.taken(dropped.message_id, session_name)
+                for refusal in await self._say(dropped, owner, session_name, recipients)
+            ]
+        except FileNotFoundError:
+            return
+        except Unfit as unfit:
+            await self._set_aside(folder, name, str(unfit), worthless=unfit.worthless)
+        except (Later, SpoolError, OSError) as error:
+            await self._put_off(folder, name, str(error))
+        except Exception as error:  # a bug: this file waits, the others are taken in
+            self.listener.observer.trouble("a file in the maildrop could not be taken in", error, file=name)
+            await self._put_off(folder, name, "an internal error")
+        else:
+            self._waiting.pop(name, None)
+            if refused:
+                await self._set_aside(folder, name, "; ".join(refused), owner=str(owner))
+            else:
+                await self._remove(folder, name)
+
+    async def _put_off(self, folder: str, name: str, why: str) -> None:
+        try:
+            age = self.clock.wall() - os.lstat(f"{folder}/{name}").st_mtime
+        except OSError:
+            age = 0.0
+        if age > PATIENCE:
+            await self._set_aside(folder, name, f"it was put off for days, at last because: {why}")
+            return
+        _, wait = self._waiting.get(name, (0.0, AGAIN_FIRST))
+        self._waiting[name] = (asyncio.get_running_loop().time() + wait, min(2 * wait, AGAIN_MOST))
+        self.listener.observer.notice("a message stays in the maildrop for now", file=name, why=why, again_in=wait)
+
+    async def _say(self, dropped: Dropped, owner: Owner, name: str, recipients: tuple[bytes, ...]) -> list[str]:
+        """Hand in the message for `recipients` in a session; return the refusals for good. Raises: Later, OSError"""
+        talk = await Talk.begin(self.listener, owner)
+        try:
+            await talk.say(b"", "2")
+            await talk.say(b"EHLO " + name.encode() + b"\r\n", "2")
+            refusal = await talk.say(dropped.mail + b"\r\n", "2")
+            if refusal:
+                return [f"all recipients: {refusal}"]
+            refusals = []
+            for line in recipients:
+                refusal = await talk.say(line + b"\r\n", "2")
+                if refusal:
+                    refusals.append(f"{line[8:].decode(errors='backslashreplace')}: {refusal}")
+            if len(refusals) < len(recipients):
+                refusal = await talk.say(b"DATA\r\n", "3") or await talk.say(dropped.content, "2")
+                if refusal:
+                    return [f"all recipients: {refusal}"]
+            return refusals
+        finally:
+            await talk.end()
+
+    async def _remove(self, folder: str, name: str) -> None:
+        try:
+            await asyncio.to_thread(_remove, folder, name)
+        except OSError as error:
+            self._stuck.add(name)
+            self.listener.observer.trouble("a file in the maildrop is done with and cannot be removed", error, file=name)
+
+    async def _set_aside(self, folder: str, name: str, why: str, *, owner: str = "", worthless: bool = False) -> None:
+        """Move a file where the operator finds it: its sender has long gone, and is not told by anybody else."""
+        what = (
+            "removed from the maildrop: it is no message"
+            if worthless
+            else f"moved to {folder}/{ASIDE}: nobody else tells its sender"
+        )
+        try:
+            await asyncio.to_thread(_remove if worthless else _move_aside, folder, name)
+        except OSError as error:
+            self._stuck.add(name)
+            what = f"passed over in the maildrop from now on; it cannot be moved: {error}"
+        self.listener.observer.trouble(
+            f"a file in the maildrop was not taken, and was {what}", None, file=name, why=why, owner=owner
+        )
+
+
+class _DropSession(SmtpSession):
+    """The session of one file: it belongs to the file's owner, whoever holds the other end of the socket."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, door: Door, owner: Owner) -> None:
+        super().__init__(loop, door)
+        self._file_owner = owner
+
+    def introduce(self, helo: str) -> None:
+        super().introduce(helo)
+        self.origin = replace(self.origin, owner=self._file_owner)
+
+
+class Talk:
+    """Both ends of one session: a listener's session behind a socket pair, and us as its client."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def begin(cls, listener: ListenerServer, owner: Owner) -> Talk:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        door = Door(listener, LISTENER, theirs)
+        await loop.connect_accepted_socket(lambda: _DropSession(loop, door, owner), theirs)
+        return cls(*await asyncio.open_unix_connection(sock=ours))
+
+    async def say(self, data: bytes, digit: str) -> str:
+        """Say it; return an empty text where the reply begins with `digit`, and a refusal for good. Raises: Later"""
+        try:
+            async with asyncio.timeout(REPLY_TIME):
+                self._writer.write(data)
+                await self._writer.drain()
+                reply = ""
+                while not reply or reply[3:4] == "-":
+                    line = await self._reader.readline()
+                    if not line:
+                        raise Later("the session has ended early")
+                    reply = line.decode("utf-8", "replace").strip()
+        except (OSError, TimeoutError) as error:
+            raise Later(f"the session has broken: {error}") from error
+        if reply.startswith(digit):
+            return ""
+        if reply.startswith("5"):
+            return reply
+        raise Later(reply)
+
+    async def end(self) -> None:
+        with contextlib.suppress(OSError):
+            if not self._writer.is_closing():  # uvloop raises where the session has ended it
+                self._writer.write(b"QUIT\r\n")
+            self._writer.close()
+            await self._writer.wait_closed()
+
+
+def _parts(dropped: Dropped, most: int) -> Iterator[tuple[str, tuple[bytes, ...]]]:
+    """Yield the recipients in parts of at most `most`, each with the name of its session: the same for the same part."""
+    recipients = dropped.recipients
+    if len(recipients) <= most:
+        yield dropped.name, recipients
+        return
+    for at in range(0, len(recipients), most):
+        yield f"{dropped.name}.{at}-{most}", recipients[at : at + most]
+
+
+def _owner(uid: int) -> Owner:
+    try:
+        return Owner(uid, pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        return Owner(uid)
+
+
+def _remove(folder: str, name: str) -> None:
+    os.unlink(f"{folder}/{name}")  # noqa: PTH108
+    _sync(folder)
+
+
+def _move_aside(folder: str, name: str) -> None:
+    aside = f"{folder}/{ASIDE}"
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(aside, 0o700)  # noqa: PTH102
+    found = os.lstat(aside)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise OSError(f"{aside} is not a folder of ours")
+    os.rename(f"{folder}/{name}", f"{aside}/{name}")  # noqa: PTH104
+    _sync(folder)
+
+
+def _sync(folder: str) -> None:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
