@@ -26,6 +26,11 @@ BREACHES = {
     ],
     "transports": [("transport/hold.py", "import sesrelay.transport.discard")],
     "pure": [("policy/retry.py", "import time"), ("mail/address.py", "import asyncio"), ("seams.py", "import yaml")],
+    "sendmail": [
+        ("sendmail/exits.py", "import re"),
+        ("sendmail/client.py", "import socket"),
+        ("sendmail/header.py", "import sesrelay.mail.headers"),
+    ],
     "vendor-boto3": [("transport/ses/__init__.py", "import boto3")],
     "vendor-botocore": [("delivery/__init__.py", "import botocore.auth")],
     "vendor-aiohttp": [("transport/smtp.py", "import aiohttp")],
