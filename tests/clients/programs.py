@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import peers
 from clients.languages import Way
@@ -65,7 +66,7 @@ def msmtp(way: Way, letter: Letter, folder: Path, *more: str) -> Done:
 
 
 def s_nail(way: Way, letter: Letter, folder: Path, *more: str) -> Done:
-    login = f"{way.user}:{way.password}@" if way.user is not None else ""
+    login = f"{quote(way.user, safe='')}:{quote(str(way.password), safe='')}@" if way.user is not None else ""
     scheme = "smtps" if way.tls == "implicit" else "smtp"
     options = [
         "v15-compat",
