@@ -203,7 +203,8 @@ def connect(place: str) -> _socket.socket:
     if not (colon and host and port.isascii() and port.isdigit()):
         raise ValueError(f"{place!r} is no HOST:PORT and no unix:PATH")
     try:
-        found = _socket.getaddrinfo(host, int(port), 0, _socket.SOCK_STREAM)
+        # As octets: for a str, Python loads its IDNA codec, and re with it.
+        found = _socket.getaddrinfo(host.encode(), int(port), 0, _socket.SOCK_STREAM)
     except OSError as error:
         raise Broken(f"{place}: {error}") from error
     for n, (family, _, protocol, _, address) in enumerate(found, 1):
