@@ -12,6 +12,7 @@ from typing import Any
 import uvloop
 
 from sesrelay.listener import ListenerOptions, ListenerServer, bind
+from sesrelay.listener.passwords import Verifier
 from sesrelay.mail.envelope import Envelope, Origin
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import LocalMail
@@ -149,10 +150,12 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def rig(chosen: ListenerOptions = OPTIONS, intake: RecordingIntake | None = None) -> AsyncIterator[Rig]:
+async def rig(
+    chosen: ListenerOptions = OPTIONS, intake: RecordingIntake | None = None, verifier: Verifier | None = None
+) -> AsyncIterator[Rig]:
     """Run a listener on a free port of 127.0.0.1."""
     intake, observer = intake or RecordingIntake(), RecordingObserver()
-    server = ListenerServer(intake, observer, lambda: chosen)  # type: ignore[arg-type]
+    server = ListenerServer(intake, observer, lambda: chosen, verifier)  # type: ignore[arg-type]
     await server.listen("127.0.0.1:0", bind("127.0.0.1:0"))
     host, port = server.addresses()["127.0.0.1:0"][:2]  # type: ignore[index]
     try:

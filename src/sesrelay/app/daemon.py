@@ -31,6 +31,7 @@ from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.listener import sockets
 from sesrelay.listener.listening import ListenerServer
 from sesrelay.listener.maildrop import Maildrop
+from sesrelay.listener.options import ListenerOptions
 from sesrelay.observe.events import LogSink
 from sesrelay.observe.fanout import Fanout
 from sesrelay.observe.log import configure
@@ -249,6 +250,7 @@ class Daemon:
                     opened[listen] = sockets.bind(listen)
             snapshot = wiring.snapshot(loaded, self._shared)
             made += snapshot.transports.values()
+            options = wiring.listener_options(loaded)
             await self._move_page(loaded, rooms)
         except (OSError, ValueError, sockets.ListenError) as error:
             for sock in opened.values():
@@ -256,14 +258,16 @@ class Daemon:
             for transport in made:
                 await transport.close()
             return [str(error)]
-        await self._swap(loaded, snapshot, opened, rooms)
+        await self._swap(loaded, snapshot, options, opened, rooms)
         return []
 
-    async def _swap(self, loaded: Loaded, snapshot: Snapshot, opened: dict[str, socket.socket], rooms: _Rooms) -> None:
+    async def _swap(
+        self, loaded: Loaded, snapshot: Snapshot, options: ListenerOptions, opened: dict[str, socket.socket], rooms: _Rooms
+    ) -> None:
         old = rooms.scheduler.snapshot
         for way in snapshot.transports.values():
             way.start()
-        self._loaded, self._options = loaded, wiring.listener_options(loaded)
+        self._loaded, self._options = loaded, options
         self.observer.replace(self._sinks(loaded))
         wanted = {listener.listen for listener in loaded.config.listeners}
         for name in set(rooms.listener.listening) - wanted:

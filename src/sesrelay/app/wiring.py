@@ -13,7 +13,9 @@ from sesrelay.config import transports as configured
 from sesrelay.config.loading import Loaded
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.listener.maildrop import LISTENER, Taken
-from sesrelay.listener.options import ListenerOptions
+from sesrelay.listener.options import DoorOptions, ListenerOptions
+from sesrelay.listener.passwords import Users
+from sesrelay.listener.tls import server_context
 from sesrelay.mail.address import domain_of
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.seams import Clock, Observer, SpoolAdmin, Transport
@@ -139,6 +141,7 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
 
 
 def listener_options(loaded: Loaded) -> ListenerOptions:
+    """Make the listener's view of a configuration. Raises: ValueError for a certificate that cannot be used"""
     config = loaded.config
     return ListenerOptions(
         hostname=config.hostname,
@@ -149,6 +152,15 @@ def listener_options(loaded: Loaded) -> ListenerOptions:
         connections=config.limits.connections,
         connections_per_client=config.limits.connections_per_client,
         command_timeout=config.limits.command_timeout,
+        doors={
+            door.listen: DoorOptions(
+                door.tls,
+                door.auth,
+                server_context(door.certificate, door.key) if door.certificate and door.key else None,
+            )
+            for door in config.listeners
+        },
+        users=Users({user.name: user.password_hash.get_secret_value() for user in config.access.users if user.password_hash}),
     )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from sesrelay.listener.offers import Terms
 from sesrelay.listener.options import ListenerOptions
+from sesrelay.listener.passwords import Verifier
 from sesrelay.listener.replies import GONE, LEAVING, TOO_MANY, TOO_MANY_OF_YOURS, encode
 from sesrelay.listener.session import SmtpSession
 from sesrelay.listener.sockets import BACKLOG
@@ -41,6 +42,7 @@ class Door:
         self.intake = whole.intake
         self.observer = whole.observer
         self.terms = whole.terms
+        self.verifier = whole.verifier
         self._whole = whole
         self.server: asyncio.AbstractServer | None = None
 
@@ -72,9 +74,12 @@ class ListenerServer:
     `options` is asked at each connection, so a reload affects new sessions only.
     """
 
-    def __init__(self, intake: Intake, observer: Observer, options: Callable[[], ListenerOptions]) -> None:
+    def __init__(
+        self, intake: Intake, observer: Observer, options: Callable[[], ListenerOptions], verifier: Verifier | None = None
+    ) -> None:
         self.intake = intake
         self.observer = observer
+        self.verifier = verifier or Verifier()
         self.sessions: set[SmtpSession] = set()
         self.clients: Counter[str] = Counter()
         self._options = options
@@ -157,6 +162,7 @@ class ListenerServer:
         for session in list(self.sessions):
             session.cut(encode(LEAVING))
         await self._until_empty(min(grace, 1.0))
+        self.verifier.close()
 
     async def _until_empty(self, seconds: float) -> None:
         if self.sessions:

@@ -20,7 +20,6 @@ from sesrelay.listener.passwords import PATIENCE, Credentials, TooMany
 from sesrelay.mail.reply import Reply
 
 if TYPE_CHECKING:
-    from sesrelay.listener.options import DoorOptions
     from sesrelay.listener.session import SmtpSession
 
 FAILURES_MAX = 5  # wrong passwords in a session
@@ -83,11 +82,6 @@ def _text(octets: bytes) -> str:
         raise Malformed from None
 
 
-def offered(door: DoorOptions, *, secured: bool) -> bool:
-    """Tell whether AUTH can be used now."""
-    return door.auth == "any" or (door.auth != "none" and secured)
-
-
 def demanded(session: SmtpSession) -> Reply | None:
     """Return the refusal of a transaction because nobody has logged in, or None."""
     if session.door_options.auth != "required" or session.authenticated:
@@ -119,7 +113,7 @@ def _untimely(session: SmtpSession) -> Reply | None:
     door = session.door_options
     if door.auth == "none":
         return replies.NOT_OFFERED
-    if not offered(door, secured=session.secured):
+    if not door.offers_login(secured=session.secured):
         return NO_PLAIN_TEXT
     if not session.helo:
         return replies.NEED_HELO
@@ -152,9 +146,9 @@ async def _converse(session: SmtpSession, mechanism: Callable[[bytes | None], Ex
 
 async def _judge(session: SmtpSession, given: Credentials) -> None:
     session.flush()  # what was asked for before need not wait for this
-    session.grant(PATIENCE + session.grace)
+    session.grant(PATIENCE)
     try:
-        fits = await session.door.verifier.fits(given, session.client, session.users)
+        fits = await session.door.verifier.fits(given, session.client, session.options.users)
     except TooMany:
         session.refuse(COME_BACK, "auth")
         return

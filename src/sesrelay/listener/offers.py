@@ -13,7 +13,12 @@ from sesrelay.mail.address import domain_of
 
 def extensions(options: ListenerOptions, door: DoorOptions, *, secured: bool) -> list[str]:
     """Return the EHLO lines for a session on such a listener; `secured`: it is under TLS already."""
-    return ["PIPELINING", f"SIZE {options.message_size}", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"]
+    lines = ["PIPELINING", f"SIZE {options.message_size}", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"]
+    if door.tls == "starttls" and not secured:
+        lines.append("STARTTLS")
+    if door.offers_login(secured=secured):
+        lines.append("AUTH PLAIN LOGIN")
+    return lines
 
 
 class Terms:

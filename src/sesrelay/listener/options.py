@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sesrelay.listener.passwords import NOBODY, Users
 from sesrelay.policy.admission import LocalMail, Network
 
 
@@ -18,6 +19,10 @@ class DoorOptions:
     auth: Literal["none", "optional", "required", "any"] = "none"
     context: ssl.SSLContext | None = None
 
+    def offers_login(self, *, secured: bool) -> bool:
+        """Tell whether AUTH can be used now; `secured`: under TLS."""
+        return self.auth == "any" or (self.auth != "none" and secured)
+
 
 PLAIN_DOOR = DoorOptions()
 
@@ -28,7 +33,7 @@ class ListenerOptions:
 
     `line_timeout` ends a command line that was begun, and a message whose octets come slower than `min_rate`;
     `command_timeout` ends a silence; `content_time` ends a message however it comes.
-    `doors` by `listen` as configured; one that is not named has no options of its own.
+    `doors` by `listen` as configured; one that is not named has no options of its own. `users`: who may log in.
     """
 
     hostname: str
@@ -44,6 +49,7 @@ class ListenerOptions:
     content_time: float = 3600.0
     junk: int = 100
     doors: Mapping[str, DoorOptions] = field(default_factory=dict)
+    users: Users = NOBODY
 
     def door(self, name: str) -> DoorOptions:
         """Return what the listener of that name is told."""

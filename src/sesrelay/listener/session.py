@@ -28,6 +28,7 @@ from sesrelay.listener.replies import (
     UNKNOWN,
     encode,
 )
+from sesrelay.listener.starttls import handshake
 from sesrelay.listener.verbs import VERBS
 from sesrelay.listener.wire import Wire
 from sesrelay.mail.envelope import Origin
@@ -60,6 +61,9 @@ class SmtpSession(Wire):
         self.client = ""
         self.helo = ""
         self.user: str | None = None
+        self.authenticated = False
+        self.failed_logins = 0
+        self.tls: str | None = None
         self.origin = Origin(door.name)
         self.transaction: Transaction | None = None
         self.reading = False
@@ -74,6 +78,13 @@ class SmtpSession(Wire):
     def admitted(self, client: str) -> None:
         self.client = client
         self.origin = Origin(self.door.name, client)
+
+    @property
+    def awaits_tls(self) -> bool:
+        return self.door_options.tls == "implicit"
+
+    async def begin(self) -> bool:
+        return not self.awaits_tls or await handshake(self)
 
     def banner(self) -> bytes:
         return self.terms.banner
@@ -125,15 +136,20 @@ class SmtpSession(Wire):
 
     # --- what the verbs and the Door ask ---
 
-    @property
-    def secured(self) -> bool:
-        """Tell whether the session is under TLS."""
-        return self.session is not None and self.session.ssl is not None
-
-    def introduce(self, helo: str, tls: str | None = None) -> None:
+    def introduce(self, helo: str) -> None:
         """Take note of who speaks, for the log and the Received line."""
         self.helo = helo
-        self.origin = Origin(self.door.name, self.client, helo, self.user, tls)
+        self.origin = Origin(self.door.name, self.client, helo, self.user, self.tls)
+
+    def under_tls(self, tls: str) -> None:
+        """Begin anew under TLS (RFC 3207 §4.2); `tls`: version and cipher."""
+        self.tls, self.user, self.authenticated, self.transaction = tls, None, False, None
+        self.introduce("")
+
+    def logged_in(self, user: str | None) -> None:
+        """Take note of a login; None: as nobody in particular."""
+        self.user, self.authenticated = user, True
+        self.introduce(self.helo)
 
     def leave(self) -> None:
         """Close once the transaction under way, if any, has ended."""

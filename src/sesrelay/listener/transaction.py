@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sesrelay.listener.commands import MailCommand, RcptCommand, parse_mail, parse_rcpt
 from sesrelay.listener.costs import FREE, IDLING
+from sesrelay.listener.login import demanded
 from sesrelay.listener.replies import (
     GO_AHEAD,
     NEED_HELO,
@@ -54,6 +55,10 @@ async def mail(session: SmtpSession, argument: str) -> None:
         return
     if session.transaction is not None:
         session.refuse(NESTED_MAIL, "sequence")
+        return
+    refusal = demanded(session)
+    if refusal is not None:
+        session.refuse(refusal, "auth")
         return
     command = parse_mail(argument)
     if isinstance(command, Reply):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from sesrelay.listener import greeting, transaction
+from sesrelay.listener import greeting, login, starttls, transaction
 
 if TYPE_CHECKING:
     from sesrelay.listener.session import SmtpSession
@@ -28,6 +28,6 @@ VERBS: Mapping[str, Callable[[SmtpSession, str], Awaitable[None]]] = {
     "VRFY": greeting.vrfy,
     "EXPN": greeting.not_offered,
     "HELP": greeting.help_,
-    "AUTH": greeting.not_offered,
-    "STARTTLS": greeting.not_offered,
+    "AUTH": login.auth,
+    "STARTTLS": starttls.starttls,
 }

@@ -3,18 +3,21 @@
 What differs from aiosmtpd 1.4.6, each with a test of its own:
 content comes in pieces of any size instead of line by line; replies are gathered and written when the input is used
 up; a command line is cut at 4 KiB and ends with CR LF only; one timer a session watches deadlines that progress
-moves; a client that drops or half-closes cancels nothing that is being stored or still has commands in the buffer.
+moves; a client that drops or half-closes cancels nothing that is being stored or still has commands in the buffer; TLS
+begins by the loop's own start_tls, from the first octet or later, and fails without a traceback.
 
 Invariant: the handler is never cancelled while `uninterrupted` is set.
 Invariant: one reply to each command line, however the stream is split.
+Invariant: nothing that came in clear text is read once TLS has begun (CVE-2011-0411).
 
-Source: RFC 5321 §4.5.3.2 (timeouts), RFC 2920 (pipelining).
+Source: RFC 5321 §4.5.3.2 (timeouts), RFC 2920 (pipelining), RFC 3207 §4.2.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from typing import AnyStr, cast
 
 from aiosmtpd.smtp import SMTP, Session
@@ -23,6 +26,7 @@ from sesrelay.listener.content import ContentReader
 from sesrelay.listener.deadlines import Deadlines, Watch
 from sesrelay.listener.lines import Fault, LineTaker
 from sesrelay.listener.replies import TIMED_OUT, encode
+from sesrelay.listener.steps import INPUT, Steps
 from sesrelay.mail.reply import Reply
 
 # aiosmtpd logs each line a client says; the Observer is told what matters instead.
@@ -30,6 +34,7 @@ logging.getLogger("mail.log").setLevel(logging.CRITICAL)
 
 READ_LIMIT = 64 * 1024  # asyncio stops reading from a client at twice this
 WRITE_SOON = 16 * 1024  # replies are not gathered beyond this
+GOODBYE = 5.0  # seconds that a client has to answer the end of TLS
 
 
 class ClientGone(Exception):
@@ -56,7 +61,7 @@ class Wire(SMTP):
         self._original_transport = None
         self._tls_protocol = None
         self._tls_handshake_okay = True
-        self._handler_coroutine: asyncio.Task[None] | None = None
+        self._handler: Steps | None = None
         self._handle_hooks = {}
         self._out: list[bytes] = []
         self._lines = LineTaker()
@@ -66,12 +71,24 @@ class Wire(SMTP):
         self.closing = False
         self.idle = False
         self.uninterrupted = False
+        self.secured = False
+        self._handshaking = False
+        self._lost = False
 
     # --- what a subclass says ---
 
     def admit(self, transport: asyncio.BaseTransport) -> Reply | None:
         """Return the refusal of the whole connection, or None."""
         raise NotImplementedError
+
+    @property
+    def awaits_tls(self) -> bool:
+        """Tell whether TLS is to begin before anything is said."""
+        return False
+
+    async def begin(self) -> bool:
+        """Do what comes before the banner; False: it came to nothing, and so does the session."""
+        return True
 
     def banner(self) -> bytes:
         raise NotImplementedError
@@ -102,28 +119,40 @@ class Wire(SMTP):
         refusal = self.admit(transport)
         if refusal is not None:
             self.closing = True
-            cast(asyncio.Transport, transport).write(encode(refusal))
+            if not self.awaits_tls:
+                cast(asyncio.Transport, transport).write(encode(refusal))
             transport.close()
             return
-        super().connection_made(transport)
-        assert self._handler_coroutine is not None
-        self._handler_coroutine.add_done_callback(self._maybe_ended)
+        # As the base class does, but for its task.
+        self._set_rset_state()  # type: ignore[no-untyped-call]
+        self.session = self._create_session()
+        self.session.peer = transport.get_extra_info("peername")
+        self._reset_timeout()
+        asyncio.StreamReaderProtocol.connection_made(self, transport)
+        self.transport = cast(asyncio.Transport, transport)
+        self._handler = Steps(self._handle_client(), self.loop, self._handled)
+        self._handler.start()  # at once: where TLS is awaited, its protocol has to be there before the first octet
+
+    def data_received(self, data: bytes) -> None:
+        asyncio.StreamReaderProtocol.data_received(self, data)
+        if self._handler is not None:
+            self._handler.input_came()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._handler_coroutine is None:  # never admitted
+        if self._handler is None or self._lost:  # never admitted, or told already
             return
+        self._lost = True
         self._watch.stop()
         if self._original_transport is not None:
             self._original_transport.close()
         asyncio.StreamReaderProtocol.connection_lost(self, error)
         self.transport = None
-        if self._handler_coroutine.done():
-            self._maybe_ended()
-        elif not self.uninterrupted:
-            self._handler_coroutine.cancel()
+        if self._handler.done:
+            self.ended()
+        elif not self.uninterrupted and not self._handshaking:  # a handshake ends by itself, and is told of
+            self._handler.cancel()
 
-    def _maybe_ended(self, task: asyncio.Task[None] | None = None) -> None:
-        error = task.exception() if task is not None and not task.cancelled() else None
+    def _handled(self, error: BaseException | None) -> None:
         if error is not None:
             self.failed(error)
         if self.transport is None:
@@ -134,7 +163,9 @@ class Wire(SMTP):
         if self.closing:
             return False
         self._reader.feed_eof()
-        return self.session is not None and self.session.ssl is None
+        if self._handler is not None:
+            self._handler.input_came()
+        return not self.secured  # TLS has no half-open end: what is still to be said would not arrive
 
     def _create_session(self) -> Session:
         return Session(self.loop)
@@ -165,14 +196,57 @@ class Wire(SMTP):
         self.closing = True
         # No isinstance anywhere: uvloop's transports are no subclasses of asyncio's.
         transport = cast(asyncio.Transport, self.transport)
-        if transport.get_write_buffer_size():
+        if self._handshaking or transport.get_write_buffer_size():
             transport.abort()  # it does not read: close() would wait for that for ever
         else:
             self._out.append(last_words)
             self.flush()
             transport.close()
 
+    # --- TLS ---
+
+    async def secure(self, context: ssl.SSLContext) -> ssl.SSLObject:
+        """Begin TLS as its server, and drop what came in clear text behind the command that asked for it.
+
+        Raises: OSError (ssl.SSLError, ConnectionError), after which the connection is closed.
+        """
+        transport, reader = self.transport, self._reader
+        if transport is None or reader._eof:  # type: ignore[attr-defined]
+            raise ConnectionResetError
+        self.flush()
+        self._drop(reader._buffer, len(reader._buffer))  # type: ignore[attr-defined]
+        self._lines, self._begun = LineTaker(), False
+        reader._transport = None  # type: ignore[attr-defined]  # or it would stop the octets below TLS
+        self._watch.deadline = self.loop.time() + 2 * self._watch.grace  # should the handshake's own one fail
+        self._handshaking = True
+        try:
+            secured = await self.loop.start_tls(
+                cast(asyncio.Transport, transport),
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=self._watch.grace,
+                ssl_shutdown_timeout=GOODBYE,
+            )
+            # A connection that is lost in the handshake: asyncio returns None, uvloop a transport that never spoke TLS.
+            connection: ssl.SSLObject | None = secured.get_extra_info("ssl_object") if secured is not None else None
+            if secured is None or connection is None or self._lost:
+                raise ConnectionResetError
+        except OSError:
+            cast(asyncio.Transport, transport).abort()
+            self.loop.call_soon(self.connection_lost, None)  # the loops tell of some handshakes that fail, not of others
+            raise
+        finally:
+            self._handshaking = False
+        self.transport = self._transport = reader._transport = self._writer._transport = secured  # type: ignore[attr-defined]
+        self._over_ssl = self.secured = True
+        return connection
+
     # --- deadlines ---
+
+    def grant(self, seconds: float) -> None:
+        """Give the client so much more time, because it waits for us."""
+        self._watch.deadline = max(self._watch.deadline, self.loop.time() + seconds + self._watch.grace)
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         self._watch.start(duration or self._deadlines.silence)
@@ -196,8 +270,9 @@ class Wire(SMTP):
 
     async def _handle_client(self) -> None:
         try:
-            self._out.append(self.banner())
-            await self._serve()
+            if await self.begin():
+                self._out.append(self.banner())
+                await self._serve()
         except (ConnectionError, ClientGone):
             pass
         finally:
@@ -288,7 +363,9 @@ class Wire(SMTP):
         reader = self._reader
         if reader._eof:  # type: ignore[attr-defined]
             return False
-        await reader._wait_for_data("sesrelay")  # type: ignore[attr-defined]
+        if reader._paused:  # type: ignore[attr-defined]
+            reader._maybe_resume_transport()  # type: ignore[attr-defined]
+        await INPUT
         return True
 
     async def read_content(self, limit: int) -> ContentReader:
