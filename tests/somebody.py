@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  # what a connection imports when it is first made, somebody else may not be able to read
 import os
 import pwd
 from collections.abc import Iterator

@@ -220,6 +220,48 @@ def test_what_stands_twice_is_reported_with_both_places(tmp_path: Path) -> None:
     ]
 
 
+def senders(folder: Path) -> dict[str, tuple[str, ...]]:
+    return load(folder / "config.yaml").config.access.local_users
+
+
+def test_one_local_user_may_have_several_sites(tmp_path: Path) -> None:
+    write(tmp_path, "access: {local_users: {www-data: main.example, '33': [number.example]}}\n")
+    write(tmp_path, "access: {local_users: {www-data: [a.example, '*.a.example'], other: o.example}}\n", "sites.d/a.yaml")
+    write(tmp_path, "access: {local_users: {www-data: b.example}}\n", "sites.d/b.yaml")
+    assert senders(tmp_path) == {
+        "www-data": ("main.example", "a.example", "*.a.example", "b.example"),
+        "33": ("number.example",),
+        "other": ("o.example",),
+    }
+
+
+HASH = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$c29tZXNhbHRzb21lc2FsdA"
+
+
+def test_no_two_files_claim_one_pattern(tmp_path: Path) -> None:
+    main = write(tmp_path, "access:\n  local_users: {a: [m.example, both.example], b: [both.example]}\n")
+    one = write(tmp_path, "access: {local_users: {a: [x.example], b: [M.EXAMPLE.]}}\n", "sites.d/1.yaml")
+    two = write(
+        tmp_path,
+        f"access:\n  users: [{{name: u, password_hash: '{HASH}', senders: [x.example]}}]\n  local_users: {{a: '*.x.example'}}\n",
+        "sites.d/2.yaml",
+    )
+    two.chmod(0o600)
+    three = write(tmp_path, "access: {local_users: {a: '*.X.example'}}\n", "sites.d/3.yaml")
+    shared = "; what users share stands in one file)"
+    at = two.read_text().splitlines()[1].index("x.example") + 1
+    assert lines(main) == [
+        f"{one}:1:44: access.local_users.b[1]: 'M.EXAMPLE.' stands twice (first at {main}:2:21{shared}",
+        f"{two}:2:{at}: access.users[0].senders[0]: 'x.example' stands twice (first at {one}:1:28{shared}",
+        f"{three}:1:27: access.local_users.a[4]: '*.X.example' stands twice (first at {two}:3:20{shared}",
+    ]
+
+
+def test_a_unix_socket_starts_at_the_file_that_names_it(tmp_path: Path) -> None:
+    result = loaded(tmp_path, "listeners: [{listen: 'unix:submit.sock'}, {listen: 'unix:/run/x.sock'}]\n")
+    assert [listener.listen for listener in result.config.listeners] == [f"unix:{tmp_path}/submit.sock", "unix:/run/x.sock"]
+
+
 def test_a_site_file_holds_a_sites_keys_only(tmp_path: Path) -> None:
     main = write(tmp_path, "{}")
     site = write(tmp_path, "hostname: a.example\nroute: []\nroutes: {}\n", "sites.d/s.yaml")

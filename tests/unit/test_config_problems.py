@@ -107,8 +107,40 @@ BAD: dict[str, tuple[str, list[str]]] = {
         ['2:13: yaml: `[` starts a list (put an IPv6 address in quotes, as "[::1]:25")'],
     ),
     "unix socket": (
-        "listeners: [{listen: 'unix:/run/s.sock'}]\n",
-        ["1:22: listeners[0].listen: not supported by this version (only HOST:PORT is)"],
+        "listeners: [{listen: 'unix:'}]\n",
+        ["1:22: listeners[0].listen: the path of a socket is meant, as in unix:/run/sesrelay/submit.sock"],
+    ),
+    "unix socket, path too long": (
+        f"listeners: [{{listen: 'unix:/{'x' * 107}'}}]\n",
+        ["1:22: listeners[0].listen: the path of a socket can have 107 octets, and this one has 108"],
+    ),
+    "unix socket twice": (
+        "listeners: [{listen: 'unix:/s'}, {listen: 'unix:/./s'}]\n",
+        ["1:43: listeners[1].listen: stands twice (each address can have one listener)"],
+    ),
+    "unix socket for the page": (
+        "http: {listen: 'unix:/run/http.sock'}\n",
+        ["1:16: http.listen: not supported by this version (only HOST:PORT is)"],
+    ),
+    "local user": (
+        "access: {local_users: {'www data': [a.example]}}\n",
+        ["1:24: access.local_users.www data: the name of a local user is meant, or a uid, not 'www data'"],
+    ),
+    "local user with nothing": (
+        "access: {local_users: {www-data: []}}\n",
+        ["1:24: access.local_users.www-data: an empty list (leave the key out for the default)"],
+    ),
+    "local user with no pattern": (
+        "access: {local_users: {www-data: ['a b', '@foo.example']}}\n",
+        [
+            "1:35: access.local_users.www-data[0]: an address, a domain or *.domain is meant, not 'a b': "
+            "the domain label 'a b' has characters that no host name has",
+            "1:42: access.local_users.www-data[1]: '@foo.example' is no pattern (did you mean foo.example?)",
+        ],
+    ),
+    "claimed twice by one": (
+        "access: {local_users: {a: [x.example, b.example, B.EXAMPLE.]}}\n",
+        ["1:50: access.local_users.a[2]: 'B.EXAMPLE.' stands twice (first at FILE:1:39)"],
     ),
     "listeners twice": (
         "listeners: [{listen: '127.0.0.1:25'}, {listen: 'localhost:25'}]\n",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sesrelay.listener import peer
-from sesrelay.listener.peer import Owners, prove, same_machine
+from sesrelay.listener.peer import Owners, prove_owners, same_machine
 from sesrelay.mail.envelope import Owner
 from somebody import UNNAMED, as_root, somebody
 
@@ -42,8 +42,11 @@ def ask(owners: Owners, accepted: socket.socket) -> Owner | None:
     return owners.of_tcp(accepted.getpeername(), accepted.getsockname())
 
 
-def test_the_kernel_names_owners_here(owners: Owners) -> None:
-    prove(owners)
+def test_the_kernel_names_owners_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    prove_owners()
+    monkeypatch.setattr(peer, "_NETLINK_SOCK_DIAG", 31)
+    with pytest.raises(OSError, match="access.local_users: the kernel does not tell .* Protocol not supported"):
+        prove_owners()
 
 
 def test_a_living_connection_has_an_owner(owners: Owners, server: socket.socket) -> None:

@@ -53,12 +53,62 @@ def test_a_unix_socket_replaces_a_stale_one_only(tmp_path: Path) -> None:
     with pytest.raises(AddressTaken):
         bind(f"unix:{path}")
     first.close()
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(path))
+    assert path.is_socket()
     bind(f"unix:{path}").close()
-    path.unlink()
+    assert not path.exists()
     path.write_text("precious")
     with pytest.raises(AddressTaken):
         bind(f"unix:{path}")
     assert path.read_text() == "precious"
+
+
+def test_a_unix_socket_takes_away_its_own_file_only(tmp_path: Path) -> None:
+    path = tmp_path / "submit.sock"
+    first = bind(f"unix:{path}")
+    path.unlink()
+    second = bind(f"unix:{path}")
+    first.close()
+    assert path.is_socket()
+    second.close()
+    second.close()
+    assert not path.exists()
+    third = bind(f"unix:{path}")
+    path.unlink()
+    third.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none/s.sock", "there is no folder .*/none: create it, owned by the relay's user"),
+        ("x" * 108, "too long for a socket"),
+        ("file/s.sock", "Not a directory"),
+        pytest.param(
+            "locked/s.sock",
+            "no permission to make a socket in .*/locked",
+            marks=pytest.mark.skipif(os.geteuid() == 0, reason="nothing is locked for root"),
+        ),
+    ],
+)
+def test_where_no_socket_can_be(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(ListenError, match=f"^unix:.*: .*{said}"):
+        bind(f"unix:{tmp_path / name}")
+
+
+def test_systemds_unix_socket_is_matched_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s.sock"
+    with socket.socket(socket.AF_UNIX) as ours:
+        ours.bind(str(path))
+        ours.listen()
+        monkeypatch.setattr(sockets, "FIRST_FD", os.dup(ours.fileno()))
+        found = activated([f"unix:{path}", "127.0.0.1:25"], {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
+    assert list(found) == [f"unix:{path}"]
+    found[f"unix:{path}"].close()
+    assert path.is_socket()  # its file is systemd's
 
 
 def test_systemds_sockets_are_matched_by_address(monkeypatch: pytest.MonkeyPatch) -> None:

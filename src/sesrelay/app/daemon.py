@@ -268,6 +268,7 @@ class Daemon:
         for way in snapshot.transports.values():
             way.start()
         self._loaded, self._options = loaded, options
+        rooms.listener.learn_owners()
         self.observer.replace(self._sinks(loaded))
         wanted = {listener.listen for listener in loaded.config.listeners}
         for name in set(rooms.listener.listening) - wanted:

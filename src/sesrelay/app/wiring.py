@@ -15,6 +15,7 @@ from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.listener.maildrop import LISTENER, Taken
 from sesrelay.listener.options import DoorOptions, ListenerOptions
 from sesrelay.listener.passwords import Users
+from sesrelay.listener.peer import prove_owners
 from sesrelay.listener.tls import server_context
 from sesrelay.mail.address import domain_of
 from sesrelay.policy.retry import RetryPolicy
@@ -96,6 +97,7 @@ def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
         transports={name: transport(name, config.transports[name], loaded, shared) for name in _wanted(loaded)},
         retry=RetryPolicy(config.queue.retry, config.queue.max_age, config.queue.delay_warning),
         keep_delivered=config.queue.keep_delivered,
+        senders=loaded.senders,
     )
 
 
@@ -141,12 +143,17 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
 
 
 def listener_options(loaded: Loaded) -> ListenerOptions:
-    """Make the listener's view of a configuration. Raises: ValueError for a certificate that cannot be used"""
+    """Make the listener's view of a configuration. Raises: OSError, ValueError for a certificate that cannot be used, or a
+    kernel that does not tell who owns a connection
+    """
     config = loaded.config
+    if config.access.local_users and any(not door.listen.startswith("unix:") for door in config.listeners):
+        prove_owners()
     return ListenerOptions(
         hostname=config.hostname,
         local=loaded.local,
         networks=config.access.networks,
+        asks_owners=bool(config.access.local_users),
         message_size=config.limits.message_size,
         recipients=config.limits.recipients,
         connections=config.limits.connections,

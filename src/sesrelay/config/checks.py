@@ -12,8 +12,9 @@ from sesrelay.config.document import Document
 from sesrelay.config.model import STATE_DIR, Config
 from sesrelay.config.problem import KeyPath, Place, meant, one_of, shown
 from sesrelay.config.routes import NullSenderTarget
-from sesrelay.mail.address import AddressError, domain_key, normalise
+from sesrelay.mail.address import AddressError
 from sesrelay.mail.delivery import Priority
+from sesrelay.policy.patterns import pattern_key
 from sesrelay.policy.routing import RouteRule, RoutingTable
 
 # What routing and the expectations are made from.
@@ -35,12 +36,13 @@ def check_patterns(document: Document) -> None:
     """Report patterns that two routes claim, compared as mail is: case and IDNA aside."""
     first: dict[str, Place] = {}
     for path, pattern in _patterns(document):
-        key = _pattern_key(pattern)
-        place = document.value_place(path)
-        if key is not None and key in first:
+        try:
+            key = pattern_key(pattern)
+        except AddressError:
+            continue  # reported as no pattern already
+        if key in first:
             document.report(path, f"{shown(pattern)} stands twice (first at {first[key]})")
-        elif key is not None:
-            first[key] = place
+        first.setdefault(key, document.value_place(path))
 
 
 def routing_table(document: Document, config: Config) -> RoutingTable:
@@ -117,30 +119,13 @@ def _transport_names(document: Document) -> Iterator[tuple[KeyPath, str]]:
         entries = document.root.get(section)
         places += [(section, index, "transport") for index in range(len(entries) if isinstance(entries, list) else 0)]
     for path in places:
-        yield from _texts(document, path)
+        yield from document.texts(path)
 
 
 def _patterns(document: Document) -> Iterator[tuple[KeyPath, str]]:
     routes = document.root.get("routes")
     for index in range(len(routes) if isinstance(routes, list) else 0):
-        yield from _texts(document, ("routes", index, "sender"))
-
-
-def _texts(document: Document, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    value = document.get(path)
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, list):
-        yield from (((*path, index), item) for index, item in enumerate(value) if isinstance(item, str))
-
-
-def _pattern_key(pattern: str) -> str | None:
-    try:
-        if "@" in pattern:
-            return normalise(pattern)
-        return f"*.{domain_key(pattern[2:])}" if pattern.startswith("*.") else domain_key(pattern)
-    except AddressError:
-        return None  # reported as no pattern already
+        yield from document.texts(("routes", index, "sender"))
 
 
 def control_path(config: Config, run_dir: Path) -> Path:

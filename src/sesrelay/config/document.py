@@ -9,7 +9,7 @@ accepts, so that it is reported and never guessed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,14 @@ class Document:
                 return None
             value = value[step]
         return value
+
+    def texts(self, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+        """Return the text at `path`, or each one of the list there, with where it stands."""
+        value = self.get(path)
+        if isinstance(value, str):
+            yield path, value
+        elif isinstance(value, list):
+            yield from (((*path, index), item) for index, item in enumerate(value) if isinstance(item, str))
 
     def report(self, path: KeyPath, message: str, *, at_key: bool = False) -> None:
         """Record a problem with the value at `path`, or with its key."""

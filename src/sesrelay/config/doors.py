@@ -16,9 +16,8 @@ from sesrelay.config.certificates import wrong_with_certificate, wrong_with_key,
 from sesrelay.config.document import Document
 from sesrelay.config.model import Config, Listener
 from sesrelay.config.problem import KeyPath, Place, shown
-from sesrelay.config.values import Network, host_port
+from sesrelay.config.values import UNIX, Network, host_port
 
-UNIX = "unix:"
 # The PHC string format as argon2 writes it: type, version, costs, salt, digest.
 _ARGON2 = re.compile(
     r"\$argon2(?:id|i|d)(?:\$v=[0-9]+)?\$m=([0-9]{1,10}),t=([0-9]{1,10}),p=([0-9]{1,8})\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{16,}\Z",

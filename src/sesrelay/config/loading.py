@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
 
-from sesrelay.config import checks, doors, secrets
+from sesrelay.config import checks, claims, doors, secrets
 from sesrelay.config.compose import SIZE_MAX
 from sesrelay.config.document import Document, parse
 from sesrelay.config.explain import explain, failed_sections
@@ -22,6 +22,7 @@ from sesrelay.config.problem import ConfigError, KeyPath, Place, Problem
 from sesrelay.config.sites import merge, site_files
 from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.routing import RoutingTable
+from sesrelay.policy.senders import SenderRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Loaded:
     files: tuple[Path, ...]
     routing: RoutingTable
     local: LocalMail
+    senders: SenderRules
 
 
 def load(path: Path | str, *, environ: Mapping[str, str] | None = None, now: float | None = None) -> Loaded:
@@ -62,6 +64,7 @@ def load(path: Path | str, *, environ: Mapping[str, str] | None = None, now: flo
     if not broken:
         checks.check_names(document)
         checks.check_patterns(document)
+        claims.check_claims(document)
         doors.check_doors(document, config, failed)
         doors.check_certificates(document, config, failed, environ, now)
         doors.check_users(document, config, read, failed)
@@ -72,7 +75,7 @@ def load(path: Path | str, *, environ: Mapping[str, str] | None = None, now: flo
     if document.problems or table is None:
         raise ConfigError(_in_order(document.problems, files))
     local = LocalMail(config.hostname, config.local.domain, config.local.aliases, config.local.unaliased)
-    return Loaded(config, tuple(files), table, local)
+    return Loaded(config, tuple(files), table, local, claims.sender_rules(config.access, local))
 
 
 def _read(path: Path, environ: Mapping[str, str]) -> Document:

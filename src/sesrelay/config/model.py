@@ -24,10 +24,13 @@ from sesrelay.config.values import (
     FilePath,
     HostPort,
     ListenText,
+    LocalUser,
+    MailListenText,
     Name,
     NetworkValue,
     NotSupported,
     Pattern,
+    Patterns,
     Size,
     UserName,
     Whole,
@@ -44,7 +47,7 @@ SITE_KEYS = ("transports", "routes", "access", "expect", "feedback")
 class Listener(Part):
     """One address where mail is taken."""
 
-    listen: ListenText = Field(description="`HOST:PORT`, HOST an IP address, IPv6 in brackets. `unix:PATH` not yet.")
+    listen: MailListenText = Field(description="`HOST:PORT`, HOST an IP address, IPv6 in brackets; or `unix:PATH`, a socket.")
     tls: Literal["none", "starttls", "implicit"] = Field(
         "none", description="`starttls`: clients may ask for TLS; `implicit`: TLS from the first octet (port 465)."
     )
@@ -101,8 +104,8 @@ class Access(Part):
         LOOPBACK, min_length=1, description="Who may connect. Default: loopback. A site file adds to it."
     )
     users: tuple[User, ...] = Field((), description="Those who log in, where a listener has `auth`.")
-    local_users: Annotated[dict[str, tuple[Pattern, ...]], supported({})] = Field(
-        {}, description="Sender domains by the user who owns the connecting socket. Not yet."
+    local_users: dict[LocalUser, Patterns] = Field(
+        {}, description="Local user, by name or uid, to the sender domains that are his: he owns the connecting socket."
     )
 
 

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from sesrelay.config.document import Document
 from sesrelay.config.problem import KeyPath, shown
+from sesrelay.config.values import UNIX
 
 SECRET_MAX = 64 * 1024  # octets; no password is longer
 OTHERS = 0o007  # the mode bits of those who are neither owner nor group
@@ -33,6 +34,10 @@ def anchor_paths(document: Document, environ: Mapping[str, str]) -> None:
         value = document.get(path)
         if isinstance(value, str) and value:
             _parent(document, path)[path[-1]] = str(_folder(document, path) / value)
+    for path in _members(document, "listeners", {"listeners": ("listen",)}):
+        value = document.get(path)
+        if isinstance(value, str) and value.startswith(UNIX) and value != UNIX:
+            _parent(document, path)[path[-1]] = f"{UNIX}{_folder(document, path) / value.removeprefix(UNIX)}"
     for path in _members(document, "listeners", _PATHS):
         value = document.get(path)
         if isinstance(value, str) and value:

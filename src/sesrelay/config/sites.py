@@ -45,7 +45,8 @@ def merge(main: Document, site: Document) -> None:
 
 def _merge_value(main: Document, site: Document, path: KeyPath, value: Any) -> None:
     """Append a list, or add the keys of a mapping; `access` is added key by key."""
-    wanted: type[Any] = list if path[-1] in ("routes", "expect", "feedback", "networks", "users") else dict
+    senders = path[:2] == ("access", "local_users") and len(path) == 3
+    wanted: type[Any] = list if senders or path[-1] in ("routes", "expect", "feedback", "networks", "users") else dict
     if not isinstance(value, wanted):
         what = f"a {'list' if wanted is list else 'mapping'} is meant"
         main.problems.append(Problem(site.spots[path].key, dotted(path), what))
@@ -63,6 +64,11 @@ def _merge_value(main: Document, site: Document, path: KeyPath, value: Any) -> N
         if path == ("access",) and key in ("networks", "users", "local_users"):
             if item is not None:
                 _merge_value(main, site, here, item)
+        elif path == ("access", "local_users") and key in target:
+            # One local user may have several sites.
+            _listed(main, here)
+            _listed(site, here)
+            _merge_value(main, site, here, site.get(here))
         elif key in target:
             place = site.spots[here].key
             main.problems.append(Problem(place, dotted(here), f"stands twice (first at {main.key_place(here)})"))
@@ -70,6 +76,14 @@ def _merge_value(main: Document, site: Document, path: KeyPath, value: Any) -> N
             fresh[key] = key
             target[key] = item
     _adopt(main, site, path, fresh)
+
+
+def _listed(document: Document, path: KeyPath) -> None:
+    """Make a list of one out of a single name."""
+    value, parent = document.get(path), document.get(path[:-1])
+    if isinstance(value, str):
+        parent[path[-1]] = [value]
+        document.spots[(*path, 0)] = document.spots[path]
 
 
 def _target(main: Document, site: Document, path: KeyPath, wanted: type) -> Any:

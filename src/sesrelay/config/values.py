@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -23,6 +24,9 @@ _TIMES = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)\Z", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,127}\Z")
+_LOCAL_USER = re.compile(r"[^\s:,/\x00-\x20\x7f-\x9f]{1,64}\Z")
+UNIX = "unix:"
+UNIX_PATH_MAX = 107  # octets of sun_path without its final NUL, unix(7)
 _DURATION_MAX = 3650 * 86400.0
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -127,6 +131,19 @@ def parse_host_port(value: object) -> str:
     if value.startswith("unix:"):
         raise NotSupported("not supported by this version (only HOST:PORT is)")
     host_port(value)
+    return value
+
+
+def parse_listen(value: object) -> str:
+    """Check `HOST:PORT` or `unix:PATH`, and return it as written."""
+    if not isinstance(value, str) or not value.startswith(UNIX):
+        return parse_host_port(value)
+    path = value.removeprefix(UNIX)
+    if not path or "\0" in path:
+        raise ValueError("the path of a socket is meant, as in unix:/run/sesrelay/submit.sock")
+    octets = len(os.fsencode(path))
+    if octets > UNIX_PATH_MAX:
+        raise ValueError(f"the path of a socket can have {UNIX_PATH_MAX} octets, and this one has {octets}")
     return value
 
 
@@ -257,6 +274,12 @@ def parse_user_name(value: str) -> str:
     return value
 
 
+def parse_local_user(value: str) -> str:
+    if not _LOCAL_USER.match(value):
+        raise ValueError(f"the name of a local user is meant, or a uid, not {shown(value)}")
+    return str(int(value)) if value.isdecimal() else value
+
+
 def parse_url(value: str) -> str:
     if not re.match(r"https?://[^\s/]+", value):
         raise ValueError("a URL is meant, as in https://email.us-east-1.amazonaws.com")
@@ -314,6 +337,11 @@ Rate = Annotated[
 Whole = Annotated[int, BeforeValidator(parse_whole)]
 Port = Annotated[Whole, Field(ge=1, le=65535)]
 ListenText = Annotated[str, BeforeValidator(parse_host_port), WithJsonSchema({**_TEXT, "examples": ["127.0.0.1:25", "[::1]:25"]})]
+MailListenText = Annotated[
+    str,
+    BeforeValidator(parse_listen),
+    WithJsonSchema({**_TEXT, "examples": ["127.0.0.1:25", "[::1]:25", "unix:/run/sesrelay/submit.sock"]}),
+]
 NetworkValue = Annotated[Network, BeforeValidator(parse_network), WithJsonSchema({**_TEXT, "examples": ["192.0.2.0/24"]})]
 Ip = Annotated[str, BeforeValidator(parse_ip), WithJsonSchema(_TEXT)]
 Nameserver = Annotated[str, BeforeValidator(parse_nameserver), WithJsonSchema({**_TEXT, "examples": ["127.0.0.1:5353"]})]
@@ -322,6 +350,7 @@ Host = Annotated[str, AfterValidator(parse_host)]
 Address = Annotated[str, AfterValidator(parse_address)]
 Sender = Annotated[str, AfterValidator(parse_sender)]
 Pattern = Annotated[str, AfterValidator(parse_pattern)]
+LocalUser = Annotated[str, AfterValidator(parse_local_user)]
 Name = Annotated[str, AfterValidator(parse_name)]
 UserName = Annotated[str, AfterValidator(parse_user_name)]
 Url = Annotated[str, AfterValidator(parse_url)]

@@ -55,7 +55,7 @@ def message(record: MessageRecord) -> Document:
         "accepted": moment(one.accepted),
         "listener": one.origin.listener or None,
         "client": one.origin.client or None,
-        "user": one.origin.user,
+        "user": one.origin.who,
         "deliveries": [delivery(each) for each in record.deliveries],
     }
 

@@ -18,6 +18,7 @@ from sesrelay.delivery.attempt import retry_at
 from sesrelay.delivery.scheduler import Scheduler
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.mail import headers, received
+from sesrelay.mail.authors import authors
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Envelope, Message, Origin
 from sesrelay.mail.reply import Reply
@@ -44,7 +45,10 @@ class Acceptance:
     observer: Observer
 
     def check_sender(self, envelope_sender: str, origin: Origin) -> Reply | None:
-        routing = self.scheduler.snapshot.routing
+        snapshot = self.scheduler.snapshot
+        routing, refusal = snapshot.routing, snapshot.senders.check_envelope(envelope_sender, origin)
+        if refusal is not None:
+            return refusal
         if not envelope_sender or routing.routing_address(envelope_sender, ("\0",)) == "\0":
             return None  # the header From decides, and is not known yet
         return REJECTED if routing.match(envelope_sender).reject else None
@@ -60,6 +64,10 @@ class Acceptance:
             facts, changes = headers.facts(head), changes + made
         if facts.received > HOPS_MAX:
             return LOOP
+        if snapshot.senders:
+            refusal = snapshot.senders.check_header(facts.header_from, authors(head), envelope.sender, origin)
+            if refusal is not None:
+                return refusal
         rule = snapshot.routing.route(envelope.sender, facts.header_from)
         if rule.reject:
             return REJECTED

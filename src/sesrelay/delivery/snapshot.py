@@ -9,6 +9,7 @@ from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.policy.routing import RoutingTable
+from sesrelay.policy.senders import SenderRules
 from sesrelay.seams import Transport
 
 
@@ -22,6 +23,7 @@ class Snapshot:
     transports: Mapping[str, Transport]
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     keep_delivered: float = 7 * 86400.0
+    senders: SenderRules = field(default_factory=SenderRules)
 
 
 NO_ROUTE = Reply(451, "4.3.5", "The configuration has no way out for this message any more")

@@ -17,10 +17,11 @@ from collections.abc import Callable
 from sesrelay.listener.offers import Terms
 from sesrelay.listener.options import ListenerOptions
 from sesrelay.listener.passwords import Verifier
-from sesrelay.listener.replies import GONE, LEAVING, TOO_MANY, TOO_MANY_OF_YOURS, encode
+from sesrelay.listener.peer import Owners, same_machine
+from sesrelay.listener.replies import GONE, LEAVING, OWNER_NOT_TOLD, OWNERLESS, TOO_MANY, TOO_MANY_OF_YOURS, encode
 from sesrelay.listener.session import SmtpSession
 from sesrelay.listener.sockets import BACKLOG
-from sesrelay.mail.envelope import Origin
+from sesrelay.mail.envelope import Origin, Owner
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import CLIENT_REFUSED, client_allowed
 from sesrelay.seams import Intake, Observer
@@ -49,16 +50,36 @@ class Door:
     def admit(self, session: SmtpSession, transport: asyncio.BaseTransport) -> Reply | None:
         """Let a new connection in, or return its refusal."""
         client = "" if self.unix else _client(transport)
-        refusal = GONE if client is None else self._whole.refusal(client)
-        if client is None or refusal is not None:
-            reason = "client" if refusal is CLIENT_REFUSED else "limits"
+        owner = self.owner(transport) if self.unix else None
+        counted_as = f"uid {owner.uid}" if isinstance(owner, Owner) else client or ""
+        refusal = GONE if client is None else self._whole.refusal(client, counted_as)
+        if client and refusal is None and session.options.asks_owners:
+            owner = self.owner(transport)
+        if isinstance(owner, Reply):
+            refusal = refusal or owner
+        if client is None or refusal is not None or isinstance(owner, Reply):
+            reason = "client" if refusal is CLIENT_REFUSED else "owner" if refusal is owner else "limits"
             self.observer.refused(Origin(self.name, client or ""), refusal or GONE, reason)
             return refusal
-        session.admitted(client)
+        session.admitted(client, owner, counted_as)
         self._whole.sessions.add(session)
-        self._whole.clients[client] += 1
+        self._whole.clients[counted_as] += 1
         self.observer.connected(self.name)
         return None
+
+    def owner(self, transport: asyncio.BaseTransport) -> Owner | Reply | None:
+        """Return who owns the client's end, or None for another machine's; a refusal where nobody of this one can be told."""
+        owners = self._whole.owners
+        try:
+            if self.unix:
+                return owners.of_unix(transport.get_extra_info("socket"))
+            client, here = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+            owner = owners.of_tcp(client, here)
+        except OSError as error:
+            self.observer.trouble("the owner of a connection cannot be told: its client is to try again", error, listener=self.name)
+            return OWNER_NOT_TOLD
+        # Whoever could be nobody by hanging up would not be held to what is his.
+        return OWNERLESS if owner is None and same_machine(client, here) else owner
 
     def ended(self, session: SmtpSession) -> None:
         """Forget a session whose connection and handler are both done."""
@@ -80,6 +101,7 @@ class ListenerServer:
         self.intake = intake
         self.observer = observer
         self.verifier = verifier or Verifier()
+        self.owners = Owners()
         self.sessions: set[SmtpSession] = set()
         self.clients: Counter[str] = Counter()
         self._options = options
@@ -95,9 +117,10 @@ class ListenerServer:
         options = self._options()
         if self._terms is None or self._terms.options is not options:
             self._terms = Terms(options)
+            self.owners.forget()
         return self._terms
 
-    def refusal(self, client: str) -> Reply | None:
+    def refusal(self, client: str, counted_as: str) -> Reply | None:
         """Return why one more connection from `client` is not let in, or None."""
         options = self.terms().options
         if not client_allowed(client, options.networks):
@@ -106,17 +129,16 @@ class ListenerServer:
             return LEAVING
         if len(self.sessions) >= min(options.connections, self._most):
             return TOO_MANY
-        # A Unix socket tells no clients apart.
-        if client and self.clients[client] >= options.connections_per_client:
+        if self.clients[counted_as] >= options.connections_per_client:
             return TOO_MANY_OF_YOURS
         return None
 
     def forget(self, session: SmtpSession) -> None:
         """Let go of a session that has ended."""
         self.sessions.discard(session)
-        self.clients[session.client] -= 1
-        if not self.clients[session.client]:
-            del self.clients[session.client]
+        self.clients[session.counted_as] -= 1
+        if not self.clients[session.counted_as]:
+            del self.clients[session.counted_as]
         if not self.sessions:
             self._emptied.set()
 
@@ -128,6 +150,14 @@ class ListenerServer:
         door.server = await create(lambda: SmtpSession(loop, door), sock=sock, backlog=ACCEPT_AT_ONCE)
         sock.listen(BACKLOG)  # asyncio's `backlog` is both figures; the kernel's is to be the larger one
         self._doors[name] = door
+
+    def learn_owners(self) -> None:
+        """Find out who owns the connections that began when nobody wanted to know."""
+        if self.terms().options.asks_owners:
+            for session in self.sessions:
+                if session.owner is None and session.client and session.transport is not None:
+                    owner = session.door.owner(session.transport)
+                    session.owned_by(owner if isinstance(owner, Owner) else None)
 
     @property
     def listening(self) -> tuple[str, ...]:
@@ -163,6 +193,7 @@ class ListenerServer:
             session.cut(encode(LEAVING))
         await self._until_empty(min(grace, 1.0))
         self.verifier.close()
+        self.owners.close()
 
     async def _until_empty(self, seconds: float) -> None:
         if self.sessions:

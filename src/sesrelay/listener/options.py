@@ -34,6 +34,7 @@ class ListenerOptions:
     `line_timeout` ends a command line that was begun, and a message whose octets come slower than `min_rate`;
     `command_timeout` ends a silence; `content_time` ends a message however it comes.
     `doors` by `listen` as configured; one that is not named has no options of its own. `users`: who may log in.
+    `asks_owners`: somebody wants to know who owns the other end of a TCP connection (of a Unix socket it costs nothing).
     """
 
     hostname: str
@@ -50,6 +51,7 @@ class ListenerOptions:
     junk: int = 100
     doors: Mapping[str, DoorOptions] = field(default_factory=dict)
     users: Users = NOBODY
+    asks_owners: bool = False
 
     def door(self, name: str) -> DoorOptions:
         """Return what the listener of that name is told."""

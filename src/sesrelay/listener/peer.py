@@ -11,6 +11,7 @@ Source: sock_diag(7), linux/inet_diag.h, unix(7), user_namespaces(7).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
@@ -34,6 +35,10 @@ _ANSWER = struct.Struct("=BBBB")  # family, state, timer, retransmissions: inet_
 _COUNTS = struct.Struct("=IIIII")  # … expires, two queues, uid, inode
 _CREDENTIALS = struct.Struct("=iII")  # pid, uid, gid: ucred
 _ALL_STATES = 0xFFFFFFFF
+_NOT_TOLD = (
+    "the kernel does not tell who owns a TCP connection (NETLINK_SOCK_DIAG; a container or RestrictAddressFamilies may forbid"
+    " it): allow it, or have Unix sockets under listeners only"
+)
 _PATIENCE = 1.0  # seconds; the kernel answers within the call that asks
 _ANSWER_MAX = 2**16  # octets of an answer, more than there ever are
 
@@ -127,12 +132,23 @@ def same_machine(client: tuple[object, ...], here: tuple[object, ...]) -> bool:
     return _plain(client).is_loopback or _plain(client) == _plain(here)
 
 
-def prove(owners: Owners) -> None:
-    """Make sure that the kernel names owners at all: it has to know our own. Raises: OSError"""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()[:2]) as client:
-        found = owners.of_tcp(client.getsockname(), server.getsockname())
+def prove_owners() -> None:
+    """Make sure that the kernel names the owners of TCP connections: it has to know our own. Raises: OSError"""
+    try:
+        found = _own()
+    except OSError as error:
+        raise OSError(error.errno, f"access.local_users: {_NOT_TOLD}: {error.strerror}") from error
     if found is None or found.uid != os.geteuid():
-        raise OSError(errno.ENOSYS, "the kernel does not name the owner of a TCP connection (NETLINK_SOCK_DIAG)")
+        raise OSError(errno.ENOSYS, f"access.local_users: {_NOT_TOLD}")
+
+
+def _own() -> Owner | None:
+    with (
+        contextlib.closing(Owners()) as owners,
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()[:2]) as client,
+    ):
+        return owners.of_tcp(client.getsockname(), server.getsockname())
 
 
 def _plain(address: tuple[object, ...]) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

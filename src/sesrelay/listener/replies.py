@@ -32,7 +32,9 @@ JUNK = Reply(421, "4.7.0", "Too many errors or idle commands: the connection is 
 LEAVING = Reply(421, "4.3.2", "The relay is going down: try again later")
 GONE = Reply(421, "4.4.2", "The connection has no other end")
 TOO_MANY = Reply(421, "4.7.0", "Too many connections: try again later")
-TOO_MANY_OF_YOURS = Reply(421, "4.7.0", "Too many connections from this address: try again later")
+TOO_MANY_OF_YOURS = Reply(421, "4.7.0", "Too many connections from this client: try again later")
+OWNERLESS = Reply(421, "4.7.0", "Nobody holds the other end any more: send, and stay until the replies have come")
+OWNER_NOT_TOLD = Reply(421, "4.3.0", "Whose connection this is cannot be told right now: try again later")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients in one transaction")
 TOO_LARGE = Reply(552, "5.3.4", "The message is larger than this relay takes")
 

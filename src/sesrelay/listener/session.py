@@ -31,7 +31,7 @@ from sesrelay.listener.replies import (
 from sesrelay.listener.starttls import handshake
 from sesrelay.listener.verbs import VERBS
 from sesrelay.listener.wire import Wire
-from sesrelay.mail.envelope import Origin
+from sesrelay.mail.envelope import Origin, Owner
 from sesrelay.mail.reply import Reply
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class SmtpSession(Wire):
             Deadlines(options.command_timeout, options.line_timeout, options.min_rate, options.content_time),
         )
         self.client = ""
+        self.owner: Owner | None = None
+        self.counted_as = ""
         self.helo = ""
         self.user: str | None = None
         self.authenticated = False
@@ -75,9 +77,15 @@ class SmtpSession(Wire):
     def admit(self, transport: asyncio.BaseTransport) -> Reply | None:
         return self.door.admit(self, transport)
 
-    def admitted(self, client: str) -> None:
-        self.client = client
-        self.origin = Origin(self.door.name, client)
+    def admitted(self, client: str, owner: Owner | None, counted_as: str) -> None:
+        """Take note of who connected, and under which name his connections are counted."""
+        self.client, self.owner, self.counted_as = client, owner, counted_as
+        self.introduce("")
+
+    def owned_by(self, owner: Owner | None) -> None:
+        """Take note of the owner of the client's socket."""
+        self.owner = owner
+        self.introduce(self.helo)
 
     @property
     def awaits_tls(self) -> bool:
@@ -139,7 +147,7 @@ class SmtpSession(Wire):
     def introduce(self, helo: str) -> None:
         """Take note of who speaks, for the log and the Received line."""
         self.helo = helo
-        self.origin = Origin(self.door.name, self.client, helo, self.user, self.tls)
+        self.origin = Origin(self.door.name, self.client, helo, self.user, self.tls, self.owner)
 
     def under_tls(self, tls: str) -> None:
         """Begin anew under TLS (RFC 3207 §4.2); `tls`: version and cipher."""

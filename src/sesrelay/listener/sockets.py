@@ -82,25 +82,63 @@ def _explained(listen: str, port: int, error: OSError) -> ListenError:
     return ListenError(f"{listen}: {error.strerror}")
 
 
+class UnixListener(socket.socket):
+    """A listening Unix socket that takes its file away when it is closed, unless another one has taken the place."""
+
+    _made: tuple[int, int] | None = None
+
+    def appear(self, path: str) -> None:
+        """Bind to `path`, for everybody to connect to. Raises: OSError"""
+        self.bind(path)
+        self._made = _identity(path)
+        Path(path).chmod(0o666)  # like 127.0.0.1:25: every local user may submit
+        self.listen(BACKLOG)
+
+    def close(self) -> None:
+        made, self._made = self._made, None
+        if made is not None:
+            with contextlib.suppress(OSError):  # it is gone already, or in a folder that is not ours any more
+                path = str(self.getsockname())
+                if _identity(path) == made:
+                    Path(path).unlink()
+        super().close()
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = Path(path).lstat()
+    return found.st_dev, found.st_ino
+
+
 def _bind_unix(path: str, listen: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path, listen)
         sock.setblocking(False)
-        sock.bind(path)
-        Path(path).chmod(0o666)  # like 127.0.0.1:25: every local user may submit
-        sock.listen(BACKLOG)
+        sock.appear(path)
     except OSError as error:
         sock.close()
-        if error.errno == errno.EADDRINUSE:
-            raise AddressTaken(
-                f"{listen} is taken: something other than a stale socket is there; remove it, or change listeners"
-            ) from error
-        raise ListenError(f"{listen}: {error.strerror}") from error
+        raise _explained_unix(listen, path, error) from error
     except ListenError:
         sock.close()
         raise
     return sock
+
+
+def _explained_unix(listen: str, path: str, error: OSError) -> ListenError:
+    folder = Path(path).parent
+    if error.errno == errno.EADDRINUSE:
+        return AddressTaken(f"{listen} is taken: something other than a stale socket is there; remove it, or change listeners")
+    if error.errno == errno.ENOENT:
+        return ListenError(
+            f"{listen}: there is no folder {folder}: create it, owned by the relay's user (systemd: RuntimeDirectory=), or change listeners"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ListenError(
+            f"{listen}: no permission to make a socket in {folder}: give the folder to the relay's user, or change listeners"
+        )
+    if error.errno is None:  # Python's own: AF_UNIX path too long
+        return ListenError(f"{listen}: the path is too long for a socket (107 octets): change listeners")
+    return ListenError(f"{listen}: {error.strerror}")
 
 
 def _remove_stale(path: str, listen: str) -> None:

@@ -53,7 +53,7 @@ class LogSink:
             message_id=message.message_id,
             listener=origin.listener,
             client=origin.client,
-            user=origin.user,
+            user=origin.who,
             tls=origin.tls,
             seconds=round(seconds, 6),
         )
@@ -67,7 +67,7 @@ class LogSink:
                 listener=origin.listener,
                 client=origin.client,
                 helo=origin.helo,
-                user=origin.user,
+                user=origin.who,
             )
 
     def attempted(self, batch: Batch, outcomes: Mapping[DeliveryId, Outcome], seconds: float, waited: float | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sesrelay.mail import queue_id
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State
-from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
+from sesrelay.mail.envelope import Envelope, Message, Origin, Owner, Recipient
 from sesrelay.mail.trace import Event
 from sesrelay.seams import DeliveryRecord, SpoolError, Submission
 from sesrelay.spool.matching import key
@@ -85,6 +85,7 @@ def _head(message: Message) -> str:
         envelope.ret, envelope.envid,
         origin.listener, origin.client, origin.helo, origin.user, origin.tls,
         message.header_from, message.subject, message.report, message.changes,
+        *([[origin.owner.uid, origin.owner.name]] if origin.owner else []),
     ))  # fmt: skip
 
 
@@ -99,9 +100,10 @@ def unpack_message(row: Row) -> Message:
     number, accepted, size, message_id, head = row
     (
         sender, recipients, body, smtputf8, ret, envid, listener, client, helo, user, tls, header_from, subject, report, changes,
+        *owner,
     ) = _loads(head)  # fmt: skip
     envelope = Envelope(sender, tuple(_read_recipient(each) for each in recipients), body, smtputf8, ret, envid)
-    origin = Origin(listener, client, helo, user, tls)
+    origin = Origin(listener, client, helo, user, tls, Owner(*owner[0]) if owner else None)
     return Message(
         queue_id.encode(number), envelope, origin, size, accepted, tuple(header_from), message_id, subject, report, tuple(changes)
     )
