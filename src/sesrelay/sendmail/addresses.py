@@ -9,7 +9,9 @@ _CLOSING = {'"': '"', "[": "]"}
 
 
 def parse(text: str) -> list[str]:
-    """Return the addresses in `text`, in order, without names and comments; bare names stay bare."""
+    """Return the addresses in `text`, one unfolded line, in order, without names and comments; bare names stay bare."""
+    if "\r" in text or "\n" in text:
+        return [text]
     found: list[str] = []
     outside: list[str] = []  # what stands outside angle brackets: a name, or an address alone
     inside: list[str] | None = None
@@ -39,7 +41,7 @@ def parse(text: str) -> list[str]:
         elif letter in ",;":
             _add(found, outside, inside)
             outside, inside = [], None
-        elif letter == ":":
+        elif letter == ":" and "@" not in outside:
             outside = []  # it was the name of a group
         else:
             outside.append(letter)

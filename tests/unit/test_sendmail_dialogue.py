@@ -1,0 +1,139 @@
+"""What sendmail says to a host and makes of its answers: each refusal, each lost connection, each extension missing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripted_host import DROP, RESET, ScriptedHost
+
+SOURCES = (
+    Path(sys.modules["sesrelay"].__file__ or "").parents[1] if "sesrelay" in sys.modules else Path(__file__).parents[2] / "src"
+)
+PROGRAM = f"import sys; sys.path.insert(0, {str(SOURCES)!r}); sys.argv[0] = 'sendmail'; from sesrelay.sendmail import main; sys.exit(main())"
+ALL = ("PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "SIZE 1000000", "ENHANCEDSTATUSCODES")
+TEXT = b"Date: d\nMessage-ID: <m@example.com>\nFrom: a@example.com\n\nx\n"
+
+
+async def send(host: ScriptedHost, *to: str, text: bytes = TEXT, drop: Path | None = None) -> tuple[int, str]:
+    """Run the program against `host`; return its exit code and what it said."""
+    env = {
+        "SESRELAY_SUBMIT": f"127.0.0.1:{host.port}",
+        "SESRELAY_MAILDROP": str(drop or "/nonexistent"),
+        "PATH": os.environ["PATH"],
+    }
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-ISc", PROGRAM, "-i", "-f", "a@example.com", *to, env=env,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await asyncio.wait_for(program.communicate(text), 30)
+    assert program.returncode is not None
+    assert b"Traceback" not in said
+    return program.returncode, said.decode()
+
+
+async def test_with_every_extension_all_is_said_in_one_go() -> None:
+    async with ScriptedHost(offers=ALL) as host:
+        args = ("-N", "failure,delay", "-R", "hdrs", "-V", "o 42+", "x@example.org", "björn@example.org")
+        assert await send(host, *args, text=TEXT + "ü\n".encode()) == (0, "")
+        (said,) = host.commands
+        size = len((TEXT + "ü\n".encode()).replace(b"\n", b"\r\n"))
+        assert said == [
+            "EHLO localhost",
+            f"MAIL FROM:<a@example.com> SIZE={size} BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=o+2042+2B",
+            "RCPT TO:<x@example.org> NOTIFY=FAILURE,DELAY",
+            "RCPT TO:<björn@example.org> NOTIFY=FAILURE,DELAY",
+            "DATA",
+            "QUIT",
+        ]
+
+
+async def test_without_any_nothing_is_said_that_is_not_offered() -> None:
+    async with ScriptedHost({"EHLO": "502 5.5.1 What?"}, offers=()) as host:
+        assert await send(host, "-N", "never", "-R", "full", "-V", "e", "x@example.org", text=TEXT + b"\xfc\n") == (0, "")
+        assert host.commands == [
+            ["EHLO localhost", "HELO localhost", "MAIL FROM:<a@example.com>", "RCPT TO:<x@example.org>", "DATA", "QUIT"]
+        ]
+
+
+REFUSALS = [
+    ({"CONNECT": "554 5.7.1 Not you"}, 77, "554 5.7.1 Not you"),
+    ({"CONNECT": "421 4.3.2 Later"}, 75, "421 4.3.2 Later"),
+    ({"CONNECT": DROP}, 75, "closed the connection"),
+    ({"EHLO": "421 4.3.2 Later"}, 75, "421"),
+    ({"MAIL": "550 5.7.1 Not from you"}, 77, "550 5.7.1 Not from you"),
+    ({"MAIL": "553 5.1.7 Odd"}, 65, "553"),
+    ({"MAIL": "452 4.3.1 Full"}, 75, "452"),
+    ({"MAIL": DROP}, 75, "closed"),
+    ({"RCPT": "550 5.1.1 Who?", "DATA": "554 5.5.1 Nobody"}, 67, "550 5.1.1 Who?"),
+    ({"RCPT": "550 5.1.1 Who?", "DATA": "354 All the same"}, 67, "550 5.1.1 Who?"),
+    ({"RCPT": "450 4.2.1 Later", "DATA": "554 5.5.1 Nobody"}, 75, "450"),
+    ({"DATA": "451 4.3.0 Later"}, 75, "451"),
+    ({"DATA": DROP}, 75, "closed"),
+    ({".": "554 5.6.0 Odd"}, 65, "554 5.6.0 Odd"),
+    ({".": "452 4.3.1 Full"}, 75, "452"),
+    ({".": DROP}, 75, "closed"),
+    ({".": RESET}, 75, ""),
+]
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+@pytest.mark.parametrize(("replies", "code", "text"), REFUSALS)
+async def test_a_refusal_becomes_its_exit_code_and_says_why(
+    replies: dict[str, str | list[str]], code: int, text: str, pipelining: bool, tmp_path: Path
+) -> None:
+    async with ScriptedHost(dict(replies), offers=ALL if pipelining else ALL[1:]) as host:
+        ended, said = await send(host, "x@example.org")
+        assert ended == code
+        assert text in said
+        assert "x@example.org" in said
+        # With a maildrop, what would be tried again waits there; what is refused for good is not hidden in it.
+        assert (await send(host, "x@example.org", drop=tmp_path))[0] == (0 if code == 75 else code)
+        assert len(list(tmp_path.iterdir())) == (code == 75)
+
+
+async def test_only_those_who_are_put_off_wait_in_the_maildrop(tmp_path: Path) -> None:
+    replies: dict[str, str | list[str]] = {"RCPT b@example.org": "450 4.2.1 Later", "RCPT c@example.org": "550 5.1.1 Who?"}
+    async with ScriptedHost(replies, offers=ALL) as host:
+        code, said = await send(host, "a@example.org", "b@example.org", "c@example.org", drop=tmp_path)
+    assert (code, "c@example.org: 550" in said, "b@example.org" in said) == (67, True, False)
+    (file,) = tmp_path.iterdir()
+    data = file.read_bytes()
+    assert data == b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n" + TEXT.replace(b"\n", b"\r\n") + b".\r\n"
+    assert len(host.messages) == 1
+
+
+async def test_too_many_recipients_go_in_a_further_transaction() -> None:
+    async with ScriptedHost({"RCPT b@example.org": ["452 4.5.3 Too many", "250 2.1.5 Ok"]}, offers=ALL) as host:
+        assert await send(host, "a@example.org", "b@example.org") == (0, "")
+    assert [taken.rcpt for taken in host.messages] == [["RCPT TO:<a@example.org>"], ["RCPT TO:<b@example.org>"]]
+
+
+async def test_a_message_above_the_size_is_not_sent() -> None:
+    async with ScriptedHost(offers=("SIZE 100",)) as host:
+        code, said = await send(host, "a@example.org", text=TEXT + b"x" * 100)
+    assert code == 65
+    assert "the relay takes 100" in said
+    assert not host.messages
+
+
+@pytest.mark.parametrize(
+    "address", ["a@example.org>\r\nRCPT TO:<b@example.org", "a@example.org\nDATA", "a b@example.org", "a@\udcff.org"]
+)
+async def test_no_address_becomes_a_command(address: str) -> None:
+    async with ScriptedHost(offers=ALL) as host:
+        code, said = await send(host, address)
+    assert code == 65
+    assert not [line for session in host.commands for line in session if line.startswith(("RCPT", "DATA"))]
+    assert "\r" not in said
+
+
+async def test_a_reply_without_end_and_one_with_control_characters() -> None:
+    async with ScriptedHost({"MAIL": "250-" + "x" * 200_000}, offers=ALL) as host:
+        assert (await send(host, "a@example.org"))[0] == 75
+    async with ScriptedHost({"MAIL": "550 5.7.1 \x1b[2Jcleared"}, offers=ALL) as host:
+        assert "\x1b" not in (await send(host, "a@example.org"))[1]
