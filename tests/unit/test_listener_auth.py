@@ -401,7 +401,16 @@ def test_who_is_known_and_then_fails_waits_like_others_in_the_end() -> None:
         assert keys[0][0] == "pair"
         throttle.failed(keys, 0.0)
         assert throttle.wait(keys, 0.0) > 0
-    assert [key[0] for key in throttle.keys("192.0.2.7", "blog")] == ["client", "user"]
+    assert [key[0] for key in throttle.keys("192.0.2.7", "blog")] == ["user", "client"]
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "::1", ""])
+def test_programs_of_this_machine_do_not_wait_for_each_other(client: str) -> None:
+    throttle = Throttle()
+    for _ in range(8):
+        throttle.failed(throttle.keys(client, "shop"), 0.0)
+    assert throttle.wait(throttle.keys(client, "shop"), 0.0) > 0
+    assert throttle.wait(throttle.keys(client, "blog"), 0.0) == 0
 
 
 def test_an_ipv6_client_is_its_network() -> None:

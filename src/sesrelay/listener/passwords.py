@@ -114,7 +114,7 @@ class Verifier:
         while True:
             wait = self._throttle.wait(keys, now())
             if wait > 0:
-                await self._sleep(keys[0], wait, patience - now())
+                await self._sleep(keys[-1], wait, patience - now())
                 continue
             async with self._slots:
                 if self._throttle.wait(keys, now()) > 0:

@@ -20,6 +20,7 @@ FORGET = 60.0  # one failure is forgotten in so long
 COUNTED = 12.0  # no more failures than these, so that all is forgiven within minutes
 TRUST_LOST = 5.0  # failures after which a client that had logged in is judged like any other
 TABLE = 4096
+LOOPBACK = "::/64"
 
 Key = tuple[str, ...]
 
@@ -44,7 +45,8 @@ class Throttle:
         pair = ("pair", network, user)
         if pair in self._trusted:
             return (pair,)
-        return ("client", network), ("user", user)
+        # Every program of this machine has the same address: it tells nothing of who guesses.
+        return (("user", user),) if _everybodys(network) else (("user", user), ("client", network))
 
     def wait(self, keys: tuple[Key, ...], now: float) -> float:
         """Return for how long no login under these keys may begin."""
@@ -78,6 +80,10 @@ class Throttle:
         if record is None:
             return now
         return max(record.at + min(BASE * 2 ** (record.failures - 1), LONGEST), now)
+
+
+def _everybodys(network: str) -> bool:
+    return not network or network.startswith("127.") or network == LOOPBACK
 
 
 def _network(client: str) -> str:
