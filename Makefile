@@ -50,6 +50,7 @@ check: lint types imports  ## lint, types and imports
 
 bench: $(VENV)/.dev peers  ## our figures beside Postfix's (ARGS='--rounds 5 --cases 10')
 	@$(BIN)/python benchmarks/idle.py
+	@$(BIN)/python benchmarks/sendmail.py
 	@$(BIN)/python benchmarks/accept.py $(ARGS)
 
 clean:  ## remove the environment and all that was fetched or made
