@@ -142,6 +142,13 @@ def test_smtplib_is_known_by_name(relay: Guarded) -> None:
     assert (shown["user"], shown["client"]) == ("blog", "127.0.0.1")
 
 
+def test_the_test_message_goes_through_a_door_that_is_open_to_it(relay: Guarded) -> None:
+    done = relay.run("send", "--from", "a@example.com", "--to", "send@example.org")
+    assert done.returncode == 0, done.stderr
+    shown = relay.json("queue", "show", done.stdout.split()[2])
+    assert shown["listener"] == f"{ANY}:0"
+
+
 def test_any_password_makes_nobody(relay: Guarded, ses: StandIn) -> None:
     with smtplib.SMTP(ANY, relay.port(ANY), timeout=30) as session:
         session.ehlo()
@@ -267,6 +274,9 @@ def test_an_expired_certificate_does_not_keep_the_daemon_down(tmp_path: Path) ->
         with smtplib.SMTP(ANY, relay.port(ANY), timeout=30) as session:
             assert session.noop()[0] == 250
         assert relay.run("queue", "list").returncode == 0
+        assert [one["what"] for one in relay.events("trouble")] == [
+            f"the certificate in {relay.authority.certificate} expired on {(past + datetime.timedelta(days=1)).date()} (renew it)"
+        ]
 
 
 def test_no_password_stands_anywhere(relay: Guarded) -> None:

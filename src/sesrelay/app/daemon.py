@@ -126,6 +126,8 @@ class Daemon:
         self._rooms.tasks = [asyncio.create_task(work) for work in lasting]
         self._systemd.tell(f"READY=1\nSTATUS=Taking mail on {', '.join(self._rooms.listener.listening)}")
         self.observer.reloaded(True, "started")
+        for problem in wiring.stale_certificates(self._loaded, self.clock.wall()):
+            self.observer.trouble(problem)
         self.observer.notice("ready", version=__version__, listeners=list(self._rooms.listener.listening), http=self._rooms.web.url)
 
     def _bind(self, listens: list[str]) -> dict[str, socket.socket]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
 from sesrelay.config import transports as configured
+from sesrelay.config.certificates import wrong_with_certificate
 from sesrelay.config.loading import Loaded
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.listener.maildrop import LISTENER, Taken
@@ -169,6 +170,12 @@ def listener_options(loaded: Loaded) -> ListenerOptions:
         },
         users=Users({user.name: user.password_hash.get_secret_value() for user in config.access.users if user.password_hash}),
     )
+
+
+def stale_certificates(loaded: Loaded, now: float) -> list[str]:
+    """Return what is wrong with the dates of the listeners' certificates, which keep nobody from starting."""
+    certificates = dict.fromkeys(door.certificate for door in loaded.config.listeners if door.certificate)
+    return [problem for certificate in certificates if (problem := wrong_with_certificate(certificate, now))]
 
 
 def taken_from_maildrop(spool: SpoolAdmin) -> Taken:

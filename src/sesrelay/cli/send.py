@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import smtplib
+import socket
 import sys
 import time
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,10 +37,14 @@ def command(config: Path, sender: str, recipients: tuple[str, ...], subject: str
         if refusal is not None:
             raise click.UsageError(f"{address}: {refusal.text}")
     loaded = load_or_exit(config)
-    sys.exit(asyncio.run(_send(loaded.config.control, _message(sender, recipients, subject), sender, recipients, timeout)))
+    open_doors = [one.listen for one in loaded.config.listeners if one.tls != "implicit" and one.auth != "required"]
+    message = _message(sender, recipients, subject)
+    sys.exit(asyncio.run(_send(loaded.config.control, open_doors, message, sender, recipients, timeout)))
 
 
-async def _send(control: Path, message: EmailMessage, sender: str, recipients: tuple[str, ...], timeout: float) -> int:
+async def _send(
+    control: Path, open_doors: list[str], message: EmailMessage, sender: str, recipients: tuple[str, ...], timeout: float
+) -> int:
     try:
         desk = await RemoteDesk.connect(control)
     except OSError as error:
@@ -47,7 +53,11 @@ async def _send(control: Path, message: EmailMessage, sender: str, recipients: t
     async with desk:
         try:
             status = await desk.call("status")
-            host, port = next(iter(status["listeners"].values()))[:2]
+            door = next((status["listeners"][name] for name in open_doors if name in status["listeners"]), None)
+            if door is None:
+                click.echo("sesrelay: each listener wants a login, or TLS from the first octet: add one for this machine", err=True)
+                return EX_FAILED
+            host, port = (door, 0) if isinstance(door, str) else door[:2]
             reply = await asyncio.to_thread(_submit, host, port, message, sender, recipients)
             if reply is None:
                 return EX_FAILED
@@ -68,10 +78,22 @@ def _message(sender: str, recipients: tuple[str, ...], subject: str) -> EmailMes
     return message
 
 
+class _Smtp(smtplib.SMTP):
+    """SMTP, also over a Unix socket, whose path stands for the host."""
+
+    def connect(self, host: str = "localhost", port: int = 0, source_address: Any = None) -> tuple[int, bytes]:
+        if not host.startswith("/"):
+            return super().connect(host, port, source_address)
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(host)
+        return self.getreply()
+
+
 def _submit(host: str, port: int, message: EmailMessage, sender: str, recipients: tuple[str, ...]) -> str | None:
     """Return the reply to the message's end, or None where it was refused, which is printed."""
     utf8 = ["SMTPUTF8"] if not "".join((sender, *recipients)).isascii() else []
-    with smtplib.SMTP(host, port, timeout=30) as smtp:
+    with _Smtp(host, port, timeout=30) as smtp:
         smtp.ehlo_or_helo_if_needed()
         answers = [("MAIL FROM", smtp.mail(sender, utf8)), *((f"RCPT TO:<{to}>", smtp.rcpt(to)) for to in recipients)]
         answers += [] if any(code >= 400 for _, (code, _) in answers) else [("DATA", smtp.data(message.as_bytes()))]
