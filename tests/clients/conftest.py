@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from clients.doors import CHEAP, PASSWORD, USER, Doors
 from clients.languages import Way
 from clients.sink import Sink
 from relay_process import Relay, StandIn, ses_transport, wait_for
@@ -45,6 +46,17 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     more = "limits: {min_free_disk: 1000000GiB}\ntransports: {nowhere: {type: discard}}\ndefault_route: {transport: nowhere}\n"
     with Relay(tmp_path_factory.mktemp("full"), more) as running:
         yield Way(*running.smtp)
+
+
+@pytest.fixture(scope="module")
+def doors(sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    more = (
+        f'access: {{users: [{{name: "{USER}", password_hash: "{CHEAP.hash(PASSWORD)}", senders: [example.net]}}]}}\n'
+        f"transports:\n  sink: {{type: smtp, host: 127.0.0.1, port: {sink.port}, tls: none}}\n"
+        "default_route: {transport: sink}\n"
+    )
+    with Doors(tmp_path_factory.mktemp("doors"), more) as running:
+        yield running
 
 
 @pytest.fixture

@@ -48,7 +48,9 @@ def sendmail(tmp_path: Path) -> Path:
     path = tmp_path / "sbin" / "sendmail"
     path.parent.mkdir()
     source = Path(sys.modules["sesrelay"].__file__ or "").parents[1]
-    path.write_text(f"#!{sys.executable} -IS\nimport sys; sys.path.insert(0, {str(source)!r})\n{SENDMAIL}\n")
+    launcher = (Path(__file__).parents[2] / "packaging" / "sendmail" / "sendmail").read_text()
+    assert launcher.startswith("#!/usr/bin/python3 -IS\n")
+    path.write_text(launcher.replace("/usr/bin/python3", sys.executable).replace("/usr/lib/sesrelay", str(source)))
     path.chmod(0o755)
     for name in ("mailq", "newaliases"):
         path.with_name(name).symlink_to(path)
