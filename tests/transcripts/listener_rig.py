@@ -12,6 +12,7 @@ from typing import Any
 import uvloop
 
 from sesrelay.listener import ListenerOptions, ListenerServer, bind
+from sesrelay.listener.options import DoorOptions
 from sesrelay.listener.passwords import Verifier
 from sesrelay.mail.envelope import Envelope, Origin
 from sesrelay.mail.reply import Reply
@@ -31,6 +32,9 @@ OPTIONS = ListenerOptions(
 def options(**changes: Any) -> ListenerOptions:
     if "unaliased" in changes:
         changes["local"] = replace(OPTIONS.local, unaliased=changes.pop("unaliased"))
+    door = {name: changes.pop(name) for name in ("tls", "auth") if name in changes}
+    if door:
+        changes["doors"] = {"127.0.0.1:0": DoorOptions(**door)}
     return replace(OPTIONS, **changes)
 
 
