@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import peers
 import sesrelay.sendmail
 from relay_process import Relay, StandIn, ses_transport, wait_for
 
@@ -112,7 +113,9 @@ def test_a_crash_between_the_queue_and_the_removal_repeats_nothing(relay: Relay,
     wait_for(GONE, lambda: not dropped(relay))
     send(relay, "after@once.example.org")
     wait_for("SES has a later one", lambda: taken(ses, "after@once.example.org"))
-    assert len(taken(ses, "once@example.org")) == len(taken(ses, "a@once.example.org")) == len(taken(ses, "d@once.example.org")) == 1
+    assert (
+        len(taken(ses, "once@example.org")) == len(taken(ses, "a@once.example.org")) == len(taken(ses, "d@once.example.org")) == 1
+    )
 
 
 def test_killed_while_it_takes_in_each_message_is_taken_in_once(relay: Relay) -> None:
@@ -143,6 +146,7 @@ def test_what_is_no_message_is_moved_aside_and_what_is_refused_too(relay: Relay,
         "8-large": whole.replace(b"\r\nx\r\n", b"\r\n" + b"x" * 70 + b"\r\n" * 2**20 + b"\r\n"),
         "9-refused": whole.replace(b"<a@example.com>", b"<a@b@example.com>"),
         "a name with spaces": whole,
+        "a\udcff\n\x1b[2J name": whole,
     }
     for name, data in bad.items():
         (folder(relay) / name).write_bytes(data)
@@ -184,14 +188,37 @@ def test_links_and_pipes_are_removed_and_never_followed(relay: Relay, tmp_path: 
 
 
 @needs_root
+def test_the_folder_as_it_is_installed(tmp_path: Path) -> None:
+    sysusers, tmpfiles = peers.require("systemd-sysusers"), peers.require("systemd-tmpfiles")
+    packaging = Path(__file__).parents[2] / "packaging"
+    (tmp_path / "etc").mkdir()
+    for command in (
+        sysusers.command(f"--root={tmp_path}", packaging / "sysusers.d/sesrelay.conf"),
+        tmpfiles.command(f"--root={tmp_path}", "--create", packaging / "tmpfiles.d/sesrelay-maildrop.conf"),
+    ):
+        subprocess.run(command, check=True, capture_output=True)
+    drop = tmp_path / "var/spool/sesrelay/maildrop"
+    assert stat.S_IMODE(drop.stat().st_mode) == 0o3733
+    assert stat.S_IMODE((drop / "bad").stat().st_mode) & 0o777 == 0o700
+    daemon = drop.stat()
+    assert daemon.st_uid != 0
+    assert ((drop / "bad").stat().st_uid, daemon.st_gid) == (daemon.st_uid, (drop / "bad").stat().st_gid)
+    assert drop.parent.stat().st_uid == 0
+
+
+@needs_root
 def test_a_message_belongs_to_the_owner_of_its_file(relay: Relay, ses: StandIn) -> None:
+    """A domain that is one user's can be used by that user's files alone."""
+    relay.config.write_text(relay.config.read_text() + "\naccess: {local_users: {nobody: [example.com]}}\n")
     send(relay, "owned@example.org", uid=NOBODY)
     send(relay, "nameless@example.org", uid=SOMEBODY)
     group = folder(relay).stat().st_gid
     assert {(path.stat().st_uid, path.stat().st_gid) for path in dropped(relay)} == {(NOBODY, group), (SOMEBODY, group)}
     relay.start()
     wait_for(GONE, lambda: not dropped(relay))
-    assert wait_for("SES has them", lambda: taken(ses, "owned@example.org") and taken(ses, "nameless@example.org"))
+    assert wait_for("SES has it", lambda: taken(ses, "owned@example.org"))
+    assert ["5.7.1" in why for why in troubles(relay)] == [True]
+    assert taken(ses, "nameless@example.org") == []
 
 
 @needs_root

@@ -18,7 +18,7 @@ import pwd
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sesrelay.listener.dropped import Dropped, Unfit, read
@@ -207,16 +207,15 @@ class Maildrop:
         )
 
 
-class _DropSession(SmtpSession):
-    """The session of one file: it belongs to the file's owner, whoever holds the other end of the socket."""
+class _DropDoor(Door):
+    """The door of one file: its session belongs to the file's owner, whoever holds the other end of the socket."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, door: Door, owner: Owner) -> None:
-        super().__init__(loop, door)
+    def __init__(self, whole: ListenerServer, sock: socket.socket, owner: Owner) -> None:
+        super().__init__(whole, LISTENER, sock)
         self._file_owner = owner
 
-    def introduce(self, helo: str) -> None:
-        super().introduce(helo)
-        self.origin = replace(self.origin, owner=self._file_owner)
+    def owner(self, transport: asyncio.BaseTransport) -> Owner:
+        return self._file_owner
 
 
 class Talk:
@@ -231,8 +230,8 @@ class Talk:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        door = Door(listener, LISTENER, theirs)
-        await loop.connect_accepted_socket(lambda: _DropSession(loop, door, owner), theirs)
+        door = _DropDoor(listener, theirs, owner)
+        await loop.connect_accepted_socket(lambda: SmtpSession(loop, door), theirs)
         return cls(*await asyncio.open_unix_connection(sock=ours))
 
     async def say(self, data: bytes, digit: str) -> str:
