@@ -17,9 +17,9 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 400  # lines; a module is split by meaning before that
 NAMELESS = {"utils", "util", "common", "helpers", "helper", "base", "manager", "misc"}
 
-# The rooms that may ask what time it is, or draw lots: app hands both to the others, cli stands outside the daemon, and
-# testing imitates services that have clocks of their own.
-KEEPERS_OF_TIME = {"app", "cli", "testing"}
+# The rooms that may ask what time it is, or draw lots: app hands both to the others, cli and sendmail stand outside the
+# daemon, and testing imitates services that have clocks of their own.
+KEEPERS_OF_TIME = {"app", "cli", "sendmail", "testing"}
 CLOCKS = {
     ("time", "time"),
     ("time", "time_ns"),

@@ -32,7 +32,10 @@ def relay(ses: StandIn, sink: Sink, tmp_path_factory: pytest.TempPathFactory) ->
         "routes: [{sender: example.net, transport: sink}]\ndefault_route: {transport: ses}\n"
         "local: {domain: example.com, aliases: {root: ops@example.org}}\nlimits: {message_size: 8MiB, recipients: 40}\n"
     )
-    with Relay(tmp_path_factory.mktemp("relay"), more) as running:
+    relay = Relay(tmp_path_factory.mktemp("relay"), more)
+    tcp = '{listen: "127.0.0.1:0"}'
+    relay.config.write_text(relay.config.read_text().replace(f"[{tcp}]", f"[{tcp}, {{listen: 'unix:{relay.folder}/s'}}]", 1))
+    with relay as running:
         yield running
 
 
@@ -155,6 +158,20 @@ def test_without_a_relay(sendmail: Path, env: dict[str, str], submit: str, code:
     said = call(sendmail, {**env, "SESRELAY_SUBMIT": submit}, "a@example.org", text=b"x\n", code=code)
     assert said.startswith("sendmail: ")
     assert "Traceback" not in said
+
+
+def test_the_unix_socket(sendmail: Path, env: dict[str, str], relay: Relay) -> None:
+    text = b"From: shop@example.com\nMessage-ID: <by-unix-socket@example.com>\n\nx\n"
+    call(sendmail, {**env, "SESRELAY_SUBMIT": f"unix:{relay.folder}/s"}, "-i", "-f", SHOP, "unix@example.org", text=text)
+    shown = relay.trace("by-unix-socket@example.com")
+    assert shown["listener"] == f"unix:{relay.folder}/s"
+
+
+def test_nobody_hears_of_a_refusal(sendmail: Path, env: dict[str, str]) -> None:
+    """Standard error closed, or a pipe that nobody reads: the exit code tells all the same."""
+    for closed in ("2>&-", "2>&1 >/dev/null | :"):
+        shell = ["/bin/bash", "-c", f'set -o pipefail; "$0" -i no@@example.org </dev/null {closed}', sendmail]
+        assert subprocess.run(shell, env=env, check=False).returncode == 65
 
 
 def test_large_messages_and_endless_ones_take_no_memory(sendmail: Path, env: dict[str, str], taken: Taken) -> None:

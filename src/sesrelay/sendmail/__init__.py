@@ -11,7 +11,7 @@ Source: sendmail(8), sendmail(1) of Postfix, sysexits.h.
 
 import sys
 
-from sesrelay.sendmail.exits import EX_OK, EX_SOFTWARE, EX_TEMPFAIL, Exit
+from sesrelay.sendmail.exits import EX_OK, EX_SOFTWARE, EX_TEMPFAIL, Exit, complain
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
         code, text = EX_TEMPFAIL, str(error)
     except Exception as error:  # a bug: one line instead of a traceback in a web server's log
         code, text = EX_SOFTWARE, f"internal error: {type(error).__name__}: {error}"
-    sys.stderr.write(f"{name}: {text}\n")
+    complain(f"{name}: {text}")
     return code
 
 

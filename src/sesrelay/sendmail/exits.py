@@ -3,6 +3,8 @@
 Source: sysexits.h; RFC 3463.
 """
 
+import sys
+
 EX_OK = 0
 EX_USAGE = 64
 EX_DATAERR = 65
@@ -36,6 +38,15 @@ class Exit(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
+
+
+def complain(text: str) -> None:
+    """Say a line on stderr, if there is one and somebody reads it."""
+    try:
+        if sys.stderr is not None:  # closed by the caller; the descriptor may be something else by now
+            sys.stderr.write(f"{text}\n")
+    except OSError:
+        sys.stderr = None  # so that the interpreter does not try again at its end
 
 
 def meaning(reply: str) -> int:

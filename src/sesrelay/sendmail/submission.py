@@ -9,13 +9,12 @@ Source: sendmail(8); sysexits.h.
 # ruff: noqa: PLC0415 - a module is loaded by the runs that want it
 
 import os
-import sys
 from time import strftime
 
 from sesrelay.sendmail.addresses import sound
 from sesrelay.sendmail.client import Broken, Client, Envelope
 from sesrelay.sendmail.content import Content
-from sesrelay.sendmail.exits import EX_CONFIG, EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_USAGE, Exit, meaning
+from sesrelay.sendmail.exits import EX_CONFIG, EX_DATAERR, EX_OK, EX_TEMPFAIL, EX_USAGE, Exit, complain, meaning
 from sesrelay.sendmail.header import Header, mailbox
 from sesrelay.sendmail.options import Options
 
@@ -144,10 +143,10 @@ def _deliver(envelope: Envelope, content: Content) -> tuple[list[tuple[str, str]
 def _report(name: str, refused: list[tuple[str, str]], later: list[str], reason: str) -> int:
     code = EX_OK
     for address, reply in refused:
-        sys.stderr.write(f"{name}: not sent to {_shown(address)}: {reply}\n")
+        complain(f"{name}: not sent to {_shown(address)}: {reply}")
         code = code or meaning(reply)
     if later:
-        sys.stderr.write(f"{name}: not sent to {', '.join(map(_shown, later))}, try again later: {reason}\n")
+        complain(f"{name}: not sent to {', '.join(map(_shown, later))}, try again later: {reason}")
         code = code or EX_TEMPFAIL
     return code
 
