@@ -3,8 +3,9 @@
 Each file is said to a session of its own, as its client would have, so that no rule of the listener is passed by; the file's
 owner is whom the session belongs to.
 
-Invariant: a file goes only once the intake has said 250 to all of it, or to what of it could be taken and the rest was refused
-for good. A crash in between repeats nothing: the session's name is the file's, and the queue is asked for it before.
+Invariant: a file goes only once the intake has said 250 for every recipient, or once what was refused for good is set aside.
+Invariant: a crash in between repeats no message that has a Message-ID: the session's name is the file's, and the queue is asked
+for it before.
 
 Runs on: the event loop; files are touched in threads.
 """
@@ -30,6 +31,7 @@ from sesrelay.seams import Clock, SpoolError
 LISTENER = "maildrop"
 ASIDE = "bad"
 EVERY = 2.0  # seconds between two looks at the folder
+SETTLED = 1.0  # seconds since its last change after which the folder need not be read again
 AT_ONCE = 500  # files of one look; the rest follows at once
 AGAIN_FIRST, AGAIN_MOST = 30.0, 600.0  # seconds until a file that was put off is tried again
 PATIENCE = 5 * 86400.0  # seconds of age after which it is not tried again
@@ -53,7 +55,7 @@ class Maildrop:
     taken: Taken
     clock: Clock
     every: float = EVERY
-    _seen: tuple[str, int] | None = field(default=None, init=False)
+    _seen: tuple[str, float] | None = field(default=None, init=False)
     _waiting: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)  # name: when to try again, next wait
     _stuck: set[str] = field(default_factory=set, init=False)  # what is done with and cannot be removed
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
@@ -82,9 +84,10 @@ class Maildrop:
         """Take in what is there, if anything has changed; tell whether there was more than is taken at once. Raises: OSError"""
         folder = str(self.folder())
         try:
-            state = (folder, os.stat(folder).st_mtime_ns)  # noqa: PTH116 - quick, and names here may be any octets
+            changed = os.stat(folder).st_mtime  # noqa: PTH116 - quick, and names here may be any octets
         except FileNotFoundError:
             return False
+        state = (folder, changed)
         now = asyncio.get_running_loop().time()
         due = [name for name, (when, _) in self._waiting.items() if when <= now]
         if state == self._seen and not due:
@@ -94,7 +97,8 @@ class Maildrop:
             if self._stopping.is_set():
                 return False
             await self._take_in(folder, name)
-        self._seen = None if more else state
+        # A file that comes within the same tick of the kernel's clock changes nothing that could be seen.
+        self._seen = state if not more and self.clock.wall() - changed > SETTLED else None
         return more
 
     def _names(self, folder: str, now: float) -> tuple[list[str], bool]:
