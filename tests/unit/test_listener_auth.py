@@ -312,6 +312,32 @@ def test_a_client_that_drops_still_pays_for_its_guess(loop: str) -> None:
 
 
 @both_loops
+def test_clients_that_ask_and_leave_do_not_fill_the_line_before_the_threads(loop: str) -> None:
+    gate, asked = threading.Event(), []
+
+    def slow(encoded: str, password: bytes) -> bool:
+        asked.append(password)
+        gate.wait(10)
+        return False
+
+    async def main() -> None:
+        verifier = Verifier(slow)
+        for number in range(50):
+            task = asyncio.create_task(verifier.fits(Credentials(f"user{number}", "x"), "127.0.0.1", USERS))
+            await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        gate.set()
+        async with asyncio.timeout(10):
+            while verifier._running:
+                await asyncio.sleep(0.005)
+        assert len(asked) == WORKERS
+        assert not await verifier.fits(Credentials("blog", "x"), "127.0.0.1", USERS)
+
+    run(loop, main())
+
+
+@both_loops
 def test_a_session_that_drops_while_its_password_is_verified_ends(loop: str, authority: Authority) -> None:
     gate, begun = threading.Event(), threading.Event()
 

@@ -116,13 +116,19 @@ class Verifier:
             if wait > 0:
                 await self._sleep(keys[-1], wait, patience - now())
                 continue
-            async with self._slots:
-                if self._throttle.wait(keys, now()) > 0:
-                    continue  # others failed while this one waited for its turn
-                task = asyncio.ensure_future(self._judge(credentials, client, users, keys))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
-                return await asyncio.shield(task)
+            await self._slots.acquire()
+            if self._throttle.wait(keys, now()) > 0:
+                self._slots.release()
+                continue  # others failed while this one waited for its turn
+            task = asyncio.ensure_future(self._judge(credentials, client, users, keys))
+            self._running.add(task)
+            task.add_done_callback(self._judged)
+            return await asyncio.shield(task)
+
+    def _judged(self, task: asyncio.Task[bool]) -> None:
+        # Not before: clients that ask and leave would fill the line before the threads.
+        self._slots.release()
+        self._running.discard(task)
 
     async def _sleep(self, key: Key, wait: float, patience: float) -> None:
         if wait > patience or self._asleep[key] >= ASLEEP_MAX:

@@ -36,9 +36,8 @@ async def starttls(session: SmtpSession, argument: str) -> None:
 async def handshake(session: SmtpSession) -> bool:
     """Begin TLS; False: it failed, which has been told, and the session is over."""
     context = session.door_options.context
+    assert context is not None
     try:
-        if context is None:
-            raise ConnectionAbortedError("no certificate")
         connection = await session.secure(context)
     except OSError as error:
         session.door.observer.refused(session.origin, Reply(421, "4.7.0", f"TLS handshake failed: {reason(error)}"), "tls")

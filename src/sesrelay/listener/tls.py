@@ -40,4 +40,5 @@ def reason(error: BaseException | None) -> str:
         return error.reason.lower().replace("_", " ")
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return "the client left"
+    # What the loops raise at the deadline of a handshake.
+    return "not done in time" if isinstance(error, ConnectionAbortedError) else "the client left"

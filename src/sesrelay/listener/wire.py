@@ -211,7 +211,7 @@ class Wire(SMTP):
         Raises: OSError (ssl.SSLError, ConnectionError), after which the connection is closed.
         """
         transport, reader = self.transport, self._reader
-        if transport is None or reader._eof:  # type: ignore[attr-defined]
+        if transport is None or transport.is_closing() or reader._eof:  # type: ignore[attr-defined]
             raise ConnectionResetError
         self.flush()
         self._drop(reader._buffer, len(reader._buffer))  # type: ignore[attr-defined]
