@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import resource
 import smtplib
 import socket
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from sesrelay.listener import ListenerServer, bind
-from sesrelay.mail.envelope import Origin
+from sesrelay.listener import ListenerServer, bind, peer
+from sesrelay.mail.envelope import Origin, Owner
 from sesrelay.mail.reply import Reply
-from transcripts.listener_rig import LOOPS, OPTIONS, RecordingIntake, RecordingObserver, options, rig, run
+from somebody import ME
+from transcripts.listener_rig import LOOPS, OPTIONS, Client, RecordingIntake, RecordingObserver, options, rig, run
 
 both_loops = pytest.mark.parametrize("loop", LOOPS)
 
@@ -88,18 +90,86 @@ def test_an_ipv4_client_on_an_ipv6_socket_is_shown_as_ipv4(loop: str) -> None:
 
 
 @both_loops
-def test_a_unix_socket_needs_no_network(loop: str, tmp_path: Path) -> None:
+def test_a_unix_socket_needs_no_network_and_knows_its_clients(loop: str, tmp_path: Path) -> None:
     async def main() -> None:
-        name = f"unix:{tmp_path / 'submit.sock'}"
-        observer = RecordingObserver()
-        server = ListenerServer(RecordingIntake(), observer, lambda: options(networks=(), connections_per_client=1))  # type: ignore[arg-type]
-        await server.listen(name, bind(name))
-        for _ in range(2):
-            reader, writer = await asyncio.open_unix_connection(tmp_path / "submit.sock")
-            assert (await reader.readline()).startswith(b"220")
-            writer.close()
+        path = tmp_path / "submit.sock"
+        observer, intake = RecordingObserver(), RecordingIntake()
+        server = ListenerServer(intake, observer, lambda: options(networks=(), connections_per_client=2))  # type: ignore[arg-type]
+        await server.listen(f"unix:{path}", bind(f"unix:{path}"))
+        clients = [Client(*await asyncio.open_unix_connection(path)) for _ in range(3)]
+        await clients[0].begin()
+        assert (await clients[0].do(b".")).startswith("250")
+        assert intake.taken[0][2] == Origin(f"unix:{path}", "", "client.example", owner=Owner(os.geteuid(), ME))
+        assert (await clients[1].line()).startswith("220")
+        assert (await clients[2].line()).startswith("421 4.7.0 Too many connections from this client")
+        for client in clients:
+            client.writer.close()
+        server.unlisten(f"unix:{path}")
+        while path.exists():
+            await asyncio.sleep(0.01)
         await server.drain(0.2)
         assert observer.connections == 2
+        assert not server.clients
+
+    run(loop, main())
+
+
+@both_loops
+def test_an_owner_is_asked_for_where_somebody_wants_to_know(loop: str) -> None:
+    async def main() -> None:
+        wish = {"asks_owners": False}
+        intake = RecordingIntake()
+        server = ListenerServer(intake, RecordingObserver(), lambda: chosen[wish["asks_owners"]])  # type: ignore[arg-type]
+        chosen = {wanted: options(asks_owners=wanted) for wanted in (False, True)}
+        await server.listen("127.0.0.1:0", bind("127.0.0.1:0"))
+        host, port = server.addresses()["127.0.0.1:0"][:2]  # type: ignore[index]
+
+        async def owner_of(client: Client) -> Owner | None:
+            assert (await client.do(b".")).startswith("250")
+            return intake.taken[-1][2].owner
+
+        early = Client(*await asyncio.open_connection(host, port))
+        await early.begin()
+        assert await owner_of(early) is None
+        wish["asks_owners"] = True
+        server.learn_owners()
+        for command in (b"MAIL FROM:<a@example.com>", b"RCPT TO:<b@example.org>", b"DATA"):
+            await early.do(command)
+        late = Client(*await asyncio.open_connection(host, port))
+        await late.begin()
+        assert await owner_of(early) == await owner_of(late) == Owner(os.geteuid(), ME)
+        early.writer.close()
+        late.writer.close()
+        await server.drain(0.2)
+
+    run(loop, main())
+
+
+@both_loops
+def test_who_hangs_up_before_he_is_known_is_turned_away(loop: str) -> None:
+    async def main() -> None:
+        async with rig(options(asks_owners=True)) as at:
+            with socket.create_connection((at.host, at.port)) as client:
+                client.shutdown(socket.SHUT_WR)
+                await asyncio.sleep(0)
+                reader, writer = await asyncio.open_connection(sock=client.dup())
+                assert (await reader.read()).startswith(b"421 4.7.0 Nobody holds the other end")
+                writer.close()
+            assert at.observer.reasons == ["owner"]
+
+    run(loop, main())
+
+
+@both_loops
+def test_a_kernel_that_does_not_tell_is_a_fault_of_ours(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "_NETLINK_SOCK_DIAG", 31)  # no such protocol, as where a filter forbids it
+
+    async def main() -> None:
+        async with rig(options(asks_owners=True)) as at:
+            assert (await at.say([])).startswith(b"421 4.3.0 ")
+            assert at.observer.reasons == ["owner"]
+            assert [type(trouble) for trouble in at.observer.troubles] == [OSError]
+            at.observer.troubles.clear()
 
     run(loop, main())
 

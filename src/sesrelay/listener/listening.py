@@ -39,6 +39,7 @@ class Door:
     def __init__(self, whole: ListenerServer, name: str, sock: socket.socket) -> None:
         self.name = name
         self.unix = sock.family == socket.AF_UNIX
+        self.sock = sock
         self.address = sock.getsockname()
         self.intake = whole.intake
         self.observer = whole.observer
@@ -173,6 +174,7 @@ class ListenerServer:
         door = self._doors.pop(name, None)
         if door is not None and door.server is not None:
             door.server.close()
+            door.sock.close()  # uvloop would leave the file of a Unix socket behind
 
     def stop_accepting(self) -> None:
         """Close every listening socket; sessions go on."""

@@ -85,21 +85,21 @@ def _explained(listen: str, port: int, error: OSError) -> ListenError:
 class UnixListener(socket.socket):
     """A listening Unix socket that takes its file away when it is closed, unless another one has taken the place."""
 
-    _made: tuple[int, int] | None = None
+    _made: tuple[str, tuple[int, int]] | None = None
 
     def appear(self, path: str) -> None:
         """Bind to `path`, for everybody to connect to. Raises: OSError"""
         self.bind(path)
-        self._made = _identity(path)
+        self._made = str(Path(path).absolute()), _identity(path)
         Path(path).chmod(0o666)  # like 127.0.0.1:25: every local user may submit
         self.listen(BACKLOG)
 
     def close(self) -> None:
         made, self._made = self._made, None
         if made is not None:
+            path, identity = made
             with contextlib.suppress(OSError):  # it is gone already, or in a folder that is not ours any more
-                path = str(self.getsockname())
-                if _identity(path) == made:
+                if _identity(path) == identity:
                     Path(path).unlink()
         super().close()
 
