@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+import peers
 from sesrelay.config.certificates import validity
 from sesrelay.config.loading import Loaded, load
 from sesrelay.config.problem import ConfigError
@@ -133,8 +134,7 @@ def test_files_that_cannot_serve(text: str, expected: list[str], folder: Path) -
     (folder / "broken.pem").write_text((folder / "good.pem").read_text()[:200])
     shut = ["openssl", "pkey", "-in", folder / "good.key", "-aes128", "-passout", "pass:x", "-out", folder / "shut.key"]
     if "shut.key" in text:
-        if shutil.which("openssl") is None:
-            pytest.skip("openssl is not here")
+        peers.require("openssl")
         subprocess.run(shut, check=True)
         (folder / "shut.key").chmod(0o600)
     assert [line.replace(str(folder), "DIR") for line in problems(folder, text, today())] == expected

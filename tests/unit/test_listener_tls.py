@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import ssl
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -328,6 +330,36 @@ def test_many_sessions_under_tls_at_once(loop: str, authority: Authority) -> Non
             await gone(at)
 
     run(loop, main())
+
+
+@both_loops
+@pytest.mark.parametrize("tls", ["none", "starttls", "implicit"])
+def test_a_session_that_has_ended_waits_for_no_collection(loop: str, tls: str, authority: Authority) -> None:
+    async def main() -> None:
+        chosen = DoorOptions() if tls == "none" else door(authority, tls)
+        async with guarded(chosen) as at:
+            for _ in range(3):
+                if tls == "none":
+                    client = await at.connect()
+                    await client.reply()
+                else:
+                    client = await secured(at, authority.client(), implicit=tls == "implicit")
+                known = weakref.WeakSet(at.server.sessions)
+                assert len(known) == 1
+                assert (await client.do(b"QUIT")).startswith("221")
+                await client.rest()
+                client.writer.close()
+                await gone(at)
+                async with asyncio.timeout(10):
+                    while known:
+                        await asyncio.sleep(0.005)
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(loop, main())
+    finally:
+        gc.enable()
 
 
 def test_a_context_that_cannot_serve_says_which_files(authority: Authority, tmp_path: Path) -> None:

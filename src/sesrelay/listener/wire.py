@@ -148,7 +148,7 @@ class Wire(SMTP):
         asyncio.StreamReaderProtocol.connection_lost(self, error)
         self.transport = None
         if self._handler.done:
-            self.ended()
+            self._over()
         elif not self.uninterrupted and not self._handshaking:  # a handshake ends by itself, and is told of
             self._handler.cancel()
 
@@ -156,7 +156,13 @@ class Wire(SMTP):
         if error is not None:
             self.failed(error)
         if self.transport is None:
-            self.ended()
+            self._over()
+
+    def _over(self) -> None:
+        self.ended()
+        # Or they and the session would keep each other, and what TLS takes, until a collection.
+        self._handler = self._client_connected_cb = self._stream_writer = None
+        del self._writer
 
     def eof_received(self) -> bool | None:
         # The base class cancels the handler: commands that `printf … | nc -N` had sent before would go unanswered.
