@@ -181,6 +181,29 @@ def test_a_reader_that_leaves_early_is_no_error(config: Path) -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize(
+    ("user", "sender", "header_from", "refused"),
+    [
+        ("someone", "a@example.com", [], None),
+        ("4242", "a@number.example", [], None),
+        ("other", "a@example.com", [], "550 5.7.1 <a@example.com> is kept for others"),
+        ("someone", "a@else.example", [], "550 5.7.1 <a@else.example> is not for local user someone"),
+        ("someone", "a@example.com", ["b@number.example"], "550 5.7.1 <b@number.example> is kept for others"),
+        ("other", "a@else.example", ["b@else.example"], None),
+    ],
+)
+def test_route_tells_who_may_send(config: Path, user: str, sender: str, header_from: list[str], refused: str | None) -> None:
+    config.write_text(config.read_text() + "access: {local_users: {someone: example.com, '4242': number.example}}\n")
+    more = [part for address in header_from for part in ("--header-from", address)]
+    done = relay("route", sender, "--user", user, *more, "--json", "--config", str(config))
+    assert done.returncode == 0
+    found = json.loads(done.stdout)["refusal"]
+    assert found == refused if refused is None else found.startswith(refused)
+    assert (f"refused for {user}: " in relay("route", sender, "--user", user, *more, "--config", str(config)).stdout) is bool(
+        refused
+    )
+
+
 def test_an_interrupt_is_quiet(tmp_path: Path) -> None:
     started = tmp_path / "started"
     code = (

@@ -91,7 +91,8 @@ def daemon(folder: Path, wrap: Sequence[str | Path] = ()) -> Iterator[int]:
 hostname: mail.example.com
 state_dir: state
 control: control.sock
-listeners: [{{listen: "127.0.0.1:{port}"}}]
+listeners: [{{listen: "127.0.0.1:{port}"}}, {{listen: "unix:submit.sock"}}]
+access: {{local_users: {{somebody: [somebody.example]}}}}
 transports: {{away: {{type: ses, region: us-east-1, endpoint_url: "http://127.0.0.1:9", access_key_id: A, secret_access_key: B, rate: 10}}}}
 default_route: {{transport: away}}
 http: {{listen: "127.0.0.1:{http}"}}

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 @click.argument("sender")
 @click.option("--to", "recipient", metavar="RCPT", help="The recipient; routes go by the sender alone.")
 @click.option("--header-from", metavar="A", multiple=True, help="The address in the header From (again for each further one).")
+@click.option("--user", metavar="NAME", help="A local user or one who logs in: tell whether that one may send as SENDER.")
 @json_option
 @config_option
-def command(sender: str, recipient: str | None, header_from: tuple[str, ...], as_json: bool, config: Path) -> None:
+def command(
+    sender: str, recipient: str | None, header_from: tuple[str, ...], user: str | None, as_json: bool, config: Path
+) -> None:
     """Say which rule wins for mail from SENDER and why the others do not.
 
     SENDER is an envelope sender; '<>' is the null sender.
@@ -37,12 +40,32 @@ def command(sender: str, recipient: str | None, header_from: tuple[str, ...], as
     from sesrelay.policy.admission import complete_sender
 
     completed = complete_sender(sender, loaded.local)
-    rule, considered = loaded.routing.explain(completed, [complete_sender(_bare(a), loaded.local) for a in header_from])
+    authors = [complete_sender(_bare(address), loaded.local) for address in header_from]
+    rule, considered = loaded.routing.explain(completed, authors)
+    refusal = None if user is None else _refusal(completed, authors, user, loaded)
     to = None if recipient is None else _recipient(_bare(recipient), loaded)
     if as_json:
-        click.echo(json.dumps(_document(completed, to, rule, considered), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_document(completed, to, rule, considered, refusal), indent=2, ensure_ascii=False))
     else:
+        if refusal is not None:
+            click.secho(f"refused for {user}: {refusal}", fg="red")
         _explain(completed, to, rule, considered)
+
+
+def _refusal(sender: str, authors: Sequence[str], user: str, loaded: Loaded) -> str | None:
+    """Return what the relay would answer `user`, be that a local user (by name or uid) or one who logs in."""
+    import pwd
+
+    from sesrelay.mail.envelope import Origin, Owner
+
+    try:
+        found = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+        owner = Owner(found.pw_uid, found.pw_name)
+    except (KeyError, OverflowError):
+        owner = Owner(int(user)) if user.isdecimal() else Owner(-1, user)
+    origin = Origin(user=user, owner=owner)
+    refusal = loaded.senders.check_envelope(sender, origin) or loaded.senders.check_header(authors, authors, sender, origin)
+    return str(refusal) if refusal else None
 
 
 def _bare(address: str) -> str:
@@ -72,7 +95,9 @@ def _recipient(address: str, loaded: Loaded) -> str:
     return result.address if isinstance(result, Recipient) else address
 
 
-def _document(sender: str, to: str | None, rule: RouteRule, considered: Sequence[Considered]) -> dict[str, object]:
+def _document(
+    sender: str, to: str | None, rule: RouteRule, considered: Sequence[Considered], refusal: str | None
+) -> dict[str, object]:
     return {
         "sender": sender,
         "recipient": to,
@@ -81,6 +106,7 @@ def _document(sender: str, to: str | None, rule: RouteRule, considered: Sequence
         "transports": list(rule.transports),
         "priority": rule.priority.name.lower(),
         "reject": rule.reject,
+        "refusal": refusal,
         "considered": [{"rule": other.rule, "source": other.source or None, "why": other.why} for other in considered],
     }
 
