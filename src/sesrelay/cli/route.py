@@ -43,9 +43,10 @@ def command(
     authors = [complete_sender(_bare(address), loaded.local) for address in header_from]
     rule, considered = loaded.routing.explain(completed, authors)
     refusal = None if user is None else _refusal(completed, authors, user, loaded)
+    asked = {} if user is None else {"user": user, "refusal": refusal}
     to = None if recipient is None else _recipient(_bare(recipient), loaded)
     if as_json:
-        click.echo(json.dumps(_document(completed, to, rule, considered, refusal), indent=2, ensure_ascii=False))
+        click.echo(json.dumps({**_document(completed, to, rule, considered), **asked}, indent=2, ensure_ascii=False))
     else:
         if refusal is not None:
             click.secho(f"refused for {user}: {refusal}", fg="red")
@@ -95,9 +96,7 @@ def _recipient(address: str, loaded: Loaded) -> str:
     return result.address if isinstance(result, Recipient) else address
 
 
-def _document(
-    sender: str, to: str | None, rule: RouteRule, considered: Sequence[Considered], refusal: str | None
-) -> dict[str, object]:
+def _document(sender: str, to: str | None, rule: RouteRule, considered: Sequence[Considered]) -> dict[str, object]:
     return {
         "sender": sender,
         "recipient": to,
@@ -106,7 +105,6 @@ def _document(
         "transports": list(rule.transports),
         "priority": rule.priority.name.lower(),
         "reject": rule.reject,
-        "refusal": refusal,
         "considered": [{"rule": other.rule, "source": other.source or None, "why": other.why} for other in considered],
     }
 
