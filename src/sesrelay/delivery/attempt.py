@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sesrelay.delivery.content import MessageContent
 from sesrelay.delivery.settle import Settler
@@ -57,13 +57,9 @@ class Attempter:
 
         Raises: SpoolError
         """
-        ids = [delivery.id for delivery in batch.deliveries]
-        opened = await self.spool.open_attempt(ids, retry_at(self.clock.wall()), batch.lane)
-        deliveries = tuple(
-            replace(delivery, attempts=delivery.attempts + 1, placement=replace(delivery.placement, lane=batch.lane))
-            for delivery in batch.deliveries
-            if delivery.id in opened
-        )
+        due = retry_at(self.clock.wall())
+        opened = await self.spool.open_attempt([delivery.id for delivery in batch.deliveries], due, batch.lane)
+        deliveries = tuple(delivery.sending(batch.lane, due) for delivery in batch.deliveries if delivery.id in opened)
         return Batch(batch.lane, deliveries) if deliveries else None
 
     async def run(self, batch: Batch, transport: Transport, fresh: bytes | None) -> Settled:

@@ -142,7 +142,7 @@ class Acceptance:
 
 def _opened(batch: Batch, now: float) -> Batch:
     due = retry_at(now)
-    return Batch(batch.lane, tuple(replace(delivery, state=State.IN_FLIGHT, attempts=1, due=due) for delivery in batch.deliveries))
+    return Batch(batch.lane, tuple(delivery.sending(batch.lane, due) for delivery in batch.deliveries))
 
 
 def _events(message: Message, rule: RouteRule, held: Sequence[Delivery], now: float) -> tuple[Event, ...]:

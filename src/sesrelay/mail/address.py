@@ -59,6 +59,7 @@ def domain_key(domain: str) -> str:
     return key
 
 
+@lru_cache(maxsize=4096)
 def domain_of(address: str) -> str:
     """Return the normalised domain of `address`, or an empty string where it has none that is valid."""
     domain = split(address)[1]
@@ -70,6 +71,7 @@ def domain_of(address: str) -> str:
         return ""
 
 
+@lru_cache(maxsize=4096)
 def normalise(address: str) -> str:
     """Return `address` as comparisons want it: the local part in lower case, the domain by `domain_key`.
 
@@ -110,7 +112,7 @@ def check_local_part(local: str) -> None:
         raise AddressError(f"the local part is longer than {LOCAL_PART_MAX} octets")
     if not (_UNQUOTED.match(local) or _QUOTED.match(local)):
         raise AddressError("the local part has characters that must be quoted")
-    if any(0xD800 <= ord(c) <= 0xDFFF or 0x80 <= ord(c) <= 0x9F for c in local):
+    if not local.isascii() and any(0xD800 <= ord(c) <= 0xDFFF or 0x80 <= ord(c) <= 0x9F for c in local):
         raise AddressError("the local part has control characters or is not UTF-8")
 
 

@@ -6,6 +6,7 @@ Source: ours; Postfix's long queue ids are the model (never reused, sorted by ti
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]  # two digits at a time: each message asks for one id
@@ -41,6 +42,7 @@ def encode(number: int) -> str:
     )
 
 
+@lru_cache(maxsize=4096)  # a message on its way is asked for its number four times
 def decode(queue_id: str) -> int:
     """Return the number behind `queue_id`, which the store uses as its key.
 

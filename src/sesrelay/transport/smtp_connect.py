@@ -39,9 +39,12 @@ class Timeouts:
     final: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Endpoint:
-    """Where to connect and how. `name` is what TLS verifies and people read; `address` what is connected to."""
+    """Where to connect and how. `name` is what TLS verifies and people read; `address` what is connected to.
+
+    Each one is its own key: what connections are kept by must not compare passwords.
+    """
 
     name: str
     port: int

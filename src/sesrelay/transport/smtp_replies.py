@@ -52,6 +52,9 @@ class ReplyReader:
 
     def _line(self, line: bytes, into: list[Said]) -> None:
         code, mark = line[:3], line[3:4]
+        if mark == b" " and not self._lines and len(line) <= TEXT_LIMIT and code.isdigit():  # what nearly all of them are
+            into.append(Said(int(code), line[4:].strip()))
+            return
         if len(code) != 3 or not code.isdigit() or mark.isdigit():
             raise Garbage(f"it answered {line[:80].decode('utf-8', 'replace').strip()!r}")
         text = line[4:].strip()
