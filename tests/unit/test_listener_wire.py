@@ -27,7 +27,7 @@ def test_the_names_relied_on_are_there() -> None:
     for name in ("_cb_client_connected", "_reset_timeout", "_timeout_cb", "_handle_client", "_create_session", "_set_rset_state"):
         assert callable(getattr(SMTP, name))
     reader = asyncio.StreamReader(loop=asyncio.new_event_loop())
-    for name in ("_buffer", "_eof", "_paused", "_maybe_resume_transport", "_wait_for_data"):
+    for name in ("_buffer", "_eof", "_paused", "_maybe_resume_transport"):
         assert hasattr(reader, name)
     reader._loop.close()
     assert "self._paused = False" in inspect.getsource(asyncio.streams.FlowControlMixin.__init__)

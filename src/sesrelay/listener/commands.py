@@ -35,6 +35,7 @@ _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+\Z")
 _UTF8_XTEXT = re.compile(r"(?:[!-*,-<>-~\u0080-\U0010ffff]|\+[0-9A-F]{2}|\\x\{[0-9A-F]+\})+\Z")
 
 MAIL_SYNTAX = Reply(501, "5.5.4", "Syntax: MAIL FROM:<address> [parameters]")
+NO_BINARY = Reply(555, "5.6.1", "BODY=BINARYMIME is not offered: next hops could not take it")
 RCPT_SYNTAX = Reply(501, "5.5.4", "Syntax: RCPT TO:<address> [parameters]")
 
 
@@ -49,6 +50,7 @@ class MailCommand:
     ret: Literal["FULL", "HDRS"] | None = None
     envid: str | None = None
     plain: bool = False
+    binary: bool = False
 
 
 @dataclass(slots=True)
@@ -85,7 +87,8 @@ def general_mail(argument: str) -> MailCommand | Reply:
     if found is None:
         return MAIL_SYNTAX
     command = MailCommand(found[0])
-    return _apply(command, found[1], _MAIL_PARAMETERS) or command
+    refusal = _apply(command, found[1], _MAIL_PARAMETERS)
+    return refusal or (NO_BINARY if command.binary else command)
 
 
 def general_rcpt(argument: str) -> RcptCommand | Reply:
@@ -135,6 +138,8 @@ def _body(command: MailCommand, value: str | None) -> bool:
             command.body = "7BIT"
         case "8BITMIME":
             command.body = "8BITMIME"
+        case "BINARYMIME":
+            command.binary = True
         case _:
             return False
     return True

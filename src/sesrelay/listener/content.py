@@ -1,30 +1,143 @@
-"""The content of a message as it comes over the wire: up to the end mark, dot-stuffing undone, in pieces of any size.
+"""The content of a message as it comes over the wire: up to the end mark, or in chunks of a size that is told before.
 
 Invariant: only CR LF . CR LF ends a message, wherever the stream is split (inbound smuggling, CVE-2023-51764).
-Invariant: what is held beyond the limit is never more than one piece.
+Invariant: what is held of a message that is not to be kept is never more than one piece.
+Invariant: what is held of all messages is taken from one budget before it is held.
 
-Source: RFC 5321 §4.1.1.4, §4.5.2; RFC 1870 §4 (the size counts neither stuffing nor the end mark).
+Source: RFC 5321 §4.1.1.4, §4.5.2; RFC 1870 §4 (the size counts neither stuffing nor the end mark); RFC 3030 §2.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
+
+from sesrelay.mail.lineends import mended
+from sesrelay.mail.reply import Reply
+from sesrelay.policy.budget import Share
 
 END = b"\r\n.\r\n"
 # What a piece may end with that the next one can complete to the end mark, the longest first.
 _BEGINNINGS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 
+# Octets: each object costs some forty more, so that a message which comes octet by octet would need forty times its size.
+PART_MIN = 16 * 1024
+# Octets: below, a message is let in whatever has been promised to others.
+LARGE = 1024 * 1024
 
-class ContentReader:
-    """Feed it pieces until `feed` returns what follows the message. Units: `limit` and `size` octets of content."""
+TOO_LARGE = Reply(552, "5.3.4", "The message is larger than this relay takes")
+NO_MEMORY = Reply(452, "4.3.1", "Too much mail is coming in at once, try again later")
 
-    __slots__ = ("_first", "_held", "_parts", "limit", "size")
 
-    def __init__(self, limit: int) -> None:
+class Incoming:
+    """A message's content so far. `refusal`: why nothing of it is kept, once that is so.
+
+    Units: `limit`, `size`, `declared` octets of content as sent. `discard` or `content` gives back what it holds of the budget,
+    the latter not before `discard` is called.
+    """
+
+    __slots__ = ("_held", "_parts", "_promised", "_receipts", "_tail", "_taken", "budget", "limit", "refusal", "size")
+
+    def __init__(self, limit: int, budget: Share, declared: int = 0) -> None:
         self.limit = limit
+        self.budget = budget
         self.size = 0
+        self.refusal: Reply | None = None
+        self._held = False  # a CR at the end of what has come, which the next octet may make a line end
+        self._parts: list[bytes] = []
+        self._tail = bytearray()
+        self._receipts: tuple[str, ...] = ()
+        self._taken = 0
+        self._promised = 0
+        if declared >= LARGE:
+            if budget.fits(declared):
+                self._promised = declared
+                budget.promised += declared
+            else:
+                self.refusal = NO_MEMORY
+
+    def add(self, data: bytes) -> None:
+        """Keep the next octets, with their line ends made canonical; whatever cannot be kept is let go, and all before it."""
+        self.size += len(data)
+        if self.refusal is not None:
+            return
+        if self.size > self.limit:
+            self.refuse(TOO_LARGE)
+            return
+        if self._held:
+            data, self._held = b"\r" + data, False
+        if data.endswith(b"\r"):
+            data, self._held = data[:-1], True
+        self._keep(*mended(data))
+
+    def refuse(self, reply: Reply) -> None:
+        """Keep nothing of it."""
+        self.refusal = self.refusal or reply
+        self.discard()
+
+    def discard(self) -> None:
+        """Let go of what is held, and of what it took of the budget."""
+        self._parts.clear()
+        self._tail.clear()
+        self.budget.promised -= self._promised
+        self._promised = 0
+        if self._taken:
+            self.budget.give(self._taken)
+            self._taken = 0
+
+    def end(self) -> tuple[str, ...]:
+        """Take note that all has come; return receipts of what was changed."""
+        if self._held:
+            self._held = False
+            self._keep(*mended(b"\r"))
+        if self._tail:
+            self._parts.append(bytes(self._tail))
+            self._tail.clear()
+        if self._parts and not self._parts[-1].endswith(b"\r\n"):
+            self._parts.append(b"\r\n")
+        return self._receipts
+
+    def content(self) -> bytes:
+        """Return the content, which ends with a line end, once it has ended. Call it once: the pieces are let go."""
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _keep(self, data: bytes, receipts: tuple[str, ...]) -> None:
+        if receipts:
+            self._receipts += tuple(receipt for receipt in receipts if receipt not in self._receipts)
+        octets = len(data)
+        if self._promised:
+            kept = min(octets, self._promised)
+            self._promised -= kept
+            self.budget.promised -= kept
+        if not self.budget.take(octets):
+            self.refuse(NO_MEMORY)
+            return
+        self._taken += octets
+        if self._tail or (octets < PART_MIN and self._parts):
+            self._tail += data
+            if len(self._tail) >= PART_MIN:
+                self._parts.append(bytes(self._tail))
+                self._tail.clear()
+        elif data:
+            self._parts.append(data)
+
+
+class Feed(Protocol):
+    """Fed pieces until `feed` returns what follows its last octet."""
+
+    def feed(self, piece: bytes) -> bytes | None: ...
+
+
+class DataFeed:
+    """What follows DATA: up to the end mark, dot-stuffing undone."""
+
+    __slots__ = ("_first", "_held", "_incoming")
+
+    def __init__(self, incoming: Incoming) -> None:
+        self._incoming = incoming
         # The content starts at the beginning of a line: with a line end held, its first line is like every other.
         self._held = b"\r\n"
         self._first = True
-        self._parts: list[bytes] = []
 
     def feed(self, piece: bytes) -> bytes | None:
         """Take the next piece; return None while the message goes on, and at its end the octets behind it."""
@@ -43,15 +156,6 @@ class ContentReader:
             self._keep(data[:cut])
         return None
 
-    @property
-    def too_large(self) -> bool:
-        return self.size > self.limit
-
-    def content(self) -> bytes:
-        """Return the content; empty where it was too large. Call it once, at the end: the pieces are let go."""
-        parts, self._parts = self._parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
     def _keep(self, data: bytes) -> None:
         # `data` begins at a border that no CR LF . crosses, so every stuffed dot stands whole in it.
         if b"\r\n." in data:
@@ -59,8 +163,22 @@ class ContentReader:
         if self._first:
             self._first = False
             data = data[2:]
-        self.size += len(data)
-        if self.size > self.limit:
-            self._parts.clear()
-        else:
-            self._parts.append(data)
+        self._incoming.add(data)
+
+
+class ChunkFeed:
+    """What follows BDAT: so many octets, kept where `incoming` is there."""
+
+    __slots__ = ("_incoming", "_left")
+
+    def __init__(self, octets: int, incoming: Incoming | None) -> None:
+        self._left = octets
+        self._incoming = incoming
+
+    def feed(self, piece: bytes) -> bytes | None:
+        """Take the next piece; return None while the chunk goes on, and at its end the octets behind it."""
+        mine, rest = piece[: self._left], piece[self._left :]
+        self._left -= len(mine)
+        if self._incoming is not None and mine:
+            self._incoming.add(mine)
+        return None if self._left else rest

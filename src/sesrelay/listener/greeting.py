@@ -28,7 +28,7 @@ def _greeted(session: SmtpSession, hostname: str, *, extended: bool) -> None:
     if not hostname or len(hostname.encode()) > HELO_MAX:
         session.refuse(NEED_NAME, "syntax")
         return
-    session.transaction = None
+    session.end_transaction()
     session.introduce(hostname.split(maxsplit=1)[0])
     assert session.session is not None
     session.session.host_name, session.session.extended_smtp = session.helo, extended

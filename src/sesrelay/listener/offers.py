@@ -2,7 +2,7 @@
 
 Invariant: nothing is offered that is not held.
 
-Source: RFC 5321 §4.1.1.1; RFC 1870, 2034, 2920, 3461, 6152, 6531.
+Source: RFC 5321 §4.1.1.1; RFC 1870, 2034, 2920, 3030, 3461, 6152, 6531, 9422 (of its limits, the one that is held).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from sesrelay.mail.address import domain_of
 
 def extensions(options: ListenerOptions, door: DoorOptions, *, secured: bool) -> list[str]:
     """Return the EHLO lines for a session on such a listener; `secured`: it is under TLS already."""
-    lines = ["PIPELINING", f"SIZE {options.message_size}", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"]
+    lines = ["PIPELINING", f"SIZE {options.message_size}", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES"]
+    lines.append(f"LIMITS RCPTMAX={options.recipients}")
     if door.tls == "starttls" and not secured:
         lines.append("STARTTLS")
     if door.offers_login(secured=secured):

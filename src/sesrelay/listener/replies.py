@@ -22,7 +22,7 @@ SENDER_OK = b"250 2.1.0 Ok\r\n"
 RECIPIENT_OK = b"250 2.1.5 Ok\r\n"
 GO_AHEAD = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 BYE = b"221 2.0.0 Bye\r\n"
-HELP = b"214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP VRFY QUIT\r\n"
+HELP = b"214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY QUIT\r\n"
 CANNOT_VERIFY = b"252 2.0.0 Cannot verify, but will take mail and try\r\n"
 
 # --- faults of ours, and limits ---
@@ -36,7 +36,6 @@ TOO_MANY_OF_YOURS = Reply(421, "4.7.0", "Too many connections from this client: 
 OWNERLESS = Reply(421, "4.7.0", "Nobody holds the other end any more: send, and stay until the replies have come")
 OWNER_NOT_TOLD = Reply(421, "4.3.0", "Whose connection this is cannot be told right now: try again later")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients in one transaction")
-TOO_LARGE = Reply(552, "5.3.4", "The message is larger than this relay takes")
 
 # --- syntax ---
 NOT_HTTP = Reply(421, "4.7.0", "This is SMTP, not HTTP: the connection is closed")
@@ -47,10 +46,14 @@ UNKNOWN = Reply(500, "5.5.1", "Command not recognised")
 NOT_OFFERED = Reply(502, "5.5.1", "Command not offered")
 NO_ARGUMENT = Reply(501, "5.5.4", "The command takes no argument")
 NEED_NAME = Reply(501, "5.5.4", "Syntax: EHLO hostname")
+BDAT_SYNTAX = Reply(501, "5.5.4", "Syntax: BDAT octets [LAST]; what follows cannot be told from commands: the connection is closed")
 NEED_ADDRESS = Reply(501, "5.5.4", "Syntax: VRFY address")
 
 # --- sequence ---
 NEED_HELO = Reply(503, "5.5.1", "Send EHLO first")
 NEED_MAIL = Reply(503, "5.5.1", "Send MAIL first")
 NESTED_MAIL = Reply(503, "5.5.1", "A transaction is under way")
+RCPT_AFTER_BDAT = Reply(503, "5.5.1", "The content has begun: no more recipients")
+DATA_AFTER_BDAT = Reply(503, "5.5.1", "The content has begun by BDAT: it ends by BDAT LAST, or RSET")
+DISCARDED = Reply(503, "5.5.1", "Discarded, as an earlier chunk was refused")
 NEED_RCPT = Reply(554, "5.5.1", "No valid recipients")

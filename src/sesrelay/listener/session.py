@@ -98,6 +98,7 @@ class SmtpSession(Wire):
         return self.terms.banner
 
     def ended(self) -> None:
+        self.end_transaction()
         self.door.ended(self)
 
     def failed(self, error: BaseException) -> None:
@@ -151,13 +152,21 @@ class SmtpSession(Wire):
 
     def under_tls(self, tls: str) -> None:
         """Begin anew under TLS (RFC 3207 §4.2); `tls`: version and cipher."""
-        self.tls, self.user, self.authenticated, self.transaction = tls, None, False, None
+        self.end_transaction()
+        self.tls, self.user, self.authenticated = tls, None, False
         self.introduce("")
 
     def logged_in(self, user: str | None) -> None:
         """Take note of a login; None: as nobody in particular."""
         self.user, self.authenticated = user, True
         self.introduce(self.helo)
+
+    def end_transaction(self) -> None:
+        """Forget the transaction, and give back what its content took of the memory."""
+        if self.transaction is not None:
+            if self.transaction.incoming is not None:
+                self.transaction.incoming.discard()
+            self.transaction = None
 
     def leave(self) -> None:
         """Close once the transaction under way, if any, has ended."""

@@ -1,4 +1,4 @@
-"""The mail transaction: MAIL, RCPT, DATA, RSET.
+"""The envelope of a mail transaction: MAIL, RCPT, RSET.
 
 Source: RFC 5321 §3.3, §4.1.1.2–§4.1.1.5; RFC 1870; RFC 6152; RFC 6531; RFC 3461.
 """
@@ -8,25 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sesrelay.listener.commands import MailCommand, RcptCommand, parse_mail, parse_rcpt
+from sesrelay.listener.content import LARGE, NO_MEMORY, TOO_LARGE, Incoming
 from sesrelay.listener.costs import FREE, IDLING
 from sesrelay.listener.login import demanded
 from sesrelay.listener.replies import (
-    GO_AHEAD,
     NEED_HELO,
     NEED_MAIL,
-    NEED_RCPT,
     NESTED_MAIL,
     NO_ARGUMENT,
     OK,
+    RCPT_AFTER_BDAT,
     RECIPIENT_OK,
     SENDER_OK,
-    TOO_LARGE,
     TOO_MANY_RECIPIENTS,
-    encode,
 )
 from sesrelay.mail.address import AddressError, check_local_part, domain_of
 from sesrelay.mail.envelope import Envelope, Recipient
-from sesrelay.mail.lineends import canonical
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import check_mailbox, complete_recipient, complete_sender
 
@@ -35,14 +32,25 @@ if TYPE_CHECKING:
 
 
 class Transaction:
-    """What MAIL and RCPT have said so far."""
+    """What MAIL and RCPT have said so far, and, where chunks have come, the content so far.
 
-    __slots__ = ("mail", "recipients", "sender")
+    `ends`: when it is all to have come, on the loop's clock, once the content has begun.
+    """
+
+    __slots__ = ("ends", "incoming", "mail", "recipients", "sender")
 
     def __init__(self, sender: str, mail: MailCommand) -> None:
         self.sender = sender
         self.mail = mail
         self.recipients: dict[str, Recipient] = {}
+        self.incoming: Incoming | None = None
+        self.ends = 0.0
+
+    def receive(self, session: SmtpSession) -> Incoming:
+        """Begin with the content."""
+        self.incoming = Incoming(session.options.message_size, session.door.memory, self.mail.size)
+        self.ends = session.content_ends()
+        return self.incoming
 
     def envelope(self) -> Envelope:
         mail = self.mail
@@ -67,6 +75,9 @@ async def mail(session: SmtpSession, argument: str) -> None:
     if command.size > session.options.message_size:
         session.refuse(TOO_LARGE, "size", IDLING)
         return
+    if command.size >= LARGE and not session.door.memory.fits(command.size):
+        session.refuse(NO_MEMORY, "memory", FREE)
+        return
     sender = command.address if command.plain else _sender(session, command)
     if isinstance(sender, Reply):
         session.refuse(sender, "address", IDLING)
@@ -90,6 +101,9 @@ async def rcpt(session: SmtpSession, argument: str) -> None:
     transaction = session.transaction
     if transaction is None:
         session.refuse(NEED_MAIL if session.helo else NEED_HELO, "sequence")
+        return
+    if transaction.incoming is not None:
+        session.refuse(RCPT_AFTER_BDAT, "sequence")
         return
     command = parse_rcpt(argument)
     if isinstance(command, Reply):
@@ -137,53 +151,9 @@ def _check_name(address: str, smtputf8: bool, status: str) -> Reply | None:
     return None
 
 
-async def data(session: SmtpSession, argument: str) -> None:
-    transaction = session.transaction
-    if argument:
-        session.refuse(NO_ARGUMENT, "syntax")
-        return
-    if transaction is None:
-        session.refuse(NEED_MAIL if session.helo else NEED_HELO, "sequence")
-        return
-    if not transaction.recipients:
-        session.refuse(NEED_RCPT, "sequence", IDLING)
-        return
-    session.say(GO_AHEAD)
-    try:
-        session.reading = True
-        received = await session.read_content(session.options.message_size)
-        session.reading = False
-        if received.too_large:
-            session.refuse(TOO_LARGE, "size", IDLING)
-            return
-        content = received.content()
-        del received
-        await submit(session, transaction.envelope(), content)
-    finally:
-        session.transaction = None
-
-
-async def submit(session: SmtpSession, envelope: Envelope, content: bytes) -> None:
-    """Hand a message to the intake and answer with what it says."""
-    # Nothing cancels the handler from here to the reply; the Door holds the session, and so the task, meanwhile.
-    session.uninterrupted = True
-    try:
-        content, changes = canonical(content)
-        reply = await session.door.intake.submit(envelope, content, session.origin, changes)
-    finally:
-        session.uninterrupted = False
-    if reply.positive:
-        session.forgive()
-        session.say(encode(reply))
-    else:
-        session.refuse(reply, "intake", IDLING)
-    if session.transport is None:
-        session.closing = True  # the client has gone: what it sent behind the message is not for us
-
-
 async def rset(session: SmtpSession, argument: str) -> None:
     if argument:
         session.refuse(NO_ARGUMENT, "syntax")
         return
-    session.transaction = None
+    session.end_transaction()
     session.spend(IDLING, OK)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from sesrelay.listener import greeting, login, starttls, transaction
+from sesrelay.listener import data, greeting, login, starttls, transaction
 
 if TYPE_CHECKING:
     from sesrelay.listener.session import SmtpSession
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 VERBS: Mapping[str, Callable[[SmtpSession, str], Awaitable[None]]] = {
     "MAIL": transaction.mail,
     "RCPT": transaction.rcpt,
-    "DATA": transaction.data,
-    "BDAT": greeting.not_offered,
+    "DATA": data.data,
+    "BDAT": data.bdat,
     "RSET": transaction.rset,
     "EHLO": greeting.ehlo,
     "HELO": greeting.helo,

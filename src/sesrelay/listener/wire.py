@@ -22,7 +22,7 @@ from typing import AnyStr, cast
 
 from aiosmtpd.smtp import SMTP, Session
 
-from sesrelay.listener.content import ContentReader
+from sesrelay.listener.content import Feed
 from sesrelay.listener.deadlines import Deadlines, Watch
 from sesrelay.listener.lines import Fault, LineTaker
 from sesrelay.listener.replies import TIMED_OUT, encode
@@ -374,25 +374,27 @@ class Wire(SMTP):
         await INPUT
         return True
 
-    async def read_content(self, limit: int) -> ContentReader:
-        """Read a message up to its end mark; beyond `limit` octets nothing of it is kept.
+    def content_ends(self) -> float:
+        """Return the time on the loop's clock by which a message that begins now is to have come."""
+        return self.loop.time() + self._deadlines.content
+
+    async def read_content(self, feed: Feed, ends: float) -> None:
+        """Give `feed` what comes, up to its end. Units: `ends` on the loop's clock.
 
         Each octet earns time at the minimum rate, up to the longest silence allowed, so that a steady slow upload
         lives and a dripping one does not. Raises: ClientGone, ConnectionError
         """
-        content, buffer, deadlines = ContentReader(limit), self._reader._buffer, self._deadlines  # type: ignore[attr-defined]
-        began, watch = self.loop.time(), self._watch
-        watch.deadline = began + watch.grace
+        buffer, deadlines, watch = self._reader._buffer, self._deadlines, self._watch  # type: ignore[attr-defined]
+        watch.deadline = min(self.loop.time() + watch.grace, ends)
         while True:
             if buffer:
                 piece = bytes(buffer)
                 self._drop(buffer, len(piece))
-                rest = content.feed(piece)
+                rest = feed.feed(piece)
                 if rest is not None:
                     buffer += rest
-                    return content
-                now = self.loop.time()
+                    return
                 earned = watch.deadline + len(piece) / deadlines.rate
-                watch.deadline = min(earned, now + deadlines.silence, began + deadlines.content)
+                watch.deadline = min(earned, self.loop.time() + deadlines.silence, ends)
             elif not await self._more():
                 raise ClientGone

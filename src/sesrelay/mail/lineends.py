@@ -8,28 +8,32 @@ Source: RFC 5321 §2.3.8; Postfix `cleanup_replace_stray_cr_lf` (3.9).
 
 from __future__ import annotations
 
-import re
+BARE_CR = "bare CR became a space"
+BARE_LF = "bare LF became CRLF"
+NUL = "NUL became a space"
 
-_BARE_LF = re.compile(rb"(?<!\r)\n")
-_BARE_CR = re.compile(rb"\r(?!\n)")
 
-
-def canonical(content: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """Return `content` with CRLF line ends only, and receipts of what was changed.
+def mended(content: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Return a piece of content that no CRLF is cut by, with CRLF line ends only, and receipts of what was changed.
 
     A bare LF becomes CRLF: it came from a Unix text. A bare CR or a NUL becomes a space, as in Postfix.
     """
     pairs = content.count(b"\r\n")
     receipts: list[str] = []
-    if content.count(b"\r") != pairs:
-        content = _BARE_CR.sub(b" ", content)
-        receipts.append("bare CR became a space")
-    if content.count(b"\n") != pairs:
-        content = _BARE_LF.sub(b"\r\n", content)
-        receipts.append("bare LF became CRLF")
+    cr, lf = content.count(b"\r") != pairs, content.count(b"\n") != pairs
+    if cr or lf:
+        # No expression: its matches, one for each octet of an empty line, would need many times the memory.
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b" ").replace(b"\n", b"\r\n")
+        receipts += [BARE_CR] * cr + [BARE_LF] * lf
     if b"\0" in content:
         content = content.replace(b"\0", b" ")
-        receipts.append("NUL became a space")
+        receipts.append(NUL)
+    return content, tuple(receipts)
+
+
+def canonical(content: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Return content with CRLF line ends only, and one at its end; and receipts of what was changed. See `mended`."""
+    content, receipts = mended(content)
     if content and not content.endswith(b"\r\n"):
         content += b"\r\n"
-    return content, tuple(receipts)
+    return content, receipts

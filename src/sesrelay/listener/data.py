@@ -1,0 +1,137 @@
+"""The content of a mail transaction: DATA and BDAT.
+
+Invariant: exactly the octets that a BDAT names are taken off the wire, whatever becomes of them.
+
+Source: RFC 5321 §3.3, §4.1.1.4; RFC 3030 §2; RFC 1870 §6.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from sesrelay.listener.content import TOO_LARGE, ChunkFeed, DataFeed, Incoming
+from sesrelay.listener.costs import FREE, IDLING
+from sesrelay.listener.replies import (
+    BDAT_SYNTAX,
+    DATA_AFTER_BDAT,
+    DISCARDED,
+    GO_AHEAD,
+    NEED_HELO,
+    NEED_MAIL,
+    NEED_RCPT,
+    NO_ARGUMENT,
+    encode,
+)
+from sesrelay.mail.reply import Reply
+
+if TYPE_CHECKING:
+    from sesrelay.listener.session import SmtpSession
+    from sesrelay.listener.transaction import Transaction
+
+_CHUNK = re.compile(r"([0-9]{1,20})(?: +(LAST))?\Z", re.ASCII | re.IGNORECASE)
+
+
+async def data(session: SmtpSession, argument: str) -> None:
+    transaction = session.transaction
+    if argument:
+        session.refuse(NO_ARGUMENT, "syntax")
+        return
+    if transaction is None:
+        session.refuse(NEED_MAIL if session.helo else NEED_HELO, "sequence")
+        return
+    if transaction.incoming is not None:
+        session.refuse(DATA_AFTER_BDAT, "sequence")
+        return
+    if not transaction.recipients:
+        session.refuse(NEED_RCPT, "sequence", IDLING)
+        return
+    try:
+        incoming = transaction.receive(session)
+        if incoming.refusal is not None:  # it can be said before the client sends it all
+            session.refuse(incoming.refusal, "memory", FREE)
+            return
+        session.say(GO_AHEAD)
+        session.reading = True
+        await session.read_content(DataFeed(incoming), transaction.ends)
+        session.reading = False
+        if incoming.refusal is not None:
+            _refuse(session, incoming.refusal)
+        else:
+            await _submit(session, transaction, incoming)
+    finally:
+        session.end_transaction()
+
+
+async def bdat(session: SmtpSession, argument: str) -> None:
+    found = _CHUNK.match(argument)
+    if found is None:
+        session.refuse(BDAT_SYNTAX, "syntax")
+        session.closing = True
+        return
+    octets, last, transaction = int(found[1]), found[2] is not None, session.transaction
+    if transaction is None or not transaction.recipients:
+        await _swallow(session, octets, session.content_ends())
+        if transaction is None:
+            session.refuse(NEED_MAIL if session.helo else NEED_HELO, "sequence", IDLING)
+        else:
+            session.refuse(NEED_RCPT, "sequence", IDLING)
+        return
+    try:
+        await _chunk(session, transaction, octets, last=last)
+    finally:
+        if last:
+            session.end_transaction()
+
+
+async def _chunk(session: SmtpSession, transaction: Transaction, octets: int, *, last: bool) -> None:
+    incoming = transaction.incoming
+    if incoming is None:
+        incoming = transaction.receive(session)
+    elif incoming.refusal is not None:
+        await _swallow(session, octets, transaction.ends)
+        session.refuse(DISCARDED, "sequence", FREE)
+        return
+    if incoming.size + octets > incoming.limit:
+        incoming.refuse(TOO_LARGE)
+    await _swallow(session, octets, transaction.ends, incoming)
+    if incoming.refusal is not None:
+        _refuse(session, incoming.refusal)
+    elif last:
+        await _submit(session, transaction, incoming)
+    else:
+        session.say(b"250 2.0.0 %d octets received\r\n" % octets)
+
+
+async def _swallow(session: SmtpSession, octets: int, ends: float, incoming: Incoming | None = None) -> None:
+    """Take the octets of a chunk off the wire."""
+    if octets:
+        session.reading = True
+        await session.read_content(ChunkFeed(octets, incoming), ends)
+        session.reading = False
+
+
+def _refuse(session: SmtpSession, refusal: Reply) -> None:
+    if refusal is TOO_LARGE:
+        session.refuse(refusal, "size", IDLING)
+    else:
+        session.refuse(refusal, "memory", FREE)
+
+
+async def _submit(session: SmtpSession, transaction: Transaction, incoming: Incoming) -> None:
+    """Hand a message to the intake and answer with what it says."""
+    # Nothing cancels the handler from here to the reply; the Door holds the session, and so its handler, meanwhile.
+    session.uninterrupted = True
+    try:
+        changes = incoming.end()
+        # No name for the content here: the intake is to be the only one that holds it.
+        reply = await session.door.intake.submit(transaction.envelope(), incoming.content(), session.origin, changes)
+    finally:
+        session.uninterrupted = False
+    if reply.positive:
+        session.forgive()
+        session.say(encode(reply))
+    else:
+        session.refuse(reply, "intake", IDLING)
+    if session.transport is None:
+        session.closing = True  # the client has gone: what it sent behind the message is not for us
