@@ -154,9 +154,13 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "access: {users: [{name: blog}]}\n",
         ["1:18: access.users[0]: without a password (password_hash or password_hash_file is meant too)"],
     ),
-    "memory not built": (
-        "limits: {memory: 1GiB}\n",
-        ["1:18: limits.memory: not supported by this version (only 256MiB is)"],
+    "memory for less than one message": (
+        "limits: {message_size: 50MiB, memory: 128MiB}\n",
+        ["1:39: limits.memory: messages of 50MiB want limits.memory of 250MiB (it is 128MiB)"],
+    ),
+    "messages too large for the default memory": (
+        "limits: {message_size: 100MiB}\n",
+        ["1:24: limits.message_size: messages of 100MiB want limits.memory of 500MiB (it is 256MiB)"],
     ),
     "feedback not built": ("feedback: [{queue: x}]\n", ["1:1: feedback: not supported by this version (leave it out)"]),
     "postgres not built": (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sesrelay.listener.content import END, LARGE, NO_MEMORY, PART_MIN, TOO_LARGE, ChunkFeed, DataFeed, Feed, Incoming
 from sesrelay.mail.lineends import BARE_CR, BARE_LF, NUL
-from sesrelay.policy.budget import ByteBudget
+from sesrelay.policy.budget import COPIES_IN, ByteBudget
 
 # Made of what the readers look for, so that most examples come near an end mark.
 OCTETS = st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"..", b"\0", b"x", b"text"])
@@ -146,30 +146,30 @@ def test_keeps_nothing_of_what_is_too_large(limit: int) -> None:
 
 
 def test_what_does_not_fit_gives_back_what_it_took() -> None:
-    budget = ByteBudget(1000)
+    budget = ByteBudget(1000 * COPIES_IN)
     first, second = (Incoming(BOUNDLESS, budget.incoming) for _ in range(2))
     first.add(b"x" * 700)
     second.add(b"x" * 200)
     second.add(b"x" * 200)
-    assert (first.refusal, second.refusal, budget.incoming.used) == (None, NO_MEMORY, 700)
+    assert (first.refusal, second.refusal, budget.incoming.used) == (None, NO_MEMORY, 700 * COPIES_IN)
     second.add(b"x" * 10)
-    assert budget.incoming.used == 700
+    assert budget.incoming.used == 700 * COPIES_IN
     assert content(first) == b"x" * 700 + b"\r\n"
     first.discard()
     assert budget.incoming.used == 0
 
 
 def test_a_large_message_is_let_in_by_the_size_it_declares() -> None:
-    share = ByteBudget(5 * LARGE).incoming
+    share = ByteBudget(5 * LARGE * COPIES_IN).incoming
     first = Incoming(BOUNDLESS * 9, share, 4 * LARGE)
     assert Incoming(BOUNDLESS * 9, share, 2 * LARGE).refusal == NO_MEMORY
     small = Incoming(BOUNDLESS * 9, share, LARGE - 1)
     small.add(b"x" * 2 * LARGE)  # more than it said: what has come has come, promises or not
     assert small.refusal is None
     first.add(b"x" * 3 * LARGE)
-    assert (share.used, share.promised) == (5 * LARGE, LARGE)
+    assert (share.used, share.promised) == (5 * LARGE * COPIES_IN, LARGE * COPIES_IN)
     first.discard()
-    assert (share.used, share.promised) == (2 * LARGE, 0)
+    assert (share.used, share.promised) == (2 * LARGE * COPIES_IN, 0)
 
 
 def test_a_message_that_drips_is_not_held_as_many_objects() -> None:

@@ -36,6 +36,7 @@ from sesrelay.observe.events import LogSink
 from sesrelay.observe.fanout import Fanout
 from sesrelay.observe.log import configure
 from sesrelay.observe.metrics import MetricsSink
+from sesrelay.policy.budget import ByteBudget
 from sesrelay.seams import Desk, Document, Observer, SpoolError, Transport, Verb
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.sqlite import SqliteSpool
@@ -74,6 +75,7 @@ class Daemon:
         self.observer = Fanout(self._sinks(loaded))
         self._shared = wiring.Shared(self.clock, self.observer)
         self._options = wiring.listener_options(loaded)
+        self._memory = ByteBudget(*wiring.memory(loaded))
         self._reloading = asyncio.Lock()
         self._rooms: _Rooms | None = None
         self._reload_waiting: asyncio.Task[None] | None = None
@@ -99,10 +101,10 @@ class Daemon:
             config.state_dir, clock=self.clock, on_trouble=self._trouble, min_free_disk=config.limits.min_free_disk, lock=lock
         )
         snapshot = wiring.snapshot(self._loaded, self._shared)
-        scheduler = Scheduler(spool, snapshot, self.clock, self.observer)
+        scheduler = Scheduler(spool, snapshot, self.clock, self.observer, self._memory)
         acceptance = Acceptance(spool, scheduler, self.clock, self.observer)
         desk = SpoolDesk(spool, self.clock, lambda: scheduler.pauses, self._queue_changed)
-        listener = ListenerServer(acceptance, self.observer, lambda: self._options)
+        listener = ListenerServer(acceptance, self.observer, lambda: self._options, memory=self._memory.incoming)
         self._rooms = _Rooms(
             lock=lock,
             spool=spool,
@@ -270,6 +272,7 @@ class Daemon:
         for way in snapshot.transports.values():
             way.start()
         self._loaded, self._options = loaded, options
+        self._memory.resize(*wiring.memory(loaded))
         rooms.listener.learn_owners()
         self.observer.replace(self._sinks(loaded))
         wanted = {listener.listen for listener in loaded.config.listeners}

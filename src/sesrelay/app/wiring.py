@@ -19,6 +19,7 @@ from sesrelay.listener.passwords import Users
 from sesrelay.listener.peer import prove_owners
 from sesrelay.listener.tls import server_context
 from sesrelay.mail.address import domain_of
+from sesrelay.policy.budget import COPIES_IN, COPIES_OUT
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.seams import Clock, Observer, SpoolAdmin, Transport
 from sesrelay.web.options import WebOptions
@@ -189,6 +190,12 @@ def taken_from_maildrop(spool: SpoolAdmin) -> Taken:
         return False
 
     return taken
+
+
+def memory(loaded: Loaded) -> tuple[int, int, int]:
+    """Return the figures of the ByteBudget: the whole, and what one largest message needs on its way in, and out."""
+    limits = loaded.config.limits
+    return limits.memory, COPIES_IN * limits.message_size, COPIES_OUT * limits.message_size
 
 
 def web_options(loaded: Loaded, smtp: str | None) -> WebOptions:

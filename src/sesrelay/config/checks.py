@@ -14,6 +14,7 @@ from sesrelay.config.problem import KeyPath, Place, meant, one_of, shown
 from sesrelay.config.routes import NullSenderTarget
 from sesrelay.mail.address import AddressError
 from sesrelay.mail.delivery import Priority
+from sesrelay.policy.budget import COPIES_IN, COPIES_OUT
 from sesrelay.policy.patterns import pattern_key
 from sesrelay.policy.routing import RouteRule, RoutingTable
 
@@ -43,6 +44,22 @@ def check_patterns(document: Document) -> None:
         if key in first:
             document.report(path, f"{shown(pattern)} stands twice (first at {first[key]})")
         first.setdefault(key, document.value_place(path))
+
+
+def check_memory(document: Document, config: Config, failed: set[str]) -> None:
+    """Report limits under which the largest message that is promised could never pass."""
+    limits = config.limits
+    needed = (COPIES_IN + COPIES_OUT) * limits.message_size
+    if "limits" not in failed and limits.memory < needed:
+        named = "memory" if "memory" in limits.model_fields_set else "message_size"
+        document.report(
+            ("limits", named),
+            f"messages of {_mib(limits.message_size)} want limits.memory of {_mib(needed)} (it is {_mib(limits.memory)})",
+        )
+
+
+def _mib(octets: int) -> str:
+    return f"{octets / 2**20:.4g}MiB"
 
 
 def routing_table(document: Document, config: Config) -> RoutingTable:

@@ -65,6 +65,7 @@ def load(path: Path | str, *, environ: Mapping[str, str] | None = None, now: flo
         checks.check_names(document)
         checks.check_patterns(document)
         claims.check_claims(document)
+        checks.check_memory(document, config, failed)
         doors.check_doors(document, config, failed)
         doors.check_certificates(document, config, failed, environ, now)
         doors.check_users(document, config, read, failed)

@@ -37,6 +37,7 @@ from sesrelay.config.values import (
     host_port,
     supported,
 )
+from sesrelay.policy.budget import MEMORY
 
 RUN_DIR = Path("/run/sesrelay")
 STATE_DIR = Path("/var/lib/sesrelay")
@@ -130,8 +131,9 @@ class Limits(Part):
     recipients: Whole = Field(1000, ge=1, description="Recipients of one message.")
     connections: Whole = Field(500, ge=1, description="Connections at once.")
     connections_per_client: Whole = Field(200, ge=1, description="Connections at once from one IP address.")
-    memory: Annotated[Size, supported(256 * 2**20, text="256MiB")] = Field(
-        256 * 2**20, description="Memory for mail on its way in. Only `256MiB` yet."
+    memory: Size = Field(
+        MEMORY,
+        description="Memory for mail on its way in and out; who does not fit gets 452. At least five times `message_size`.",
     )
     min_free_disk: Size = Field(256 * 2**20, description="With less free space in `state_dir`, mail is deferred with 452.")
     command_timeout: Duration = Field(300.0, gt=0, description="How long a client may take for a command.")

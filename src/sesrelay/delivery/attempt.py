@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from sesrelay.delivery.content import MessageContent
+from sesrelay.delivery.room import LARGE, Room
 from sesrelay.delivery.settle import Settler
 from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, Scope
@@ -50,6 +51,7 @@ class Attempter:
     clock: Clock
     observer: Observer
     stall: Callable[[bool], None]
+    room: Room
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def open(self, batch: Batch) -> Batch | None:
@@ -66,7 +68,10 @@ class Attempter:
         """Send an opened batch and settle it; returns once the outcome is durable. Raises nothing but CancelledError."""
         content = MessageContent(self.spool, batch.message.id, batch.message.size, fresh)
         began, start = self.clock.wall(), self.clock.monotonic()
-        outcomes = await self._deliver(batch, transport, content)
+        async with self.room.taken(batch.message.size):
+            outcomes = await self._deliver(batch, transport, content)
+            if batch.message.size > LARGE:
+                content.fresh = None
         seconds = self.clock.monotonic() - start
         first = max(began - batch.message.accepted, 0.0) if batch.deliveries[0].attempts == 1 else None
         self.observer.attempted(batch, outcomes, seconds, first)

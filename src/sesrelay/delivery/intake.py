@@ -57,7 +57,8 @@ class Acceptance:
         start, now, snapshot = self.clock.monotonic(), self.clock.wall(), self.scheduler.snapshot
         content, removed = headers.without_envelope_line(content)
         changes += removed
-        head, body = headers.split(content)
+        end = headers.head_length(content)
+        head = content[:end]
         facts = headers.facts(head)
         if facts.unqualified or not facts.header_from:
             head, made = headers.completed(head, snapshot.local.domain, envelope.sender)
@@ -76,7 +77,7 @@ class Acceptance:
             changes += removed
         new_id = self.scheduler.ids.new()
         trace = received.line(envelope, origin, hostname=snapshot.hostname, queue_id=new_id, at=now)
-        content = headers.join(trace + head, body)
+        content = headers.with_head(content, end, trace + head)
         message = Message(
             new_id, envelope, origin, len(content), now, facts.header_from, facts.message_id, facts.subject, False, changes
         )

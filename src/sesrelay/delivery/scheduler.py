@@ -14,11 +14,13 @@ from collections.abc import Iterable, Mapping
 
 from sesrelay.delivery import placing
 from sesrelay.delivery.attempt import Attempter, Settled
+from sesrelay.delivery.fresh import Fresh, sent_at_once
 from sesrelay.delivery.ids import Ids
 from sesrelay.delivery.lane import ROOM, Lane, Ready
 from sesrelay.delivery.nowhere import Nowhere
 from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.recovery import close_open_attempts
+from sesrelay.delivery.room import Room
 from sesrelay.delivery.settle import Settler, sender_domain_of
 from sesrelay.delivery.slots import Slots
 from sesrelay.delivery.snapshot import Snapshot
@@ -26,9 +28,9 @@ from sesrelay.delivery.tasks import Tasks
 from sesrelay.mail.delivery import Batch, Delivery, LaneKey, Placement, State
 from sesrelay.mail.outcome import PauseReason
 from sesrelay.policy.batching import batches
+from sesrelay.policy.budget import MEMORY, ByteBudget
 from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
 
-FRESH_BYTES = 32 << 20  # content kept in memory between acceptance and its attempt; beyond that it is read back
 STALL = 2.0  # seconds before a store in trouble is asked again
 MOVE_EVERY = 5.0  # seconds between tries to move what waits before a paused lane to another way out
 WAITS_FOR_OTHERS = frozenset({*(reason.value for reason in PauseReason), "sender_domain"})
@@ -39,7 +41,9 @@ LONGEST_TIMER = 60.0  # seconds; wall time may jump, so no timer trusts it for l
 class Scheduler:
     """All lanes of one process."""
 
-    def __init__(self, spool: Spool, snapshot: Snapshot, clock: Clock, observer: Observer) -> None:
+    def __init__(
+        self, spool: Spool, snapshot: Snapshot, clock: Clock, observer: Observer, memory: ByteBudget | None = None
+    ) -> None:
         self.snapshot = snapshot
         self.pauses = Pauses()
         self.ids = Ids(clock)
@@ -47,13 +51,13 @@ class Scheduler:
         self._clock = clock
         self._observer = observer
         self._settler = Settler(lambda: self.snapshot, self.pauses, self.ids, clock, observer)
-        self.attempts = Attempter(spool, self._settler, clock, observer, self._stall)
+        self.attempts = Attempter(spool, self._settler, clock, observer, self._stall, Room(memory or ByteBudget(MEMORY)))
         self._nowhere: Transport = Nowhere()
         self._lanes: dict[LaneKey, Lane] = {}
         self._tasks = Tasks(observer)
         self._slots = Slots()
         self._starved: dict[LaneKey, None] = {}
-        self._fresh_bytes = 0
+        self._fresh = Fresh()
         self._stalled = False
         self._draining = False
 
@@ -89,7 +93,7 @@ class Scheduler:
 
     def launch(self, batch: Batch, content: bytes, transport: Transport) -> None:
         """Send a batch that was offered and is now stored as in flight."""
-        self._tasks.spawn(self._attempt(self._lane(batch.lane), Ready(batch, content), transport, opened=True))
+        self._tasks.spawn(self._attempt(self._lane(batch.lane), Ready(batch, sent_at_once(content)), transport, opened=True))
 
     def has_room(self, keys: Iterable[LaneKey]) -> bool:
         """Tell whether every lane can take another batch into memory."""
@@ -97,7 +101,7 @@ class Scheduler:
 
     def enqueue(self, batch: Batch, content: bytes) -> None:
         """Put a stored and claimed batch into its lane: the one that routing wants now, should a reload have come between."""
-        keep = content if self._fresh_bytes + len(content) <= FRESH_BYTES else None
+        keep = self._fresh.worth(content)
         known = batch.lane.transport in self.snapshot.transports
         groups = {batch.lane: batch.deliveries} if known else self._by_lane(batch.deliveries, self._clock.wall())
         for key, deliveries in groups.items():
@@ -221,7 +225,7 @@ class Scheduler:
                 self.pauses.sender_wait(lane.key.transport, sender_domain_of(batch, self.snapshot), now) if self.pauses else None
             )
             if until is not None:
-                self._forget_fresh(lane.pop())
+                self._fresh.drop(lane.pop())
                 postponed.append((batch, until))
                 continue
             if not self._slots.free_for(transport):
@@ -256,7 +260,7 @@ class Scheduler:
             lane.put_back(Ready(ready.batch))
         finally:
             if not opened:
-                self._forget_fresh(ready)
+                self._fresh.drop(ready)
             if self.pauses:
                 self.pauses.probe_ended(lane.key)
             if settled is not None:
@@ -349,19 +353,14 @@ class Scheduler:
     def _put(self, ready: Ready) -> Lane:
         lane = self._lane(ready.batch.lane)
         lane.put(ready)
-        if ready.content is not None:
-            self._fresh_bytes += len(ready.content)
+        self._fresh.add(ready)
         return lane
 
     def _empty(self, lane: Lane) -> list[Ready]:
         everything = lane.empty()
         for ready in everything:
-            self._forget_fresh(ready)
+            self._fresh.drop(ready)
         return everything
-
-    def _forget_fresh(self, ready: Ready) -> None:
-        if ready.content is not None:
-            self._fresh_bytes -= len(ready.content)
 
     def _freed(self, lane: Lane, transport: Transport) -> None:
         """Take note of a slot that is free again; a lane that had to wait for one comes before the lane that gave it back."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from sesrelay.mail.lineends import mended
 from sesrelay.mail.reply import Reply
-from sesrelay.policy.budget import Share
+from sesrelay.policy.budget import COPIES_IN, Share
 
 END = b"\r\n.\r\n"
 # What a piece may end with that the next one can complete to the end mark, the longest first.
@@ -49,9 +49,9 @@ class Incoming:
         self._taken = 0
         self._promised = 0
         if declared >= LARGE:
-            if budget.fits(declared):
-                self._promised = declared
-                budget.promised += declared
+            if budget.fits(COPIES_IN * declared):
+                self._promised = COPIES_IN * declared
+                budget.promised += self._promised
             else:
                 self.refusal = NO_MEMORY
 
@@ -105,14 +105,15 @@ class Incoming:
         if receipts:
             self._receipts += tuple(receipt for receipt in receipts if receipt not in self._receipts)
         octets = len(data)
+        needed = COPIES_IN * octets
         if self._promised:
-            kept = min(octets, self._promised)
+            kept = min(needed, self._promised)
             self._promised -= kept
             self.budget.promised -= kept
-        if not self.budget.take(octets):
+        if not self.budget.take(needed):
             self.refuse(NO_MEMORY)
             return
-        self._taken += octets
+        self._taken += needed
         if self._tail or (octets < PART_MIN and self._parts):
             self._tail += data
             if len(self._tail) >= PART_MIN:

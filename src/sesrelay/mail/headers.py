@@ -81,6 +81,12 @@ def split(content: bytes) -> tuple[bytes, bytes]:
     return content[:end], body[2:] if body.startswith(b"\r\n") else body
 
 
+def with_head(content: bytes, end: int, head: bytes) -> bytes:
+    """Return `content` with `head` instead of its first `end` octets, its `head_length`. One copy: it may be large."""
+    rest = memoryview(content)[end:]
+    return b"".join((head, rest) if content.startswith(b"\r\n", end) else (head, b"\r\n", rest))
+
+
 def join(head: bytes, body: bytes) -> bytes:
     return b"%b\r\n%b" % (head, body)
 

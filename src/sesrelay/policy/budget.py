@@ -11,6 +11,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+MEMORY = 256 * 1024 * 1024
+"""Octets, where the configuration does not say."""
+COPIES_IN = 2
+"""What a message needs of its size on its way in: the pieces, and the whole that is made of them."""
+COPIES_OUT = 3
+"""On its way out: as it is stored, and what is made of it for the next hop (dots doubled, base64)."""
+
 
 class Share:
     """One direction. Units: octets.

@@ -1,0 +1,35 @@
+"""Content that stays in memory between acceptance and its attempt, so that it need not be read back.
+
+Invariant: no more than `FRESH_BYTES` of it waits in lanes, and nothing large, which has its share of memory when it is sent.
+"""
+
+from __future__ import annotations
+
+from sesrelay.delivery.lane import Ready
+from sesrelay.delivery.room import LARGE
+
+FRESH_BYTES = 32 << 20
+
+
+def sent_at_once(content: bytes) -> bytes | None:
+    """Return `content` if an attempt that begins now is to have it from memory, else None."""
+    return content if len(content) <= LARGE else None
+
+
+class Fresh:
+    """Units: `octets` in lanes now."""
+
+    def __init__(self) -> None:
+        self.octets = 0
+
+    def worth(self, content: bytes) -> bytes | None:
+        """Return `content` if it is to be kept, else None."""
+        return content if len(content) <= LARGE and self.octets + len(content) <= FRESH_BYTES else None
+
+    def add(self, ready: Ready) -> None:
+        """Note that it waits in a lane."""
+        self.octets += len(ready.content or b"")
+
+    def drop(self, ready: Ready) -> None:
+        """Note that it no longer does."""
+        self.octets -= len(ready.content or b"")
