@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, State
 from sesrelay.mail.envelope import Envelope, Message, Origin
+from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Outcome, PauseReason
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.trace import Event
@@ -51,7 +52,7 @@ class Submission:
     """
 
     message: Message
-    content: bytes
+    content: Canonical
     deliveries: tuple[Delivery, ...]
     events: tuple[Event, ...] = ()
 
@@ -131,7 +132,7 @@ class Spool(Protocol):
         Return the last one looked at, or None when there are no more. `place` is pure and may run on another thread.
         """
 
-    async def content(self, message: str) -> bytes:
+    async def content(self, message: str) -> Canonical:
         """Return the content of a message by its queue id. Raises: SpoolError, also where it is gone."""
 
     async def open_attempts(self, limit: int) -> Sequence[Delivery]:
@@ -232,7 +233,7 @@ class Content(Protocol):
 
     @property
     def size(self) -> int: ...
-    async def read(self) -> bytes: ...
+    async def read(self) -> Canonical: ...
 
 
 class Transport(Protocol):
@@ -278,11 +279,10 @@ class Intake(Protocol):
     def check_sender(self, envelope_sender: str, origin: Origin) -> Reply | None:
         """Return the refusal that is certain from the envelope sender alone (a route that rejects), or None."""
 
-    async def submit(self, envelope: Envelope, content: bytes, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
+    async def submit(self, envelope: Envelope, content: Canonical, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
         """Store a message and answer for it.
 
-        `content` has canonical line ends and no Received line of ours yet; `changes` are the receipts of what made them
-        canonical. A 250 means that it is durable, and its
+        `content` has no Received line of ours yet; `changes` are the receipts of what made it canonical. A 250 means that it is durable, and its
         text is `Ok: queued as ID`; anything else means that nothing is stored. Raises nothing but CancelledError.
         Never cancel it: a client that drops must not undo a commit under way.
         """

@@ -15,6 +15,7 @@ from sesrelay.delivery.content import MessageContent
 from sesrelay.delivery.room import LARGE, Room
 from sesrelay.delivery.settle import Settler
 from sesrelay.mail.delivery import Batch, DeliveryId
+from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.retry import AMBIGUOUS_WAIT
@@ -64,7 +65,7 @@ class Attempter:
         deliveries = tuple(delivery.sending(batch.lane, due) for delivery in batch.deliveries if delivery.id in opened)
         return Batch(batch.lane, deliveries) if deliveries else None
 
-    async def run(self, batch: Batch, transport: Transport, fresh: bytes | None) -> Settled:
+    async def run(self, batch: Batch, transport: Transport, fresh: Canonical | None) -> Settled:
         """Send an opened batch and settle it; returns once the outcome is durable. Raises nothing but CancelledError."""
         content = MessageContent(self.spool, batch.message.id, batch.message.size, fresh)
         began, start = self.clock.wall(), self.clock.monotonic()

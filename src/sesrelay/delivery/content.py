@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sesrelay.mail.lineends import Canonical
 from sesrelay.seams import Spool
 
 
@@ -17,9 +18,9 @@ class MessageContent:
     spool: Spool
     queue_id: str
     size: int
-    fresh: bytes | None = None
+    fresh: Canonical | None = None
 
-    async def read(self) -> bytes:
+    async def read(self) -> Canonical:
         if self.fresh is None:
             self.fresh = await self.spool.content(self.queue_id)
         return self.fresh

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from sesrelay.delivery.lane import Ready
 from sesrelay.delivery.room import LARGE
+from sesrelay.mail.lineends import Canonical
 
 FRESH_BYTES = 32 << 20
 
 
-def sent_at_once(content: bytes) -> bytes | None:
+def sent_at_once(content: Canonical) -> Canonical | None:
     """Return `content` if an attempt that begins now is to have it from memory, else None."""
     return content if len(content) <= LARGE else None
 
@@ -22,7 +23,7 @@ class Fresh:
     def __init__(self) -> None:
         self.octets = 0
 
-    def worth(self, content: bytes) -> bytes | None:
+    def worth(self, content: Canonical) -> Canonical | None:
         """Return `content` if it is to be kept, else None."""
         return content if len(content) <= LARGE and self.octets + len(content) <= FRESH_BYTES else None
 

@@ -21,6 +21,7 @@ from sesrelay.mail import headers, received
 from sesrelay.mail.authors import authors
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Envelope, Message, Origin
+from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.trace import Event
 from sesrelay.policy.admission import HOPS_MAX, LOOP
@@ -53,7 +54,7 @@ class Acceptance:
             return None  # the header From decides, and is not known yet
         return REJECTED if routing.match(envelope_sender).reject else None
 
-    async def submit(self, envelope: Envelope, content: bytes, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
+    async def submit(self, envelope: Envelope, content: Canonical, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
         start, now, snapshot = self.clock.monotonic(), self.clock.wall(), self.scheduler.snapshot
         content, removed = headers.without_envelope_line(content)
         changes += removed
@@ -84,7 +85,7 @@ class Acceptance:
         return await self._store(message, content, rule, snapshot, now, start)
 
     async def _store(
-        self, message: Message, content: bytes, rule: RouteRule, snapshot: Snapshot, now: float, start: float
+        self, message: Message, content: Canonical, rule: RouteRule, snapshot: Snapshot, now: float, start: float
     ) -> Reply:
         offered, waiting, held = self._sort(self._place(message, rule, snapshot, now), now)
         claimed = bool(waiting) and self.scheduler.has_room(batch.lane for batch in waiting)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sesrelay.mail.delivery import Batch, LaneKey, Priority
+from sesrelay.mail.lineends import Canonical
 
 ROOM = 500  # batches a lane keeps in memory; beyond that they stay in the store
 LOW_WATER = 100  # batches below which a lane is filled again
@@ -20,7 +21,7 @@ class Ready:
     """A claimed batch, and the content where it came fresh from acceptance and memory had room for it."""
 
     batch: Batch
-    content: bytes | None = None
+    content: Canonical | None = None
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from sesrelay.mail import dsn
 from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
+from sesrelay.mail.lineends import canonical
 from sesrelay.mail.outcome import Deferred, Failed, Held, Outcome
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.trace import Event
@@ -53,7 +54,9 @@ def compose(
     now = ids.clock.wall()
     new_id = ids.new()
     until = original.accepted + snapshot.retry.max_age if kind == "delayed" else None
-    text = dsn.compose(kind, original, content, reported, hostname=snapshot.hostname, queue_id=new_id, now=now, until=until)
+    text, _ = canonical(
+        dsn.compose(kind, original, content, reported, hostname=snapshot.hostname, queue_id=new_id, now=now, until=until)
+    )
     recipient = complete_recipient(Recipient(original.sender, frozenset({"NEVER"})), snapshot.local)
     if isinstance(recipient, Reply):
         recipient = Recipient(original.sender, frozenset({"NEVER"}), hold="no_alias")

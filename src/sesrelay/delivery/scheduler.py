@@ -26,6 +26,7 @@ from sesrelay.delivery.slots import Slots
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.delivery.tasks import Tasks
 from sesrelay.mail.delivery import Batch, Delivery, LaneKey, Placement, State
+from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import PauseReason
 from sesrelay.policy.batching import batches
 from sesrelay.policy.budget import MEMORY, ByteBudget
@@ -91,7 +92,7 @@ class Scheduler:
         transport.give_back(len(batch))
         self._freed(self._lane(batch.lane), transport)
 
-    def launch(self, batch: Batch, content: bytes, transport: Transport) -> None:
+    def launch(self, batch: Batch, content: Canonical, transport: Transport) -> None:
         """Send a batch that was offered and is now stored as in flight."""
         self._tasks.spawn(self._attempt(self._lane(batch.lane), Ready(batch, sent_at_once(content)), transport, opened=True))
 
@@ -99,7 +100,7 @@ class Scheduler:
         """Tell whether every lane can take another batch into memory."""
         return not self._draining and all(key not in self._lanes or self._lanes[key].has_room for key in keys)
 
-    def enqueue(self, batch: Batch, content: bytes) -> None:
+    def enqueue(self, batch: Batch, content: Canonical) -> None:
         """Put a stored and claimed batch into its lane: the one that routing wants now, should a reload have come between."""
         keep = self._fresh.worth(content)
         known = batch.lane.transport in self.snapshot.transports

@@ -9,13 +9,17 @@ Source: RFC 5321 §4.1.1.4, §4.5.2; RFC 1870 §4 (the size counts neither stuff
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 
-from sesrelay.mail.lineends import mended
+from sesrelay.mail.lineends import Canonical, mended
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.budget import COPIES_IN, Share
 
 END = b"\r\n.\r\n"
+STUFFED = b"\r\n."
+# Where a line begins with a dot, or ends with LF alone: most pieces have neither, and one look tells both.
+_SPECIAL = re.compile(rb"\n(?:\.|(?<!\r\n))")
 # What a piece may end with that the next one can complete to the end mark, the longest first.
 _BEGINNINGS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 
@@ -55,8 +59,11 @@ class Incoming:
             else:
                 self.refusal = NO_MEMORY
 
-    def add(self, data: bytes) -> None:
-        """Keep the next octets, with their line ends made canonical; whatever cannot be kept is let go, and all before it."""
+    def add(self, data: bytes, *, no_bare_lf: bool = False) -> None:
+        """Keep the next octets, with their line ends made canonical; whatever cannot be kept is let go, and all before it.
+
+        `no_bare_lf`: they have none, and do not begin with LF.
+        """
         self.size += len(data)
         if self.refusal is not None:
             return
@@ -67,7 +74,7 @@ class Incoming:
             data, self._held = b"\r" + data, False
         if data.endswith(b"\r"):
             data, self._held = data[:-1], True
-        self._keep(*mended(data))
+        self._keep(*mended(data, no_bare_lf=no_bare_lf))
 
     def refuse(self, reply: Reply) -> None:
         """Keep nothing of it."""
@@ -96,10 +103,10 @@ class Incoming:
             self._parts.append(b"\r\n")
         return self._receipts
 
-    def content(self) -> bytes:
+    def content(self) -> Canonical:
         """Return the content, which ends with a line end, once it has ended. Call it once: the pieces are let go."""
         parts, self._parts = self._parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return Canonical(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def _keep(self, data: bytes, receipts: tuple[str, ...]) -> None:
         if receipts:
@@ -143,9 +150,10 @@ class DataFeed:
     def feed(self, piece: bytes) -> bytes | None:
         """Take the next piece; return None while the message goes on, and at its end the octets behind it."""
         data = self._held + piece
-        end = data.find(END)
+        special = _SPECIAL.search(data) is not None
+        end = data.find(END) if special else -1
         if end >= 0:
-            self._keep(data[: end + 2])
+            self._keep(data[: end + 2], special)
             return data[end + len(END) :]
         cut = len(data)
         for beginning in _BEGINNINGS:
@@ -154,17 +162,17 @@ class DataFeed:
                 break
         self._held = data[cut:]
         if cut:
-            self._keep(data[:cut])
+            self._keep(data[:cut], special)
         return None
 
-    def _keep(self, data: bytes) -> None:
+    def _keep(self, data: bytes, special: bool) -> None:
         # `data` begins at a border that no CR LF . crosses, so every stuffed dot stands whole in it.
-        if b"\r\n." in data:
-            data = data.replace(b"\r\n.", b"\r\n")
+        if special:
+            data = data.replace(STUFFED, b"\r\n")
         if self._first:
             self._first = False
             data = data[2:]
-        self._incoming.add(data)
+        self._incoming.add(data, no_bare_lf=not special)
 
 
 class ChunkFeed:

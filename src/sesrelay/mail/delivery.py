@@ -80,7 +80,6 @@ class Delivery:
     reason: str | None = None
     reply: str | None = None
 
-
     def sending(self, lane: LaneKey, due: float) -> Delivery:
         """Return it as it stands while an attempt by `lane` is open; `due` is when that counts as lost."""
         # Spelt out: dataclasses.replace costs ten times as much, and each message passes here.

@@ -16,6 +16,8 @@ from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.utils import formataddr, getaddresses
 
+from sesrelay.mail.lineends import Canonical
+
 SUBJECT_MAX = 200  # characters kept for people to recognise a message by
 
 _HEAD = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
@@ -81,10 +83,13 @@ def split(content: bytes) -> tuple[bytes, bytes]:
     return content[:end], body[2:] if body.startswith(b"\r\n") else body
 
 
-def with_head(content: bytes, end: int, head: bytes) -> bytes:
-    """Return `content` with `head` instead of its first `end` octets, its `head_length`. One copy: it may be large."""
+def with_head(content: Canonical, end: int, head: bytes) -> Canonical:
+    """Return `content` with `head`, canonical fields, instead of its first `end` octets, its `head_length`.
+
+    One copy: it may be large.
+    """
     rest = memoryview(content)[end:]
-    return b"".join((head, rest) if content.startswith(b"\r\n", end) else (head, b"\r\n", rest))
+    return Canonical(b"".join((head, rest) if content.startswith(b"\r\n", end) else (head, b"\r\n", rest)))
 
 
 def join(head: bytes, body: bytes) -> bytes:
@@ -118,10 +123,10 @@ def facts(head: bytes) -> Facts:
     return Facts(_addresses(senders), unfold(message_id), _readable(subject), received, private, unqualified)
 
 
-def without_envelope_line(content: bytes) -> tuple[bytes, tuple[str, ...]]:
+def without_envelope_line(content: Canonical) -> tuple[Canonical, tuple[str, ...]]:
     """Return `content` without the mbox line `From address date` that some programs leave on top."""
     found = _MBOX.match(content)
-    return (content[found.end() :], ("removed the mbox From line",)) if found else (content, ())
+    return (Canonical(content[found.end() :]), ("removed the mbox From line",)) if found else (content, ())
 
 
 def completed(head: bytes, domain: str, sender: str) -> tuple[bytes, tuple[str, ...]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from sesrelay.mail import queue_id
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, State
 from sesrelay.mail.envelope import Message
+from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.trace import Event
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import (
@@ -46,7 +47,7 @@ class _Stored:
 @dataclass(slots=True)
 class _Entry:
     message: Message
-    content: bytes | None
+    content: Canonical | None
     deliveries: dict[int, _Stored]
     events: list[Event] = field(default_factory=list)
 
@@ -152,7 +153,7 @@ class MemorySpool:
                 each.delivery = replace(each.delivery, placement=place(each.delivery), due=due)
         return queued[-1].delivery.id if len(queued) == limit else None
 
-    async def content(self, message: str) -> bytes:
+    async def content(self, message: str) -> Canonical:
         self._alive(DeliveryId(message, 0))
         entry = self._entries.get(message)
         if entry is None or entry.content is None:

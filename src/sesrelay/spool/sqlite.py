@@ -18,6 +18,7 @@ import apsw
 
 from sesrelay.mail import queue_id
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement
+from sesrelay.mail.lineends import Canonical
 from sesrelay.seams import (
     Claim,
     Clock,
@@ -190,7 +191,7 @@ class SqliteSpool:
         last = await self._writer.submit(lambda tx: flow.rekey(tx, place, start, limit, hasten, now))
         return None if last is None else id_of(last)
 
-    async def content(self, message: str) -> bytes:
+    async def content(self, message: str) -> Canonical:
         number = number_of(message)
 
         def read(cursor: apsw.Cursor) -> bytes | None:
@@ -203,7 +204,7 @@ class SqliteSpool:
         content = await self._engine_reader.run(read)
         if content is None:
             raise SpoolError(f"{message}: the content is gone")
-        return content
+        return Canonical(content)  # it was when it came
 
     async def open_attempts(self, limit: int) -> Sequence[Delivery]:
         return await self._writer.submit(lambda tx: flow.in_flight(tx, limit))

@@ -10,10 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sesrelay.mail import headers
-from sesrelay.mail.lineends import canonical
+from sesrelay.mail.lineends import Canonical
 from sesrelay.seams import Content
-
-SMALL = 64 * 1024  # octets of which a further copy costs less than counting their line ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +25,10 @@ class Wire:
     changes: tuple[str, ...]
 
 
-def _is_canonical(content: bytes) -> bool:
-    bare = content.replace(b"\r\n", b"")
-    return content.endswith(b"\r\n") and not (b"\n" in bare or b"\r" in bare or b"\0" in bare)
-
-
-def wire(content: bytes, *, for_ses: bool = False) -> Wire:
+def wire(content: Canonical, *, for_ses: bool = False) -> Wire:
     """Make the octets to send of a message's content; `for_ses`: without the X-SES-* fields that SES takes orders from."""
-    # What the store holds is canonical; the last look before it leaves costs a copy, not a count of each line end.
-    data, changes = (content, ()) if len(content) <= SMALL and _is_canonical(content) else canonical(content)
+    data: bytes = content
+    changes: tuple[str, ...] = ()
     if for_ses:
         head, body = headers.split(data)
         head, removed = headers.without(head, lambda field: field.key.startswith("x-ses-"))

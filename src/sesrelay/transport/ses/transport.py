@@ -118,7 +118,7 @@ class SesTransport:
 
     async def _draft(self, batch: Batch, source: str, content: Content) -> Draft | Failed | Deferred:
         try:
-            raw = await content.read()
+            raw: bytes = await content.read()
         except Exception as error:
             self._observer.trouble("the content of a message cannot be read", error, transport=self.name, id=batch.message.id)
             return Deferred(Reply(451, "4.3.0", "The stored content cannot be read"), Scope.MESSAGE)
