@@ -156,7 +156,7 @@ def test_what_is_no_message_is_moved_aside_and_what_is_refused_too(relay: Relay,
     aside = folder(relay) / "bad"
     assert {path.name: path.read_bytes() for path in aside.iterdir()} == bad
     assert stat.S_IMODE(aside.stat().st_mode) & 0o777 == 0o700
-    assert len(troubles(relay)) == len(bad)
+    wait_for("each is told of", lambda: len(troubles(relay)) == len(bad))  # the file goes first
     assert any("5.1.7" in why for why in troubles(relay))
     assert relay.get("/metrics").count(b"\nsesrelay_troubles_total %d.0\n" % len(bad)) == 1
     assert taken(ses, "x@example.org") == []
@@ -167,7 +167,7 @@ def test_a_recipient_that_is_refused_leaves_the_others_theirs(relay: Relay, ses:
     relay.start()
     wait_for(GONE, lambda: not dropped(relay))
     assert wait_for("SES has it", lambda: taken(ses, "one@example.org") and taken(ses, "two@example.org"))
-    assert ["no@@example.org" in why for why in troubles(relay)] == [True]
+    wait_for("it is told of", lambda: ["no@@example.org" in why for why in troubles(relay)] == [True])
     assert len(list((folder(relay) / "bad").iterdir())) == 1
 
 

@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 import peers
-from doors import CHEAP, Authority
+from guarded import CHEAP, Authority
 from relay_process import PYTHON, Relay, StandIn, ses_transport, wait_for
 
 PASSWORD = "c4nary-sesame"

@@ -17,6 +17,7 @@ from sesrelay.listener.passwords import Verifier
 from sesrelay.mail.envelope import Envelope, Origin
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import LocalMail
+from sesrelay.policy.budget import Share
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -155,11 +156,14 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def rig(
-    chosen: ListenerOptions = OPTIONS, intake: RecordingIntake | None = None, verifier: Verifier | None = None
+    chosen: ListenerOptions = OPTIONS,
+    intake: RecordingIntake | None = None,
+    verifier: Verifier | None = None,
+    memory: Share | None = None,
 ) -> AsyncIterator[Rig]:
     """Run a listener on a free port of 127.0.0.1."""
     intake, observer = intake or RecordingIntake(), RecordingObserver()
-    server = ListenerServer(intake, observer, lambda: chosen, verifier)  # type: ignore[arg-type]
+    server = ListenerServer(intake, observer, lambda: chosen, verifier, memory)  # type: ignore[arg-type]
     await server.listen("127.0.0.1:0", bind("127.0.0.1:0"))
     host, port = server.addresses()["127.0.0.1:0"][:2]  # type: ignore[index]
     try:

@@ -11,7 +11,7 @@ import pytest
 from argon2 import PasswordHasher
 from argon2.exceptions import HashingError, VerificationError
 
-from doors import CHEAP, PASSWORD, USERS, Authority, Counting, ehlo, guarded, plain, secured
+from guarded import CHEAP, PASSWORD, USERS, Authority, Counting, ehlo, guarded, plain, secured
 from sesrelay.listener.login import Exchange, Malformed, decoded, login
 from sesrelay.listener.login import plain as plain_mechanism
 from sesrelay.listener.options import DoorOptions

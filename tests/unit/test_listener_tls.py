@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from doors import Authority, ehlo, guarded, secured
+from guarded import Authority, ehlo, guarded, secured
 from sesrelay.listener.options import DoorOptions
 from sesrelay.listener.passwords import NOBODY
 from sesrelay.listener.tls import CertificateError, server_context

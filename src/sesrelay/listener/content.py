@@ -93,8 +93,7 @@ class Incoming:
 
     def end(self) -> tuple[str, ...]:
         """Take note that all has come; return receipts of what was changed."""
-        if self._held:
-            self._held = False
+        if self._held and self.refusal is None:
             self._keep(*mended(b"\r"))
         if self._tail:
             self._parts.append(bytes(self._tail))

@@ -21,6 +21,7 @@ from sesrelay.listener.replies import (
     NEED_MAIL,
     NEED_RCPT,
     NO_ARGUMENT,
+    TIMED_OUT,
     encode,
 )
 from sesrelay.mail.reply import Reply
@@ -55,10 +56,7 @@ async def data(session: SmtpSession, argument: str) -> None:
         session.reading = True
         await session.read_content(DataFeed(incoming), transaction.ends)
         session.reading = False
-        if incoming.refusal is not None:
-            _refuse(session, incoming.refusal)
-        else:
-            await _submit(session, transaction, incoming)
+        await _finish(session, transaction, incoming)
     finally:
         session.end_transaction()
 
@@ -86,19 +84,25 @@ async def bdat(session: SmtpSession, argument: str) -> None:
 
 async def _chunk(session: SmtpSession, transaction: Transaction, octets: int, *, last: bool) -> None:
     incoming = transaction.incoming
+    if session.loop.time() >= transaction.ends > 0.0:  # each chunk may be in time, and the message have no end
+        session.timed_out()
+        session.say(encode(TIMED_OUT))
+        session.closing = True
+        return
     if incoming is None:
         incoming = transaction.receive(session)
     elif incoming.refusal is not None:
         await _swallow(session, octets, transaction.ends)
-        session.refuse(DISCARDED, "sequence", FREE)
+        # Some clients go by the last reply, and what is temporary must stay so.
+        session.say(encode(DISCARDED if incoming.refusal.code >= 500 else incoming.refusal))
         return
     if incoming.size + octets > incoming.limit:
         incoming.refuse(TOO_LARGE)
     await _swallow(session, octets, transaction.ends, incoming)
-    if incoming.refusal is not None:
+    if last:
+        await _finish(session, transaction, incoming)
+    elif incoming.refusal is not None:
         _refuse(session, incoming.refusal)
-    elif last:
-        await _submit(session, transaction, incoming)
     else:
         session.say(b"250 2.0.0 %d octets received\r\n" % octets)
 
@@ -118,12 +122,15 @@ def _refuse(session: SmtpSession, refusal: Reply) -> None:
         session.refuse(refusal, "memory", FREE)
 
 
-async def _submit(session: SmtpSession, transaction: Transaction, incoming: Incoming) -> None:
-    """Hand a message to the intake and answer with what it says."""
+async def _finish(session: SmtpSession, transaction: Transaction, incoming: Incoming) -> None:
+    """Answer for a message that has all come: by its refusal, or by what the intake says to it."""
+    changes = incoming.end()
+    if incoming.refusal is not None:  # asked after `end`, whose last octet may be the one that does not fit
+        _refuse(session, incoming.refusal)
+        return
     # Nothing cancels the handler from here to the reply; the Door holds the session, and so its handler, meanwhile.
     session.uninterrupted = True
     try:
-        changes = incoming.end()
         # No name for the content here: the intake is to be the only one that holds it.
         reply = await session.door.intake.submit(transaction.envelope(), incoming.content(), session.origin, changes)
     finally:
