@@ -18,6 +18,7 @@ from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, PauseReason
 from sesrelay.mail.reply import Reply
 from sesrelay.observe.events import LogSink
+from sesrelay.observe.flood import BURST, WINDOW
 from sesrelay.observe.log import Format, Level, configure
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import Pause
@@ -101,6 +102,21 @@ def test_accepted_and_refused() -> None:
     assert accepted["seconds"] == 0.001235
     assert (accepted["queue_id"], accepted["recipients"], accepted["user"]) == (MESSAGE.id, 1, "blog")
     assert (refused["event"], refused["reply"], refused["reason"]) == ("refused", "550 5.7.1 no", "policy")
+
+
+def test_a_flood_of_refusals_is_a_few_lines_and_says_so() -> None:
+    log = Log()
+    for _ in range(1000):
+        log.sink.refused(MESSAGE.origin, Reply(421, "4.7.0", "Too many connections"), "limits")
+    log.sink.refused(MESSAGE.origin, Reply(550, "5.7.1", "no"), "policy")
+    assert [line["reason"] for line in log.lines] == ["limits"] * BURST + ["policy"]
+    assert "only counted for 10 s" in log.lines[BURST - 1]["note"]
+    log.clock.advance(WINDOW)
+    log.sink.refused(MESSAGE.origin, Reply(421, "4.7.0", "Too many connections"), "limits")
+    assert log.lines[-1]["not_shown"] == 1000 - BURST
+    for _ in range(50):
+        log.sink.refused(MESSAGE.origin, Reply(550, "5.7.1", "no"), "policy")  # what somebody will ask about is all there
+    assert sum(line["reason"] == "policy" for line in log.lines) == 51
 
 
 def test_attempts_are_counted_by_outcome_at_debug_only() -> None:

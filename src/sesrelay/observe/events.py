@@ -16,10 +16,15 @@ from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Message, Origin
 from sesrelay.mail.outcome import Outcome
 from sesrelay.mail.reply import Reply
+from sesrelay.observe.flood import WINDOW, Flood
 from sesrelay.observe.log import describe, facts_of, stamp
 from sesrelay.observe.outcomes import outcome_name
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import Clock, Pause
+
+
+CHEAP = frozenset({"limits", "client", "tls", "auth", "timeout", "syntax", "sequence"})
+"""Reasons of refusals that cost a client next to nothing to provoke, as often as it likes."""
 
 
 class LogSink:
@@ -27,6 +32,7 @@ class LogSink:
 
     def __init__(self, logger: FilteringBoundLogger, clock: Clock) -> None:
         self._wall = clock.wall
+        self._flood = Flood(clock.monotonic)
         self._debugging = logger.is_enabled_for(logging.DEBUG)
         self._informing = logger.is_enabled_for(logging.INFO)
         self._debug, self._info = logger.debug, logger.info
@@ -59,16 +65,27 @@ class LogSink:
         )
 
     def refused(self, origin: Origin, reply: Reply, reason: str) -> None:
-        if self._informing:
-            self._info(
-                "refused",
-                reason=reason,
-                reply=str(reply),
-                listener=origin.listener,
-                client=origin.client,
-                helo=origin.helo,
-                user=origin.who,
-            )
+        if not self._informing:
+            return
+        more: dict[str, int | str] = {}
+        if reason in CHEAP:
+            shown, hidden = self._flood.passes(reason)
+            if hidden:
+                more["not_shown"] = hidden
+            if not shown:
+                return
+            if self._flood.last(reason):
+                more["note"] = f"further ones of this reason are only counted for {WINDOW:g} s"
+        self._info(
+            "refused",
+            reason=reason,
+            reply=str(reply),
+            listener=origin.listener,
+            client=origin.client,
+            helo=origin.helo,
+            user=origin.who,
+            **more,
+        )
 
     def attempted(self, batch: Batch, outcomes: Mapping[DeliveryId, Outcome], seconds: float, waited: float | None) -> None:
         if self._debugging:
