@@ -22,7 +22,6 @@ from sesrelay.observe.outcomes import outcome_name
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import Clock, Pause
 
-
 CHEAP = frozenset({"limits", "client", "tls", "auth", "timeout", "syntax", "sequence"})
 """Reasons of refusals that cost a client next to nothing to provoke, as often as it likes."""
 
