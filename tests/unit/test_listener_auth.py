@@ -150,6 +150,7 @@ def test_under_tls(auth: str, tls: str, loop: str, authority: Authority) -> None
             client = await secured(at, authority.client(), implicit=tls == "implicit", greet=False)
             assert (await client.do(b"AUTH PLAIN " + GOOD)) == "503 5.5.1 Send EHLO first"
             assert "AUTH PLAIN LOGIN" in await ehlo(client)
+            assert (await client.do(b"HELP")).endswith(" QUIT AUTH")
             wanted = "250" if auth == "optional" else "530 5.7.0 Authentication required"
             assert (await client.do(b"MAIL FROM:<a@example.com>")).startswith(wanted)
             if auth == "optional":

@@ -73,9 +73,11 @@ def test_what_is_offered_when(loop: str, authority: Authority) -> None:
             client = await at.connect()
             await client.reply()
             assert "STARTTLS" in await ehlo(client)
+            assert (await client.do(b"HELP")).endswith(" QUIT STARTTLS")
             client.writer.close()
             client = await secured(at, authority.client(), greet=False)
             assert "STARTTLS" not in await ehlo(client)
+            assert (await client.do(b"HELP")).endswith(" QUIT")
             assert await client.do(b"STARTTLS") == "503 5.5.1 The session is under TLS already"
             client.writer.close()
         async with guarded(door(authority, "implicit")) as at:

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -17,8 +17,8 @@ from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placeme
 from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, PauseReason
 from sesrelay.mail.reply import Reply
-from sesrelay.observe.events import LogSink
-from sesrelay.observe.flood import BURST, WINDOW
+from sesrelay.observe.events import BURST, BURST_CHEAP, LogSink
+from sesrelay.observe.flood import WINDOW
 from sesrelay.observe.log import Format, Level, configure
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import Pause
@@ -104,19 +104,53 @@ def test_accepted_and_refused() -> None:
     assert (refused["event"], refused["reply"], refused["reason"]) == ("refused", "550 5.7.1 no", "policy")
 
 
+CROWDED = Reply(421, "4.7.0", "Too many connections")
+
+
 def test_a_flood_of_refusals_is_a_few_lines_and_says_so() -> None:
     log = Log()
     for _ in range(1000):
-        log.sink.refused(MESSAGE.origin, Reply(421, "4.7.0", "Too many connections"), "limits")
+        log.sink.refused(MESSAGE.origin, CROWDED, "limits")
     log.sink.refused(MESSAGE.origin, Reply(550, "5.7.1", "no"), "policy")
-    assert [line["reason"] for line in log.lines] == ["limits"] * BURST + ["policy"]
-    assert "only counted for 10 s" in log.lines[BURST - 1]["note"]
-    log.clock.advance(WINDOW)
-    log.sink.refused(MESSAGE.origin, Reply(421, "4.7.0", "Too many connections"), "limits")
-    assert log.lines[-1]["not_shown"] == 1000 - BURST
+    assert [line["reason"] for line in log.lines] == ["limits"] * BURST_CHEAP + ["policy"]
+    assert ["note" in line for line in log.lines] == [False] * (BURST_CHEAP - 1) + [True, False]
+    assert "only counted for 10 s" in log.lines[BURST_CHEAP - 1]["note"]
     for _ in range(50):
         log.sink.refused(MESSAGE.origin, Reply(550, "5.7.1", "no"), "policy")  # what somebody will ask about is all there
     assert sum(line["reason"] == "policy" for line in log.lines) == 51
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda sink: sink.connected("a"),
+        lambda sink: sink.disconnected("a"),
+        lambda sink: sink.accepted(MESSAGE, 0.1),
+        lambda sink: sink.refused(MESSAGE.origin, CROWDED, "limits"),
+        lambda sink: sink.refused(MESSAGE.origin, CROWDED, "policy"),
+    ],
+)
+def test_what_comes_after_a_flood_tells_its_number_once(after: Callable[[LogSink], None]) -> None:
+    log = Log()
+    for _ in range(1000):
+        log.sink.refused(MESSAGE.origin, CROWDED, "limits")
+    log.clock.advance(WINDOW / 2)
+    log.sink.disconnected("a")
+    assert all(line["event"] == "refused" for line in log.lines)  # it is not over yet
+    log.clock.advance(WINDOW / 2)
+    after(log.sink)
+    after(log.sink)
+    log.clock.advance(WINDOW)
+    after(log.sink)
+    told = [line for line in log.lines if line["event"] == "refusals"]
+    assert [(line["reason"], line["not_shown"]) for line in told] == [("limits", 1000 - BURST_CHEAP)]
+
+
+def test_no_reason_floods_the_log() -> None:
+    log = Log()
+    for _ in range(5000):  # as somebody provokes who names one recipient too many in a loop
+        log.sink.refused(MESSAGE.origin, Reply(452, "4.5.3", "Too many recipients"), "recipients")
+    assert len(log.lines) == BURST
 
 
 def test_attempts_are_counted_by_outcome_at_debug_only() -> None:

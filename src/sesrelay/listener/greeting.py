@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sesrelay.listener.costs import IDLING
-from sesrelay.listener.replies import BYE, CANNOT_VERIFY, HELP, NEED_ADDRESS, NEED_NAME, NO_ARGUMENT, NOT_OFFERED, OK
+from sesrelay.listener.offers import commands
+from sesrelay.listener.replies import BYE, CANNOT_VERIFY, NEED_ADDRESS, NEED_NAME, NO_ARGUMENT, NOT_OFFERED, OK
 
 if TYPE_CHECKING:
     from sesrelay.listener.session import SmtpSession
@@ -57,7 +58,8 @@ async def vrfy(session: SmtpSession, argument: str) -> None:
 
 
 async def help_(session: SmtpSession, argument: str) -> None:
-    session.spend(IDLING, HELP)
+    known = commands(session.door_options, secured=session.secured)
+    session.spend(IDLING, b"214 2.0.0 " + " ".join(known).encode("ascii") + b"\r\n")
 
 
 async def not_offered(session: SmtpSession, argument: str) -> None:

@@ -22,6 +22,16 @@ def extensions(options: ListenerOptions, door: DoorOptions, *, secured: bool) ->
     return lines
 
 
+def commands(door: DoorOptions, *, secured: bool) -> list[str]:
+    """Return the commands that such a session can use."""
+    known = ["EHLO", "HELO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "VRFY", "HELP", "QUIT"]
+    if door.tls == "starttls" and not secured:
+        known.append("STARTTLS")
+    if door.offers_login(secured=secured):
+        known.append("AUTH")
+    return known
+
+
 class Terms:
     """One configuration's options and what is made of them once."""
 

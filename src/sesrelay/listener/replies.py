@@ -22,7 +22,6 @@ SENDER_OK = b"250 2.1.0 Ok\r\n"
 RECIPIENT_OK = b"250 2.1.5 Ok\r\n"
 GO_AHEAD = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 BYE = b"221 2.0.0 Bye\r\n"
-HELP = b"214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY QUIT\r\n"
 CANNOT_VERIFY = b"252 2.0.0 Cannot verify, but will take mail and try\r\n"
 
 # --- faults of ours, and limits ---

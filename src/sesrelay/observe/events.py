@@ -25,6 +25,11 @@ from sesrelay.seams import Clock, Pause
 CHEAP = frozenset({"limits", "client", "tls", "auth", "timeout", "syntax", "sequence"})
 """Reasons of refusals that cost a client next to nothing to provoke, as often as it likes."""
 
+# Lines of one reason in a window. Beside two sessions in progress and the start, a crowd's are below 20; of the others,
+# about addresses, policy and content, somebody will ask, and all that programs which mean well bring about are there.
+BURST_CHEAP = 8
+BURST = 200
+
 
 class LogSink:
     """Implements `seams.Observer` over the logger that `log.configure` returned."""
@@ -38,16 +43,22 @@ class LogSink:
         self._warning, self._error = logger.warning, logger.error
 
     def connected(self, listener: str) -> None:
+        if self._flood.hiding:
+            self._tell_of_hidden()
         if self._debugging:
             self._debug("connected", listener=listener)
 
     def disconnected(self, listener: str) -> None:
+        if self._flood.hiding:
+            self._tell_of_hidden()
         if self._debugging:
             self._debug("disconnected", listener=listener)
 
     def accepted(self, message: Message, seconds: float) -> None:
         if not self._informing:
             return
+        if self._flood.hiding:
+            self._tell_of_hidden()
         envelope, origin = message.envelope, message.origin
         self._info(
             "accepted",
@@ -66,15 +77,12 @@ class LogSink:
     def refused(self, origin: Origin, reply: Reply, reason: str) -> None:
         if not self._informing:
             return
-        more: dict[str, int | str] = {}
-        if reason in CHEAP:
-            shown, hidden = self._flood.passes(reason)
-            if hidden:
-                more["not_shown"] = hidden
-            if not shown:
-                return
-            if self._flood.last(reason):
-                more["note"] = f"further ones of this reason are only counted for {WINDOW:g} s"
+        if self._flood.hiding:
+            self._tell_of_hidden()
+        left = self._flood.passes(reason, BURST_CHEAP if reason in CHEAP else BURST)
+        if not left:
+            return
+        more = {"note": f"further ones of this reason are only counted for {WINDOW:g} s"} if left == 1 else {}
         self._info(
             "refused",
             reason=reason,
@@ -85,6 +93,10 @@ class LogSink:
             user=origin.who,
             **more,
         )
+
+    def _tell_of_hidden(self) -> None:
+        for reason, number in self._flood.over():
+            self._info("refusals", reason=reason, not_shown=number)
 
     def attempted(self, batch: Batch, outcomes: Mapping[DeliveryId, Outcome], seconds: float, waited: float | None) -> None:
         if self._debugging:

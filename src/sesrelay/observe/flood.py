@@ -5,10 +5,9 @@ Metrics count all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-BURST = 8  # lines of one kind in a window; beside two sessions in progress and the start, below 20 for any crowd
 WINDOW = 10.0  # seconds
 
 
@@ -20,26 +19,35 @@ class _Window:
 
 
 class Flood:
-    """`now`: seconds that never go back."""
+    """`now`: seconds that never go back. `hiding`: lines were hidden, and `over` has not told of them yet."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._windows: dict[str, _Window] = {}
+        self.hiding = False
 
-    def passes(self, kind: str) -> tuple[bool, int]:
-        """Tell whether a line of that kind is to be shown, and how many were hidden in the window that is over."""
+    def passes(self, kind: str, burst: int) -> int:
+        """Return how many more lines of that kind its window has room for, this one counted; 0: it is not to be shown.
+
+        A window that has ended goes on until `over` has told what it hid.
+        """
         now = self._now()
         window = self._windows.get(kind)
-        hidden = 0
-        if window is None or now - window.began >= WINDOW:
-            hidden = window.hidden if window is not None else 0
+        if window is None or (now - window.began >= WINDOW and not window.hidden):
             window = self._windows[kind] = _Window(now)
-        if window.shown < BURST:
+        if window.shown < burst:
             window.shown += 1
-            return True, hidden
+            return burst - window.shown + 1
         window.hidden += 1
-        return False, hidden
+        self.hiding = True
+        return 0
 
-    def last(self, kind: str) -> bool:
-        """Tell whether the line just shown is the last one of its window."""
-        return self._windows[kind].shown == BURST
+    def over(self) -> Iterator[tuple[str, int]]:
+        """Yield each kind whose window has ended, with the number of lines that were hidden in it."""
+        now = self._now()
+        ended = [kind for kind, window in self._windows.items() if now - window.began >= WINDOW]
+        for kind in ended:
+            hidden = self._windows.pop(kind).hidden
+            if hidden:
+                yield kind, hidden
+        self.hiding = any(window.hidden for window in self._windows.values())
