@@ -28,18 +28,22 @@ class Deadlines:
 class Watch:
     """Calls `look` once a grace, and at the deadline.
 
+    Units: seconds; `deadline` and whatever ends on the loop's clock. `line_begun`: some of a line has come, and not all.
+
     A new deadline is never nearer than the grace or the deadline before, so a look once a grace misses none, and
-    moving a deadline costs an assignment. `look` returns whether to go on; it finds out by `passed`.
+    moving a deadline costs an assignment. `look` returns whether to go on; it compares `deadline` itself.
     """
 
-    __slots__ = ("_handle", "_look", "_loop", "deadline", "grace")
+    __slots__ = ("_handle", "_look", "_loop", "deadline", "grace", "limits", "line_begun")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, grace: float, look: Callable[[float], bool]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Deadlines, look: Callable[[float], bool]) -> None:
         self._loop = loop
         self._look: Callable[[float], bool] | None = look
         self._handle: asyncio.TimerHandle | None = None
-        self.grace = grace
+        self.limits = limits
+        self.grace = limits.grace
         self.deadline = 0.0
+        self.line_begun = False
 
     def start(self, seconds: float) -> None:
         """Let the deadline be so many seconds from now, and watch it."""
@@ -54,6 +58,37 @@ class Watch:
         if self._handle is not None:
             self._handle.cancel()
         self._look = None  # or session and watch would keep each other until a collection
+
+    # --- what the client is given time for ---
+
+    def allow(self, seconds: float) -> None:
+        """Let the deadline be so many seconds from now."""
+        self.deadline = self._loop.time() + seconds
+
+    def allow_more(self, seconds: float) -> None:
+        """Let the deadline be no nearer than that, because the client waits for us."""
+        self.deadline = max(self.deadline, self._loop.time() + seconds + self.grace)
+
+    def expect_line(self, *, begun: bool) -> None:
+        """Wait for a line of which nothing has come, or, `begun`, not all: what comes of it moves its deadline no more."""
+        if not begun:
+            self.line_begun = False
+            self.deadline = self._loop.time() + self.limits.silence
+        elif not self.line_begun:
+            self.line_begun = True
+            self.deadline = self._loop.time() + self.grace
+
+    def expect_content(self, ends: float) -> None:
+        """Wait for the first octets of content."""
+        self.deadline = min(self._loop.time() + self.grace, ends)
+
+    def earn(self, octets: int, ends: float) -> None:
+        """Give time for octets that have come, at the minimum rate, up to the longest silence allowed.
+
+        So a steady slow upload lives and a dripping one does not.
+        """
+        limits = self.limits
+        self.deadline = min(self.deadline + octets / limits.rate, self._loop.time() + limits.silence, ends)
 
     def _arm(self, now: float) -> None:
         self._handle = self._loop.call_at(min(self.deadline, now + self.grace), self._ring)

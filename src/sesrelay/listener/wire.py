@@ -22,12 +22,12 @@ from typing import AnyStr, cast
 
 from aiosmtpd.smtp import SMTP, Session
 
+from sesrelay.listener.answers import Answers
 from sesrelay.listener.content import Feed
 from sesrelay.listener.deadlines import Deadlines, Watch
 from sesrelay.listener.lines import Fault, LineTaker
 from sesrelay.listener.replies import TIMED_OUT, encode
 from sesrelay.listener.steps import INPUT, Steps
-from sesrelay.mail.reply import Reply
 
 # aiosmtpd logs each line a client says; the Observer is told what matters instead.
 logging.getLogger("mail.log").setLevel(logging.CRITICAL)
@@ -41,8 +41,8 @@ class ClientGone(Exception):
     """The client closed the connection in the middle of a message."""
 
 
-class Wire(SMTP):
-    """One connection. A subclass says what to answer: `admit`, `banner`, `command`, `malformed`, `ended`, …"""
+class Wire(Answers, SMTP):
+    """One connection; what to answer is said by a subclass, see `Answers`."""
 
     _reader: asyncio.StreamReader
 
@@ -65,53 +65,13 @@ class Wire(SMTP):
         self._handle_hooks = {}
         self._out: list[bytes] = []
         self._lines = LineTaker()
-        self._begun = False
-        self._deadlines = deadlines
-        self._watch = Watch(loop, deadlines.grace, self._look)
+        self._watch = Watch(loop, deadlines, self._look)
         self.closing = False
         self.idle = False
         self.uninterrupted = False
         self.secured = False
         self._handshaking = False
         self._lost = False
-
-    # --- what a subclass says ---
-
-    def admit(self, transport: asyncio.BaseTransport) -> Reply | None:
-        """Return the refusal of the whole connection, or None."""
-        raise NotImplementedError
-
-    @property
-    def awaits_tls(self) -> bool:
-        """Tell whether TLS is to begin before anything is said."""
-        return False
-
-    async def begin(self) -> bool:
-        """Do what comes before the banner; False: it came to nothing, and so does the session."""
-        return True
-
-    def banner(self) -> bytes:
-        raise NotImplementedError
-
-    async def command(self, line: bytearray) -> None:
-        """Answer one command line, given without its end."""
-        raise NotImplementedError
-
-    def malformed(self, fault: Fault) -> None:
-        """Answer a line that is none."""
-        raise NotImplementedError
-
-    def after_command(self) -> None:
-        """Take note that a command is done."""
-
-    def timed_out(self) -> None:
-        """Take note that a deadline has passed."""
-
-    def failed(self, error: BaseException) -> None:
-        """Take note of a fault of ours that ended the session."""
-
-    def ended(self) -> None:
-        """Take note that an admitted connection is closed and its handler done."""
 
     # --- the connection's life ---
 
@@ -221,9 +181,10 @@ class Wire(SMTP):
             raise ConnectionResetError
         self.flush()
         self._drop(reader._buffer, len(reader._buffer))  # type: ignore[attr-defined]
-        self._lines, self._begun = LineTaker(), False
+        self._lines = LineTaker()
+        self._watch.line_begun = False
         reader._transport = None  # type: ignore[attr-defined]  # or it would stop the octets below TLS
-        self._watch.deadline = self.loop.time() + 2 * self._watch.grace  # should the handshake's own one fail
+        self._watch.allow(2 * self._watch.grace)  # should the handshake's own deadline fail
         self._handshaking = True
         try:
             secured = await self.loop.start_tls(
@@ -252,10 +213,10 @@ class Wire(SMTP):
 
     def grant(self, seconds: float) -> None:
         """Give the client so much more time, because it waits for us."""
-        self._watch.deadline = max(self._watch.deadline, self.loop.time() + seconds + self._watch.grace)
+        self._watch.allow_more(seconds)
 
     def _reset_timeout(self, duration: float | None = None) -> None:
-        self._watch.start(duration or self._deadlines.silence)
+        self._watch.start(duration or self._watch.limits.silence)
 
     def _look(self, now: float) -> bool:
         """Do what is to be done once a deadline has passed; tell whether there is another."""
@@ -284,7 +245,7 @@ class Wire(SMTP):
         finally:
             self.closing = True
             self.flush()
-            self._watch.deadline = self.loop.time() + self._watch.grace
+            self._watch.allow(self._watch.grace)
             self._writer.close()
 
     async def _serve(self) -> None:
@@ -292,7 +253,7 @@ class Wire(SMTP):
         while not self.closing:
             line = self._take_line(buffer)
             if line is None:
-                self._expect_line(buffer)
+                self._watch.expect_line(begun=bool(buffer or self._lines.skipping))
                 self.idle = True
                 if not await self._more():
                     return
@@ -325,7 +286,7 @@ class Wire(SMTP):
                 return None
             if line is not None:
                 return line
-            self._expect_line(buffer)
+            self._watch.expect_line(begun=bool(buffer or self._lines.skipping))
             if not await self._more():
                 return None
         return None
@@ -333,19 +294,10 @@ class Wire(SMTP):
     def _take_line(self, buffer: bytearray) -> bytearray | Fault | None:
         line = self._lines.take(buffer)
         if line is not None:
-            self._begun = False
+            self._watch.line_begun = False
         if self._reader._paused:  # type: ignore[attr-defined]
             self._reader._maybe_resume_transport()  # type: ignore[attr-defined]
         return line
-
-    def _expect_line(self, buffer: bytearray) -> None:
-        """Set the deadline of a line of which not all has come."""
-        if not buffer and not self._lines.skipping:
-            self._begun = False
-            self._watch.deadline = self.loop.time() + self._deadlines.silence
-        elif not self._begun:
-            self._begun = True
-            self._watch.deadline = self.loop.time() + self._watch.grace
 
     def _faulty(self, fault: Fault) -> None:
         self.malformed(fault)
@@ -376,16 +328,15 @@ class Wire(SMTP):
 
     def content_ends(self) -> float:
         """Return the time on the loop's clock by which a message that begins now is to have come."""
-        return self.loop.time() + self._deadlines.content
+        return self.loop.time() + self._watch.limits.content
 
     async def read_content(self, feed: Feed, ends: float) -> None:
         """Give `feed` what comes, up to its end. Units: `ends` on the loop's clock.
 
-        Each octet earns time at the minimum rate, up to the longest silence allowed, so that a steady slow upload
-        lives and a dripping one does not. Raises: ClientGone, ConnectionError
+        Raises: ClientGone, ConnectionError
         """
-        buffer, deadlines, watch = self._reader._buffer, self._deadlines, self._watch  # type: ignore[attr-defined]
-        watch.deadline = min(self.loop.time() + watch.grace, ends)
+        buffer, watch = self._reader._buffer, self._watch  # type: ignore[attr-defined]
+        watch.expect_content(ends)
         while True:
             if buffer:
                 piece = bytes(buffer)
@@ -394,7 +345,6 @@ class Wire(SMTP):
                 if rest is not None:
                     buffer += rest
                     return
-                earned = watch.deadline + len(piece) / deadlines.rate
-                watch.deadline = min(earned, self.loop.time() + deadlines.silence, ends)
+                watch.earn(len(piece), ends)
             elif not await self._more():
                 raise ClientGone
