@@ -17,9 +17,9 @@ from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placeme
 from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, PauseReason
 from sesrelay.mail.reply import Reply
-from sesrelay.observe.events import BURST, BURST_CHEAP, LogSink
+from sesrelay.observe.events import BURST, BURST_CHEAP, BURST_TROUBLE, LogSink
 from sesrelay.observe.flood import WINDOW
-from sesrelay.observe.log import Format, Level, configure
+from sesrelay.observe.log import BURST_LIBRARY, Format, Level, configure
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import Pause
 
@@ -142,8 +142,8 @@ def test_what_comes_after_a_flood_tells_its_number_once(after: Callable[[LogSink
     after(log.sink)
     log.clock.advance(WINDOW)
     after(log.sink)
-    told = [line for line in log.lines if line["event"] == "refusals"]
-    assert [(line["reason"], line["not_shown"]) for line in told] == [("limits", 1000 - BURST_CHEAP)]
+    told = [line for line in log.lines if line["event"] == "not_shown"]
+    assert [(line["of"], line["kind"], line["lines"]) for line in told] == [("refused", "limits", 1000 - BURST_CHEAP)]
 
 
 def test_no_reason_floods_the_log() -> None:
@@ -151,6 +151,24 @@ def test_no_reason_floods_the_log() -> None:
     for _ in range(5000):  # as somebody provokes who names one recipient too many in a loop
         log.sink.refused(MESSAGE.origin, Reply(452, "4.5.3", "Too many recipients"), "recipients")
     assert len(log.lines) == BURST
+
+
+def test_neither_trouble_nor_a_library_floods_the_log() -> None:
+    log = Log()
+    for _ in range(500):
+        log.sink.trouble("the disk is full", OSError(28, "No space left on device"))
+        logging.getLogger("asyncio").error("socket.accept() out of system resource")
+    log.sink.trouble("something else")
+    assert [line.get("what") for line in log.lines if line["event"] == "trouble"] == ["the disk is full"] * BURST_TROUBLE + [
+        "something else"
+    ]
+    assert sum(line["event"] == "library" for line in log.lines) == BURST_LIBRARY
+    log.clock.advance(WINDOW)
+    log.sink.trouble("the disk is full")
+    logging.getLogger("asyncio").error("and so on")
+    told = {(line["of"], line["kind"]): line["lines"] for line in log.lines if line["event"] == "not_shown"}
+    assert told == {("trouble", "the disk is full"): 500 - BURST_TROUBLE, ("library", "asyncio"): 500 - BURST_LIBRARY}
+    assert [line["event"] for line in log.lines[-4:]] == ["not_shown", "trouble", "not_shown", "library"]
 
 
 def test_attempts_are_counted_by_outcome_at_debug_only() -> None:

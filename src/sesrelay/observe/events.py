@@ -16,7 +16,7 @@ from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Message, Origin
 from sesrelay.mail.outcome import Outcome
 from sesrelay.mail.reply import Reply
-from sesrelay.observe.flood import WINDOW, Flood
+from sesrelay.observe.flood import Flood
 from sesrelay.observe.log import describe, facts_of, stamp
 from sesrelay.observe.outcomes import outcome_name
 from sesrelay.policy.verdict import Verdict
@@ -29,6 +29,7 @@ CHEAP = frozenset({"limits", "client", "tls", "auth", "timeout", "syntax", "sequ
 # about addresses, policy and content, somebody will ask, and all that programs which mean well bring about are there.
 BURST_CHEAP = 8
 BURST = 200
+BURST_TROUBLE = 50  # of the same words
 
 
 class LogSink:
@@ -79,10 +80,9 @@ class LogSink:
             return
         if self._flood.hiding:
             self._tell_of_hidden()
-        left = self._flood.passes(reason, BURST_CHEAP if reason in CHEAP else BURST)
+        left = self._flood.passes(("refused", reason), BURST_CHEAP if reason in CHEAP else BURST)
         if not left:
             return
-        more = {"note": f"further ones of this reason are only counted for {WINDOW:g} s"} if left == 1 else {}
         self._info(
             "refused",
             reason=reason,
@@ -91,12 +91,12 @@ class LogSink:
             client=origin.client,
             helo=origin.helo,
             user=origin.who,
-            **more,
+            **self._flood.noted(left),
         )
 
     def _tell_of_hidden(self) -> None:
-        for reason, number in self._flood.over():
-            self._info("refusals", reason=reason, not_shown=number)
+        for (event, kind), number in self._flood.over():
+            self._warning("not_shown", of=event, kind=kind, lines=number)
 
     def attempted(self, batch: Batch, outcomes: Mapping[DeliveryId, Outcome], seconds: float, waited: float | None) -> None:
         if self._debugging:
@@ -180,7 +180,12 @@ class LogSink:
             self._error("reloaded", ok=False, detail=detail)
 
     def trouble(self, what: str, error: BaseException | None = None, **facts: object) -> None:
-        self._error("trouble", **{"what": what, **facts_of(facts), **(describe(error) if error is not None else {})})
+        if self._flood.hiding:
+            self._tell_of_hidden()
+        left = self._flood.passes(("trouble", what), BURST_TROUBLE)
+        if left:
+            more = describe(error) if error is not None else {}
+            self._error("trouble", **{"what": what, **facts_of(facts), **more, **self._flood.noted(left)})
 
     def notice(self, what: str, **facts: object) -> None:
         self._info("notice", **{"what": what, **facts_of(facts)})

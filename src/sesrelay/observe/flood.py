@@ -1,4 +1,4 @@
-"""How many lines of one kind are logged: a client that is refused a thousand times a second must not fill the disk.
+"""How many lines of one kind are logged: what happens a thousand times a second must not fill the disk.
 
 Metrics count all of them.
 """
@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 WINDOW = 10.0  # seconds
+
+Kind = tuple[str, str]
+"""The name of an event, and what of it is counted together: of the program's own words, which are few."""
 
 
 @dataclass(slots=True)
@@ -23,10 +26,10 @@ class Flood:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._windows: dict[str, _Window] = {}
+        self._windows: dict[Kind, _Window] = {}
         self.hiding = False
 
-    def passes(self, kind: str, burst: int) -> int:
+    def passes(self, kind: Kind, burst: int) -> int:
         """Return how many more lines of that kind its window has room for, this one counted; 0: it is not to be shown.
 
         A window that has ended goes on until `over` has told what it hid.
@@ -42,7 +45,11 @@ class Flood:
         self.hiding = True
         return 0
 
-    def over(self) -> Iterator[tuple[str, int]]:
+    def noted(self, left: int) -> dict[str, str]:
+        """Return what the line that `passes` had so many for says of those to come."""
+        return {"note": f"further ones of this kind are only counted for {WINDOW:g} s"} if left == 1 else {}
+
+    def over(self) -> Iterator[tuple[Kind, int]]:
         """Yield each kind whose window has ended, with the number of lines that were hidden in it."""
         now = self._now()
         ended = [kind for kind, window in self._windows.items() if now - window.began >= WINDOW]

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
+from sesrelay.observe.flood import Flood
 from sesrelay.seams import Clock
 
 Format = Literal["auto", "console", "json"]
@@ -30,6 +31,7 @@ Level = Literal["debug", "info", "warning", "error"]
 LEVELS: dict[str, int] = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 FRAMES_MAX = 12
 ITEMS_MAX = 50
+BURST_LIBRARY = 50  # lines of one library's logger in a window: asyncio has one for each accept that fails
 TEXT_MAX = 2000  # characters of one value that came from elsewhere
 
 # The keys of every line; a fact of the same name must not replace them.
@@ -56,7 +58,7 @@ def configure(*, format: Format, level: Level, clock: Clock, stream: BinaryIO | 
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         context_class=dict,
     ).bind()
-    _bridge(logger, LEVELS[level])
+    _bridge(logger, LEVELS[level], clock)
     return logger
 
 
@@ -137,13 +139,20 @@ def _escape(found: re.Match[str]) -> str:
 class _Bridge(logging.Handler):
     """Writes what libraries log as events named `library`."""
 
-    def __init__(self, logger: FilteringBoundLogger) -> None:
+    def __init__(self, logger: FilteringBoundLogger, clock: Clock) -> None:
         super().__init__()
+        self._flood = Flood(clock.monotonic)
         self._say: dict[int, Callable[..., Any]] = {logging.WARNING: logger.warning, logging.ERROR: logger.error}
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            facts: dict[str, Any] = {"source": record.name, "text": record.getMessage()[:TEXT_MAX]}
+            if self._flood.hiding:
+                for (event, kind), number in self._flood.over():
+                    self._say[logging.WARNING]("not_shown", of=event, kind=kind, lines=number)
+            left = self._flood.passes(("library", record.name), BURST_LIBRARY)
+            if not left:
+                return
+            facts: dict[str, Any] = {"source": record.name, "text": record.getMessage()[:TEXT_MAX], **self._flood.noted(left)}
             if record.exc_info and record.exc_info[1] is not None:
                 facts |= describe(record.exc_info[1])
             self._say[logging.ERROR if record.levelno >= logging.ERROR else logging.WARNING]("library", **facts)
@@ -151,11 +160,11 @@ class _Bridge(logging.Handler):
             self.handleError(record)
 
 
-def _bridge(logger: FilteringBoundLogger, level: int) -> None:
+def _bridge(logger: FilteringBoundLogger, level: int, clock: Clock) -> None:
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, _Bridge):
             root.removeHandler(handler)
-    root.addHandler(_Bridge(logger))
+    root.addHandler(_Bridge(logger, clock))
     root.setLevel(max(logging.WARNING, level))
     logging.captureWarnings(True)
