@@ -15,6 +15,7 @@ from sesrelay.mail.envelope import Envelope, Origin, Recipient
 from sesrelay.mail.outcome import Delivered, Outcome
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import LocalMail
+from sesrelay.policy.budget import ByteBudget
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.policy.routing import RouteRule, RoutingTable
@@ -95,13 +96,17 @@ class Rig:
     """`rules` maps a sender pattern to transports; what it does not name goes to the first transport."""
 
     def __init__(
-        self, *transports: ScriptedTransport, rules: Mapping[str, tuple[str, ...]] | None = None, retry: RetryPolicy | None = None
+        self,
+        *transports: ScriptedTransport,
+        rules: Mapping[str, tuple[str, ...]] | None = None,
+        retry: RetryPolicy | None = None,
+        memory: ByteBudget | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.witness = Witness()
         self.spool = MemorySpool(self.clock)
         self.retry = retry or RetryPolicy((30.0, 120.0), max_age=10_000.0, delay_warning=None)
-        self.scheduler = Scheduler(self.spool, self.snapshot(*transports, rules=rules), self.clock, self.witness)
+        self.scheduler = Scheduler(self.spool, self.snapshot(*transports, rules=rules), self.clock, self.witness, memory)
         self.acceptance = Acceptance(self.spool, self.scheduler, self.clock, self.witness)
 
     def snapshot(self, *transports: ScriptedTransport, rules: Mapping[str, tuple[str, ...]] | None = None) -> Snapshot:

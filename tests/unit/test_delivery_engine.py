@@ -1,14 +1,17 @@
 """The engine over the spool in memory: what reaches which way out, when, and what the store says afterwards."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
+from sesrelay.delivery.room import LARGE
 from sesrelay.mail.delivery import State
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.budget import COPIES_OUT, ByteBudget
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.seams import Filter, NoSpace, SpoolError, Submission
@@ -49,6 +52,25 @@ async def test_the_commit_of_acceptance_opens_the_attempt() -> None:
     await rig.submit("b@example.org")
     await rig.submit("b@example.org")
     assert seen == [State.IN_FLIGHT, State.QUEUED]
+
+
+async def test_large_content_waits_for_memory_before_its_attempt_is_on_record() -> None:
+    content = CONTENT + b"x" * LARGE + b"\r\n"
+    budget = ByteBudget(2 * COPIES_OUT * len(content) - 1)  # for one of them
+    way = ScriptedTransport("t", gate=asyncio.Event())
+    rig = Rig(way, memory=budget)
+    first, second = await rig.submit("b@example.org", content=content), await rig.submit("b@example.org", content=content)
+    await rig.quiet()
+    assert (await rig.states(first), await rig.states(second)) == ([State.IN_FLIGHT], [State.QUEUED])
+    small = await rig.submit("b@example.org")  # is not held up
+    await rig.quiet()
+    assert await rig.states(small) == [State.IN_FLIGHT]
+    assert way.gate is not None
+    way.gate.set()
+    await rig.quiet()
+    assert [await rig.states(one) for one in (first, second, small)] == [[State.DELIVERED]] * 3
+    assert budget.outgoing.used == 0
+    assert way.most_under_way == 2
 
 
 async def test_batches_keep_to_the_limit() -> None:

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from sesrelay.delivery.content import MessageContent
-from sesrelay.delivery.room import LARGE, Room
 from sesrelay.delivery.settle import Settler
 from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.lineends import Canonical
@@ -52,7 +51,6 @@ class Attempter:
     clock: Clock
     observer: Observer
     stall: Callable[[bool], None]
-    room: Room
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def open(self, batch: Batch) -> Batch | None:
@@ -69,10 +67,7 @@ class Attempter:
         """Send an opened batch and settle it; returns once the outcome is durable. Raises nothing but CancelledError."""
         content = MessageContent(self.spool, batch.message.id, batch.message.size, fresh)
         began, start = self.clock.wall(), self.clock.monotonic()
-        async with self.room.taken(batch.message.size):
-            outcomes = await self._deliver(batch, transport, content)
-            if batch.message.size > LARGE:
-                content.fresh = None
+        outcomes = await self._deliver(batch, transport, content)
         seconds = self.clock.monotonic() - start
         first = max(began - batch.message.accepted, 0.0) if batch.deliveries[0].attempts == 1 else None
         self.observer.attempted(batch, outcomes, seconds, first)

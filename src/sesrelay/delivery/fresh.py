@@ -12,11 +12,6 @@ from sesrelay.mail.lineends import Canonical
 FRESH_BYTES = 32 << 20
 
 
-def sent_at_once(content: Canonical) -> Canonical | None:
-    """Return `content` if an attempt that begins now is to have it from memory, else None."""
-    return content if len(content) <= LARGE else None
-
-
 class Fresh:
     """Units: `octets` in lanes now."""
 

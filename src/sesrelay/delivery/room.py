@@ -13,6 +13,8 @@ LARGE = 256 * 1024
 
 
 class Room:
+    """Taken before the attempt is on record, so that a crash finds in doubt only what was on its way."""
+
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
 

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping
 
 from sesrelay.delivery import placing
 from sesrelay.delivery.attempt import Attempter, Settled
-from sesrelay.delivery.fresh import Fresh, sent_at_once
+from sesrelay.delivery.fresh import Fresh
 from sesrelay.delivery.ids import Ids
 from sesrelay.delivery.lane import ROOM, Lane, Ready
 from sesrelay.delivery.nowhere import Nowhere
 from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.recovery import close_open_attempts
-from sesrelay.delivery.room import Room
+from sesrelay.delivery.room import LARGE, Room
 from sesrelay.delivery.settle import Settler, sender_domain_of
 from sesrelay.delivery.slots import Slots
 from sesrelay.delivery.snapshot import Snapshot
@@ -52,7 +52,8 @@ class Scheduler:
         self._clock = clock
         self._observer = observer
         self._settler = Settler(lambda: self.snapshot, self.pauses, self.ids, clock, observer)
-        self.attempts = Attempter(spool, self._settler, clock, observer, self._stall, Room(memory or ByteBudget(MEMORY)))
+        self.attempts = Attempter(spool, self._settler, clock, observer, self._stall)
+        self._room = Room(memory or ByteBudget(MEMORY))
         self._nowhere: Transport = Nowhere()
         self._lanes: dict[LaneKey, Lane] = {}
         self._tasks = Tasks(observer)
@@ -72,7 +73,7 @@ class Scheduler:
         lane = self._lane(batch.lane)
         transport = self.transport(batch.lane.transport)
         now = self._clock.wall()
-        if self._draining or self._stalled or len(lane) or lane.wake <= now or lane.claiming:
+        if self._draining or self._stalled or len(lane) or lane.wake <= now or lane.claiming or batch.message.size > LARGE:
             return None
         if lane.inflight >= min(lane.window, transport.concurrency) or not self._slots.free_for(transport):
             return None
@@ -94,7 +95,7 @@ class Scheduler:
 
     def launch(self, batch: Batch, content: Canonical, transport: Transport) -> None:
         """Send a batch that was offered and is now stored as in flight."""
-        self._tasks.spawn(self._attempt(self._lane(batch.lane), Ready(batch, sent_at_once(content)), transport, opened=True))
+        self._tasks.spawn(self._attempt(self._lane(batch.lane), Ready(batch, content), transport, opened=True))
 
     def has_room(self, keys: Iterable[LaneKey]) -> bool:
         """Tell whether every lane can take another batch into memory."""
@@ -249,11 +250,10 @@ class Scheduler:
     async def _attempt(self, lane: Lane, ready: Ready, transport: Transport, *, opened: bool) -> None:
         settled = None
         try:
-            batch: Batch | None = ready.batch
-            if not opened:
-                batch = await self.attempts.open(ready.batch)
-            if batch is not None:
-                settled = await self.attempts.run(batch, transport, ready.content)
+            async with self._room.taken(ready.batch.message.size):  # before it is on record: who waits is not in doubt
+                batch = ready.batch if opened else await self.attempts.open(ready.batch)
+                if batch is not None:
+                    settled = await self.attempts.run(batch, transport, ready.content)
         except SpoolError as error:
             self._observer.trouble("an attempt cannot be put on record; sending has stopped until it can", error)
             self._stall(True)

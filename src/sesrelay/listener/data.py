@@ -50,7 +50,7 @@ async def data(session: SmtpSession, argument: str) -> None:
     try:
         incoming = transaction.receive(session)
         if incoming.refusal is not None:  # it can be said before the client sends it all
-            session.refuse(incoming.refusal, "memory", FREE)
+            _refuse(session, incoming.refusal)
             return
         session.say(GO_AHEAD)
         session.reading = True
@@ -84,7 +84,7 @@ async def bdat(session: SmtpSession, argument: str) -> None:
 
 async def _chunk(session: SmtpSession, transaction: Transaction, octets: int, *, last: bool) -> None:
     incoming = transaction.incoming
-    if session.loop.time() >= transaction.ends > 0.0:  # each chunk may be in time, and the message have no end
+    if session.loop.time() >= transaction.ends:  # each chunk may be in time, and the message have no end
         session.timed_out()
         session.say(encode(TIMED_OUT))
         session.closing = True

@@ -24,7 +24,7 @@ from sesrelay.listener.sockets import BACKLOG
 from sesrelay.mail.envelope import Origin, Owner
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import CLIENT_REFUSED, client_allowed
-from sesrelay.policy.budget import ByteBudget, Share
+from sesrelay.policy.budget import MEMORY, ByteBudget, Share
 from sesrelay.seams import Intake, Observer
 
 # Without descriptors left, accepting fails and the queue cannot be written: so many are kept from clients.
@@ -32,7 +32,6 @@ DESCRIPTORS_KEPT = 48
 # Connections that asyncio accepts in one turn of its loop; those of three turns exist at once before a refused one is
 # closed. Out of descriptors, asyncio would log a traceback for each accept it tries, up to the backlog.
 ACCEPT_AT_ONCE = 8
-MEMORY = 256 * 1024 * 1024  # octets of mail on its way in, where the owner of the house does not say
 
 
 class Door:

@@ -79,8 +79,13 @@ class Steps:
                 waits.add_done_callback(self._woken)
 
     def _woken(self, future: asyncio.Future[Any] | None) -> None:
-        # The result, or the error, is taken by the future's own __await__.
-        self._step(asyncio.CancelledError() if self._cancelled and future is None else None)
+        if not self._cancelled:
+            self._step(None)  # the result, or the error, is taken by the future's own __await__
+            return
+        # The future may have been done before it could be cancelled: what is cancelled ends here all the same.
+        if future is not None and not future.cancelled():
+            future.exception()  # looked at, or asyncio complains that nobody did
+        self._step(asyncio.CancelledError())
 
     def _end(self, error: BaseException | None) -> None:
         self.done = True

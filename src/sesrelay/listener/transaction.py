@@ -5,6 +5,7 @@ Source: RFC 5321 §3.3, §4.1.1.2–§4.1.1.5; RFC 1870; RFC 6152; RFC 6531; RFC
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from sesrelay.listener.commands import MailCommand, RcptCommand, parse_mail, parse_rcpt
@@ -44,7 +45,7 @@ class Transaction:
         self.mail = mail
         self.recipients: dict[str, Recipient] = {}
         self.incoming: Incoming | None = None
-        self.ends = 0.0
+        self.ends = math.inf
 
     def receive(self, session: SmtpSession) -> Incoming:
         """Begin with the content."""

@@ -46,8 +46,7 @@ class Share:
 
     def take(self, octets: int) -> bool:
         """Take so much if it is there."""
-        other = self.other
-        if self.used + octets + (other.used if other.used > other.floor else other.floor) > self._budget.limit:
+        if octets > self.room:
             return False
         self.used += octets
         return True

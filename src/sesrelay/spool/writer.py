@@ -1,6 +1,6 @@
 """The one thread that writes: all operations that wait go into one transaction, with one sync for all.
 
-No timer: what gathered during the last sync is the next group. A group first runs bare; when one of its operations
+No timer: what gathered during the last sync is the next group. A group first runs bare, and what is of one kind in it together (`bulk`); when one of its operations
 fails, the transaction is rolled back and run again with a savepoint around each, so that only the failed one fails.
 
 Invariant: a future is resolved with a result only after COMMIT has returned.
