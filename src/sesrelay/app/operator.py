@@ -39,6 +39,18 @@ async def reach_daemon(config: Config) -> RemoteDesk | None:
         raise DaemonUnreachable(f"{config.control}: permission denied; run this as root or as a member of its group") from None
 
 
+async def reload_daemon(config: Config) -> list[str] | None:
+    """Have the running daemon reload; return why it would not (empty: it did), or None where none runs.
+
+    Raises: DaemonUnreachable, ControlError
+    """
+    desk = await reach_daemon(config)
+    if desk is None:
+        return None
+    async with desk:
+        return list((await desk.call("reload"))["problems"])
+
+
 @asynccontextmanager
 async def open_desk(config: Config, on_trouble: Trouble) -> AsyncIterator[Desk]:
     """Open whichever desk there is; `on_trouble` is told what the store complains of. Raises: DaemonUnreachable, SpoolError, ControlError"""

@@ -26,6 +26,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "queue": ("sesrelay.cli.queue", "List, show, retry, hold, release or delete queued mail."),
     "trace": ("sesrelay.cli.trace", "Show a message's whole life."),
     "send": ("sesrelay.cli.send", "Submit a test message and follow it."),
+    "init": ("sesrelay.cli.init", "Write a first configuration, from a few questions."),
+    "site": ("sesrelay.cli.site", "Add, list or remove a site: its domains and their way out."),
+    "import": ("sesrelay.cli.import_", "Make sites of what Postfix or UBOS was told."),
     "password-hash": ("sesrelay.cli.password_hash", "Make the hash of a password, for access.users."),
 }
 

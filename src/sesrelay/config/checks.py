@@ -103,11 +103,15 @@ def check_expectations(document: Document, config: Config, table: RoutingTable) 
             if (rule := rules.get(other.rule))
             and (rule.reject if expected.reject else set(expected.transport or ()) & set(rule.transports))
         ]
-        hint = f"; not by {hoped[0].rule} ({hoped[0].source}): {hoped[0].why}" if hoped else ""
-        at = f" ({winner.source})" if winner.source else ""
+        hint = f"; not by {hoped[0].rule}{_at(hoped[0].source)}: {hoped[0].why}" if hoped else ""
         document.report(
-            ("expect", index), f"mail from {sender or '<>'} {went} by the rule {winner.pattern}{at}, not {wanted} as expected{hint}"
+            ("expect", index),
+            f"mail from {sender or '<>'} {went} by the rule {winner.pattern}{_at(winner.source)}, not {wanted} as expected{hint}",
         )
+
+
+def _at(source: str) -> str:
+    return f" ({source})" if source else ""
 
 
 def pattern_domain(pattern: str) -> str:

@@ -39,21 +39,29 @@ class Loaded:
     senders: SenderRules
 
 
-def load(path: Path | str, *, environ: Mapping[str, str] | None = None, now: float | None = None) -> Loaded:
+def load(
+    path: Path | str,
+    *,
+    environ: Mapping[str, str] | None = None,
+    now: float | None = None,
+    proposed: Mapping[Path, bytes | None] | None = None,
+) -> Loaded:
     """Read `path` and the site files beside it.
 
     `now`: when certificates have to be valid, in Unix seconds; None: their dates do not matter, so that no relay stays
     down, and no verb refuses to work, over a renewal that was forgotten.
+    `proposed`: files as if they had that content already, None: as if they were not there; to look before writing.
 
     Raises: ConfigError, with every problem at once
     """
     environ = os.environ if environ is None else environ
+    proposed = proposed or {}
     main_path = Path(path)
-    document = _read(main_path, environ)
+    document = _read(main_path, environ, proposed)
     files = [main_path]
     broken = document.broken
-    for site_path in _sites(main_path, document):
-        site = _read(site_path, environ)
+    for site_path in _sites(main_path, document, proposed):
+        site = _read(site_path, environ, proposed)
         broken = broken or site.broken
         files.append(site_path)
         merge(document, site)
@@ -79,8 +87,11 @@ def load(path: Path | str, *, environ: Mapping[str, str] | None = None, now: flo
     return Loaded(config, tuple(files), table, local, claims.sender_rules(config.access, local))
 
 
-def _read(path: Path, environ: Mapping[str, str]) -> Document:
+def _read(path: Path, environ: Mapping[str, str], proposed: Mapping[Path, bytes | None]) -> Document:
     """Read one file; one that cannot be read is a document with that problem."""
+    content = proposed.get(path)
+    if content is not None:
+        return parse(content, str(path), environ)
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123  # a FIFO must not hold up
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
@@ -94,9 +105,9 @@ def _unreadable(path: Path, what: str) -> Document:
     return Document(str(path), problems=[Problem(Place(str(path), 1, 1), "file", what)], broken=True)
 
 
-def _sites(main: Path, document: Document) -> list[Path]:
+def _sites(main: Path, document: Document, proposed: Mapping[Path, bytes | None]) -> list[Path]:
     try:
-        return site_files(main)
+        return site_files(main, proposed)
     except OSError as error:
         folder = str(main.parent / "sites.d")
         document.problems.append(Problem(Place(folder, 1, 1), "file", f"the folder cannot be read: {error.strerror}"))

@@ -15,17 +15,23 @@ from sesrelay.config.model import SITE_KEYS, Config
 from sesrelay.config.problem import KeyPath, Problem, dotted, meant
 from sesrelay.config.values import LOOPBACK
 
+FOLDER = "sites.d"
 
-def site_files(main: Path) -> list[Path]:
+
+def site_files(main: Path, proposed: Mapping[Path, bytes | None] | None = None) -> list[Path]:
     """Return the site files beside `main` in byte order; none where the folder is missing.
+
+    `proposed`: files of that folder that are taken for there (or, with None, for not there).
 
     Raises: OSError, where there is a folder that cannot be read
     """
-    folder = main.parent / "sites.d"
+    folder = main.parent / FOLDER
     try:
         names = os.listdir(folder)  # noqa: PTH208  # byte order wants the names themselves
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        names = []
+    changed = {file.name: content for file, content in (proposed or {}).items() if file.parent == folder}
+    names = [name for name in {*names, *changed} if changed.get(name, b"") is not None]
     chosen = [name for name in names if name.endswith(".yaml") and not name.startswith(".")]
     return [folder / name for name in sorted(chosen, key=os.fsencode)]
 

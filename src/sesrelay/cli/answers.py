@@ -1,0 +1,54 @@
+"""What people say to set-up verbs: values as the configuration takes them, and secrets by the name of their file.
+
+Invariant: a secret is never an argument, where other users of the machine could read it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from sesrelay.setup.site import Secret
+
+
+def secret_from(file: str, *, smtp: bool, kept_as: str | None) -> Secret:
+    """Return where the secret is. `smtp`: an SMTP password is meant, else a secret access key.
+
+    `kept_as`: the name that a secret from stdin gets; None: only files are taken. Raises: click.UsageError
+    """
+    from sesrelay.setup.shapes import wrong_secret
+    from sesrelay.setup.site import Secret
+
+    if file == "-" and kept_as is not None:
+        text = sys.stdin.readline().strip()
+        found = Secret(kept_as, text)
+    else:
+        path = Path(file).absolute()
+        try:
+            text = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not text"
+            raise click.UsageError(f"{file} cannot be read: {why}") from None
+        found = Secret(str(path))
+    wrong = "empty" if not text else wrong_secret(text, smtp=smtp)
+    if wrong:
+        raise click.UsageError(f"the secret {'on stdin' if file == '-' else f'in {file}'}: {wrong}")
+    return found
+
+
+def parsed(what: str, text: str, kind: str) -> str:
+    """Return `text` as the configuration takes it. `kind`: name, region, host, pattern, domain, address, local_user.
+
+    Raises: click.BadParameter
+    """
+    from sesrelay.config import values
+
+    try:
+        result: str = getattr(values, f"parse_{kind}")(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=what) from None
+    return result

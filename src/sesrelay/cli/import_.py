@@ -1,0 +1,120 @@
+"""`sesrelay import`: sites out of Postfix's tables, or out of UBOS's."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sesrelay.cli.options import EX_FAILED, config_option, exit_with_problems, json_option, load_or_exit
+from sesrelay.cli.reload import take_up
+
+if TYPE_CHECKING:
+    from sesrelay.setup.postfix import Imported
+
+
+@click.group("import")
+def command() -> None:
+    """Make site files of what another relay was told."""
+
+
+def _options(function: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        config_option,
+        json_option,
+        click.option("--replace", is_flag=True, help="Take the place of sites of the same names."),
+        click.option("--yes", is_flag=True, help="Write without asking."),
+    ):
+        function = option(function)
+    return function
+
+
+@command.command()
+@click.option(
+    "--main-cf", type=click.Path(path_type=Path), default=Path("/etc/postfix/main.cf"), show_default=True, metavar="FILE",
+    help="Postfix's configuration; the tables it names are read too.",
+)  # fmt: skip
+@_options
+def postfix(main_cf: Path, yes: bool, replace: bool, as_json: bool, config: Path) -> None:
+    """Carry over sender_dependent_relayhost_maps and the passwords that belong to them.
+
+    Shows what would be written and what could not be carried over; writes when told to.
+    """
+    from sesrelay.setup.postfix import from_postfix
+
+    _carry_over(lambda: from_postfix(main_cf), config, yes=yes, replace=replace, as_json=as_json)
+
+
+@command.command()
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=Path("/etc/amazonses"), show_default=True, metavar="DIR",
+    help="Where UBOS's amazonses keeps its folders.",
+)  # fmt: skip
+@_options
+def ubos(folder: Path, yes: bool, replace: bool, as_json: bool, config: Path) -> None:
+    """Carry over the sites of UBOS's app amazonses, each with its SMTP credentials of SES."""
+    from sesrelay.setup.postfix import from_ubos
+
+    _carry_over(lambda: from_ubos(folder), config, yes=yes, replace=replace, as_json=as_json)
+
+
+def _carry_over(read: Callable[[], Imported], config: Path, *, yes: bool, replace: bool, as_json: bool) -> None:
+    from sesrelay.config.problem import ConfigError
+    from sesrelay.setup import site_files
+    from sesrelay.setup.postfix import CannotRead
+
+    try:
+        found = read()
+    except CannotRead as error:
+        click.echo(f"sesrelay: {error}", err=True)
+        sys.exit(EX_FAILED)
+    write = bool(found.sites) and (yes or (not as_json and sys.stdin.isatty()))
+    if as_json:
+        click.echo(json.dumps(_document(found, config, written=write), indent=2, ensure_ascii=False))
+    else:
+        _show(found, config)
+    if write and not yes:
+        write = click.confirm("Write these?", err=True)
+    if not write:
+        if found.sites and not as_json:
+            click.echo("Nothing is written (--yes writes it).", err=True)
+        return
+    try:
+        site_files.add(config, found.sites, replace=replace)
+    except site_files.SiteExists as there:
+        click.echo(f"sesrelay: {there} exists already; nothing is changed (--replace takes its place)", err=True)
+        sys.exit(EX_FAILED)
+    except ConfigError as error:
+        click.echo("sesrelay: nothing is changed; the configuration would have problems", err=True)
+        exit_with_problems(error)
+    except OSError as error:
+        click.echo(f"sesrelay: {error.filename or config.parent}: {error.strerror}", err=True)
+        sys.exit(EX_FAILED)
+    code = take_up(load_or_exit(config), quiet=as_json)
+    sys.exit(code)
+
+
+def _show(found: Imported, config: Path) -> None:
+    from sesrelay.setup.site import Relay
+    from sesrelay.setup.site_files import place_of
+
+    for site in found.sites:
+        way = site.way
+        assert isinstance(way, Relay)
+        login = f" as {way.username}" if way.username else ""
+        click.echo(f"{place_of(config, site.name)}: {', '.join(site.domains)} by {way.host}:{way.port}{login}")
+    if not found.sites:
+        click.echo("There is nothing to carry over.", err=True)
+    for note in found.notes:
+        click.secho(f"note: {note}", fg="yellow")
+
+
+def _document(found: Imported, config: Path, *, written: bool) -> dict[str, object]:
+    from sesrelay.setup.site_files import place_of
+
+    sites = [{"name": site.name, "file": str(place_of(config, site.name)), "domains": list(site.domains)} for site in found.sites]
+    return {"sites": sites, "notes": found.notes, "written": written}

@@ -1,0 +1,148 @@
+"""`sesrelay init`: the first configuration, from a few questions, each of which is an option too."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sesrelay.cli.answers import parsed, secret_from
+from sesrelay.cli.options import DEFAULT_CONFIG, EX_FAILED, exit_with_problems
+
+if TYPE_CHECKING:
+    from sesrelay.setup.first_config import Answers
+    from sesrelay.setup.site import Api, Relay
+
+T = TypeVar("T")
+CREDENTIALS = ("key", "smtp", "machine", "none")
+
+
+@click.command("init")
+@click.option("--hostname", metavar="NAME", help="The name in EHLO and Received. Default: the machine's full name.")
+@click.option(
+    "--credentials", type=click.Choice(CREDENTIALS),
+    help="For SES: an access key, SMTP credentials, what the machine has (a role, a profile); or none: no SES.",
+)  # fmt: skip
+@click.option("--region", metavar="R", help="The region of SES.")
+@click.option("--access-key-id", metavar="K", help="The access key's id.")
+@click.option("--secret-access-key-file", metavar="F", help="The file that holds the secret access key.")
+@click.option("--smtp-username", metavar="U", help="The SMTP user name of SES.")
+@click.option("--smtp-password-file", metavar="F", help="The file that holds the SMTP password of SES.")
+@click.option("--domain", "domains", metavar="D", multiple=True, help="A sender's domain that goes by SES; may be repeated.")
+@click.option("--rest", type=click.Choice(["direct", "ses", "reject"]), help="What becomes of everybody else's mail.")
+@click.option("--root", metavar="ADDRESS", help="Who reads this machine's own mail.")
+@click.option("--yes", is_flag=True, help="Ask nothing: what is not said takes its default.")
+@click.option("--force", is_flag=True, help="Take the place of a configuration that is there.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    metavar="FILE",
+    help="The file to write.",
+)
+def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
+    """Ask what is needed, write a commented configuration, and nothing else."""
+    from sesrelay.config.loading import load
+    from sesrelay.config.problem import ConfigError
+    from sesrelay.setup.first_config import compose
+    from sesrelay.setup.site_files import write
+
+    if config.exists() and not force:
+        click.echo(f"sesrelay: {config} is there already (--force takes its place; a further site: sesrelay site add)", err=True)
+        sys.exit(EX_FAILED)
+    answers = _answers(said, ask=not yes and sys.stdin.isatty())
+    text = compose(answers)
+    try:
+        load(config, proposed={config: text.encode()})
+        config.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        write(config, text, config.parent)
+    except ConfigError as error:
+        click.echo("sesrelay: nothing was written; the configuration would have problems", err=True)
+        exit_with_problems(error)
+    except OSError as error:
+        click.echo(f"sesrelay: {error.filename or config}: {error.strerror}", err=True)
+        sys.exit(EX_FAILED)
+    click.echo(f"wrote {config}")
+    click.echo("next: sesrelay check, then systemctl enable --now sesrelay (or: sesrelay run), then")
+    sender = f"test@{(answers.domains or (answers.hostname,))[0].removeprefix('*.')}"
+    click.echo(f"      sesrelay send --from {sender} --to YOU")
+
+
+def _answers(said: dict[str, Any], *, ask: bool) -> Answers:
+    """Return what was said, and what is asked for where somebody can be asked. Raises: click.UsageError"""
+    from sesrelay.config.machine import machine_name
+    from sesrelay.setup.first_config import Answers
+
+    hostname = _asked(
+        said["hostname"] or (None if ask else machine_name()), ask, "The name of this relay in EHLO",
+        lambda text: parsed("--hostname", text, "domain"), default=machine_name(),
+    )  # fmt: skip
+    way = _way(said, ask=ask)
+    domains = tuple(parsed("--domain", domain, "pattern") for domain in said["domains"])
+    if way is not None and not domains and ask:
+        listed = _asked(None, ask, "Senders' domains that go by SES, with spaces between", lambda text: text, default="")
+        domains = tuple(parsed("--domain", domain, "pattern") for domain in listed.replace(",", " ").split())
+    rest = said["rest"]
+    if rest is None and ask:
+        choices = ["direct", *(["ses"] if way else []), "reject"]
+        rest = click.prompt("Everybody else's mail", type=click.Choice(choices), default="direct", err=True)
+    if rest == "ses" and way is None:
+        raise click.UsageError("--rest ses wants credentials for SES (--credentials)")
+    root = said["root"]
+    if root is None and ask:
+        root = click.prompt("Who reads this machine's own mail (an address, or nothing)", default="", show_default=False, err=True)
+    return Answers(hostname, way, domains, rest or "direct", parsed("--root", root, "address") if root else None)
+
+
+def _way(said: dict[str, Any], *, ask: bool) -> Api | Relay | None:
+    from sesrelay.setup.site import Api, Relay
+
+    kind = said["credentials"] or _kind(said)
+    if kind is None and ask:
+        kind = click.prompt("Credentials for SES", type=click.Choice(CREDENTIALS), default="key", err=True)
+    if kind in (None, "none"):
+        return None
+    region = _asked(said["region"], ask, "Region of SES", lambda text: parsed("--region", text, "region"), default="us-east-1")
+    if kind == "machine":
+        return Api(region)
+    flags = ("access_key_id", "secret_access_key_file") if kind == "key" else ("smtp_username", "smtp_password_file")
+    questions = ("Access key id", "File with the secret access key")
+    if kind == "smtp":
+        questions = ("SMTP user name", "File with the SMTP password")
+    name = _asked(said[flags[0]], ask, questions[0], lambda text: text.strip(), flag=flags[0])
+    secret = _asked(
+        said[flags[1]], ask, questions[1], lambda file: secret_from(file, smtp=kind == "smtp", kept_as=None), flag=flags[1]
+    )
+    if kind == "key":
+        return Api(region, name, secret)
+    return Relay(f"email-smtp.{region}.amazonaws.com", username=name, secret=secret)
+
+
+def _kind(said: dict[str, Any]) -> str | None:
+    """Return which credentials the other options speak of."""
+    if said["access_key_id"] or said["secret_access_key_file"]:
+        return "key"
+    if said["smtp_username"] or said["smtp_password_file"]:
+        return "smtp"
+    return "machine" if said["region"] else None
+
+
+def _asked(
+    given: str | None, ask: bool, question: str, read: Callable[[str], T], *, default: str | None = None, flag: str = ""
+) -> T:
+    """Return what was given or is answered, read; a wrong answer is asked for again. Raises: click.UsageError"""
+    if given is not None:
+        return read(given)
+    if not ask:
+        if default is None:
+            raise click.UsageError(f"--{flag.replace('_', '-')} is missing")
+        return read(default)
+    while True:
+        try:
+            return read(click.prompt(question, default=default, err=True))
+        except click.UsageError as error:
+            click.echo(error.message, err=True)

@@ -1,0 +1,183 @@
+"""`sesrelay site`: one file a site, added, listed and removed without a restart."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sesrelay.cli.answers import parsed, secret_from
+from sesrelay.cli.options import EX_CONFIG, EX_FAILED, config_option, exit_with_problems, json_option, load_or_exit
+from sesrelay.cli.reload import take_up
+
+if TYPE_CHECKING:
+    from sesrelay.setup.site import Secret, Site, Way
+
+
+@click.group()
+def command() -> None:
+    """Give a site its own way out, in a file of its own: sites.d/NAME.yaml beside the configuration."""
+
+
+def _ways(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how a site's mail leaves."""
+    for option in (
+        click.option("--direct", is_flag=True, help="Straight to the recipients' exchangers."),
+        click.option("--transport", metavar="T", help="By a transport that the configuration has."),
+        click.option("--ses-mail-server", metavar="H", help="SES's SMTP host. Default: the one in us-east-1."),
+        click.option("--aws-secret-key-file", metavar="F", help="The SMTP password of SES; - reads it from stdin."),
+        click.option("--aws-access-key-id", metavar="U", help="The SMTP user name of SES (these three as UBOS has them)."),
+        click.option("--secret-access-key-file", metavar="F", help="The secret access key; - reads it from stdin."),
+        click.option("--access-key-id", metavar="K", help="An access key for the API of SES."),
+        click.option("--region", metavar="R", help="By the API of SES in this region; without a key, as boto3 finds one."),
+    ):
+        function = option(function)
+    return function
+
+
+@command.command()
+@click.argument("name")
+@click.option("--domain", "domains", metavar="D", multiple=True, required=True, help="A sender's domain; may be repeated.")
+@_ways
+@click.option("--local-user", "local_users", metavar="U", multiple=True, help="Only this local user may send for the site.")
+@click.option("--replace", is_flag=True, help="Take the place of the site of that name, if there is one.")
+@config_option
+def add(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], replace: bool, config: Path, **way: Any) -> None:
+    """Route the mail of a site's domains, and tell the running relay.
+
+    Nothing is written where the configuration would have a problem with it.
+    """
+    from sesrelay.config.problem import ConfigError
+    from sesrelay.setup import site_files
+
+    site = _site(name, domains, local_users, way)
+    try:
+        (file,) = site_files.add(config, [site], replace=replace)
+    except site_files.SiteExists as there:
+        click.echo(f"sesrelay: there is a site {name} already, {there} (--replace takes its place)", err=True)
+        sys.exit(EX_FAILED)
+    except ConfigError as error:
+        click.echo(f"sesrelay: the site {name} was not added; nothing is changed", err=True)
+        exit_with_problems(error)
+    except OSError as error:
+        click.echo(f"sesrelay: {error.filename or config.parent}: {error.strerror}", err=True)
+        sys.exit(EX_FAILED)
+    click.echo(f"wrote {file}: mail from {', '.join(site.domains)} goes by {site.transport}")
+    sys.exit(take_up(load_or_exit(config)))
+
+
+@command.command()
+@click.argument("name")
+@config_option
+def remove(name: str, config: Path) -> None:
+    """Remove a site's file, and tell the running relay. What is queued then goes as the rest of the routes say."""
+    from sesrelay.config.problem import ConfigError
+    from sesrelay.setup import site_files
+
+    parsed("NAME", name, "name")
+    try:
+        file = site_files.remove(config, name)
+    except site_files.NoSuchSite:
+        known = ", ".join(site.name for site in site_files.listed(config)) or "none"
+        click.echo(f"sesrelay: there is no site {name} (there are: {known})", err=True)
+        sys.exit(EX_FAILED)
+    except ConfigError as error:
+        click.echo(f"sesrelay: the site {name} was not removed, the rest of the configuration needs it", err=True)
+        exit_with_problems(error)
+    except OSError as error:
+        click.echo(f"sesrelay: {error.filename or config.parent}: {error.strerror}", err=True)
+        sys.exit(EX_FAILED)
+    click.echo(f"removed {file}")
+    sys.exit(take_up(load_or_exit(config)))
+
+
+@command.command("list")
+@json_option
+@config_option
+def list_(as_json: bool, config: Path) -> None:
+    """List the sites that have a file of their own."""
+    from sesrelay.config.sites import FOLDER
+    from sesrelay.setup import site_files
+
+    try:
+        sites = list(site_files.listed(config))
+    except OSError as error:
+        click.echo(f"sesrelay: {error.filename}: {error.strerror}", err=True)
+        sys.exit(EX_FAILED)
+    if as_json:
+        documents = [
+            {
+                "name": site.name,
+                "file": str(site.file),
+                "domains": list(site.senders),
+                "transports": [{"name": way, "type": kind} for way, kind in site.transports.items()],
+                "local_users": list(site.local_users),
+                "ok": site.readable,
+            }
+            for site in sites
+        ]
+        click.echo(json.dumps(documents, indent=2, ensure_ascii=False))
+        return
+    if not sites:
+        click.echo(f"No site has a file of its own in {config.parent / FOLDER}.", err=True)
+    for site in sites:
+        ways = ", ".join(f"{way} ({kind})" if kind else way for way, kind in site.transports.items())
+        click.echo(f"{site.name:<20} {', '.join(site.senders) or '-':<36} {ways or '-'}")
+        if site.local_users:
+            click.echo(f"{'':<20} only for {', '.join(site.local_users)}")
+        if not site.readable:
+            click.secho(f"{'':<20} has mistakes: sesrelay check", fg="red")
+    if any(not site.readable for site in sites):
+        sys.exit(EX_CONFIG)
+
+
+def _site(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], way: dict[str, Any]) -> Site:
+    """Make the site of what was said. Raises: click.UsageError"""
+    from sesrelay.setup.site import Site
+
+    parsed("NAME", name, "name")
+    patterns = tuple(parsed("--domain", domain, "pattern") for domain in domains)
+    users = tuple(parsed("--local-user", user, "local_user") for user in local_users)
+    return Site(name, patterns, _way(name, way), users)
+
+
+def _way(name: str, said: dict[str, Any]) -> Way:
+    from sesrelay.setup.site import SES_SMTP_HOST, Api, Named, Relay
+
+    api = said["region"] or said["access_key_id"] or said["secret_access_key_file"]
+    relay = said["aws_access_key_id"] or said["aws_secret_key_file"] or said["ses_mail_server"]
+    ways = [way for way in (api, relay, said["transport"], said["direct"]) if way]
+    if len(ways) != 1:
+        raise click.UsageError(
+            "say one way out: --region (with --access-key-id and --secret-access-key-file, or without), "
+            "--aws-access-key-id and --aws-secret-key-file, --transport, or --direct"
+        )
+    if said["direct"]:
+        return Named("direct")
+    if said["transport"]:
+        return Named(said["transport"])
+    if api:
+        if not said["region"]:
+            raise click.UsageError("--region is missing: an access key is good for one region of SES at a time")
+        _together(said, "access_key_id", "secret_access_key_file")
+        secret = _secret(name, said["secret_access_key_file"], smtp=False)
+        return Api(parsed("--region", said["region"], "region"), said["access_key_id"], secret)
+    _together(said, "aws_access_key_id", "aws_secret_key_file")
+    if not said["aws_access_key_id"]:
+        raise click.UsageError("--aws-access-key-id and --aws-secret-key-file are missing: SES wants a login")
+    host = parsed("--ses-mail-server", said["ses_mail_server"] or SES_SMTP_HOST, "host")
+    return Relay(host, username=said["aws_access_key_id"], secret=_secret(name, said["aws_secret_key_file"], smtp=True))
+
+
+def _together(said: dict[str, Any], *names: str) -> None:
+    missing = [f"--{name.replace('_', '-')}" for name in names if not said[name]]
+    if len(missing) == 1:
+        raise click.UsageError(f"{missing[0]} is missing")
+
+
+def _secret(site: str, file: str | None, *, smtp: bool) -> Secret | None:
+    return None if file is None else secret_from(file, smtp=smtp, kept_as=f"{site}.secret")

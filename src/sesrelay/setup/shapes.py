@@ -1,0 +1,56 @@
+"""What kind of secret a text is, by its shape alone: people mix up access keys and SMTP credentials.
+
+Source: AWS guide «Obtaining Amazon SES SMTP credentials»: an SMTP password is the version octet 0x04 and an HMAC-SHA256, in
+base64, 44 characters; a secret access key has 40.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+_SECRET_KEY = re.compile(r"[A-Za-z0-9/+]{40}\Z")
+_ACCESS_KEY_ID = re.compile(r"(?:AKIA|ASIA)[A-Z0-9]{12,124}\Z")
+_VERSION = 0x04
+
+
+def is_smtp_password(text: str) -> bool:
+    """Tell whether `text` looks like an SMTP password of SES."""
+    if len(text) != 44:
+        return False
+    try:
+        octets = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return False
+    return len(octets) == 33 and octets[0] == _VERSION
+
+
+def is_secret_key(text: str) -> bool:
+    """Tell whether `text` looks like a secret access key."""
+    return _SECRET_KEY.match(text) is not None
+
+
+def is_access_key_id(text: str) -> bool:
+    """Tell whether `text` looks like the id of an access key, which SMTP credentials have as user name too."""
+    return _ACCESS_KEY_ID.match(text) is not None
+
+
+def is_temporary_key_id(text: str) -> bool:
+    """Tell whether `text` names temporary credentials, from which no SMTP password can be made."""
+    return text.startswith("ASIA") and is_access_key_id(text)
+
+
+def wrong_secret(text: str, *, smtp: bool) -> str | None:
+    """Return what is wrong with a secret where `smtp` says which kind is meant; None: nothing that shows. Never repeats it."""
+    if smtp and is_secret_key(text):
+        return (
+            "this has the shape of a secret access key; SMTP credentials are meant, and their password is made from it "
+            "(sesrelay smtp-password --region REGION, the key on stdin)"
+        )
+    if not smtp and is_smtp_password(text):
+        return (
+            "this has the shape of an SMTP password of SES, which its API does not take; a secret access key is meant "
+            "(or give it as SMTP credentials: --aws-access-key-id and --aws-secret-key-file)"
+        )
+    return None

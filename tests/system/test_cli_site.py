@@ -1,0 +1,251 @@
+"""Sites, the first configuration and imports, by the verbs themselves; the running relay takes each change up."""
+
+from __future__ import annotations
+
+import json
+import os
+import smtplib
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay_process import Relay
+
+PASSWORD = "BMXhUYlu5Z3gSXVQORxlVa7XPaz91aGWdfHxvkOZdWZ2"  # of SES's documentation, for no account
+KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+KEY_ID = "AKIAABCDEFGHIJKLMNOP"
+ROOT = Path(__file__).parents[2]
+
+
+def sesrelay(*args: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sesrelay", *map(str, args)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+
+
+def ways(config: Path, sender: str) -> list[str]:
+    done = sesrelay("route", sender, "--json", "--config", config)
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout)["transports"])
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Relay:
+    """A relay that does not run yet, with its configuration."""
+    return Relay(tmp_path, "expect: [{sender: someone@kept.example, transport: direct}]")
+
+
+@pytest.fixture
+def config(relay: Relay) -> Path:
+    return relay.config
+
+
+def refused(relay: Relay, sender: str) -> bool:
+    with smtplib.SMTP(*relay.smtp, timeout=30) as smtp:
+        smtp.ehlo("client.example.net")
+        code, text = smtp.mail(sender)
+        assert code in (250, 550), (code, text)
+        return code == 550
+
+
+def smtp_site(config: Path, name: str, *more: str, stdin: str = PASSWORD) -> subprocess.CompletedProcess[str]:
+    login = ("--aws-access-key-id", KEY_ID, "--aws-secret-key-file", "-")
+    return sesrelay("site", "add", name, *login, *more, "--config", config, stdin=stdin)
+
+
+def test_a_site_comes_and_goes_while_the_relay_runs(relay: Relay, config: Path) -> None:
+    with relay:
+        done = smtp_site(config, "shop", "--domain", "shop.example", "--local-user", "nobody")
+        assert done.returncode == 0, done.stderr
+        assert "the running relay has taken it up" in done.stdout
+        file, secret = config.parent / "sites.d/shop.yaml", config.parent / "sites.d/shop.secret"
+        assert {stat.S_IMODE(one.stat().st_mode) for one in (file, secret)} == {0o640}
+        assert PASSWORD not in file.read_text()
+        assert ways(config, "a@shop.example") == ["shop"]
+        assert refused(relay, "a@shop.example"), "another local user may not send for it"
+        listed = json.loads(sesrelay("site", "list", "--json", "--config", config).stdout)
+        assert listed == [
+            {
+                "name": "shop",
+                "file": str(file),
+                "domains": ["shop.example"],
+                "transports": [{"name": "shop", "type": "smtp"}],
+                "local_users": ["nobody"],
+                "ok": True,
+            }
+        ]
+        gone = sesrelay("site", "remove", "shop", "--config", config)
+        assert gone.returncode == 0, gone.stderr
+        assert not refused(relay, "a@shop.example")
+        assert list((config.parent / "sites.d").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("--domain", "kept.example", "--region", "eu-west-1"), 78, "not direct as expected"),
+        (("--domain", "there.example", "--direct"), 78, "stands twice"),
+        (("--domain", "a.example", "--transport", "nowher"), 78, "there is no transport 'nowher'"),
+        (("--domain", "a.example"), 64, "say one way out"),
+        (("--domain", "a.example", "--direct", "--region", "eu-west-1"), 64, "say one way out"),
+        (("--domain", "a..example", "--direct"), 64, "--domain"),
+        (("--domain", "a.example", "--access-key-id", KEY_ID), 64, "--region is missing"),
+        (("--domain", "a.example", "--region", "eu-west-1", "--access-key-id", KEY_ID), 64, "--secret-access-key-file is missing"),
+        (("--domain", "a.example", "--region", "eu-west-1", "--access-key-id", KEY_ID, "--secret-access-key-file", "-"), 64,
+         "shape of an SMTP password"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_and_changes_nothing(config: Path, args: tuple[str, ...], code: int, said: str) -> None:
+    assert sesrelay("site", "add", "there", "--domain", "there.example", "--direct", "--config", config).returncode == 0
+    before = sorted((config.parent / "sites.d").iterdir())
+    done = sesrelay("site", "add", "new", *args, "--config", config, stdin=PASSWORD)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert sorted((config.parent / "sites.d").iterdir()) == before
+
+
+def test_a_secret_of_the_other_kind_is_told_of_and_never_shown(config: Path) -> None:
+    done = smtp_site(config, "shop", "--domain", "shop.example", stdin=KEY)
+    assert done.returncode == 64
+    assert "smtp-password" in done.stderr
+    assert KEY not in done.stderr + done.stdout
+
+
+def test_replacing_takes_the_place_and_the_old_secret_with_it(config: Path) -> None:
+    assert smtp_site(config, "shop", "--domain", "shop.example").returncode == 0
+    again = smtp_site(config, "shop", "--domain", "shop.example")
+    assert (again.returncode, "--replace" in again.stderr) == (1, True)
+    args = ("--domain", "shop.example", "--direct", "--replace", "--config", config)
+    assert sesrelay("site", "add", "shop", *args).returncode == 0
+    assert [one.name for one in (config.parent / "sites.d").iterdir()] == ["shop.yaml"]
+    assert ways(config, "a@shop.example") == ["direct"]
+
+
+def test_a_site_that_the_rest_needs_stays(config: Path) -> None:
+    assert smtp_site(config, "shop", "--domain", "shop.example").returncode == 0
+    config.write_text(f"{config.read_text()}default_route: {{transport: shop}}\n".replace("transport: direct", "transport: shop"))
+    done = sesrelay("site", "remove", "shop", "--config", config)
+    assert (done.returncode, "there is no transport 'shop'" in done.stderr) == (78, True), done.stderr
+    assert (config.parent / "sites.d/shop.yaml").exists()
+
+
+def test_a_broken_site_can_be_listed_and_removed(config: Path) -> None:
+    folder = config.parent / "sites.d"
+    folder.mkdir()
+    (folder / "bad.yaml").write_text("routes: [{sender: bad.example, transprot: x}]\nroutez: []\n")
+    assert sesrelay("check", "--config", config).returncode == 78
+    assert "bad.example" in sesrelay("site", "list", "--config", config).stdout
+    assert sesrelay("site", "remove", "bad", "--config", config).returncode == 0
+    assert sesrelay("check", "--config", config).returncode == 0
+
+
+def test_init_writes_one_file_that_check_takes(tmp_path: Path) -> None:
+    config, secret = tmp_path / "etc/config.yaml", tmp_path / "password"
+    secret.write_text(PASSWORD)
+    secret.chmod(0o640)
+    args = ("--hostname", "mail.example.com", "--region", "eu-west-1", "--smtp-username", KEY_ID, "--smtp-password-file", secret)
+    done = sesrelay("init", *args, "--domain", "example.com", "--root", "ops@example.com", "--config", config)
+    assert done.returncode == 0, done.stderr
+    assert list(config.parent.iterdir()) == [config]
+    assert stat.S_IMODE(config.stat().st_mode) == 0o640
+    assert sesrelay("check", "--config", config).returncode == 0
+    assert (ways(config, "a@example.com"), ways(config, "a@example.org")) == (["ses-main"], ["direct"])
+    assert sesrelay("init", "--yes", "--config", config).returncode == 1, "what is there is not overwritten"
+    secret.chmod(0o644)
+    refused = sesrelay("init", *args, "--config", config, "--force")
+    assert (refused.returncode, "chmod o-rwx" in refused.stderr) == (78, True)
+
+
+def test_ubos_folders_become_sites(config: Path) -> None:
+    ubos = config.parent / "amazonses"
+    for folder, line in (
+        ("sender_dependent_relayhost_map.d", "/.*\\@shop\\.example/ [email-smtp.eu-west-1.amazonaws.com]:587\n"),
+        ("smtp_sasl_password_map.d", f"/.*\\@shop\\.example/ {KEY_ID}:{PASSWORD}\n"),
+    ):
+        (ubos / folder).mkdir(parents=True)
+        (ubos / folder / "s01234").write_text(line)
+    look = sesrelay("import", "ubos", "--folder", ubos, "--config", config)
+    assert (look.returncode, (config.parent / "sites.d").exists()) == (0, False), "off a terminal nothing is written unasked"
+    assert "shop.example.evil.example matched too" in look.stdout
+    done = sesrelay("import", "ubos", "--folder", ubos, "--yes", "--config", config)
+    assert done.returncode == 0, done.stderr
+    assert PASSWORD not in done.stdout
+    assert ways(config, "a@shop.example") == ["s01234"]
+    assert ways(config, "a@shop.example.evil.example") == ["direct"]
+
+
+def test_postfix_tables_become_sites_and_the_rest_is_told(config: Path) -> None:
+    folder = config.parent / "postfix"
+    folder.mkdir()
+    (folder / "main.cf").write_text(
+        f"config_directory = {folder}\nsmtp_sender_dependent_authentication = yes\nrelayhost = [isp.example]\n"
+        "sender_dependent_relayhost_maps = hash:$config_directory/relays,\n   pcre:${config_directory}/more ldap:elsewhere\n"
+        "smtp_sasl_password_maps = hash:$config_directory/passwords\n"
+    )
+    (folder / "relays").write_text(
+        "alice@a.example   [one.example]:587\n@b.example two.example\n# no: @x.example y\n@d.example DUNNO\n"
+    )
+    (folder / "more").write_text("/@(.*\\.)?c\\.example$/ [three.example]:465\n/x.*y@/ [four.example]\n")
+    (folder / "passwords").write_text("alice@a.example alice:one\ntwo.example two:tw:o\n[three.example]:465 three:3\n")
+    done = sesrelay("import", "postfix", "--main-cf", folder / "main.cf", "--yes", "--json", "--config", config)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {site["name"]: site["domains"] for site in found["sites"]} == {
+        "alice.a.example": ["alice@a.example"],
+        "b.example": ["b.example"],
+        "c.example": ["c.example", "*.c.example"],
+    }
+    notes = "\n".join(found["notes"])
+    for said in ("ldap:elsewhere", "more:2", "MX hosts of two.example", "relayhost = [isp.example]"):
+        assert said in notes
+    assert (config.parent / "sites.d/b.example.secret").read_text() == "tw:o\n"
+    assert "tls: implicit" in (config.parent / "sites.d/c.example.yaml").read_text()
+    assert [ways(config, f"x@{domain}") for domain in ("a.example", "c.example", "w.c.example", "d.example")] == [
+        ["direct"], ["c.example"], ["c.example"], ["direct"],
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def ubos_calls(config: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An environment in which `sesrelay` is this one, with `config` as its own."""
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (bin_ / "sesrelay").write_text(f'#!/bin/sh\nexec {sys.executable} -m sesrelay "$@" --config {config}\n')
+    (bin_ / "sesrelay").chmod(0o755)
+    yield {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}"}
+
+
+def test_ubos_deploys_and_undeploys_a_site(config: Path, tmp_path: Path, ubos_calls: dict[str, str]) -> None:
+    variables = tmp_path / "variables.json"
+    points = {
+        "aws_access_key_id": f" {KEY_ID}\n",
+        "aws_secret_key": PASSWORD,
+        "ses_mail_server": "email-smtp.eu-west-1.amazonaws.com",
+    }
+    variables.write_text(
+        json.dumps(
+            {
+                "site": {"siteid": "s0123456789", "hostname": "shop.example"},
+                "installable": {"customizationpoints": {name: {"value": value} for name, value in points.items()}},
+            }
+        )
+    )
+    script = str(ROOT / "packaging/ubos/bin/manage-site")
+    for _ in range(2):  # UBOS deploys again at each change of the site
+        subprocess.run([sys.executable, script, "deploy", str(variables)], env=ubos_calls, check=True, timeout=60)
+    assert ways(config, "a@shop.example") == ["s0123456789"]
+    subprocess.run([sys.executable, script, "undeploy", str(variables)], env=ubos_calls, check=True, timeout=60)
+    assert ways(config, "a@shop.example") == ["direct"]
+    subprocess.run([sys.executable, script, "install", str(variables)], env=ubos_calls, check=True, timeout=60)
+
+
+def test_the_manifest_has_the_originals_customization_points() -> None:
+    points = json.loads((ROOT / "packaging/ubos/ubos-manifest.json").read_text())["customizationpoints"]
+    assert {name: point["regex"] for name, point in points.items()} == {
+        "aws_access_key_id": "^[A-Z0-9]{20}$",
+        "aws_secret_key": r"^[A-Za-z0-9/\+]{40,}$",
+        "ses_mail_server": r"^[-a-z0-9]+(\.[-a-z0-9]+)*$",
+    }
+    assert points["ses_mail_server"]["default"]["value"] == "email-smtp.us-east-1.amazonaws.com"
