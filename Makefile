@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SYNC := $(BIN)/uv sync --quiet --frozen --inexact --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test peers lint format types imports check bench clean
+.PHONY: help demo test peers lint format types imports check bench docs packages clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,6 +54,13 @@ bench: $(VENV)/.dev peers  ## our figures beside Postfix's (ARGS='--rounds 5 --c
 	@$(BIN)/python benchmarks/accept.py $(ARGS)
 	@$(BIN)/python benchmarks/fairness.py
 	@$(BIN)/python benchmarks/large.py
+
+docs: $(VENV)/.dev  ## HTML under build/html and man pages under build/man, from docs/
+	@$(BIN)/sphinx-build -q -E -W -b html docs build/html
+	@$(BIN)/sphinx-build -q -E -W -b man docs build/man
+
+packages: $(VENV)/.dev  ## the Debian packages, under dist/, for the Python of this distribution
+	@$(BIN)/python packaging/deb/build.py $(ARGS)
 
 clean:  ## remove the environment and all that was fetched or made
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

@@ -35,7 +35,7 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
 
 @command.command()
 @click.option(
-    "--main-cf", type=click.Path(path_type=Path), default=Path("/etc/postfix/main.cf"), show_default=True, metavar="FILE",
+    "--main-cf", type=click.Path(path_type=Path), default="/etc/postfix/main.cf", show_default=True, metavar="FILE",
     help="Postfix's configuration; the tables it names are read too.",
 )  # fmt: skip
 @_options
@@ -51,7 +51,7 @@ def postfix(main_cf: Path, yes: bool, replace: bool, as_json: bool, config: Path
 
 @command.command()
 @click.option(
-    "--folder", type=click.Path(path_type=Path), default=Path("/etc/amazonses"), show_default=True, metavar="DIR",
+    "--folder", type=click.Path(path_type=Path), default="/etc/amazonses", show_default=True, metavar="DIR",
     help="Where UBOS's amazonses keeps its folders.",
 )  # fmt: skip
 @_options

@@ -39,7 +39,7 @@ CREDENTIALS = ("key", "smtp", "machine", "none")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    default=DEFAULT_CONFIG,
+    default=str(DEFAULT_CONFIG),
     show_default=True,
     metavar="FILE",
     help="The file to write.",

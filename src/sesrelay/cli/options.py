@@ -31,7 +31,7 @@ def config_option(function: Function) -> Function:
     return click.option(
         "--config",
         type=click.Path(path_type=Path),
-        default=DEFAULT_CONFIG,
+        default=str(DEFAULT_CONFIG),
         show_default=True,
         metavar="FILE",
         help="The configuration; site files are read from sites.d beside it.",

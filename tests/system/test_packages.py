@@ -1,0 +1,183 @@
+"""The Debian packages, built here and installed into a copy of this very system that an overlay makes: nothing of the machine
+changes, and dpkg and its scripts are the real ones.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import peers
+from relay_process import wait_for
+
+ROOT = Path(__file__).parents[2]
+BUILD = [sys.executable, str(ROOT / "packaging/deb/build.py")]
+BESIDE = """\
+listeners: [{listen: "127.0.0.1:%d"}, {listen: "unix:/run/sesrelay/submit.sock"}]
+http: {listen: "127.0.0.1:0"}
+transports: {park: {type: hold}}
+default_route: {transport: park}
+"""
+
+
+@dataclass
+class Debian:
+    """A system of its own below `root`."""
+
+    root: Path
+
+    def run(self, *command: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
+        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LANG": "C.UTF-8"}
+        return subprocess.run(
+            ["chroot", str(self.root), *command], env=env, capture_output=True, text=True, timeout=180, check=False, **kwargs
+        )  # type: ignore[call-overload]  # what is passed on is input alone
+
+    def dpkg(self, *args: str) -> str:
+        done = self.run("dpkg", "--force-confold", *args)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def path(self, name: str) -> Path:
+        return self.root / name.lstrip("/")
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the packages of this version and of a later one."""
+    if os.geteuid() != 0:
+        pytest.skip("packages are installed by root")
+    if not Path("/usr/bin/dpkg").exists() or shutil.which("nfpm", path=str(Path(sys.executable).parent)) is None:
+        peers.missing("dpkg and nfpm are wanted")
+    python = subprocess.run(["/usr/bin/python3", "-c", "import ensurepip, venv"], check=False)
+    if python.returncode != 0:
+        peers.missing("the distribution's Python has no venv")
+    folder = tmp_path_factory.mktemp("packages")
+    work = ["--work", str(folder / "work")]
+    for more in ([], ["--again", "--version", "99.0.0"]):
+        subprocess.run([*BUILD, *work, "--out", str(folder), *more], check=True, stdout=subprocess.PIPE, timeout=600)
+    shutil.rmtree(folder / "work")
+    return folder
+
+
+@pytest.fixture
+def debian(packages: Path, tmp_path: Path) -> Iterator[Debian]:
+    base = tmp_path / "overlay"
+    for name in ("upper", "work", "root"):
+        (base / name).mkdir(parents=True)
+    root = base / "root"
+    # A file system of its own for what is written: an overlay cannot stand on another one.
+    options = f"lowerdir=/,upperdir={base}/upper,workdir={base}/work"
+    mounted = subprocess.run(
+        ["mount", "-t", "overlay", "overlay", "-o", options, root], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no overlay can be mounted here: {mounted.stderr.strip()}")
+    try:
+        for name in ("proc", "dev"):
+            subprocess.run(["mount", "--rbind", f"/{name}", root / name], check=True)
+            subprocess.run(["mount", "--make-rslave", root / name], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", root / "run"], check=True)
+        for package in packages.glob("*.deb"):
+            shutil.copy(package, root / "tmp")
+        yield Debian(root)
+    finally:
+        subprocess.run(["umount", "--recursive", root], check=False)
+
+
+def installed(debian: Debian, version: str) -> None:
+    for name in ("sesrelay", "sesrelay-mta"):
+        (file,) = debian.path("/tmp").glob(f"{name}_{version}*.deb")
+        debian.dpkg("--install", f"/tmp/{file.name}")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.mark.timeout(900)
+def test_installed_upgraded_and_removed(debian: Debian) -> None:
+    installed(debian, "0.")
+    config = debian.path("/etc/sesrelay/config.yaml")
+    owner = pwd_of(debian, "sesrelay")
+    assert (stat.S_IMODE(config.stat().st_mode), config.stat().st_uid, config.stat().st_gid) == (0o640, 0, owner[1])
+    queue = debian.path("/var/lib/sesrelay")
+    assert (queue.stat().st_uid, stat.S_IMODE(queue.stat().st_mode)) == (owner[0], 0o750)
+    assert debian.run("sesrelay", "check").returncode == 0
+    example = debian.run("sesrelay", "check", "--config", "/usr/share/doc/sesrelay/examples/config.yaml")
+    assert example.returncode == 0, example.stdout + example.stderr
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", f"--root={debian.root}", "--man=no", "sesrelay.service", "sesrelay.socket"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert verified.stdout == ""
+    for page in ("man1/sesrelay.1.gz", "man5/sesrelay.yaml.5.gz", "man8/sesrelay-sendmail.8.gz"):
+        assert debian.path(f"/usr/share/man/{page}").stat().st_size > 1000
+    assert "_SESRELAY_COMPLETE" in debian.path("/usr/share/bash-completion/completions/sesrelay").read_text()
+
+    config.write_text(BESIDE % free_port())
+    with running(debian):
+        sent = debian.run("/usr/sbin/sendmail", "-f", "a@example.com", "b@example.net", input="Subject: kept\n\nhello\n")
+        assert sent.returncode == 0, sent.stderr
+        before = debian.run("mailq").stdout
+        assert "a@example.com" in before
+    installed(debian, "99.")
+    assert config.read_text().startswith("listeners")
+    with running(debian):
+        assert debian.run("mailq").stdout.split()[0] == before.split()[0]
+    debian.dpkg("--remove", "sesrelay-mta", "sesrelay")
+    assert not debian.path("/usr/sbin/sendmail").exists()
+    assert not debian.path("/opt/sesrelay/bin").exists()
+    assert config.exists()
+    assert (queue / "queue.db").exists(), "what was accepted outlives the package"
+
+
+def pwd_of(debian: Debian, name: str) -> tuple[int, int]:
+    """Return uid and gid in the other system."""
+    line = next(line for line in debian.path("/etc/passwd").read_text().splitlines() if line.startswith(f"{name}:"))
+    uid, gid = line.split(":")[2:4]
+    assert name not in {one.pw_name for one in pwd.getpwall()} or pwd.getpwnam(name).pw_uid == int(uid)
+    return int(uid), int(gid)
+
+
+class running:
+    """The installed daemon, as its unit starts it: as its own user."""
+
+    def __init__(self, debian: Debian) -> None:
+        self.debian = debian
+
+    def __enter__(self) -> None:
+        uid, gid = pwd_of(self.debian, "sesrelay")
+        run = self.debian.path("/run/sesrelay")
+        run.mkdir(exist_ok=True)
+        os.chown(run, uid, gid)
+        self.process = subprocess.Popen(
+            ["chroot", f"--userspec={uid}:{gid}", str(self.debian.root), "/usr/bin/sesrelay", "run"],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        wait_for("the installed daemon is ready", self._ready, 60)
+
+    def _ready(self) -> bool:
+        if self.process.poll() is not None:
+            assert self.process.stdout is not None
+            raise AssertionError(self.process.stdout.read().decode())
+        return (self.debian.path("/run/sesrelay") / "submit.sock").exists()
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
