@@ -131,6 +131,8 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
 
             direct = DirectOptions(
                 hostname, config.port, cast(BuiltTls, config.tls), config.nameservers, config.allow_private_addresses, config.source_address,
+                address_families=config.address_families,
+                race_addresses=config.race_addresses,
                 failover_after=config.failover_after,
             )  # fmt: skip
             return DirectTransport(name, direct, shared.clock)

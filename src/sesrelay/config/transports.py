@@ -174,7 +174,13 @@ class DirectTransport(Part):
     allow_private_addresses: bool = Field(
         False, description="MX hosts on loopback and private networks are connected to. Only in tests."
     )
-    source_address: Ip | None = Field(None, description="The IP address to connect from.")
+    address_families: tuple[Literal["ipv4", "ipv6"], ...] = Field(
+        ("ipv4", "ipv6"), min_length=1, description="In order of preference; one that is not named is not used."
+    )
+    race_addresses: bool = Field(
+        False, description="Both families in turn, the next after 250 ms without an answer, instead of one after the other."
+    )
+    source_address: Ip | None = Field(None, description="The IP address to connect from; only its family is used then.")
     dkim: Annotated[dict[str, Any], supported({})] = Field({}, description="DKIM keys by sender domain. Not yet.")
     failover_after: Duration = Field(600.0, description=_FAILOVER)
 

@@ -1,7 +1,6 @@
 """The transport to a relay that the configuration names: another mail server, or SES's SMTP endpoint.
 
-Hosts are tried in order. A kept connection that turns out to be stale is replaced by a fresh one, once, and only while
-the host had accepted nothing of the transaction.
+Hosts are tried in order; one that could not be reached lately comes after the others for a while.
 
 Invariant: another host is tried only where the former has certainly not taken the message.
 """
@@ -20,6 +19,8 @@ from sesrelay.seams import Clock, Content, SpoolError
 from sesrelay.transport.smtp_answers import Answer, from_relay, most_telling
 from sesrelay.transport.smtp_connect import Endpoint, Timeouts, Tls, Unreached, tls_context
 from sesrelay.transport.smtp_content import Payload
+from sesrelay.transport.smtp_dead import DeadHosts
+from sesrelay.transport.smtp_exchange import converse, over_kept
 from sesrelay.transport.smtp_pool import Keeping, Pool
 from sesrelay.transport.smtp_ses import from_ses, is_ses
 from sesrelay.transport.smtp_session import Session, Transaction
@@ -60,13 +61,12 @@ class SmtpTransport:
         self.batch_limit = options.batch_limit
         self.concurrency = options.concurrency
         self.failover_after = options.failover_after
-        self._clock = clock
         self._nexthop = f"smtp/{options.hosts[0]}:{options.port}/{options.username or ''}"
         self._ses = options.ses if options.ses is not None else is_ses(options.hosts[0])
         tls: Tls = options.tls or ("required" if options.password else "opportunistic")
         context = tls_context(tls, options.ca_file)
         self._endpoints = [_endpoint(host, tls, context, options) for host in options.hosts]
-        self._down: dict[Endpoint, float] = {}
+        self._down = DeadHosts(clock, DOWN_FOR)
         self._pool = Pool(options.keeping, clock)
 
     def start(self) -> None:
@@ -105,9 +105,9 @@ class SmtpTransport:
                 refusals.append(refusal)
                 if isinstance(refusal, Deferred) and refusal.reason is PauseReason.CREDENTIALS:
                     break  # the same login elsewhere would only lock the account
-                self._down[endpoint] = self._clock.monotonic() + DOWN_FOR
+                self._down.mark(endpoint)
                 continue
-            self._down.pop(endpoint, None)
+            self._down.forget(endpoint)
             return {
                 delivery.id: self._outcome(done.answers[delivery.id], delivery, endpoint, done.trail, dsn=done.dsn)
                 for delivery in batch.deliveries
@@ -116,25 +116,15 @@ class SmtpTransport:
 
     async def _via(self, endpoint: Endpoint, batch: Batch, payload: Payload) -> Transaction:
         """Offer the message to one host. Raises: Unreached, where it has accepted nothing of it."""
-        kept = self._pool.take(endpoint)
-        if kept is not None:
-            done = await self._use(kept, batch, payload)
-            if done.gone_at_mail is None:
-                return done
-        done = await self._use(await Session.open(endpoint), batch, payload)
-        if done.gone_at_mail is not None:
-            raise Unreached(done.gone_at_mail, done.trail.tls)
+        done = await over_kept(self._pool, endpoint, batch, payload)
+        if done is None:
+            done = await converse(self._pool, await Session.open(endpoint), batch, payload)
+            if done.gone_at_mail is not None:
+                raise Unreached(done.gone_at_mail, done.trail.tls)
         return done
 
-    async def _use(self, session: Session, batch: Batch, payload: Payload) -> Transaction:
-        try:
-            return await session.transact(batch, payload)
-        finally:
-            self._pool.put(session)
-
     def _in_order(self) -> list[Endpoint]:
-        now = self._clock.monotonic()
-        return sorted(self._endpoints, key=lambda endpoint: self._down.get(endpoint, now) > now)
+        return sorted(self._endpoints, key=self._down.__contains__)
 
     def _outcome(self, answer: Answer, delivery: Delivery, endpoint: Endpoint, trail: Trail, *, dsn: bool) -> Outcome:
         if self._ses:

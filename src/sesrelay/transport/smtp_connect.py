@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from aiosmtplib import SMTPException, SMTPHeloError, SMTPResponseException
 from sesrelay.mail.outcome import PauseReason, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.transport.smtp_answers import Answer, Stage
+from sesrelay.transport.smtp_reach import Unreachable, reach, resolve
 
 Tls = Literal["none", "opportunistic", "required", "implicit"]
 
@@ -31,7 +33,9 @@ _REPEATED_STATUS = re.compile(r"\n[245]\.\d{1,3}\.\d{1,3}[ \t]+")
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Units: seconds. `block`: for each piece of content to leave; `final`: for the answer to the final dot."""
+    """Units: seconds. `connect`: for each address; `block`: for each piece of content to leave; `final`: for the answer to the
+    final dot.
+    """
 
     connect: float = 30.0
     command: float = 300.0
@@ -96,21 +100,21 @@ class Opened:
     tls: str | None
 
 
-async def open_connection(endpoint: Endpoint) -> Opened:
-    """Connect, say EHLO, secure and log in. Raises: Unreached."""
+async def open_connection(endpoint: Endpoint, sock: socket.socket | None = None) -> Opened:
+    """Connect, unless `sock` is connected already, say EHLO, secure and log in. Raises: Unreached."""
     try:
-        client = await _open(endpoint, endpoint.tls)
+        client = await _open(endpoint, endpoint.tls, sock)
     except Unreached as error:
         if endpoint.tls != "opportunistic" or error.answer.stage is not Stage.TLS:
             raise
-        client = await _open(endpoint, "none")
+        client = await _open(endpoint, "none", None)
     # No isinstance: uvloop's transports are no subclasses of asyncio's. After STARTTLS this is the one that encrypts.
     transport = cast("asyncio.Transport | None", client.transport)
     return Opened(transport, dict(client.esmtp_extensions), tls_of(client))
 
 
-async def _open(endpoint: Endpoint, tls: Tls) -> aiosmtplib.SMTP:
-    client = await _connect(endpoint, tls)
+async def _open(endpoint: Endpoint, tls: Tls, sock: socket.socket | None) -> aiosmtplib.SMTP:
+    client = await _greeted(endpoint, tls, sock or await _connect(endpoint))
     try:
         await _hello(client, endpoint)
         if tls in ("opportunistic", "required"):
@@ -123,14 +127,24 @@ async def _open(endpoint: Endpoint, tls: Tls) -> aiosmtplib.SMTP:
     return client
 
 
-async def _connect(endpoint: Endpoint, tls: Tls) -> aiosmtplib.SMTP:
+async def _connect(endpoint: Endpoint) -> socket.socket:
+    """Return a connected socket. Raises: Unreached."""
+    source = endpoint.source_address
+    try:
+        addresses = [endpoint.address] if _is_ip(endpoint.address) else await resolve(endpoint.address, endpoint.port, source)
+        return (await reach(addresses, endpoint.port, source=source, timeout=endpoint.timeouts.connect)).sock
+    except (Unreachable, OSError) as error:
+        raise cannot_connect(endpoint, plainly(error)) from error
+
+
+async def _greeted(endpoint: Endpoint, tls: Tls, sock: socket.socket) -> aiosmtplib.SMTP:
+    """Wait for the greeting, under TLS where that comes first. Raises: Unreached."""
     implicit = tls == "implicit"
     client = _Client(
-        hostname=endpoint.address if not implicit else endpoint.name,
-        port=endpoint.port,
+        hostname=endpoint.name if implicit else None,
+        sock=sock,
         local_hostname=endpoint.local_hostname,
-        source_address=(endpoint.source_address, 0) if endpoint.source_address else None,
-        timeout=endpoint.timeouts.connect,
+        timeout=endpoint.timeouts.command,
         use_tls=implicit,
         start_tls=False,
         tls_context=endpoint.context if implicit else None,
@@ -143,9 +157,14 @@ async def _connect(endpoint: Endpoint, tls: Tls) -> aiosmtplib.SMTP:
         tls_error = _tls_error(error)
         if tls_error is not None:
             raise Unreached(_tls_answer(endpoint, tls_error)) from error
-        text = f"cannot connect to {endpoint.name} port {endpoint.port}: {plainly(error)}"
-        raise Unreached(Answer(Stage.CONNECT, Reply(451, "4.4.1", text), lost=True)) from error
+        raise cannot_connect(endpoint, plainly(error)) from error
     return client
+
+
+def cannot_connect(endpoint: Endpoint, why: str) -> Unreached:
+    """Return what to raise where no connection came about, or no greeting."""
+    text = f"cannot connect to {endpoint.name} port {endpoint.port}: {why}"
+    return Unreached(Answer(Stage.CONNECT, Reply(451, "4.4.1", text), lost=True))
 
 
 async def _hello(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
@@ -266,6 +285,14 @@ def tls_of(client: aiosmtplib.SMTP) -> str | None:
         return None
     cipher = tls.cipher()
     return f"{tls.version()} {cipher[0]}" if cipher else str(tls.version())
+
+
+def _is_ip(address: str) -> bool:
+    try:
+        ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _on_loopback(client: aiosmtplib.SMTP) -> bool:

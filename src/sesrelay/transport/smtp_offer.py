@@ -86,12 +86,18 @@ class Offer:
         if stage is Stage.RCPT and digit == 2:
             self._accepted += 1
         elif digit > 3:
-            answer = Answer(stage, reply_of(said))
+            answer = Answer(stage, self._too_many(reply_of(said)) if stage is Stage.RCPT else reply_of(said))
             if stage is Stage.RCPT and said.code != 421:  # which closes: nobody is accepted any more
                 self.answers[self._asked[place - 1].id] = answer
             else:
                 self._mail_refused = stage is Stage.MAIL
                 self.settle(answer)
+
+    def _too_many(self, reply: Reply) -> Reply:
+        """Return the reply to RCPT, with a 552 that means too many recipients as the 452 that it is (RFC 5321 §4.5.3.1.10)."""
+        if reply.code == 552 and self._accepted and reply.enhanced in ("", "5.5.3"):
+            return Reply(452, "4.5.3", reply.text)
+        return reply
 
     def settle(self, answer: Answer) -> None:
         """Answer for every delivery that has none."""

@@ -12,6 +12,8 @@ Source: RFC 5321 §3.3, §4.5.3.2 (timeouts), RFC 2920 (pipelining).
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +43,11 @@ class Transaction:
     trail: Trail
 
     @property
+    def taken(self) -> bool:
+        """The host took the message for somebody."""
+        return any(answer.stage is Stage.DOT and answer.reply.positive and not answer.lost for answer in self.answers.values())
+
+    @property
     def gone_at_mail(self) -> Answer | None:
         """The answer, where the host went away before it accepted anything of the transaction."""
         for answer in self.answers.values():
@@ -56,14 +63,17 @@ class Session:
         self._dialogue = Dialogue(opened.transport)
         self._extensions = opened.extensions
         self._clean = True
+        limits = opened.extensions.get("limits", "")
+        self.recipient_limit = _limit("RCPTMAX", limits)
+        self.transaction_limit = _limit("MAILMAX", limits)
         self.endpoint = endpoint
         self.tls = opened.tls
         self.transactions = 0
 
     @classmethod
-    async def open(cls, endpoint: Endpoint) -> Session:
-        """Connect, say EHLO, secure and log in. Raises: Unreached."""
-        return cls(await open_connection(endpoint), endpoint)
+    async def open(cls, endpoint: Endpoint, sock: socket.socket | None = None) -> Session:
+        """Connect, unless `sock` is connected already, say EHLO, secure and log in. Raises: Unreached."""
+        return cls(await open_connection(endpoint, sock), endpoint)
 
     @property
     def usable(self) -> bool:
@@ -156,3 +166,9 @@ class Session:
     def _lost(self, stage: Stage, why: str = "") -> Answer:
         text = f"lost the connection to {self.endpoint.name}: {why or self._dialogue.lost or CLOSED}"
         return Answer(stage, Reply.parse(451, f"4.4.2 {text}"), lost=True)
+
+
+def _limit(name: str, limits: str) -> int | None:
+    """Return a limit that the host has announced (RFC 9422 §3), where it has."""
+    found = re.search(rf"\b{name}=([1-9]\d{{0,5}})\b", limits, re.I)
+    return int(found[1]) if found else None
