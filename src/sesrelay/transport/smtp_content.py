@@ -8,21 +8,31 @@ Source: RFC 5321 §4.5.2 (transparency); RFC 1870 §3 (what SIZE counts).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from sesrelay.mail import headers
 from sesrelay.mail.lineends import Canonical
 from sesrelay.seams import Content
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wire:
-    """Units: `size` octets as RFC 1870 counts them, before dot-stuffing. `stuffed` lacks the final dot."""
+    """What goes out. Units: `size` octets as RFC 1870 counts them, before dot-stuffing."""
 
-    stuffed: bytes
-    size: int
+    data: bytes
     eight_bit: bool
     utf8_header: bool
     changes: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    @cached_property
+    def stuffed(self) -> bytes:
+        """What goes out behind DATA, without the final dot."""
+        stuffed = self.data.replace(b"\r\n.", b"\r\n..")
+        return b"." + stuffed if stuffed.startswith(b".") else stuffed
 
 
 def wire(content: Canonical, *, for_ses: bool = False) -> Wire:
@@ -36,10 +46,7 @@ def wire(content: Canonical, *, for_ses: bool = False) -> Wire:
             data, changes = headers.join(head, body), changes + removed
     eight_bit = not data.isascii()
     utf8_header = eight_bit and not data[: headers.head_length(data)].isascii()
-    stuffed = data.replace(b"\r\n.", b"\r\n..")
-    if stuffed.startswith(b"."):
-        stuffed = b"." + stuffed
-    return Wire(stuffed, len(data), eight_bit, utf8_header, changes)
+    return Wire(data, eight_bit, utf8_header, changes)
 
 
 class Payload:

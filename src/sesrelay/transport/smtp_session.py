@@ -3,11 +3,11 @@
 `smtp` and `direct` share it; neither's policy is here. aiosmtplib opens the connection; from then on the line is ours
 (`smtp_dialogue`), as the answer to a lost connection depends on the octet up to which we had come.
 
-Invariant: every answer names its stage; from the moment the final dot may leave it is Stage.DOT.
+Invariant: every answer names its stage; from the moment the final dot, or a chunk's last octet, may leave it is Stage.DOT.
 Invariant: no content leaves for a transaction without a recipient; where the host waits for one, the connection is cut.
 Invariant: no address or content byte is rewritten by a library on its way out.
 
-Source: RFC 5321 §3.3, §4.5.3.2 (timeouts), RFC 2920 (pipelining).
+Source: RFC 5321 §3.3, §4.5.3.2 (timeouts), RFC 2920 (pipelining), RFC 3030 (BDAT).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Session:
             self._clean = False  # until the host is known to wait for the next MAIL
             self.transactions += 1
             if await self._agreed(offer):
-                offer.settle(await self._content(wire.stuffed))
+                offer.settle(await (self._chunk(wire.data) if offer.chunking else self._content(wire.stuffed, b".\r\n")))
         return Transaction(offer.answers, "dsn" in self._extensions, Trail(self.tls, wire.changes))
 
     async def _agreed(self, offer: Offer) -> bool:
@@ -128,18 +128,29 @@ class Session:
         said = await self._dialogue.ask(b"RSET\r\n", 1, self.endpoint.timeouts.command)
         return bool(said) and said[0].code // 100 == 2
 
-    async def _content(self, stuffed: bytes) -> Answer:
-        """Send content and final dot; return the host's last word."""
+    async def _chunk(self, data: bytes) -> Answer:
+        """Send the content by BDAT, as one chunk; return the host's last word."""
+        # What is in doubt begins with the last octet, as it does with the final dot.
+        kept = 0 if len(data) <= AT_ONCE else len(data) - 1
+        command = b"BDAT %d LAST\r\n" % len(data)
+        answer = await self._content(data[:kept], data[kept:], command)
+        if answer.stage is Stage.DOT and not answer.lost and not answer.reply.positive:
+            self._clean = await self._reset()  # RFC 3030 §2: what state a refused chunk leaves is not certain
+        return answer
+
+    async def _content(self, content: bytes, end: bytes, command: bytes = b"") -> Answer:
+        """Send content and what ends it; return the host's last word."""
         dialogue = self._dialogue
         dialogue.expect(1)
-        if len(stuffed) > AT_ONCE:
-            early = await self._pieces(stuffed)
+        if len(content) > AT_ONCE:
+            dialogue.send(command)
+            early = await self._pieces(content)
             if early is not None:
                 return early
-            stuffed = b""
+            command = content = b""
         if dialogue.lost is not None:
             return self._lost(Stage.CONTENT)
-        dialogue.send(stuffed + b".\r\n")
+        dialogue.send(b"".join((command, content, end)))
         said = await dialogue.replies(self.endpoint.timeouts.final)
         if not said:
             return self._lost(Stage.DOT)
@@ -148,11 +159,11 @@ class Session:
         self._clean = True
         return Answer(Stage.DOT, reply_of(said[0]))
 
-    async def _pieces(self, stuffed: bytes) -> Answer | None:
-        """Send a large content with a bounded buffer; return an answer only where the host ended it before the final dot."""
+    async def _pieces(self, content: bytes) -> Answer | None:
+        """Send a large content with a bounded buffer; return an answer only where the host ended it before that."""
         dialogue = self._dialogue
-        for start in range(0, len(stuffed), PIECE):
-            dialogue.send(stuffed[start : start + PIECE])
+        for start in range(0, len(content), PIECE):
+            dialogue.send(content[start : start + PIECE])
             await dialogue.drain(self.endpoint.timeouts.block)
             said = dialogue.early
             if said is not None and said.code // 100 in (4, 5):
