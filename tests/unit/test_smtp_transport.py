@@ -268,6 +268,34 @@ async def test_the_null_sender_and_quoted_local_parts_go_as_they_are() -> None:
         await out.close()
 
 
+# --- the sender, and where from ---
+
+
+async def test_the_sender_is_rewritten_where_that_is_configured_only() -> None:
+    for option, sender in ((None, "a@example.com"), ("relay@example.net", "relay@example.net")):
+        async with ScriptedHost() as host:
+            outcome = await deliver(host, "b@example.org", "c@example.org", rewrite_sender=option)
+            assert host.said("MAIL") == [f"MAIL FROM:<{sender}>"]
+            receipt = f"envelope sender {option} instead of a@example.com"
+            assert [one.trail.changes for one in outcome] == [(receipt,) if option else ()] * 2
+            assert host.messages[0].content == HELLO
+
+
+async def test_a_bounce_has_no_sender_to_rewrite() -> None:
+    async with ScriptedHost() as host:
+        out = transport(host, rewrite_sender="relay@example.net")
+        outcome = by_address(message := batch(sender="", header_from=()), await out.deliver(message, Bytes()))["b@example.org"]
+        assert host.said("MAIL") == ["MAIL FROM:<>"]
+        assert outcome.trail.changes == ()
+        await out.close()
+
+
+async def test_from_the_source_address() -> None:
+    async with ScriptedHost() as host:
+        assert isinstance(await deliver(host, source_address="127.0.0.3"), Delivered)
+        assert host.peers == ["127.0.0.3"]
+
+
 # --- kept connections ---
 
 

@@ -5,7 +5,7 @@ Vendors are imported where a transport needs them, so that a relay without SES n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -123,6 +123,11 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             password = config.password.get_secret_value() if config.password else None
             relay = SmtpOptions(
                 config.relays, hostname, config.port, config.tls, config.username, password, config.ca_file,
+                token=_token(config),
+                tls_name=config.tls_name,
+                tls_fingerprints=frozenset(config.tls_fingerprints),
+                source_address=config.source_address,
+                rewrite_sender=config.rewrite_sender,
                 failover_after=config.failover_after,
             )  # fmt: skip
             return SmtpTransport(name, relay, shared.clock)
@@ -144,6 +149,14 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             from sesrelay.transport.discard import DiscardTransport
 
             return DiscardTransport(name)
+
+
+def _token(config: configured.SmtpTransport) -> Callable[[], str] | None:
+    """Return what reads the access token of a relay when it is wanted: who renews it writes the file anew."""
+    file, fixed = config.token_file, config.token
+    if file is not None:
+        return lambda: file.read_text(encoding="utf-8").strip()
+    return fixed.get_secret_value if fixed else None
 
 
 def listener_options(loaded: Loaded) -> ListenerOptions:

@@ -21,7 +21,7 @@ from sesrelay.config.values import UNIX
 SECRET_MAX = 64 * 1024  # octets; no password is longer
 OTHERS = 0o007  # the mode bits of those who are neither owner nor group
 
-_INLINE = {"transports": ("password", "secret_access_key"), "users": ("password_hash",), "http": ("token",)}
+_INLINE = {"transports": ("password", "token", "secret_access_key"), "users": ("password_hash",), "http": ("token",)}
 _PATHS = {"transports": ("ca_file",), "listeners": ("certificate", "key")}
 
 

@@ -8,8 +8,8 @@ Invariant: another host is tried only where the former has certainly not taken t
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId
@@ -32,7 +32,10 @@ DOWN_FOR = 60.0  # seconds for which a host that could not be reached comes afte
 class SmtpOptions:
     """`hosts` in order of preference. `ca_file` replaces the system's issuers. Units: `failover_after` seconds.
 
-    `tls` None: required with a password, else opportunistic. `ses` None: as the host's name says.
+    `tls` None: required with a password or a token, else opportunistic. `tls_name` instead of the host's is what its
+    certificate must be for; `tls_fingerprints` (SHA-256, hexadecimal) are instead of any verification. `token` returns the
+    access token for XOAUTH2, or raises OSError or ValueError. `rewrite_sender`: the envelope sender of all that has one.
+    `ses` None: as the host's name says.
     """
 
     hosts: Sequence[str]
@@ -42,7 +45,11 @@ class SmtpOptions:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
+    token: Callable[[], str] | None = field(default=None, repr=False)
+    tls_name: str | None = None
+    tls_fingerprints: frozenset[str] = frozenset()
     source_address: str | None = None
+    rewrite_sender: str | None = None
     ses: bool | None = None
     batch_limit: int = 50  # the most that SES takes in a transaction, and Postfix's default
     concurrency: int = 14  # measured on two cores: with Postfix's 20 acceptance yields to delivery, with 10 delivery starves
@@ -63,8 +70,9 @@ class SmtpTransport:
         self.failover_after = options.failover_after
         self._nexthop = f"smtp/{options.hosts[0]}:{options.port}/{options.username or ''}"
         self._ses = options.ses if options.ses is not None else is_ses(options.hosts[0])
-        tls: Tls = options.tls or ("required" if options.password else "opportunistic")
-        context = tls_context(tls, options.ca_file)
+        self._rewrite_sender = options.rewrite_sender
+        tls: Tls = options.tls or ("required" if options.password or options.token else "opportunistic")
+        context = tls_context("opportunistic" if options.tls_fingerprints else tls, options.ca_file)
         self._endpoints = [_endpoint(host, tls, context, options) for host in options.hosts]
         self._down = DeadHosts(clock, DOWN_FOR)
         self._pool = Pool(options.keeping, clock)
@@ -87,7 +95,7 @@ class SmtpTransport:
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         try:
-            return await self._deliver(batch, Payload(content, for_ses=self._ses))
+            return await self._deliver(batch, Payload(content, for_ses=self._ses, changes=self._receipts(batch)))
         except SpoolError as error:
             text = f"the content could not be read: {error}"
         except Exception as error:  # a fault of ours: whatever it is, the mail waits
@@ -116,12 +124,27 @@ class SmtpTransport:
 
     async def _via(self, endpoint: Endpoint, batch: Batch, payload: Payload) -> Transaction:
         """Offer the message to one host. Raises: Unreached, where it has accepted nothing of it."""
+        batch = self._as_sent(batch)
         done = await over_kept(self._pool, endpoint, batch, payload)
         if done is None:
             done = await converse(self._pool, await Session.open(endpoint), batch, payload)
             if done.gone_at_mail is not None:
                 raise Unreached(done.gone_at_mail, done.trail.tls)
         return done
+
+    def _receipts(self, batch: Batch) -> tuple[str, ...]:
+        sender = batch.message.sender
+        if self._rewrite_sender is None or sender in ("", self._rewrite_sender):
+            return ()
+        return (f"envelope sender {self._rewrite_sender} instead of {sender}",)
+
+    def _as_sent(self, batch: Batch) -> Batch:
+        """Return the batch with the sender that this relay gets."""
+        if not self._receipts(batch):
+            return batch
+        envelope = replace(batch.message.envelope, sender=self._rewrite_sender or "")
+        message = replace(batch.message, envelope=envelope)
+        return Batch(batch.lane, tuple(replace(delivery, message=message) for delivery in batch.deliveries))
 
     def _in_order(self) -> list[Endpoint]:
         return sorted(self._endpoints, key=self._down.__contains__)
@@ -145,5 +168,8 @@ def _endpoint(host: str, tls: Tls, context: ssl.SSLContext | None, options: Smtp
         source_address=options.source_address,
         username=options.username,
         password=options.password,
+        token=options.token,
+        tls_name=options.tls_name,
+        fingerprints=options.tls_fingerprints,
         timeouts=options.timeouts,
     )

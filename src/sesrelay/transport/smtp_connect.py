@@ -9,10 +9,11 @@ Source: RFC 5321 §3.1, §4.5.3.2 (timeouts), RFC 3207, RFC 8314 §3 (implicit T
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -45,7 +46,9 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Endpoint:
-    """Where to connect and how. `name` is what TLS verifies and people read; `address` what is connected to.
+    """Where to connect and how. `name` is what people read, and what TLS verifies unless `tls_name` is there; `address` what
+    is connected to. `fingerprints`: SHA-256 of the certificates that are taken, instead of any other verification.
+    `token`: returns the access token for XOAUTH2; raises OSError, ValueError.
 
     Each one is its own key: what connections are kept by must not compare passwords.
     """
@@ -59,6 +62,9 @@ class Endpoint:
     source_address: str | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    token: Callable[[], str] | None = field(default=None, repr=False)
+    tls_name: str | None = None
+    fingerprints: frozenset[str] = frozenset()
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
@@ -141,7 +147,7 @@ async def _greeted(endpoint: Endpoint, tls: Tls, sock: socket.socket) -> aiosmtp
     """Wait for the greeting, under TLS where that comes first. Raises: Unreached."""
     implicit = tls == "implicit"
     client = _Client(
-        hostname=endpoint.name if implicit else None,
+        hostname=(endpoint.tls_name or endpoint.name) if implicit else None,
         sock=sock,
         local_hostname=endpoint.local_hostname,
         timeout=endpoint.timeouts.command,
@@ -158,6 +164,8 @@ async def _greeted(endpoint: Endpoint, tls: Tls, sock: socket.socket) -> aiosmtp
         if tls_error is not None:
             raise Unreached(_tls_answer(endpoint, tls_error)) from error
         raise cannot_connect(endpoint, plainly(error)) from error
+    if implicit:
+        _check_fingerprint(client, endpoint)
     return client
 
 
@@ -189,19 +197,36 @@ async def _start_tls(client: aiosmtplib.SMTP, endpoint: Endpoint, tls: Tls) -> N
             return
         raise Unreached(_tls_answer(endpoint, "the host does not offer STARTTLS"))
     try:
-        await client.starttls(server_hostname=endpoint.name, tls_context=endpoint.context, timeout=endpoint.timeouts.connect)
+        await client.starttls(
+            server_hostname=endpoint.tls_name or endpoint.name, tls_context=endpoint.context, timeout=endpoint.timeouts.connect
+        )
     except SMTPResponseException as error:
         if tls == "opportunistic" and error.code != 421 and client.is_connected:
             return  # it cannot just now, and the connection is as it was
         raise Unreached(_tls_answer(endpoint, f"it answered STARTTLS with {error.code} {error.message}")) from error
     except (SMTPException, OSError, ssl.CertificateError) as error:
         raise Unreached(_tls_answer(endpoint, _tls_error(error) or plainly(error))) from error
+    _check_fingerprint(client, endpoint)
     try:
         await _hello(client, endpoint)
     except Unreached as error:
         if tls == "opportunistic" and error.answer.lost:
             raise Unreached(_tls_answer(endpoint, error.answer.reply.text)) from error
         raise
+
+
+def _check_fingerprint(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
+    """Leave a host whose certificate is none of those named, before anything is said to it. Raises: Unreached."""
+    if not endpoint.fingerprints:
+        return
+    tls = client.get_transport_info("ssl_object")
+    certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+    found = hashlib.sha256(certificate or b"").hexdigest()
+    if found not in endpoint.fingerprints:
+        client.close()
+        remedy = f"see whether {endpoint.name} has a new certificate, and name its SHA-256 in tls_fingerprints"
+        reply = Reply(451, "4.7.5", f"the certificate of {endpoint.name} has another fingerprint: {found}")
+        raise Unreached(Answer(Stage.TLS, reply, lost=True, reason=PauseReason.UNAVAILABLE, remedy=remedy))
 
 
 async def _log_in(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
@@ -223,16 +248,41 @@ async def _log_in(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
             ),
             tls_of(client),
         )
-    if not client.supported_auth_methods:
-        text = f"{name} offers none of AUTH PLAIN, LOGIN and CRAM-MD5"
-        raise Unreached(Answer(Stage.AUTH, Reply(451, "4.7.0", text), reason=PauseReason.CONFIGURATION), tls_of(client))
     tls = tls_of(client)
+    token = await _token(endpoint, tls)
+    usable = client.supported_auth_methods if token is None else [m for m in client.server_auth_methods if m == "xoauth2"]
+    if not usable:
+        text = f"{name} offers none of AUTH {'PLAIN, LOGIN and CRAM-MD5' if token is None else 'XOAUTH2'}"
+        raise Unreached(Answer(Stage.AUTH, Reply(451, "4.7.0", text), reason=PauseReason.CONFIGURATION), tls)
+    timeout = endpoint.timeouts.command
     try:
-        await client.login(endpoint.username or "", endpoint.password or "", timeout=endpoint.timeouts.command)
+        if token is not None:
+            await client.auth_xoauth2(endpoint.username or "", token, timeout=timeout)
+        else:
+            await client.login(endpoint.username or "", endpoint.password or "", timeout=timeout)
     except SMTPResponseException as error:
         raise Unreached(_spoken(Stage.AUTH, error.code, error.message, endpoint), tls) from error
     except (SMTPException, OSError) as error:
         raise Unreached(_lost_at(Stage.AUTH, endpoint, error), tls) from error
+
+
+async def _token(endpoint: Endpoint, tls: str | None) -> str | None:
+    """Return the access token as it is now, where the login is by one. Raises: Unreached."""
+    if endpoint.token is None:
+        return None
+    try:
+        token = await asyncio.to_thread(endpoint.token)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
+        raise Unreached(_no_token(f"the access token for {endpoint.name} cannot be read: {why}"), tls) from None
+    if not token.isascii() or not token.isprintable() or not token:
+        raise Unreached(_no_token(f"what should be the access token for {endpoint.name} is none"), tls)
+    return token
+
+
+def _no_token(text: str) -> Answer:
+    remedy = "see that whatever renews the token writes it, and nothing else, into token_file"
+    return Answer(Stage.AUTH, Reply(451, "4.7.0", text), reason=PauseReason.CREDENTIALS, remedy=remedy)
 
 
 def parse_reply(code: int, text: str) -> Reply:
@@ -253,7 +303,7 @@ def _lost_at(stage: Stage, endpoint: Endpoint, error: BaseException) -> Answer:
 
 
 def _tls_answer(endpoint: Endpoint, what: str) -> Answer:
-    remedy = f"see that {endpoint.name} is the name in its certificate, and that its issuer is trusted here (ca_file)"
+    remedy = f"see that {endpoint.tls_name or endpoint.name} is the name in its certificate, and that its issuer is trusted here (ca_file)"
     reply = Reply(451, "4.7.5", f"no TLS with {endpoint.name}: {what}")
     return Answer(Stage.TLS, reply, lost=True, reason=PauseReason.UNAVAILABLE, remedy=remedy)
 

@@ -7,7 +7,7 @@ Source: RFC 5321 §4.5.2 (transparency); RFC 1870 §3 (what SIZE counts).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sesrelay.mail import headers
@@ -50,15 +50,17 @@ def wire(content: Canonical, *, for_ses: bool = False) -> Wire:
 
 
 class Payload:
-    """Fetches the content when the first host wants it, and keeps it for the next one."""
+    """Fetches the content when the first host wants it, and keeps it for the next one. `changes`: receipts of the envelope."""
 
-    def __init__(self, content: Content, *, for_ses: bool = False) -> None:
+    def __init__(self, content: Content, *, for_ses: bool = False, changes: tuple[str, ...] = ()) -> None:
         self._content = content
+        self._changes = changes
         self._for_ses = for_ses
         self._wire: Wire | None = None
 
     async def load(self) -> Wire:
         """Return the content ready to send. Raises: SpoolError."""
         if self._wire is None:
-            self._wire = wire(await self._content.read(), for_ses=self._for_ses)
+            made = wire(await self._content.read(), for_ses=self._for_ses)
+            self._wire = replace(made, changes=self._changes + made.changes) if self._changes else made
         return self._wire
