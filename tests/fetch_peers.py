@@ -38,6 +38,9 @@ PACKAGES = {
     "node-nodemailer": None,  # Ghost's; node itself cannot be unpacked: Debian's looks for its parts under /usr/share
     "strace": "strace",
     "prometheus": "promtool",
+    "knot": "knotd",  # a signed zone
+    "unbound": "unbound",  # a resolver that validates it
+    "libmail-dkim-perl": None,  # another's word on our signatures
 }
 # Of these only the package itself: what is wanted from it stands alone.
 ALONE = {"prometheus", "wordpress"}

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
+from sesrelay.config.dkim import Dkim
 from sesrelay.config.part import Part
 from sesrelay.config.values import (
     Address,
@@ -30,6 +31,7 @@ from sesrelay.config.values import (
 )
 
 _FAILOVER = "Pause after which the route's next transport is tried."
+_DKIM = "The DKIM keys by sender domain: `{selector, key_file}`, or a list of them where several sign."
 
 
 def _without_default(schema: dict[str, Any]) -> None:
@@ -137,6 +139,7 @@ class SmtpTransport(Part):
         description="The envelope sender of every message, for a relay that takes no other. Bounces go there. Default: as it is.",
     )
     source_address: Ip | None = Field(None, description="The IP address to connect from.")
+    dkim: Dkim = Field({}, description=_DKIM)
     failover_after: Duration = Field(600.0, description=_FAILOVER)
 
     @property
@@ -206,7 +209,7 @@ class DirectTransport(Part):
         False, description="Both families in turn, the next after 250 ms without an answer, instead of one after the other."
     )
     source_address: Ip | None = Field(None, description="The IP address to connect from; only its family is used then.")
-    dkim: Annotated[dict[str, Any], supported({})] = Field({}, description="DKIM keys by sender domain. Not yet.")
+    dkim: Dkim = Field({}, description=_DKIM)
     failover_after: Duration = Field(600.0, description=_FAILOVER)
 
     @property

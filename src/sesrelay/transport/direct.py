@@ -25,6 +25,7 @@ from sesrelay.seams import Clock, Content, SpoolError
 from sesrelay.transport.direct_hosts import Place, Places
 from sesrelay.transport.direct_visit import Visit
 from sesrelay.transport.mx import LIFETIME, MailHosts
+from sesrelay.transport.signing import KeysByDomain, Unsigned, signer
 from sesrelay.transport.smtp_answers import agree, from_mail_host
 from sesrelay.transport.smtp_connect import Endpoint, Timeouts, tls_context
 from sesrelay.transport.smtp_content import Payload
@@ -56,6 +57,7 @@ class DirectOptions:
     address_families: Sequence[Literal["ipv4", "ipv6"]] = ("ipv4", "ipv6")  # receivers are stricter with IPv6
     race_addresses: bool = False
     failover_after: float = 600.0
+    dkim: KeysByDomain = field(default_factory=dict)
     dns_lifetime: float = LIFETIME
     keeping: Keeping = field(default_factory=lambda: Keeping(idle=5.0, messages=100))  # strangers want short visits
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -70,6 +72,7 @@ class DirectTransport:
         self.concurrency = options.concurrency
         self.failover_after = options.failover_after
         self._options = options
+        self._clock = clock
         self._context = tls_context(options.tls, options.ca_file)
         self._pool = Pool(options.keeping, clock)
         self._dead = DeadHosts(clock, DEAD_FOR)
@@ -103,7 +106,9 @@ class DirectTransport:
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         outcome: Outcome
         try:
-            answer = await self._deliver(batch, Payload(content))
+            answer = await self._deliver(batch, Payload(content, signer=signer(self._options.dkim, batch.message, self._clock)))
+        except Unsigned as error:
+            outcome = error.outcome
         except SpoolError as error:
             outcome = Deferred(Reply(451, "4.3.0", f"the content could not be read: {error}"), Scope.MESSAGE)
         except Exception as error:  # a fault of ours: whatever it is, the mail waits

@@ -16,6 +16,7 @@ from sesrelay.mail.delivery import Batch, Delivery, DeliveryId
 from sesrelay.mail.outcome import Deferred, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock, Content, SpoolError
+from sesrelay.transport.signing import KeysByDomain, Unsigned, signer
 from sesrelay.transport.smtp_answers import Answer, from_relay, most_telling
 from sesrelay.transport.smtp_connect import Endpoint, Timeouts, Tls, Unreached, tls_context
 from sesrelay.transport.smtp_content import Payload
@@ -54,6 +55,7 @@ class SmtpOptions:
     batch_limit: int = 50  # the most that SES takes in a transaction, and Postfix's default
     concurrency: int = 14  # measured on two cores: with Postfix's 20 acceptance yields to delivery, with 10 delivery starves
     failover_after: float = 600.0
+    dkim: KeysByDomain = field(default_factory=dict)
     keeping: Keeping = field(default_factory=Keeping)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -68,6 +70,8 @@ class SmtpTransport:
         self.batch_limit = options.batch_limit
         self.concurrency = options.concurrency
         self.failover_after = options.failover_after
+        self._clock = clock
+        self._dkim = options.dkim
         self._nexthop = f"smtp/{options.hosts[0]}:{options.port}/{options.username or ''}"
         self._ses = options.ses if options.ses is not None else is_ses(options.hosts[0])
         self._rewrite_sender = options.rewrite_sender
@@ -95,7 +99,10 @@ class SmtpTransport:
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         try:
-            return await self._deliver(batch, Payload(content, for_ses=self._ses, changes=self._receipts(batch)))
+            keys = signer(self._dkim, batch.message, self._clock)
+            return await self._deliver(batch, Payload(content, for_ses=self._ses, signer=keys, changes=self._receipts(batch)))
+        except Unsigned as error:
+            return dict.fromkeys((delivery.id for delivery in batch.deliveries), error.outcome)
         except SpoolError as error:
             text = f"the content could not be read: {error}"
         except Exception as error:  # a fault of ours: whatever it is, the mail waits

@@ -7,12 +7,13 @@ Source: RFC 5321 §4.5.2 (transparency); RFC 1870 §3 (what SIZE counts).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from sesrelay.mail import headers
 from sesrelay.mail.lineends import Canonical
 from sesrelay.seams import Content
+from sesrelay.transport.signing import Signer
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,17 @@ class Wire:
         return b"." + stuffed if stuffed.startswith(b".") else stuffed
 
 
-def wire(content: Canonical, *, for_ses: bool = False) -> Wire:
-    """Make the octets to send of a message's content; `for_ses`: without the X-SES-* fields that SES takes orders from."""
-    data: bytes = content
-    changes: tuple[str, ...] = ()
-    if for_ses:
-        head, body = headers.split(data)
-        head, removed = headers.without(head, lambda field: field.key.startswith("x-ses-"))
-        if removed:
-            data, changes = headers.join(head, body), changes + removed
+def shaped(content: Canonical, *, for_ses: bool = False) -> tuple[bytes, tuple[str, ...]]:
+    """Return the content as the next hop may have it, with receipts; `for_ses`: without the X-SES-* fields that SES takes orders from."""
+    if not for_ses:
+        return content, ()
+    head, body = headers.split(content)
+    head, removed = headers.without(head, lambda field: field.key.startswith("x-ses-"))
+    return (headers.join(head, body), removed) if removed else (content, ())
+
+
+def wire(data: bytes, changes: tuple[str, ...] = ()) -> Wire:
+    """Make the octets to send of what is otherwise ready."""
     eight_bit = not data.isascii()
     utf8_header = eight_bit and not data[: headers.head_length(data)].isascii()
     return Wire(data, eight_bit, utf8_header, changes)
@@ -52,15 +55,20 @@ def wire(content: Canonical, *, for_ses: bool = False) -> Wire:
 class Payload:
     """Fetches the content when the first host wants it, and keeps it for the next one. `changes`: receipts of the envelope."""
 
-    def __init__(self, content: Content, *, for_ses: bool = False, changes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, content: Content, *, for_ses: bool = False, signer: Signer | None = None, changes: tuple[str, ...] = ()
+    ) -> None:
         self._content = content
         self._changes = changes
         self._for_ses = for_ses
+        self._signer = signer
         self._wire: Wire | None = None
 
     async def load(self) -> Wire:
-        """Return the content ready to send. Raises: SpoolError."""
+        """Return the content ready to send, signed last. Raises: SpoolError, Unsigned."""
         if self._wire is None:
-            made = wire(await self._content.read(), for_ses=self._for_ses)
-            self._wire = replace(made, changes=self._changes + made.changes) if self._changes else made
+            data, changes = shaped(await self._content.read(), for_ses=self._for_ses)
+            if self._signer is not None:
+                data, changes = await self._signer.signed(data, changes)
+            self._wire = wire(data, self._changes + changes)
         return self._wire
