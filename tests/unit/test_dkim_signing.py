@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Sequence
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,13 @@ async def test_what_arrives_verifies_by_both_keys(direct: bool) -> None:
     async with ScriptedHost() as host:
         outcome = await deliver(host, direct=direct, dkim=BOTH)
         assert isinstance(outcome, Delivered)
-        assert outcome.trail.changes == (
+        assert outcome.trail.changes[0].startswith("encoded as quoted-printable")  # signed after that
+        assert outcome.trail.changes[1:] == (
             "added DKIM-Signature d=example.com s=r rsa-sha256",
             "added DKIM-Signature d=example.com s=e ed25519-sha256",
         )
         arrived = host.messages[0].content
-        assert arrived.endswith(AWKWARD)
+        assert message_from_bytes(arrived).get_payload(decode=True) == AWKWARD.partition(b"\r\n\r\n")[2]
         assert [dkim.DKIM(arrived).verify(idx=index, dnsfunc=lookup) for index in (0, 1)] == [True, True]
 
 
@@ -129,7 +131,7 @@ async def test_whose_key_signs(sender: str, header_from: Sequence[str], signed_b
         outcome = await deliver(host, direct=True, dkim=keys, sender=sender, header_from=header_from)
         assert isinstance(outcome, Delivered)
         arrived = host.messages[0].content
-        assert (arrived != AWKWARD) is (signed_by is not None)
+        assert (b"DKIM-Signature:" in arrived) is (signed_by is not None)
         assert signed_by is None or f"d={signed_by};".encode() in arrived
 
 

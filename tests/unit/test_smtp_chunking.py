@@ -70,7 +70,7 @@ async def test_a_late_answer_to_the_chunk_is_in_doubt(host: ScriptedHost, send: 
 
 async def test_a_connection_lost_within_the_chunk_is_not_in_doubt(host: ScriptedHost, send: Send) -> None:
     host.read_content, host.replies["CONTENT"] = False, RESET
-    outcome = await send(b"y" * 8_000_000 + b"\r\n")
+    outcome = await send(LARGE * 4)
     assert isinstance(outcome, Deferred)
     assert (outcome.ambiguous, outcome.scope) == (False, Scope.MESSAGE)
 

@@ -89,7 +89,7 @@ class Session:
 
     async def transact(self, batch: Batch, payload: Payload) -> Transaction:
         """Offer the message to the host for every delivery of the batch. Raises: SpoolError."""
-        wire = await payload.load()
+        wire = await payload.load(seven_bit="8bitmime" not in self._extensions)
         offer = Offer(batch, wire, self.endpoint.name, self._extensions)
         if offer.commands:
             self._clean = False  # until the host is known to wait for the next MAIL
