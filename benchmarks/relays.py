@@ -168,6 +168,14 @@ class Sink:
             _, found, last = counters.read().rpartition(b"mesg=")
         return int(last.split()[0]) if found and last.split() else 0
 
+    def pause(self) -> None:
+        """Let it stand still, as a host that has stalled."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End the pause."""
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """End it."""
         self._process.kill()

@@ -5,8 +5,10 @@ Invariant: they run from temporary folders on loopback, nothing is installed, an
 
 from __future__ import annotations
 
+import asyncio
 import email
 import email.policy
+import json
 import os
 import pwd
 import re
@@ -14,15 +16,21 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from email.message import EmailMessage
 from pathlib import Path
 from typing import ClassVar
 
+import dkim
+
 import peers
 from batches import unused_port
 from postfix_folder import prepare
+from relay_process import Relay, wait_for
+from small_dns import SmallDns
 
 START_SECONDS = 30.0
 DOMAIN = "example.org"
@@ -107,6 +115,7 @@ class Postfix(NextHop):
             f"virtual_mailbox_domains = {DOMAIN}\nvirtual_mailbox_base = {self.mailbox.parent}\nvirtual_mailbox_maps = static:box/\n"
             f"virtual_minimum_uid = 1\nvirtual_uid_maps = static:{nobody.pw_uid}\nvirtual_gid_maps = static:{nobody.pw_gid}\n"
             "smtpd_client_connection_count_limit = 100\n"
+            "local_header_rewrite_clients =\n"  # no Date of its own under the signature
         )
         services = f"127.0.0.1:{self.port} inet n - n - - smtpd\nvirtual unix - n n - - virtual\n"
         return prepare(postfix, folder, services, settings)
@@ -192,6 +201,75 @@ maildir:
   user = me
   group = mine
 """
+
+# --- mail on its way ---
+
+SENDERS = {"a@example.com": "hop", "a@example.net": "direct"}
+
+
+def journey(hop: NextHop, folder: Path, rounds: int) -> tuple[int, list[str]]:
+    """Send all of the corpus so many times to `hop`, by a relay's route and by MX, signed; return how many, and what went wrong."""
+    made = corpus()
+    with name_server(SmallDns({(DOMAIN, "MX"): [f"10 mx.{DOMAIN}."], (f"mx.{DOMAIN}", "A"): ["127.0.0.1"]})) as dns:
+        relay = Relay(folder, "{}")
+        keys = {domain: generated_key(relay, domain) for domain in ("example.com", "example.net")}
+        signing = ", ".join(f"{domain}: {{selector: s1, key_file: s1.{domain}.pem}}" for domain in keys)
+        relay.write(
+            f"transports:\n  hop: {{type: smtp, host: 127.0.0.1, port: {hop.port}, dkim: {{{signing}}}}}\n"
+            f"  direct: {{type: direct, port: {hop.port}, nameservers: ['{dns.nameserver}'], allow_private_addresses: true, "
+            f"dkim: {{{signing}}}}}\n"
+            "routes: [{sender: example.com, transport: hop}]\n"
+        )
+        with relay:
+            ids = [
+                relay.submit(sender, f"b@{DOMAIN}", numbered(kind, content, number, sender))
+                for number, sender in enumerate(list(SENDERS) * rounds)
+                for kind, content in made.items()
+            ]
+            ends = [relay.ended(queue_id, 120.0)[0] for queue_id in ids]
+            wrong = [f"{end['id']}: {end['reply']}" for end in ends if end["state"] != "delivered"]
+            ways = {SENDERS[end["sender"]] == end["transport"] for end in ends}
+            wait_for("all are in the mailbox", lambda: hop.count() >= len(ids) - len(wrong))
+    received = hop.received()
+    wrong += harmed(received, made, rounds * len(SENDERS)) + unsigned(received, keys)
+    return len(ids), wrong + ([] if ways == {True} else ["some went another way"])
+
+
+def generated_key(relay: Relay, domain: str) -> bytes:
+    """Make a key as users do, beside the configuration, and return the record that goes into the DNS."""
+    done = relay.run("dkim", "generate", domain, "--selector", "s1", "--type", "ed25519", "--json")
+    return str(json.loads(done.stdout)["records"][0]["value"]).encode()
+
+
+def unsigned(received: Sequence[bytes], keys: Mapping[str, bytes]) -> list[str]:
+    """Return the messages whose signature does not hold."""
+
+    def record(name: bytes, timeout: int = 5) -> bytes:
+        return keys[name.decode().rstrip(".").partition("._domainkey.")[2]]
+
+    found = []
+    for message in received:
+        content = message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")  # a Maildir has line feeds
+        if not dkim.verify(content, dnsfunc=record):
+            found.append(f"{kind_and_number(message)} has no signature that holds")
+    return found
+
+
+@contextmanager
+def name_server(dns: SmallDns) -> Iterator[SmallDns]:
+    """Serve in a thread of its own, as the relay is a process of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(dns.__aenter__(), loop).result(30)
+    try:
+        yield dns
+    finally:
+        asyncio.run_coroutine_threadsafe(dns.__aexit__(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
 
 # --- mail ---
 
