@@ -6,9 +6,7 @@ A further peer is a class with `name`, `unavailable` and `start`, and one entry 
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import signal
 import socket
 import subprocess
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import IO, ClassVar, Protocol
 
 import peers
+from postfix_folder import prepare
 
 START_SECONDS = 30.0
 
@@ -100,104 +99,23 @@ class Postfix:
     def start(self, folder: Path, port: int, sink_port: int) -> Running:
         postfix = peers.find("postfix")
         assert postfix is not None
-        root = postfix.path.parent.parent.parent
-        config, queue, data = folder / "etc", folder / "spool", folder / "data"
-        for made in (config, queue, data):
-            made.mkdir(mode=0o755)
-        owner, group = identities()
-        libraries = root / "usr/lib/postfix"
-        (config / "main.cf").write_text(
-            MAIN_CF.format(**vars(Places(root, config, queue, data)), port=sink_port, owner=owner, group=group)
-        )
-        (config / "master.cf").write_text(MASTER_CF.format(port=port))
-        for name in ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"):
-            (queue / name).mkdir(mode=0o700)
-            os.chown(queue / name, pwd.getpwnam(owner).pw_uid, -1)
-        for name, mode in (("maildrop", 0o1730), ("public", 0o2710)):
-            (queue / name).mkdir()
-            os.chown(queue / name, pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid)
-            (queue / name).chmod(mode)
-        (queue / "pid").mkdir(mode=0o755)
-        os.chown(data, pwd.getpwnam(owner).pw_uid, -1)
-        env = {**postfix.env, "MAIL_CONFIG": str(config)}
-        return launch(self.name, [str(libraries / "sbin/master"), "-c", str(config), "-d"], env, folder, port)
+        command, env = prepare(postfix, folder, MASTER_CF.format(port=port), MAIN_CF.format(port=sink_port))
+        return launch(self.name, command, env, folder, port)
 
 
 RELAYS: tuple[type[Relay], ...] = (Sesrelay, Postfix)
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where a Postfix run from a folder finds its parts."""
-
-    root: Path
-    config: Path
-    queue: Path
-    data: Path
-
-
 MAIN_CF = """\
-compatibility_level = 3.6
-config_directory = {config}
-queue_directory = {queue}
-data_directory = {data}
-daemon_directory = {root}/usr/lib/postfix/sbin
-command_directory = {root}/usr/sbin
-shlib_directory = {root}/usr/lib/postfix
-meta_directory = {config}
-mail_owner = {owner}
-setgid_group = {group}
-# master cleans the environment of its children; unpacked ones find their libraries by this alone
-import_environment = MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C LD_LIBRARY_PATH
-myhostname = bench.example.com
-mydestination =
-local_transport = error:no local mail
-alias_maps =
-alias_database =
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
 relayhost = [127.0.0.1]:{port}
 smtp_tls_security_level = none
-smtpd_tls_security_level = none
-biff = no
 append_dot_mydomain = no
 """
-
-# Debian's, less chroot, as the folder is its own
 MASTER_CF = """\
 127.0.0.1:{port} inet n - n - - smtpd
-pickup    unix  n - n 60    1 pickup
-cleanup   unix  n - n -     0 cleanup
-qmgr      unix  n - n 300   1 qmgr
-tlsmgr    unix  - - n 1000? 1 tlsmgr
-rewrite   unix  - - n -     - trivial-rewrite
-bounce    unix  - - n -     0 bounce
-defer     unix  - - n -     0 bounce
-trace     unix  - - n -     0 bounce
-verify    unix  - - n -     1 verify
-flush     unix  n - n 1000? 0 flush
-proxymap  unix  - - n -     - proxymap
-proxywrite unix - - n -     1 proxymap
-smtp      unix  - - n -     - smtp
-relay     unix  - - n -     - smtp
-showq     unix  n - n -     - showq
-error     unix  - - n -     - error
-retry     unix  - - n -     - error
-discard   unix  - - n -     - discard
-anvil     unix  - - n -     1 anvil
-scache    unix  - - n -     1 scache
+smtp      unix  -       -       n       -       -       smtp
+relay     unix  -       -       n       -       -       smtp
 """
-
-
-def identities() -> tuple[str, str]:
-    """Return an account and a group for Postfix, which wants both to be used by nothing else: its own, else idle ones."""
-    try:
-        pwd.getpwnam("postfix")
-        grp.getgrnam("postdrop")
-    except KeyError:
-        return "daemon", "uucp"
-    return "postfix", "postdrop"
 
 
 def launch(name: str, command: list[str], env: dict[str, str], folder: Path, port: int) -> Running:
@@ -249,6 +167,14 @@ class Sink:
             counters.seek(max(0, self._counters.stat().st_size - 200))
             _, found, last = counters.read().rpartition(b"mesg=")
         return int(last.split()[0]) if found and last.split() else 0
+
+    def pause(self) -> None:
+        """Let it stand still, as a host that has stalled."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End the pause."""
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it."""

@@ -18,6 +18,8 @@ PEERS = Path(__file__).resolve().parent.parent / ".cache" / "peers"
 # The one list. Debian package -> a program of it, by which we see that the machine has it already.
 PACKAGES = {
     "postfix": "smtp-source",  # smtp-source and smtp-sink for tests, the whole of it for benchmarks
+    "exim4-daemon-light": "exim4",  # a next hop of another make
+    "libnss-wrapper": None,  # an account for it
     "swaks": "swaks",
     "libnet-ssleay-perl": None,  # swaks's TLS
     "libio-socket-ssl-perl": None,  # TLS of Perl's Net::SMTP, which git send-email uses
@@ -38,9 +40,14 @@ PACKAGES = {
     "node-nodemailer": None,  # Ghost's; node itself cannot be unpacked: Debian's looks for its parts under /usr/share
     "strace": "strace",
     "prometheus": "promtool",
+    "knot": "knotd",  # a signed zone
+    "unbound": "unbound",  # a resolver that validates it
+    "libmail-dkim-perl": None,  # another's word on our signatures
 }
 # Of these only the package itself: what is wanted from it stands alone.
 ALONE = {"prometheus", "wordpress"}
+# These shut out others of the list, as each is a mail server: apt is asked for them by themselves, and they get a root of their own.
+APART = {"exim4-daemon-light"}
 
 
 def installed(package: str) -> bool:
@@ -81,8 +88,16 @@ def fetch(packages: Iterable[str], root: Path, debs: Path) -> None:
     for deb in debs.glob("*.deb"):
         run("dpkg", "-x", str(deb), str(root))
         deb.unlink()
+    for program in root.glob("usr/*bin/*"):
+        if program.is_file() and not program.is_symlink() and program.stat().st_mode & 0o6000:
+            program.chmod(0o755)  # a test needs nobody else's rights
     for name in names:
         (debs / f".{name}").touch()
+
+
+def root_of(package: str) -> Path:
+    """Return the folder that a package is unpacked into."""
+    return PEERS / "apart" if package in APART else PEERS / "root"
 
 
 def main() -> int:
@@ -94,13 +109,15 @@ def main() -> int:
     if missing and not (shutil.which("apt-get") and shutil.which("dpkg")):
         print(f"peers: no apt here; tests that want these will skip: {', '.join(missing)}")
         return 0
-    root, debs = PEERS / "root", PEERS / "debs"
-    root.mkdir(parents=True, exist_ok=True)
+    debs = PEERS / "debs"
     debs.mkdir(parents=True, exist_ok=True)
     # All at once takes a tenth of the time; one that cannot be had must not cost the others.
-    failures = _try(missing, root, debs)
-    if failures:
-        failures = {package: why for package in missing for why in _try([package], root, debs).values()}
+    failures: dict[str, str] = {}
+    for group in ([name for name in missing if name not in APART], *([name] for name in missing if name in APART)):
+        failed = _try(group, debs)
+        if len(group) > 1 and failed:
+            failed = {package: why for package in group for why in _try([package], debs).values()}
+        failures |= failed
     unpacked = [package for package in missing if package not in failures]
     if unpacked:
         print(f"peers: unpacked under .cache/peers: {', '.join(unpacked)}")
@@ -111,9 +128,13 @@ def main() -> int:
     return 0
 
 
-def _try(packages: list[str], root: Path, debs: Path) -> dict[str, str]:
+def _try(packages: list[str], debs: Path) -> dict[str, str]:
     """Fetch these together; return why not, for each of them."""
+    if not packages:
+        return {}
+    root = root_of(packages[0])
     try:
+        root.mkdir(parents=True, exist_ok=True)
         fetch(packages, root, debs)
     except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:
         return dict.fromkeys(packages, str(error))

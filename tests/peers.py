@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "peers"
-ROOT = CACHE / "root"
+ROOT, APART = CACHE / "root", CACHE / "apart"  # see fetch_peers.py
 PLACES = ("usr/bin", "usr/sbin", "bin", "sbin")
 
 
@@ -33,12 +33,14 @@ class Program:
     @property
     def unpacked(self) -> bool:
         """Tell whether it is not the machine's own."""
-        return self.path.is_relative_to(ROOT)
+        return self.path.is_relative_to(CACHE)
 
 
 def library_path(root: Path = ROOT) -> str:
     """Return LD_LIBRARY_PATH for what is unpacked under `root`."""
-    folders = [root / "usr/lib/postfix", *sorted(root.glob("usr/lib/*-linux-gnu*")), *sorted(root.glob("lib/*-linux-gnu*"))]
+    folders = [root / "usr/lib/postfix"]
+    for place in (root, APART):  # what one of them lacks may have been unpacked into the other
+        folders += [*sorted(place.glob("usr/lib/*-linux-gnu*")), *sorted(place.glob("lib/*-linux-gnu*"))]
     return ":".join(str(folder) for folder in folders if folder.is_dir())
 
 
@@ -62,12 +64,13 @@ def find(name: str) -> Program | None:
     own = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if own:
         return Program(Path(own), dict(os.environ))
-    for place in PLACES:
-        # php is called php8.2 where the links that an installation makes are missing.
-        versions = sorted((ROOT / place).glob(f"{name}[0-9].[0-9]"))
-        for candidate in (ROOT / place / name, *versions):
-            if os.access(candidate, os.X_OK):
-                return Program(candidate, environment())
+    for root in (ROOT, APART):
+        for place in PLACES:
+            # php is called php8.2 where the links that an installation makes are missing.
+            versions = sorted((root / place).glob(f"{name}[0-9].[0-9]"))
+            for candidate in (root / place / name, *versions):
+                if os.access(candidate, os.X_OK):
+                    return Program(candidate, environment())
     return None
 
 

@@ -32,14 +32,20 @@ USUAL = {
 
 @dataclass
 class Taken:
-    """One message: the commands that led to it, and the content as it went over the wire, final dot cut off."""
+    """One message: the commands that led to it, and the content as it went over the wire, final dot cut off.
+
+    `chunk`: it came by BDAT, where dots are as they are.
+    """
 
     mail: str
     rcpt: list[str]
     raw: bytes
+    chunk: bool = False
 
     @property
     def content(self) -> bytes:
+        if self.chunk:
+            return self.raw
         lines = self.raw.split(b"\r\n")
         return b"\r\n".join(line[1:] if line.startswith(b".") else line for line in lines)
 
@@ -135,6 +141,8 @@ class ScriptedHost:
             if verb == "EHLO" and "EHLO" not in self.replies:
                 offers = [offer for offer in self.offers if not (offer == "STARTTLS" and secured)]
                 reply = "\r\n".join([*(f"250-{word}" for word in ("host.test", *offers)), "250 HELP"])
+            elif verb == "BDAT":
+                reply = await self._chunk(reader, writer, line, mail, rcpt)
             else:
                 reply = self._reply(verb, line)
             await self._say(writer, reply)
@@ -152,6 +160,21 @@ class ScriptedHost:
                 rcpt.append(line)
             elif verb == "DATA" and reply.startswith("354"):
                 await self._content(reader, writer, mail, rcpt)
+
+    async def _chunk(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: str, mail: str, rcpt: list[str]
+    ) -> str:
+        """Read the one chunk of a message and return the reply to it."""
+        size = int(line.split()[1])
+        if not self.read_content:
+            await reader.readexactly(10)
+            await self._say(writer, self._reply("CONTENT", ""))
+            raise _Closed
+        raw = await reader.readexactly(size)
+        reply = self._reply(".", "") if rcpt else "503 5.5.1 No recipients"
+        if reply.startswith("2") or reply in (DROP, RESET, STALL):
+            self.messages.append(Taken(mail, list(rcpt), raw, chunk=True))
+        return reply
 
     async def _content(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mail: str, rcpt: list[str]) -> None:
         if not self.read_content:

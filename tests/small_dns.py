@@ -27,6 +27,8 @@ class SmallDns:
     silent: set[str] = field(default_factory=set)
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     """(name, type, udp or tcp) of each question."""
+    soa: tuple[int, int] | None = None
+    """The TTL and the minimum of the SOA record that comes with what is not there; None: none does."""
     port: int = 0
 
     @property
@@ -82,6 +84,12 @@ class SmallDns:
         known = any(owner == name or owner.endswith(f".{name}") for owner, _ in self.records)
         if not known:
             response.set_rcode(dns.rcode.NXDOMAIN)
+        if not response.answer and self.soa is not None:
+            ttl, minimum = self.soa
+            zone = name.rpartition(".")[2] or "."
+            response.authority.append(
+                dns.rrset.from_text(f"{zone}.", ttl, "IN", "SOA", f"ns.test. root.test. 1 3600 600 86400 {minimum}")
+            )
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -40,6 +40,7 @@ BREACHES = {
     "vendor-apsw": [("app/__init__.py", "import apsw")],
     "vendor-configuration": [("app/__init__.py", "import yaml"), ("cli/__init__.py", "import pydantic")],
     "vendor-observation": [("web/__init__.py", "import prometheus_client"), ("spool/__init__.py", "import structlog")],
+    "vendor-cryptography": [("cli/__init__.py", "import cryptography"), ("app/__init__.py", "from cryptography import x509")],
     "vendor-jinja2": [("cli/__init__.py", "import jinja2")],
     "vendor-terminal": [("app/__init__.py", "import click"), ("web/__init__.py", "import rich")],
     "vendor-moto": [("transport/ses/__init__.py", "import moto")],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from email import message_from_bytes
 from typing import Any
 
 import pytest
@@ -31,11 +32,11 @@ CONTENTS = {
     "dots": b"Subject: x\r\n\r\n.\r\n..\r\n.a\r\n \r\n.\r\n",
     "dot first": b".\r\nSubject: x\r\n",
     "8 bit": b"Subject: x\r\n\r\ncaf\xe9 \x80\xff\x01\r\n",
-    "long line": b"Subject: x\r\n\r\n" + b"l" * 20_000 + b"\r\n." + b"m" * 5000 + b"\r\n",
+    "longest lines": b"Subject: x\r\n\r\n" + b"l" * 998 + b"\r\n." + b"m" * 997 + b"\r\n",
     "large": b"Subject: x\r\n\r\n" + b".0123456789\xff\r\n" * 200_000,
-    "just at once": b"x" * (64 * 1024 - 2) + b"\r\n",
-    "just not at once": b"x" * (64 * 1024 - 1) + b"\r\n",
-    "whole pieces": (b"x" * 1022 + b"\r\n") * 512,
+    "just at once": (b"x" * 510 + b"\r\n") * 128,
+    "just not at once": (b"x" * 510 + b"\r\n") * 127 + b"x" * 511 + b"\r\n",
+    "whole pieces": (b"x" * 510 + b"\r\n") * 1024,
 }
 
 
@@ -143,6 +144,20 @@ async def test_every_byte_arrives(world: World, kind: str, content: bytes) -> No
     found = by_address(message, await out.deliver(message, Bytes(content)))
     assert [type(one) for one in found.values()] == [Delivered, Delivered]
     assert world.inbox.got == [("a@example.com", ["b@example.org", "c@example.org"], content)]
+    await out.close()
+
+
+@pytest.mark.parametrize("kind", SENDING)
+async def test_lines_longer_than_every_host_must_take_are_encoded(world: World, kind: str) -> None:
+    out = world.make(kind)
+    body = b"l" * 20_000 + b"\r\n." + "ü".encode() * 5000 + b"\r\n"
+    message = batch()
+    found = by_address(message, await out.deliver(message, Bytes(b"Subject: x\r\n\r\n" + body)))["b@example.org"]
+    assert isinstance(found, Delivered)
+    ((_, _, got),) = world.inbox.got
+    assert max(map(len, got.split(b"\r\n"))) <= 998
+    assert message_from_bytes(got).get_payload(decode=True) == body
+    assert any("encoded as" in receipt for receipt in found.trail.changes)
     await out.close()
 
 

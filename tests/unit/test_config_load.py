@@ -69,7 +69,10 @@ def test_a_relay_without_a_password_tries_tls_and_one_with_it_insists(tmp_path: 
         "  plain: {type: smtp, host: relay.example}\n"
         "  login: {type: smtp, hosts: [a.example, '::1'], username: u, password: p}\n"
         "  implicit: {type: smtp, host: a.example, tls: implicit}\n"
-        "  lax: {type: smtp, host: a.example, tls: none, port: 26, username: u, password: p}\n",
+        "  lax: {type: smtp, host: a.example, tls: none, port: 26, username: u, password: p}\n"
+        "  token: {type: smtp, host: a.example, username: u, token: t}\n"
+        "  named: {type: smtp, host: a.example, tls_name: b.example}\n"
+        f"  printed: {{type: smtp, host: a.example, tls_fingerprints: 'SHA256 Fingerprint={':'.join(['aB'] * 32)}'}}\n",
     ).config
     found = {n: (t.tls, t.port, t.relays) for n, t in config.transports.items() if isinstance(t, SmtpTransport)}
     assert found == {
@@ -77,7 +80,13 @@ def test_a_relay_without_a_password_tries_tls_and_one_with_it_insists(tmp_path: 
         "login": ("required", 587, ("a.example", "::1")),
         "implicit": ("implicit", 465, ("a.example",)),
         "lax": ("none", 26, ("a.example",)),
+        "token": ("required", 587, ("a.example",)),
+        "named": ("required", 25, ("a.example",)),
+        "printed": ("required", 25, ("a.example",)),
     }
+    printed = config.transports["printed"]
+    assert isinstance(printed, SmtpTransport)
+    assert printed.tls_fingerprints == ("ab" * 32,)
 
 
 def test_routes_become_rules_with_their_lines(tmp_path: Path) -> None:

@@ -20,9 +20,25 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "unknown key of one type": (
         "transports: {a: {type: smtp, host: h, regoin: x}}\n",
         [
-            "1:39: transports.a.regoin: unknown key (known here: type, host, hosts, port, tls, ca_file, username, password, "
-            "password_file, failover_after)"
+            "1:39: transports.a.regoin: unknown key (known here: type, host, hosts, port, tls, ca_file, tls_name, "
+            "tls_fingerprints, username, password, password_file, token, token_file, rewrite_sender, source_address, dkim, "
+            "failover_after)"
         ],
+    ),
+    "a fingerprint that is none": (
+        "transports: {a: {type: smtp, host: h, tls_fingerprints: 12:3F}}\n",
+        [
+            "1:57: transports.a.tls_fingerprints: the SHA-256 of a certificate is meant (64 hexadecimal digits; openssl x509 -noout "
+            "-fingerprint -sha256)"
+        ],
+    ),
+    "a name for nothing": (
+        "transports: {a: {type: smtp, host: h, tls: opportunistic, tls_name: x.example}}\n",
+        ["1:69: transports.a.tls_name: without effect under tls: opportunistic (required or implicit is meant)"],
+    ),
+    "families that are none": (
+        "transports: {a: {type: direct, address_families: [ipv5]}}\n",
+        ["1:51: transports.a.address_families[0]: must be ipv4 or ipv6, not 'ipv5' (did you mean ipv6?)"],
     ),
     "duplicate key": (
         "log: {}\nqueue: {}\nlog: {}\n",

@@ -110,6 +110,21 @@ def test_both_forms_are_one_too_many(tmp_path: Path) -> None:
     assert "transports.r.password_file: password is there too (one of the two is meant)" in line
 
 
+def test_an_access_token_is_read_at_the_start_and_known_by_its_file(tmp_path: Path) -> None:
+    write(tmp_path / "r.token", f"{CANARY}\n", 0o600)
+    config = write(tmp_path / "config.yaml", RELAY % "token_file: r.token")
+    relay = load(config, environ={}).config.transports["r"]
+    assert isinstance(relay, SmtpTransport) and relay.token is not None
+    assert relay.token.get_secret_value() == CANARY
+    assert relay.token_file == tmp_path / "r.token"
+    assert CANARY not in repr(relay)
+    for more in ("token: x", "password: x"):
+        (line,) = problems(write(tmp_path / "config.yaml", RELAY % f"token_file: r.token, {more}"))
+        assert line.endswith(f"transports.r.token_file: {more[:-3]} is there too (one of the two is meant)")
+    (line,) = problems(write(tmp_path / "config.yaml", "transports: {r: {type: smtp, host: h.example, token_file: r.token}}\n"))
+    assert line.endswith("transports.r.token_file: without username")
+
+
 def test_a_loaded_secret_is_never_shown(tmp_path: Path) -> None:
     write(tmp_path / "s", CANARY, 0o600)
     config = write(

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import trustme
 
-from batches import HELLO, Bytes, batch, by_address, unused_port
+from batches import HELLO, Bytes, batch, by_address, eventually, unused_port
 from fakes import FakeClock
 from scripted_host import DROP, ScriptedHost
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.transport import addresses
 from sesrelay.transport.direct import DirectOptions, DirectTransport
+from sesrelay.transport.smtp_pool import Keeping
 from small_dns import SmallDns
 
 TWO_HOSTS = {
@@ -231,6 +232,157 @@ async def test_from_the_source_address() -> None:
         assert isinstance(await deliver(dns, host.port, source_address="127.0.0.3"), Delivered)
         assert host.peers == ["127.0.0.3"]
         assert ("mx1.example.org", "AAAA", "udp") not in dns.asked
+
+
+# --- kept connections, dead hosts, many addresses ---
+
+
+async def direct(dns: SmallDns, port: int, clock: FakeClock | None = None, **options: Any) -> DirectTransport:
+    options.setdefault("allow_private_addresses", True)
+    return DirectTransport(
+        "direct", DirectOptions("relay.example.com", port, nameservers=[dns.nameserver], **options), clock or FakeClock()
+    )
+
+
+async def send(out: DirectTransport, *recipients: str) -> list[type]:
+    """Send one message; return the kinds of the outcomes."""
+    message = batch(*recipients)
+    return [type(one) for one in by_address(message, await out.deliver(message, Bytes())).values()]
+
+
+async def test_a_connection_is_kept_for_the_next_message() -> None:
+    async with SmallDns(dict(TWO_HOSTS)) as dns, ScriptedHost() as host:
+        out = await direct(dns, host.port)
+        assert [await send(out) for _ in range(3)] == [[Delivered]] * 3
+        assert host.connections == 1
+        await out.close()
+        await eventually(lambda: host.commands[0][-1] == "QUIT")
+
+
+async def test_domains_that_share_a_host_share_its_connections() -> None:
+    records = {**TWO_HOSTS, ("example.net", "MX"): ["10 mx1.example.org."]}
+    async with SmallDns(records) as dns, ScriptedHost() as host:
+        out = await direct(dns, host.port)
+        assert await send(out, "b@example.org") == await send(out, "c@example.net") == [Delivered]
+        assert host.connections == 1
+        await out.close()
+
+
+async def test_a_kept_connection_serves_only_so_many_messages_and_so_long() -> None:
+    clock = FakeClock()
+    async with SmallDns(dict(TWO_HOSTS)) as dns, ScriptedHost() as host:
+        out = await direct(dns, host.port, clock, keeping=Keeping(messages=2, age=100.0, idle=0.02))
+        for _ in range(3):
+            await send(out)
+        assert host.connections == 2
+        clock.advance(101.0)
+        await send(out)
+        assert host.connections == 3
+        await eventually(lambda: [session[-1] for session in host.commands] == ["QUIT"] * 3)
+        await out.close()
+
+
+@pytest.mark.parametrize("how", [DROP, "421 4.4.2 Idle for too long"])
+async def test_a_stale_connection_is_replaced_once(how: str) -> None:
+    async with SmallDns(dict(TWO_HOSTS)) as dns, ScriptedHost({"MAIL": ["250 Ok", how, "250 Ok"]}) as host:
+        out = await direct(dns, host.port)
+        assert await send(out) == await send(out) == [Delivered]
+        assert host.connections == 2
+        await out.close()
+
+
+async def test_a_refusal_over_a_kept_connection_leads_to_the_next_host() -> None:
+    async with (
+        SmallDns(dict(TWO_HOSTS)) as dns,
+        ScriptedHost({"MAIL": ["250 Ok", "451 4.7.1 Enough for now"]}) as first,
+        ScriptedHost(address="127.0.0.2", port=first.port) as second,
+    ):
+        out = await direct(dns, first.port)
+        assert await send(out) == await send(out) == [Delivered]
+        assert (first.connections, second.connections) == (1, 1)
+        await out.close()
+
+
+async def test_a_dead_host_is_asked_after_the_others_for_a_while() -> None:
+    clock = FakeClock()
+    records = {
+        ("example.org", "MX"): ["10 mx1.example.org.", "20 mx2.example.org."],
+        ("mx1.example.org", "A"): ["127.0.0.3"],
+        ("mx2.example.org", "A"): ["127.0.0.2"],
+    }
+    async with SmallDns(records) as dns, ScriptedHost(address="127.0.0.2") as second:
+        out = await direct(dns, second.port, clock)
+        assert await send(out) == [Delivered]  # nobody listens at the first
+        async with ScriptedHost(address="127.0.0.3", port=second.port) as first:
+            assert await send(out) == [Delivered]
+            assert first.connections == 0
+            clock.advance(301.0)
+            assert await send(out) == [Delivered]
+            assert first.connections == 1
+        await out.close()
+
+
+async def test_a_dead_host_is_asked_where_there_is_no_other() -> None:
+    async with SmallDns(dict(TWO_HOSTS)) as dns:
+        out = await direct(dns, port := unused_port())
+        assert await send(out) == [Deferred]
+        async with ScriptedHost(port=port):
+            assert await send(out) == [Delivered]
+        await out.close()
+
+
+@pytest.mark.parametrize("race", [False, True])
+async def test_the_next_address_of_a_host_is_tried(race: bool) -> None:
+    records = {("example.org", "A"): ["127.0.0.3"], ("example.org", "AAAA"): ["::1"]}
+    async with SmallDns(records) as dns, ScriptedHost(address="::1") as host:
+        assert isinstance(await deliver(dns, host.port, race_addresses=race), Delivered)
+
+
+async def test_addresses_of_a_host_that_serve_nobody_are_passed_over() -> None:
+    records = {("example.org", "A"): ["127.0.0.1"], ("example.org", "AAAA"): ["::1"]}
+    async with (
+        SmallDns(records) as dns,
+        ScriptedHost({"CONNECT": "421 4.3.2 Busy"}) as four,
+        ScriptedHost(address="::1", port=four.port) as six,
+    ):
+        assert isinstance(await deliver(dns, four.port), Delivered)
+        assert (four.connections, six.connections) == (1, 1)
+
+
+@pytest.mark.parametrize(("families", "peer"), [(("ipv4", "ipv6"), "127.0.0.1"), (("ipv6", "ipv4"), "::1"), (("ipv6",), "::1")])
+async def test_families_in_the_order_of_the_configuration(families: tuple[str, ...], peer: str) -> None:
+    records = {("example.org", "A"): ["127.0.0.1"], ("example.org", "AAAA"): ["::1"]}
+    async with SmallDns(records) as dns, ScriptedHost() as four, ScriptedHost(address="::1", port=four.port) as six:
+        assert isinstance(await deliver(dns, four.port, address_families=families), Delivered)
+        assert [*four.peers, *six.peers] == [peer]
+        assert ({kind for _, kind, _ in dns.asked} == {"MX", "AAAA"}) is (len(families) == 1)
+
+
+async def test_a_host_of_our_own_address_ends_the_list_for_its_equals_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "refusal", lambda _address, *, allow_private: None)
+    monkeypatch.setattr(addresses, "is_ours", "127.0.0.2".__eq__)
+    equals = {**TWO_HOSTS, ("example.org", "MX"): ["10 mx1.example.org.", "10 mx2.example.org."]}
+    async with SmallDns(equals) as dns, ScriptedHost() as host:
+        outcome = await deliver(dns, host.port, allow_private_addresses=False)
+        assert (type(outcome), outcome.reply.enhanced, host.connections) == (Failed, "5.4.6", 0)
+    async with SmallDns(dict(TWO_HOSTS)) as dns, ScriptedHost() as host:
+        assert isinstance(await deliver(dns, host.port, allow_private_addresses=False), Delivered)
+
+
+async def test_a_host_with_one_address_that_may_be_used_is_used() -> None:
+    records = {("example.org", "A"): ["127.0.0.1", "0.0.0.0", "224.0.0.1"]}
+    async with SmallDns(records) as dns, ScriptedHost() as host:
+        assert isinstance(await deliver(dns, host.port), Delivered)
+
+
+async def test_a_message_too_big_for_one_host_may_suit_the_next() -> None:
+    async with (
+        SmallDns(dict(TWO_HOSTS)) as dns,
+        ScriptedHost(offers=("SIZE 10",)) as first,
+        ScriptedHost(address="127.0.0.2", port=first.port) as second,
+    ):
+        assert isinstance(await deliver(dns, first.port), Delivered)
+        assert (first.said("MAIL"), len(second.messages)) == ([], 1)
 
 
 # --- TLS ---

@@ -8,8 +8,10 @@ import pytest
 from dns.rdatatype import RdataType
 
 from batches import unused_port
+from fakes import FakeClock
 from sesrelay.mail.outcome import Deferred, Failed, PauseReason, Scope
 from sesrelay.transport.mx import MailHost, MailHosts, without_ourselves
+from sesrelay.transport.mx_cache import AnswerCache
 from small_dns import SmallDns
 
 RECORDS = {
@@ -28,25 +30,25 @@ RECORDS = {
 
 async def test_by_preference() -> None:
     async with SmallDns(dict(RECORDS)) as dns:
-        hosts = await MailHosts([dns.nameserver]).hosts("example.org")
+        hosts = await MailHosts(FakeClock(), [dns.nameserver]).hosts("example.org")
         assert hosts == [MailHost(10, "mx1.example.org"), MailHost(20, "mx2.example.org")]
 
 
 async def test_without_mx_the_domain_itself() -> None:
     async with SmallDns(dict(RECORDS)) as dns:
-        assert await MailHosts([dns.nameserver]).hosts("plain.example") == [MailHost(0, "plain.example")]
+        assert await MailHosts(FakeClock(), [dns.nameserver]).hosts("plain.example") == [MailHost(0, "plain.example")]
 
 
 async def test_aliases_are_followed() -> None:
     async with SmallDns(dict(RECORDS)) as dns:
-        hosts = await MailHosts([dns.nameserver]).hosts("alias.example")
+        hosts = await MailHosts(FakeClock(), [dns.nameserver]).hosts("alias.example")
         assert isinstance(hosts, list)
         assert [host.name for host in hosts] == ["mx1.example.org", "mx2.example.org"]
 
 
 async def test_an_answer_too_long_for_a_datagram_comes_over_tcp() -> None:
     async with SmallDns(dict(RECORDS)) as dns:
-        hosts = await MailHosts([dns.nameserver]).hosts("many.example")
+        hosts = await MailHosts(FakeClock(), [dns.nameserver]).hosts("many.example")
         assert isinstance(hosts, list)
         assert len(hosts) == 60
         assert [over for _, _, over in dns.asked] == ["udp", "tcp"]
@@ -54,15 +56,58 @@ async def test_an_answer_too_long_for_a_datagram_comes_over_tcp() -> None:
 
 async def test_answers_are_kept_for_their_ttl() -> None:
     async with SmallDns(dict(RECORDS)) as dns:
-        look = MailHosts([dns.nameserver])
+        look = MailHosts(FakeClock(), [dns.nameserver])
         assert await look.hosts("example.org") == await look.hosts("example.org")
         assert len(dns.asked) == 1
+
+
+async def test_what_is_kept_ends_with_its_ttl() -> None:
+    clock = FakeClock()
+    async with SmallDns(dict(RECORDS)) as dns:  # which says 60 s for everything
+        look = MailHosts(clock, [dns.nameserver])
+        for seconds, asked in ((0.0, 1), (59.0, 1), (2.0, 2)):
+            clock.advance(seconds)
+            await look.hosts("example.org")
+            assert len(dns.asked) == asked
+
+
+@pytest.mark.parametrize("domain", ["nowhere.example", "text.example"])
+@pytest.mark.parametrize(("soa", "kept"), [((300, 30), 30.0), ((20, 7200), 20.0), (None, 0.0)])
+async def test_what_is_not_there_is_kept_for_as_long_as_the_soa_says(domain: str, soa: tuple[int, int] | None, kept: float) -> None:
+    clock = FakeClock()
+    async with SmallDns(dict(RECORDS), soa=soa) as dns:
+        look = MailHosts(clock, [dns.nameserver])
+        first = await look.hosts(domain)
+        assert await look.hosts(domain) == first
+        assert len(dns.asked) == (1 if kept else 2)
+        clock.advance(kept + 1.0)
+        assert await look.hosts(domain) == first
+        assert len(dns.asked) == (2 if kept else 3)
+
+
+async def test_trouble_is_not_kept() -> None:
+    async with SmallDns(dict(RECORDS), rcodes={"example.org": "SERVFAIL"}) as dns:
+        look = MailHosts(FakeClock(), [dns.nameserver])
+        await unknown(look.hosts("example.org"))
+        dns.rcodes.clear()
+        assert isinstance(await look.hosts("example.org"), list)
+
+
+async def test_no_more_is_kept_than_there_is_room_for() -> None:
+    async with SmallDns(dict(RECORDS)) as dns:
+        cache = AnswerCache(FakeClock(), size=2)
+        look = MailHosts(FakeClock(), [dns.nameserver])
+        look._resolver.cache = cache
+        for domain in ("example.org", "plain.example", "example.org", "many.example", "example.org", "plain.example"):
+            await look.hosts(domain)
+        asked = [name for name, _, over in dns.asked if over == "udp"]
+        assert (asked.count("example.org"), asked.count("many.example")) == (1, 1)
 
 
 @pytest.mark.parametrize(("domain", "status"), [("null.example", "5.1.10"), ("nowhere.example", "5.1.2")])
 async def test_what_the_dns_says_for_certain_fails(domain: str, status: str) -> None:
     async with SmallDns(dict(RECORDS)) as dns:
-        outcome = await MailHosts([dns.nameserver]).hosts(domain)
+        outcome = await MailHosts(FakeClock(), [dns.nameserver]).hosts(domain)
         assert isinstance(outcome, Failed)
         assert (outcome.reply.enhanced, outcome.scope) == (status, Scope.RECIPIENT_DOMAIN)
         assert outcome.reply.permanent
@@ -70,7 +115,7 @@ async def test_what_the_dns_says_for_certain_fails(domain: str, status: str) -> 
 
 async def test_a_null_mx_beside_others_is_passed_over() -> None:
     async with SmallDns(dict(RECORDS)) as dns:
-        assert await MailHosts([dns.nameserver]).hosts("odd.example") == [MailHost(10, "mx1.example.org")]
+        assert await MailHosts(FakeClock(), [dns.nameserver]).hosts("odd.example") == [MailHost(10, "mx1.example.org")]
 
 
 async def unknown(pending: Awaitable[object], scope: Scope = Scope.RECIPIENT_DOMAIN) -> None:
@@ -84,23 +129,23 @@ async def unknown(pending: Awaitable[object], scope: Scope = Scope.RECIPIENT_DOM
 @pytest.mark.parametrize("rcode", ["SERVFAIL", "REFUSED"])
 async def test_a_name_server_in_trouble_defers(rcode: str) -> None:
     async with SmallDns(dict(RECORDS), rcodes={"example.org": rcode, "mx1.example.org": rcode}) as dns:
-        look = MailHosts([dns.nameserver])
+        look = MailHosts(FakeClock(), [dns.nameserver])
         await unknown(look.hosts("example.org"))
         await unknown(look.addresses("mx1.example.org"))
 
 
 async def test_a_silent_name_server_is_our_trouble_and_no_domains() -> None:
     async with SmallDns(silent={"example.org"}) as dns:
-        await unknown(MailHosts([dns.nameserver], lifetime=0.1).hosts("example.org"), Scope.TRANSPORT)
+        await unknown(MailHosts(FakeClock(), [dns.nameserver], lifetime=0.1).hosts("example.org"), Scope.TRANSPORT)
 
 
 async def test_no_name_server_at_all_is_our_trouble() -> None:
-    await unknown(MailHosts([f"127.0.0.1:{unused_port()}"], lifetime=0.2).hosts("example.org"), Scope.TRANSPORT)
+    await unknown(MailHosts(FakeClock(), [f"127.0.0.1:{unused_port()}"], lifetime=0.2).hosts("example.org"), Scope.TRANSPORT)
 
 
 async def test_addresses_come_in_the_order_asked_for() -> None:
     async with SmallDns(dict(RECORDS)) as dns:
-        look = MailHosts([dns.nameserver])
+        look = MailHosts(FakeClock(), [dns.nameserver])
         both = await look.addresses("mx1.example.org")
         assert isinstance(both, list)
         assert (sorted(both[:2]), both[2:]) == (["192.0.2.1", "192.0.2.2"], ["2001:db8::1"])
@@ -111,14 +156,14 @@ async def test_addresses_come_in_the_order_asked_for() -> None:
 @pytest.mark.parametrize("host", ["text.example", "gone.example"])
 async def test_a_host_without_addresses_cannot_be_reached(host: str) -> None:
     async with SmallDns(dict(RECORDS)) as dns:
-        outcome = await MailHosts([dns.nameserver]).addresses(host)
+        outcome = await MailHosts(FakeClock(), [dns.nameserver]).addresses(host)
         assert isinstance(outcome, Failed)
         assert outcome.reply.enhanced == "5.4.4"
 
 
 async def test_one_family_in_trouble_does_not_hide_the_other() -> None:
     async with SmallDns({("half.example", "A"): ["192.0.2.9"]}, rcodes={"half.example AAAA": "SERVFAIL"}) as dns:
-        assert await MailHosts([dns.nameserver]).addresses("half.example") == ["192.0.2.9"]
+        assert await MailHosts(FakeClock(), [dns.nameserver]).addresses("half.example") == ["192.0.2.9"]
 
 
 def test_where_we_are_ourselves_the_list_ends() -> None:
@@ -130,10 +175,10 @@ def test_where_we_are_ourselves_the_list_ends() -> None:
 
 @pytest.mark.parametrize("text", ["127.0.0.1", "127.0.0.1:5353", "::1", "[::1]", "[::1]:5353"])
 def test_name_servers_as_people_write_them(text: str) -> None:
-    assert MailHosts([text])
+    assert MailHosts(FakeClock(), [text])
 
 
 @pytest.mark.parametrize("text", ["localhost", "127.0.0.1:x", "[::1]:x", "example.com:53", ""])
 def test_what_is_no_name_server_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="name server"):
-        MailHosts([text])
+        MailHosts(FakeClock(), [text])

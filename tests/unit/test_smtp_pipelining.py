@@ -179,7 +179,8 @@ def test_a_large_content_to_a_host_that_reads_slowly(run: Run, tls: bool) -> Non
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(secured)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    content = random.Random(1).randbytes(MUCH).translate(None, b"\r\n\0") + b"\r\n"
+    octets = random.Random(1).randbytes(MUCH).translate(bytes(n & 127 for n in range(256))).translate(None, b"\r\n\0.")
+    content = b"".join(octets[n : n + 900] + b"\r\n" for n in range(0, len(octets), 900))
 
     async def test() -> None:
         slowly = [(1_000_000, b"")] * (len(content) // 1_000_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import ssl
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,38 @@ async def test_a_certificate_that_does_not_hold_defers(
         assert host.said("MAIL") == []
 
 
+@pytest.mark.parametrize("implicit", [False, True])
+async def test_a_certificate_for_another_name_that_is_named(ca_file: Path, implicit: bool) -> None:
+    tls = "implicit" if implicit else "required"
+    async with ScriptedHost(tls=certificate("other.test"), implicit=implicit, offers=STARTTLS) as host:
+        outcome = await deliver(host, tls=tls, ca_file=ca_file, tls_name="other.test")
+        assert isinstance(outcome, Delivered)
+        assert host.tls_names == ["other.test"]
+    async with ScriptedHost(tls=certificate(), implicit=implicit, offers=STARTTLS) as host:
+        outcome = await deliver(host, tls=tls, ca_file=ca_file, tls_name="other.test")
+        assert isinstance(outcome, Deferred)
+        assert "other.test is the name" in outcome.remedy
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+async def test_a_certificate_by_its_fingerprint(implicit: bool) -> None:
+    issued = STRANGER.issue_cert("whoever.test")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issued.configure_cert(context)
+    print_ = hashlib.sha256(ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())).hexdigest()
+    tls = "implicit" if implicit else "required"
+    async with ScriptedHost(tls=context, implicit=implicit, offers=STARTTLS) as host:
+        outcome = await deliver(host, tls=tls, tls_fingerprints=frozenset({"0" * 64, print_}))
+        assert isinstance(outcome, Delivered)
+        assert outcome.trail.tls
+        outcome = await deliver(host, tls=tls, tls_fingerprints=frozenset({"0" * 64}))
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reply.enhanced) == (Scope.NEXTHOP, "4.7.5")
+        assert print_ in outcome.reply.text
+        assert "tls_fingerprints" in outcome.remedy
+        assert len(host.messages) == 1
+
+
 @pytest.mark.parametrize("replies", [{}, {"STARTTLS": "454 4.7.0 Not now"}, {"STARTTLS": DROP}, {"STARTTLS": "220 but no TLS"}])
 async def test_required_never_falls_back(ca_file: Path, replies: dict[str, Any]) -> None:
     async with ScriptedHost(replies, offers=STARTTLS if replies else ()) as host:
@@ -123,6 +156,51 @@ async def test_login(ca_file: Path) -> None:
     async with ScriptedHost(replies, tls=certificate(), offers=("STARTTLS", "AUTH LOGIN")) as host:
         assert isinstance(await deliver(host, ca_file=ca_file, **LOGIN), Delivered)
         assert base64.b64encode(b"canary").decode() in host.commands[0]
+
+
+def oauth(token: str = "canary") -> dict[str, Any]:
+    return {"username": "site@example.com", "token": lambda: token}
+
+
+async def test_xoauth2(ca_file: Path) -> None:
+    async with ScriptedHost(tls=certificate(), offers=("STARTTLS", "AUTH PLAIN XOAUTH2")) as host:
+        assert isinstance(await deliver(host, ca_file=ca_file, **oauth()), Delivered)  # tls: required, by default with a token
+        said = base64.b64encode(b"user=site@example.com\x01auth=Bearer canary\x01\x01").decode()
+        assert host.said("AUTH") == [f"AUTH XOAUTH2 {said}"]
+
+
+async def test_the_token_is_read_anew_for_each_login(ca_file: Path, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    replies: dict[str, Any] = {"AUTH": ["334 eyJzdGF0dXMiOiI0MDEifQ==", "235 2.7.0 Accepted"], "PASSWORD": "535 5.7.8 Expired"}
+    async with ScriptedHost(replies, tls=certificate(), offers=("STARTTLS", "AUTH XOAUTH2")) as host:
+        options = {**oauth(), "token": lambda: file.read_text().strip()}
+        outcome = await deliver(host, ca_file=ca_file, **options)
+        assert isinstance(outcome, Deferred)
+        assert (outcome.reason, outcome.scope) == (PauseReason.CREDENTIALS, Scope.NEXTHOP)
+        assert "token_file" in outcome.remedy
+        assert host.said("AUTH") == []
+        for token, kind in (("old", Deferred), ("new", Delivered)):
+            file.write_text(f"{token}\n")
+            outcome = await deliver(host, ca_file=ca_file, **options)
+            assert type(outcome) is kind
+            assert getattr(outcome, "reason", PauseReason.CREDENTIALS) is PauseReason.CREDENTIALS
+        assert [base64.b64decode(line.split()[2])[-5:-2] for line in host.said("AUTH")] == [b"old", b"new"]
+
+
+@pytest.mark.parametrize("token", ["", "two\nlines", "caf\u00e9"])
+async def test_what_is_no_token_is_not_sent(ca_file: Path, token: str) -> None:
+    async with ScriptedHost(tls=certificate(), offers=("STARTTLS", "AUTH XOAUTH2")) as host:
+        outcome = await deliver(host, ca_file=ca_file, **oauth(token))
+        assert isinstance(outcome, Deferred)
+        assert (outcome.reason, host.said("AUTH")) == (PauseReason.CREDENTIALS, [])
+
+
+async def test_a_host_that_takes_no_token_is_a_matter_of_configuration(ca_file: Path) -> None:
+    async with ScriptedHost(tls=certificate(), offers=("STARTTLS", "AUTH PLAIN LOGIN")) as host:
+        outcome = await deliver(host, ca_file=ca_file, **oauth())
+        assert isinstance(outcome, Deferred)
+        assert (outcome.reason, "canary" in repr(outcome)) == (PauseReason.CONFIGURATION, False)
+        assert "XOAUTH2" in outcome.reply.text
 
 
 async def test_a_refused_login_pauses_and_no_other_host_is_asked(ca_file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from email import message_from_bytes
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from sesrelay.mail.outcome import Deferred, Delivered, Failed, PauseReason, Scop
 from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
 from sesrelay.transport.smtp_connect import Timeouts
 from sesrelay.transport.smtp_pool import Keeping
+
+MUCH = (b"y" * 78 + b"\r\n") * 375_000
 
 
 def transport(host: ScriptedHost | int, clock: FakeClock | None = None, **options: Any) -> SmtpTransport:
@@ -130,21 +133,21 @@ async def test_a_late_answer_before_it_is_not_in_doubt() -> None:
 
 async def test_a_connection_lost_within_the_content_is_not_in_doubt_and_pauses_nobody_else() -> None:
     async with ScriptedHost({"CONTENT": RESET}, read_content=False) as host:
-        outcome = await deliver(host, content=b"x" * 78 + b"\r\n" + b"y" * 8_000_000 + b"\r\n")
+        outcome = await deliver(host, content=MUCH[:8_000_000])
         assert isinstance(outcome, Deferred)
         assert (outcome.ambiguous, outcome.scope, outcome.reason) == (False, Scope.MESSAGE, None)
 
 
 async def test_a_refusal_within_the_content_is_read() -> None:
     async with ScriptedHost({"CONTENT": "552 5.3.4 Too big after all"}, read_content=False) as host:
-        outcome = await deliver(host, content=b"y" * 30_000_000 + b"\r\n")
+        outcome = await deliver(host, content=MUCH)
         assert isinstance(outcome, Failed)
         assert str(outcome.reply) == "552 5.3.4 Too big after all"
 
 
 async def test_a_host_that_stops_reading_is_left() -> None:
     async with ScriptedHost({"CONTENT": STALL}, read_content=False) as host:
-        outcome = await deliver(host, content=b"y" * 30_000_000 + b"\r\n", timeouts=Timeouts(block=0.1))
+        outcome = await deliver(host, content=MUCH, timeouts=Timeouts(block=0.1))
         assert isinstance(outcome, Deferred)
         assert not outcome.ambiguous
 
@@ -208,11 +211,51 @@ async def test_parameters_go_where_they_are_offered() -> None:
         await out.close()
 
 
-async def test_eight_bit_content_goes_as_it_is_where_8bitmime_is_not_offered() -> None:
-    content = b"Subject: x\r\n\r\ncaf\xe9 \xff\r\n"
+EIGHT_BIT = "Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nGrüße\r\n".encode()
+SIGNED = (
+    b"Content-Type: multipart/signed; boundary=b; protocol=application/pkcs7-signature\r\n\r\n--b\r\n"
+    b"Content-Type: text/plain\r\nContent-Transfer-Encoding: 8bit\r\n\r\ncaf\xe9\r\n--b\r\n\r\nx\r\n--b--\r\n"
+)
+
+
+async def test_eight_bit_content_is_encoded_where_8bitmime_is_not_offered() -> None:
     async with ScriptedHost(offers=()) as host:
-        assert isinstance(await deliver(host, content=content), Delivered)
-        assert host.messages[0].content == content
+        outcome = await deliver(host, content=EIGHT_BIT)
+        assert isinstance(outcome, Delivered)
+        taken = host.messages[0].content
+        assert taken.isascii()
+        assert message_from_bytes(taken).get_payload(decode=True) == "Grüße\r\n".encode()
+        assert outcome.trail.changes == ("encoded as base64 (8-bit octets)",)
+    async with ScriptedHost(offers=("8BITMIME",)) as host:
+        outcome = await deliver(host, content=EIGHT_BIT)
+        assert (host.messages[0].content, outcome.trail.changes) == (EIGHT_BIT, ())
+        assert host.said("MAIL") == ["MAIL FROM:<a@example.com> BODY=8BITMIME"]
+
+
+async def test_what_is_under_a_seal_goes_as_it_is() -> None:
+    async with ScriptedHost(offers=()) as host:
+        outcome = await deliver(host, content=SIGNED)
+        assert isinstance(outcome, Delivered)
+        assert host.messages[0].content == SIGNED
+        assert "left as it is: it is signed" in outcome.trail.changes[0]
+
+
+async def test_a_long_line_of_who_signed_it_is_not_broken() -> None:
+    content = b"DKIM-Signature: v=1; d=example.com\r\nSubject: x\r\n\r\n" + b"word " * 300 + b"\r\n"
+    async with ScriptedHost(offers=("8BITMIME",)) as host:
+        outcome = await deliver(host, content=content)
+        assert (host.messages[0].content, outcome.trail.changes) == (content, ())
+
+
+async def test_each_host_gets_what_it_can_take() -> None:
+    async with (
+        ScriptedHost({".": DROP, "MAIL": "421 4.3.2 Closing"}, offers=("8BITMIME",)) as first,
+        ScriptedHost(address="127.0.0.2", port=first.port, offers=()) as second,
+    ):
+        outcome = await deliver(first, content=EIGHT_BIT, hosts=["127.0.0.1", "127.0.0.2"])
+        assert isinstance(outcome, Delivered)
+        assert first.said("MAIL") == ["MAIL FROM:<a@example.com> BODY=8BITMIME"]
+        assert second.messages[0].content.isascii()
 
 
 async def test_what_is_too_big_for_the_host_is_not_offered() -> None:
@@ -248,8 +291,9 @@ async def test_internationalised_mail_wants_smtputf8() -> None:
 
 
 @pytest.mark.parametrize("message", [batch(sender="jörg@example.com"), batch(smtputf8=True)], ids=["sender", "header"])
-async def test_a_message_that_needs_smtputf8_fails_where_it_is_not_offered(message: Any) -> None:
-    async with ScriptedHost(offers=("8BITMIME",)) as host:
+@pytest.mark.parametrize("offers", [("8BITMIME",), ()])
+async def test_a_message_that_needs_smtputf8_fails_where_it_is_not_offered(message: Any, offers: tuple[str, ...]) -> None:
+    async with ScriptedHost(offers=offers) as host:
         out = transport(host)
         outcome = by_address(message, await out.deliver(message, Bytes("Subject: é\r\n\r\nx\r\n".encode())))["b@example.org"]
         assert isinstance(outcome, Failed)
@@ -266,6 +310,34 @@ async def test_the_null_sender_and_quoted_local_parts_go_as_they_are() -> None:
         assert host.said("MAIL") == ["MAIL FROM:<>"]
         assert host.said("RCPT") == ['RCPT TO:<"a b"@example.org>']
         await out.close()
+
+
+# --- the sender, and where from ---
+
+
+async def test_the_sender_is_rewritten_where_that_is_configured_only() -> None:
+    for option, sender in ((None, "a@example.com"), ("relay@example.net", "relay@example.net")):
+        async with ScriptedHost() as host:
+            outcome = await deliver(host, "b@example.org", "c@example.org", rewrite_sender=option)
+            assert host.said("MAIL") == [f"MAIL FROM:<{sender}>"]
+            receipt = f"envelope sender {option} instead of a@example.com"
+            assert [one.trail.changes for one in outcome] == [(receipt,) if option else ()] * 2
+            assert host.messages[0].content == HELLO
+
+
+async def test_a_bounce_has_no_sender_to_rewrite() -> None:
+    async with ScriptedHost() as host:
+        out = transport(host, rewrite_sender="relay@example.net")
+        outcome = by_address(message := batch(sender="", header_from=()), await out.deliver(message, Bytes()))["b@example.org"]
+        assert host.said("MAIL") == ["MAIL FROM:<>"]
+        assert outcome.trail.changes == ()
+        await out.close()
+
+
+async def test_from_the_source_address() -> None:
+    async with ScriptedHost() as host:
+        assert isinstance(await deliver(host, source_address="127.0.0.3"), Delivered)
+        assert host.peers == ["127.0.0.3"]
 
 
 # --- kept connections ---

@@ -5,12 +5,14 @@ Vendors are imported where a transport needs them, so that a relay without SES n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
 from sesrelay.config import transports as configured
 from sesrelay.config.certificates import wrong_with_certificate
+from sesrelay.config.dkim import Dkim
 from sesrelay.config.loading import Loaded
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.listener.maildrop import LISTENER, Taken
@@ -27,6 +29,7 @@ from sesrelay.web.options import WebOptions
 if TYPE_CHECKING:
     from sesrelay.aws.session import Sessions, Source
     from sesrelay.transport.ses.account import Accounts
+    from sesrelay.transport.signing import KeysByDomain
 
 
 BuiltTls = Literal["none", "opportunistic", "required"]
@@ -123,7 +126,12 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             password = config.password.get_secret_value() if config.password else None
             relay = SmtpOptions(
                 config.relays, hostname, config.port, config.tls, config.username, password, config.ca_file,
-                failover_after=config.failover_after,
+                token=_token(config),
+                tls_name=config.tls_name,
+                tls_fingerprints=frozenset(config.tls_fingerprints),
+                source_address=config.source_address,
+                rewrite_sender=config.rewrite_sender,
+                failover_after=config.failover_after, dkim=_dkim(config.dkim),
             )  # fmt: skip
             return SmtpTransport(name, relay, shared.clock)
         case configured.DirectTransport():
@@ -131,7 +139,9 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
 
             direct = DirectOptions(
                 hostname, config.port, cast(BuiltTls, config.tls), config.nameservers, config.allow_private_addresses, config.source_address,
-                failover_after=config.failover_after,
+                address_families=config.address_families,
+                race_addresses=config.race_addresses,
+                failover_after=config.failover_after, dkim=_dkim(config.dkim),
             )  # fmt: skip
             return DirectTransport(name, direct, shared.clock)
         case configured.HoldTransport():
@@ -142,6 +152,29 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             from sesrelay.transport.discard import DiscardTransport
 
             return DiscardTransport(name)
+
+
+def _token(config: configured.SmtpTransport) -> Callable[[], str] | None:
+    """Return what reads the access token of a relay when it is wanted: who renews it writes the file anew."""
+    file, fixed = config.token_file, config.token
+    if file is not None:
+        return lambda: file.read_text(encoding="utf-8").strip()
+    return fixed.get_secret_value if fixed else None
+
+
+def _dkim(config: Dkim) -> KeysByDomain:
+    """Read the keys that sign. Raises: ValueError for one that cannot"""
+    if not config:
+        return {}
+    from sesrelay.config.dkim_keys import read_key
+    from sesrelay.mail.dkim import DkimKey
+
+    found: dict[str, list[DkimKey]] = {}
+    for domain, entries in config.items():
+        for entry in entries:
+            key = read_key(entry.key_file, os.environ)
+            found.setdefault(domain, []).append(DkimKey(domain, entry.selector, key.algorithm, key.sign))
+    return found
 
 
 def listener_options(loaded: Loaded) -> ListenerOptions:

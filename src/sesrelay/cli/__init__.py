@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "init": ("sesrelay.cli.init", "Write a first configuration, from a few questions."),
     "site": ("sesrelay.cli.site", "Add, list or remove a site: its domains and their way out."),
     "import": ("sesrelay.cli.import_", "Make sites of what Postfix or UBOS was told."),
+    "dkim": ("sesrelay.cli.dkim", "Make DKIM keys, and the DNS records that go with them."),
     "password-hash": ("sesrelay.cli.password_hash", "Make the hash of a password, for access.users."),
 }
 

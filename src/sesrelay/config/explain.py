@@ -148,7 +148,7 @@ def keys_at(path: KeyPath, document: Document) -> Iterator[str]:
             free = False
         else:
             annotations = [model.model_fields[step].annotation for model in models if step in model.model_fields]
-            models = [model for annotation in annotations for model in models_in(annotation)]
+            models = list(dict.fromkeys(model for annotation in annotations for model in models_in(annotation)))
             free = any(get_origin(annotation) is dict for annotation in annotations)
     if len(models) > 1 and isinstance(value, dict):
         models = [BY_TYPE[value["type"]]] if value.get("type") in BY_TYPE else []

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
 
-from sesrelay.config import checks, claims, doors, secrets
+from sesrelay.config import checks, claims, dkim, doors, secrets
 from sesrelay.config.compose import SIZE_MAX
 from sesrelay.config.document import Document, parse
 from sesrelay.config.explain import explain, failed_sections
@@ -77,6 +77,7 @@ def load(
         doors.check_doors(document, config, failed)
         doors.check_certificates(document, config, failed, environ, now)
         doors.check_users(document, config, read, failed)
+        dkim.check_keys(document, failed, environ)
         config = _filled(config, read)
         if not failed & checks.ROUTING and not _problems_in(document, checks.ROUTING):
             table = checks.routing_table(document, config)

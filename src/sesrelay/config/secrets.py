@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from sesrelay.config.dkim import key_paths
 from sesrelay.config.document import Document
 from sesrelay.config.problem import KeyPath, shown
 from sesrelay.config.values import UNIX
@@ -21,7 +22,7 @@ from sesrelay.config.values import UNIX
 SECRET_MAX = 64 * 1024  # octets; no password is longer
 OTHERS = 0o007  # the mode bits of those who are neither owner nor group
 
-_INLINE = {"transports": ("password", "secret_access_key"), "users": ("password_hash",), "http": ("token",)}
+_INLINE = {"transports": ("password", "token", "secret_access_key"), "users": ("password_hash",), "http": ("token",)}
 _PATHS = {"transports": ("ca_file",), "listeners": ("certificate", "key")}
 
 
@@ -38,7 +39,7 @@ def anchor_paths(document: Document, environ: Mapping[str, str]) -> None:
         value = document.get(path)
         if isinstance(value, str) and value.startswith(UNIX) and value != UNIX:
             _parent(document, path)[path[-1]] = f"{UNIX}{_folder(document, path) / value.removeprefix(UNIX)}"
-    for path in _members(document, "listeners", _PATHS):
+    for path in (*_members(document, "listeners", _PATHS), *key_paths(document)):
         value = document.get(path)
         if isinstance(value, str) and value:
             _parent(document, path)[path[-1]] = str(locate(value, _folder(document, path), environ))
@@ -84,8 +85,8 @@ def exposed(file: str | Path, mode: int, environ: Mapping[str, str]) -> bool:
     return bool(mode & OTHERS)
 
 
-def _read(file: Path, environ: Mapping[str, str]) -> SecretStr | str:
-    """Return the secret, or what is wrong."""
+def read_private(file: Path, environ: Mapping[str, str]) -> bytes | str:
+    """Return what a file holds that is nobody else's to read, or what is wrong with it."""
     try:
         # O_NONBLOCK: a FIFO in the secret's place must not hold up the start.
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123  # from a descriptor
@@ -101,6 +102,14 @@ def _read(file: Path, environ: Mapping[str, str]) -> SecretStr | str:
         return "the name of a file cannot hold this"
     if len(data) > SECRET_MAX:
         return f"{file} is larger than {SECRET_MAX // 1024} KiB (a file with nothing but the secret is meant)"
+    return data
+
+
+def _read(file: Path, environ: Mapping[str, str]) -> SecretStr | str:
+    """Return the secret, or what is wrong."""
+    data = read_private(file, environ)
+    if isinstance(data, str):
+        return data
     try:
         text = data.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:

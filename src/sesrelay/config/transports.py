@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
+from sesrelay.config.dkim import Dkim
 from sesrelay.config.part import Part
 from sesrelay.config.values import (
     Address,
     Crossed,
     Duration,
     FilePath,
+    Fingerprint,
     Host,
     HostPort,
     Ip,
@@ -23,11 +25,13 @@ from sesrelay.config.values import (
     SesHeader,
     Tag,
     Url,
+    as_list,
     nameserver,
     supported,
 )
 
 _FAILOVER = "Pause after which the route's next transport is tried."
+_DKIM = "The DKIM keys by sender domain: `{selector, key_file}`, or a list of them where several sign."
 
 
 def _without_default(schema: dict[str, Any]) -> None:
@@ -109,19 +113,33 @@ class SmtpTransport(Part):
     # The defaults of port and tls follow from other keys: _defaults_that_follow.
     port: Port = Field(
         25,
-        description="Default: 587 with a password, 465 with `tls: implicit`, else 25.",
+        description="Default: 587 with a password or a token, 465 with `tls: implicit`, else 25.",
         json_schema_extra=_without_default,
     )
     tls: Literal["none", "opportunistic", "required", "implicit"] = Field(
         "opportunistic",
-        description="STARTTLS where offered, always, or TLS from the start. Default: `required` with a password, "
-        "else `opportunistic`.",
+        description="STARTTLS where offered, always, or TLS from the start. Default: `required` with a password, a token, "
+        "`tls_name` or `tls_fingerprints`, else `opportunistic`.",
         json_schema_extra=_without_default,
     )
     ca_file: FilePath | None = Field(None, description="CA certificates (PEM) to trust instead of the system's.")
+    tls_name: Host | None = Field(None, description="The name that the certificate must have. Default: the relay's.")
+    tls_fingerprints: Annotated[tuple[Fingerprint, ...], BeforeValidator(as_list)] = Field(
+        (), description="SHA-256 of the certificates that are taken, whoever issued them and for whatever name."
+    )
     username: str | None = Field(None, min_length=1, description="The user name for AUTH.")
-    password: SecretStr | None = Field(None, description="The password for AUTH.")
+    password: SecretStr | None = Field(None, description="The password for AUTH (PLAIN, LOGIN, CRAM-MD5).")
     password_file: FilePath | None = Field(None, description="The file or systemd credential that holds `password`.")
+    token: SecretStr | None = Field(None, description="An OAuth 2 access token for AUTH XOAUTH2, instead of a password.")
+    token_file: FilePath | None = Field(
+        None, description="The file or systemd credential that holds `token`; read anew for each login."
+    )
+    rewrite_sender: Address | None = Field(
+        None,
+        description="The envelope sender of every message, for a relay that takes no other. Bounces go there. Default: as it is.",
+    )
+    source_address: Ip | None = Field(None, description="The IP address to connect from.")
+    dkim: Dkim = Field({}, description=_DKIM)
     failover_after: Duration = Field(600.0, description=_FAILOVER)
 
     @property
@@ -134,10 +152,11 @@ class SmtpTransport(Part):
     def _defaults_that_follow(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        secret = data.get("password") is not None or data.get("password_file") is not None
+        secret = any(data.get(key) is not None for key in ("password", "password_file", "token", "token_file"))
         result = dict(data)
         if result.get("tls") is None:
-            result["tls"] = "required" if secret else "opportunistic"
+            verified = secret or data.get("tls_name") or data.get("tls_fingerprints")
+            result["tls"] = "required" if verified else "opportunistic"
         if result.get("port") is None:
             result["port"] = 465 if result["tls"] == "implicit" else 587 if secret else 25
         return result
@@ -145,17 +164,26 @@ class SmtpTransport(Part):
     @model_validator(mode="after")
     def _go_together(self) -> SmtpTransport:
         problems: list[tuple[str, str]] = []
-        secret = self.password or self.password_file
+        password, token = self.password or self.password_file, self.token or self.token_file
+        secret = password or token
         if self.host and self.hosts:
             problems.append(("hosts", "host is there too (one of the two is meant)"))
         if not self.relays:
             problems.append(("host", "missing (the relay's name is meant)"))
         if self.password and self.password_file:
             problems.append(("password_file", "password is there too (one of the two is meant)"))
+        if self.token and self.token_file:
+            problems.append(("token_file", "token is there too (one of the two is meant)"))
+        if password and token:
+            problems.append(("token" if self.token else "token_file", "password is there too (one of the two is meant)"))
         if self.username and not secret:
             problems.append(("username", "without its password (password or password_file is meant too)"))
         if secret and not self.username:
-            problems.append(("password" if self.password else "password_file", "without username"))
+            given = ("password", "password_file", "token", "token_file")
+            problems.append((next(key for key in given if getattr(self, key)), "without username"))
+        for key in ("tls_name", "tls_fingerprints"):
+            if getattr(self, key) and self.tls in ("none", "opportunistic"):
+                problems.append((key, f"without effect under tls: {self.tls} (required or implicit is meant)"))
         if problems:
             raise Crossed(problems)
         return self
@@ -174,8 +202,14 @@ class DirectTransport(Part):
     allow_private_addresses: bool = Field(
         False, description="MX hosts on loopback and private networks are connected to. Only in tests."
     )
-    source_address: Ip | None = Field(None, description="The IP address to connect from.")
-    dkim: Annotated[dict[str, Any], supported({})] = Field({}, description="DKIM keys by sender domain. Not yet.")
+    address_families: tuple[Literal["ipv4", "ipv6"], ...] = Field(
+        ("ipv4", "ipv6"), min_length=1, description="In order of preference; one that is not named is not used."
+    )
+    race_addresses: bool = Field(
+        False, description="Both families in turn, the next after 250 ms without an answer, instead of one after the other."
+    )
+    source_address: Ip | None = Field(None, description="The IP address to connect from; only its family is used then.")
+    dkim: Dkim = Field({}, description=_DKIM)
     failover_after: Duration = Field(600.0, description=_FAILOVER)
 
     @property

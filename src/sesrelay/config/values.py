@@ -192,6 +192,15 @@ def _refuse_ip(value: object) -> str:
     raise ValueError(f"an IP address is meant, not {shown(value) if isinstance(value, str) else 'this'}")
 
 
+def parse_fingerprint(value: object) -> str:
+    """Return the SHA-256 of a certificate as lower-case hexadecimal digits, from what openssl prints."""
+    text = value.strip() if isinstance(value, str) else ""
+    digits = re.sub(r"\A(?:sha-?256(?: fingerprint)?[:= ]\s*)|[:\s]", "", text, flags=re.I).lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ValueError("the SHA-256 of a certificate is meant (64 hexadecimal digits; openssl x509 -noout -fingerprint -sha256)")
+    return digits
+
+
 def parse_nameserver(value: object) -> str:
     """Check `IP` or `IP:PORT` and return it as written; `nameserver` splits it."""
     if not isinstance(value, str):
@@ -343,6 +352,7 @@ MailListenText = Annotated[
     WithJsonSchema({**_TEXT, "examples": ["127.0.0.1:25", "[::1]:25", "unix:/run/sesrelay/submit.sock"]}),
 ]
 NetworkValue = Annotated[Network, BeforeValidator(parse_network), WithJsonSchema({**_TEXT, "examples": ["192.0.2.0/24"]})]
+Fingerprint = Annotated[str, BeforeValidator(parse_fingerprint), WithJsonSchema(_TEXT)]
 Ip = Annotated[str, BeforeValidator(parse_ip), WithJsonSchema(_TEXT)]
 Nameserver = Annotated[str, BeforeValidator(parse_nameserver), WithJsonSchema({**_TEXT, "examples": ["127.0.0.1:5353"]})]
 Domain = Annotated[str, AfterValidator(parse_domain)]

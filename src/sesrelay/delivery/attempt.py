@@ -18,6 +18,7 @@ from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.retry import AMBIGUOUS_WAIT
+from sesrelay.policy.window import troubled
 from sesrelay.seams import Clock, Observer, Spool, SpoolError, Submission, Transport
 
 OUR_FAULT = Reply(451, "4.3.0", "Internal error in the relay; the message is kept")
@@ -33,13 +34,14 @@ def retry_at(now: float) -> float:
 @dataclass(frozen=True, slots=True)
 class Settled:
     """An attempt whose outcome is durable. `due`: when those that are queued again are due, an operator's wish included;
-    `taken`: the next hop took the message for somebody.
+    `taken`: the next hop took the message for somebody; `trouble`: it did not serve, whatever the message was.
     """
 
     batch: Batch
     reports: tuple[Submission, ...]
     due: Mapping[DeliveryId, float]
     taken: bool
+    trouble: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,9 @@ class Attempter:
                 continue
             self.stall(False)
             self.settler.announce(judged)
-            return Settled(batch, judged.settlement.reports, due, taken=any(isinstance(o, Delivered) for o in outcomes.values()))
+            said = outcomes.values()
+            taken = any(isinstance(one, Delivered) for one in said)
+            return Settled(batch, judged.settlement.reports, due, taken, troubled(said))
 
     async def _deliver(self, batch: Batch, transport: Transport, content: MessageContent) -> Mapping[DeliveryId, Outcome]:
         try:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from sesrelay.mail.delivery import Batch, LaneKey, Priority
 from sesrelay.mail.lineends import Canonical
+from sesrelay.policy.window import FIRST, next_window
 
 ROOM = 500  # batches a lane keeps in memory; beyond that they stay in the store
 LOW_WATER = 100  # batches below which a lane is filled again
-FIRST_WINDOW = 5  # attempts at once before the nexthop has taken anything (Postfix's initial_destination_concurrency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ class Ready:
 @dataclass(slots=True)
 class Lane:
     """Units: `wake` Unix seconds of the earliest due time known in the store, infinite where there is none; `window`
-    attempts at once, growing as the nexthop takes mail; `moved_at` when what waits was last offered another way out.
+    attempts at once, growing as the nexthop takes mail and shrinking at its troubles; `moved_at` when what waits was last offered another way out.
     """
 
     key: LaneKey
     inflight: int = 0
-    window: int = FIRST_WINDOW
+    window: int = FIRST
     moved_at: float = -math.inf
     wake: float = math.inf
     claiming: bool = False
@@ -69,6 +69,10 @@ class Lane:
             queue.clear()
         self._waiting = 0
         return everything
+
+    def learn(self, *, taken: bool, trouble: bool, limit: int) -> None:
+        """Take note of how an attempt ended."""
+        self.window = next_window(self.window, taken=taken, trouble=trouble, limit=limit)
 
     @property
     def idle(self) -> bool:

@@ -265,7 +265,7 @@ class Scheduler:
             if self.pauses:
                 self.pauses.probe_ended(lane.key)
             if settled is not None:
-                lane.window += settled.taken
+                lane.learn(taken=settled.taken, trouble=settled.trouble, limit=transport.concurrency)
                 self._follow_up(settled)
             self._freed(lane, transport)
 

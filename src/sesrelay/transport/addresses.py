@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 OURS = "one of this host's own"
@@ -61,6 +62,7 @@ _SIX_TO_FOUR = IPv6Network("2002::/16")
 _NOBODYS = "192.0.2.1"  # RFC 5737: can be bound only where every address can
 
 
+@lru_cache(4096)
 def refusal(address: str, *, allow_private: bool = False) -> str | None:
     """Say what kind of address this is where mail must not go to it, or None where it may."""
     parsed = ip_address(address.partition("%")[0])
@@ -77,11 +79,13 @@ def refusal(address: str, *, allow_private: bool = False) -> str | None:
 
 
 def is_ours(address: str) -> bool:
-    """Tell whether `address` belongs to an interface of this host: only then can a socket be bound to it.
+    """Tell whether `address`, or the one wrapped in it, belongs to an interface of this host: only then can a socket be bound
+    to it.
 
     Where the kernel lets any address be bound (net.ipv4.ip_nonlocal_bind) nothing is known, and the answer is False.
     """
-    return _can_bind(address) and not _can_bind(_NOBODYS)
+    inner = _wrapped(ip_address(address.partition("%")[0]))
+    return (_can_bind(address) or (inner is not None and _can_bind(str(inner)))) and not _can_bind(_NOBODYS)
 
 
 def _wrapped(address: IPv4Address | IPv6Address) -> IPv4Address | None:

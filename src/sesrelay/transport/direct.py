@@ -9,7 +9,7 @@ Source: RFC 5321 §5.1 (order, ourselves among the hosts), RFC 7505, RFC 7435 (o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,14 +22,20 @@ from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock, Content, SpoolError
-from sesrelay.transport import addresses
-from sesrelay.transport.mx import LIFETIME, MailHost, MailHosts, no_route, without_ourselves
-from sesrelay.transport.smtp_answers import Stage, agree, from_mail_host
-from sesrelay.transport.smtp_connect import Endpoint, Timeouts, Unreached, tls_context
+from sesrelay.transport.direct_hosts import Place, Places
+from sesrelay.transport.direct_visit import Visit
+from sesrelay.transport.mx import LIFETIME, MailHosts
+from sesrelay.transport.signing import KeysByDomain, Unsigned, signer
+from sesrelay.transport.smtp_answers import agree, from_mail_host
+from sesrelay.transport.smtp_connect import Endpoint, Timeouts, tls_context
 from sesrelay.transport.smtp_content import Payload
-from sesrelay.transport.smtp_session import Session, Transaction
+from sesrelay.transport.smtp_dead import DeadHosts
+from sesrelay.transport.smtp_pool import Keeping, Pool
+from sesrelay.transport.smtp_reach import STAGGER
 
 ADDRESS_LIMIT = 10  # connections for one attempt, so that a domain of many dead hosts holds up no lane for an hour
+DEAD_FOR = 300.0  # seconds; Postfix's minimal_backoff_time
+ENDPOINTS = 5_000  # remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +54,12 @@ class DirectOptions:
     ca_file: Path | None = None
     batch_limit: int = 100  # what every host must take in a transaction (RFC 5321 §4.5.3.1.8)
     concurrency: int = 10
+    address_families: Sequence[Literal["ipv4", "ipv6"]] = ("ipv4", "ipv6")  # receivers are stricter with IPv6
+    race_addresses: bool = False
     failover_after: float = 600.0
+    dkim: KeysByDomain = field(default_factory=dict)
     dns_lifetime: float = LIFETIME
+    keeping: Keeping = field(default_factory=lambda: Keeping(idle=5.0, messages=100))  # strangers want short visits
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
@@ -63,9 +73,19 @@ class DirectTransport:
         self.failover_after = options.failover_after
         self._options = options
         self._clock = clock
-        self._dns = MailHosts(options.nameservers, options.dns_lifetime)
         self._context = tls_context(options.tls, options.ca_file)
-        self._families = _families(options.source_address)
+        self._pool = Pool(options.keeping, clock)
+        self._dead = DeadHosts(clock, DEAD_FOR)
+        self._endpoints: dict[tuple[str, str], Endpoint] = {}
+        self._places = Places(
+            MailHosts(clock, options.nameservers, options.dns_lifetime),
+            clock,
+            self._dead,
+            options.local_hostname,
+            _families(options),
+            options.race_addresses,
+            options.allow_private_addresses,
+        )
 
     def start(self) -> None:
         """Do nothing: connections are made when there is mail."""
@@ -80,12 +100,15 @@ class DirectTransport:
         """Do nothing: a recipient's host has no rate of ours."""
 
     async def close(self) -> None:
-        """Do nothing: every connection ends with its message."""
+        """Leave the idle connections; those in use are left when their message is done."""
+        self._pool.close()
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         outcome: Outcome
         try:
-            answer = await self._deliver(batch, Payload(content))
+            answer = await self._deliver(batch, Payload(content, signer=signer(self._options.dkim, batch.message, self._clock)))
+        except Unsigned as error:
+            outcome = error.outcome
         except SpoolError as error:
             outcome = Deferred(Reply(451, "4.3.0", f"the content could not be read: {error}"), Scope.MESSAGE)
         except Exception as error:  # a fault of ours: whatever it is, the mail waits
@@ -101,72 +124,30 @@ class DirectTransport:
         domain = domain_of(batch.deliveries[0].recipient.address)
         if not domain:
             return Failed(Reply(550, "5.1.3", "the recipient's address has no domain that mail can be taken to"))
-        hosts = await self._dns.hosts(domain)
-        if isinstance(hosts, Failed | Deferred):
-            return hosts
-        preferred = without_ourselves(hosts, self._options.local_hostname)
-        if not preferred:
-            return _loop(domain)
         refusals: list[Outcome] = []
-        tried = 0
-        async for place in self._places(domain, preferred):
-            if not isinstance(place, Endpoint):
+        tries = ADDRESS_LIMIT
+        async for place in self._places.of(domain):
+            if not isinstance(place, Place):
                 refusals.append(place)
                 continue
-            if tried == ADDRESS_LIMIT:
+            if not tries:
                 break
-            tried += 1
-            done = await self._attempt(place, batch, payload)
-            if isinstance(done, Mapping):
-                return done
-            refusals.append(done)
+            visit = Visit(self._pool, self._dead, [self._endpoint(place.name, address) for address in place.addresses[:tries]])
+            done = await visit.offer(batch, payload, stagger=STAGGER if self._options.race_addresses else None)
+            if done is not None:
+                return {key: from_mail_host(answer, done.trail, dsn_passed_on=done.dsn) for key, answer in done.answers.items()}
+            refusals += visit.refusals
+            tries -= visit.tried
         return agree(refusals)
 
-    async def _places(self, domain: str, hosts: Sequence[MailHost]) -> AsyncIterator[Endpoint | Outcome]:
-        """Yield where to connect, best first; and for each host that cannot be used, why."""
-        for host in sorted(hosts, key=lambda host: (host.preference, self._clock.chance())):
-            found = await self._dns.addresses(host.name, self._families)
-            if isinstance(found, Failed | Deferred):
-                yield found
-                continue
-            why = ""
-            for address in found:
-                why = self._guard(address) or ""
-                if why == addresses.OURS:
-                    # We are this host: those after it would hand the mail back to us.
-                    yield _loop(domain)
-                    return
-                if not why:
-                    yield self._endpoint(host, address)
-            if why:
-                yield no_route(f"the mail host {host.name} of {domain} has an address that is {why}: mail is not taken there")
-
-    def _guard(self, address: str) -> str | None:
-        private_too = self._options.allow_private_addresses
-        refused = addresses.refusal(address, allow_private=private_too)
-        if refused is None and not private_too and addresses.is_ours(address):
-            return addresses.OURS
-        return refused
-
-    async def _attempt(self, endpoint: Endpoint, batch: Batch, payload: Payload) -> Mapping[DeliveryId, Outcome] | Outcome:
-        """Return the outcomes where the host dealt with the message, or one where the next host is to be asked."""
-        try:
-            session = await Session.open(endpoint)
-        except Unreached as error:
-            return from_mail_host(error.answer, error.trail)
-        try:
-            done = await session.transact(batch, payload)
-        finally:
-            session.leave()
-        elsewhere = _to_next_host(done)
-        if elsewhere is not None:
-            return elsewhere
-        return {key: from_mail_host(answer, done.trail, dsn_passed_on=done.dsn) for key, answer in done.answers.items()}
-
-    def _endpoint(self, host: MailHost, address: str) -> Endpoint:
+    def _endpoint(self, host: str, address: str) -> Endpoint:
+        """Return the one endpoint of this host and address: what connections are kept by."""
+        known = self._endpoints.get((host, address))
+        if known is not None:
+            return known
         options = self._options
-        return Endpoint(
-            name=host.name,
+        endpoint = Endpoint(
+            name=host,
             port=options.port,
             address=address,
             tls=options.tls,
@@ -175,23 +156,15 @@ class DirectTransport:
             source_address=options.source_address,
             timeouts=options.timeouts,
         )
+        if len(self._endpoints) >= ENDPOINTS:  # connections kept by it are left when they have been idle for long enough
+            del self._endpoints[next(iter(self._endpoints))]
+        self._endpoints[host, address] = endpoint
+        return endpoint
 
 
-def _to_next_host(done: Transaction) -> Outcome | None:
-    """Return the outcome for all where the host refused at MAIL or went away before the final dot, else None."""
-    for answer in done.answers.values():
-        if not answer.ours and answer.stage is not Stage.DOT and (answer.stage is Stage.MAIL or answer.service_gone):
-            return from_mail_host(answer, done.trail)
-    return None
-
-
-def _families(source_address: str | None) -> tuple[RdataType, ...]:
-    """Return what to look up: IPv4 first, as receivers are stricter with IPv6; one family where the source is bound to one."""
-    if source_address is None:
-        return (RdataType.A, RdataType.AAAA)
-    return (RdataType.A,) if ip_address(source_address).version == 4 else (RdataType.AAAA,)
-
-
-def _loop(domain: str) -> Failed:
-    text = f"mail for {domain} loops back to this host: it is the domain's mail host, but no mailbox is here"
-    return Failed(Reply(554, "5.4.6", text), Scope.RECIPIENT_DOMAIN)
+def _families(options: DirectOptions) -> tuple[RdataType, ...]:
+    """Return what to look up, in order of preference; one family where the source is bound to one."""
+    families = [RdataType.A if family == "ipv4" else RdataType.AAAA for family in options.address_families]
+    if options.source_address is None:
+        return tuple(families)
+    return (RdataType.A,) if ip_address(options.source_address).version == 4 else (RdataType.AAAA,)

@@ -1,6 +1,6 @@
 """Finding a domain's mail hosts and their addresses in the DNS.
 
-Answers are cached by the resolver for as long as their TTL says. CNAMEs are followed by it too.
+Answers are kept for as long as their TTL says (`mx_cache`). CNAMEs are followed by the resolver.
 
 Invariant: only what the DNS says for certain (the name does not exist, it has no such record, null MX) fails mail;
 SERVFAIL, a timeout, or an answer that makes no sense defers it.
@@ -26,9 +26,10 @@ from dns.rdatatype import RdataType
 from sesrelay.mail.address import AddressError, domain_key
 from sesrelay.mail.outcome import Deferred, Failed, PauseReason, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.seams import Clock
+from sesrelay.transport.mx_cache import AnswerCache
 
 LIFETIME = 15.0  # seconds for one look-up, over all name servers
-CACHE_SIZE = 10_000  # answers
 EDNS_PAYLOAD = 1232  # octets; DNS Flag Day 2020
 PORT = 53
 SILENCES = 10  # look-ups in a row without any answer after which all direct delivery waits: then it is not one domain's fault
@@ -66,10 +67,10 @@ class MailHosts:
     Raises: ValueError for a name server that is none.
     """
 
-    def __init__(self, nameservers: Iterable[str] = (), lifetime: float = LIFETIME) -> None:
+    def __init__(self, clock: Clock, nameservers: Iterable[str] = (), lifetime: float = LIFETIME) -> None:
         self._resolver = _resolver([_nameserver(text) for text in nameservers])
         self._resolver.lifetime = lifetime
-        self._resolver.cache = dns.resolver.LRUCache(CACHE_SIZE)
+        self._resolver.cache = AnswerCache(clock)
         self._resolver.use_edns(0, 0, EDNS_PAYLOAD)
 
     async def hosts(self, domain: str) -> list[MailHost] | Obstacle:
@@ -131,6 +132,12 @@ def without_ourselves(hosts: Sequence[MailHost], local_hostname: str) -> list[Ma
 def no_route(text: str) -> Failed:
     """Return the failure of a domain whose hosts can be found but not used."""
     return _failed("5.4.4", text)
+
+
+def loop(domain: str) -> Failed:
+    """Return the failure of a domain whose mail host is this one, which has no mailbox of it (RFC 5321 §5.1)."""
+    text = f"mail for {domain} loops back to this host: it is the domain's mail host, but no mailbox is here"
+    return Failed(Reply(554, "5.4.6", text), Scope.RECIPIENT_DOMAIN)
 
 
 def _resolver(nameservers: list[dns.nameserver.Nameserver]) -> dns.asyncresolver.Resolver:

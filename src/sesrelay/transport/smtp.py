@@ -1,7 +1,6 @@
 """The transport to a relay that the configuration names: another mail server, or SES's SMTP endpoint.
 
-Hosts are tried in order. A kept connection that turns out to be stale is replaced by a fresh one, once, and only while
-the host had accepted nothing of the transaction.
+Hosts are tried in order; one that could not be reached lately comes after the others for a while.
 
 Invariant: another host is tried only where the former has certainly not taken the message.
 """
@@ -9,17 +8,20 @@ Invariant: another host is tried only where the former has certainly not taken t
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId
 from sesrelay.mail.outcome import Deferred, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock, Content, SpoolError
+from sesrelay.transport.signing import KeysByDomain, Unsigned, signer
 from sesrelay.transport.smtp_answers import Answer, from_relay, most_telling
 from sesrelay.transport.smtp_connect import Endpoint, Timeouts, Tls, Unreached, tls_context
 from sesrelay.transport.smtp_content import Payload
+from sesrelay.transport.smtp_dead import DeadHosts
+from sesrelay.transport.smtp_exchange import converse, over_kept
 from sesrelay.transport.smtp_pool import Keeping, Pool
 from sesrelay.transport.smtp_ses import from_ses, is_ses
 from sesrelay.transport.smtp_session import Session, Transaction
@@ -31,7 +33,10 @@ DOWN_FOR = 60.0  # seconds for which a host that could not be reached comes afte
 class SmtpOptions:
     """`hosts` in order of preference. `ca_file` replaces the system's issuers. Units: `failover_after` seconds.
 
-    `tls` None: required with a password, else opportunistic. `ses` None: as the host's name says.
+    `tls` None: required with a password or a token, else opportunistic. `tls_name` instead of the host's is what its
+    certificate must be for; `tls_fingerprints` (SHA-256, hexadecimal) are instead of any verification. `token` returns the
+    access token for XOAUTH2, or raises OSError or ValueError. `rewrite_sender`: the envelope sender of all that has one.
+    `ses` None: as the host's name says.
     """
 
     hosts: Sequence[str]
@@ -41,11 +46,16 @@ class SmtpOptions:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
+    token: Callable[[], str] | None = field(default=None, repr=False)
+    tls_name: str | None = None
+    tls_fingerprints: frozenset[str] = frozenset()
     source_address: str | None = None
+    rewrite_sender: str | None = None
     ses: bool | None = None
     batch_limit: int = 50  # the most that SES takes in a transaction, and Postfix's default
     concurrency: int = 14  # measured on two cores: with Postfix's 20 acceptance yields to delivery, with 10 delivery starves
     failover_after: float = 600.0
+    dkim: KeysByDomain = field(default_factory=dict)
     keeping: Keeping = field(default_factory=Keeping)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -61,12 +71,14 @@ class SmtpTransport:
         self.concurrency = options.concurrency
         self.failover_after = options.failover_after
         self._clock = clock
+        self._dkim = options.dkim
         self._nexthop = f"smtp/{options.hosts[0]}:{options.port}/{options.username or ''}"
         self._ses = options.ses if options.ses is not None else is_ses(options.hosts[0])
-        tls: Tls = options.tls or ("required" if options.password else "opportunistic")
-        context = tls_context(tls, options.ca_file)
+        self._rewrite_sender = options.rewrite_sender
+        tls: Tls = options.tls or ("required" if options.password or options.token else "opportunistic")
+        context = tls_context("opportunistic" if options.tls_fingerprints else tls, options.ca_file)
         self._endpoints = [_endpoint(host, tls, context, options) for host in options.hosts]
-        self._down: dict[Endpoint, float] = {}
+        self._down = DeadHosts(clock, DOWN_FOR)
         self._pool = Pool(options.keeping, clock)
 
     def start(self) -> None:
@@ -87,7 +99,10 @@ class SmtpTransport:
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         try:
-            return await self._deliver(batch, Payload(content, for_ses=self._ses))
+            keys = signer(self._dkim, batch.message, self._clock)
+            return await self._deliver(batch, Payload(content, for_ses=self._ses, signer=keys, changes=self._receipts(batch)))
+        except Unsigned as error:
+            return dict.fromkeys((delivery.id for delivery in batch.deliveries), error.outcome)
         except SpoolError as error:
             text = f"the content could not be read: {error}"
         except Exception as error:  # a fault of ours: whatever it is, the mail waits
@@ -105,9 +120,9 @@ class SmtpTransport:
                 refusals.append(refusal)
                 if isinstance(refusal, Deferred) and refusal.reason is PauseReason.CREDENTIALS:
                     break  # the same login elsewhere would only lock the account
-                self._down[endpoint] = self._clock.monotonic() + DOWN_FOR
+                self._down.mark(endpoint)
                 continue
-            self._down.pop(endpoint, None)
+            self._down.forget(endpoint)
             return {
                 delivery.id: self._outcome(done.answers[delivery.id], delivery, endpoint, done.trail, dsn=done.dsn)
                 for delivery in batch.deliveries
@@ -116,25 +131,30 @@ class SmtpTransport:
 
     async def _via(self, endpoint: Endpoint, batch: Batch, payload: Payload) -> Transaction:
         """Offer the message to one host. Raises: Unreached, where it has accepted nothing of it."""
-        kept = self._pool.take(endpoint)
-        if kept is not None:
-            done = await self._use(kept, batch, payload)
-            if done.gone_at_mail is None:
-                return done
-        done = await self._use(await Session.open(endpoint), batch, payload)
-        if done.gone_at_mail is not None:
-            raise Unreached(done.gone_at_mail, done.trail.tls)
+        batch = self._as_sent(batch)
+        done = await over_kept(self._pool, endpoint, batch, payload)
+        if done is None:
+            done = await converse(self._pool, await Session.open(endpoint), batch, payload)
+            if done.gone_at_mail is not None:
+                raise Unreached(done.gone_at_mail, done.trail.tls)
         return done
 
-    async def _use(self, session: Session, batch: Batch, payload: Payload) -> Transaction:
-        try:
-            return await session.transact(batch, payload)
-        finally:
-            self._pool.put(session)
+    def _receipts(self, batch: Batch) -> tuple[str, ...]:
+        sender = batch.message.sender
+        if self._rewrite_sender is None or sender in ("", self._rewrite_sender):
+            return ()
+        return (f"envelope sender {self._rewrite_sender} instead of {sender}",)
+
+    def _as_sent(self, batch: Batch) -> Batch:
+        """Return the batch with the sender that this relay gets."""
+        if not self._receipts(batch):
+            return batch
+        envelope = replace(batch.message.envelope, sender=self._rewrite_sender or "")
+        message = replace(batch.message, envelope=envelope)
+        return Batch(batch.lane, tuple(replace(delivery, message=message) for delivery in batch.deliveries))
 
     def _in_order(self) -> list[Endpoint]:
-        now = self._clock.monotonic()
-        return sorted(self._endpoints, key=lambda endpoint: self._down.get(endpoint, now) > now)
+        return sorted(self._endpoints, key=self._down.__contains__)
 
     def _outcome(self, answer: Answer, delivery: Delivery, endpoint: Endpoint, trail: Trail, *, dsn: bool) -> Outcome:
         if self._ses:
@@ -155,5 +175,8 @@ def _endpoint(host: str, tls: Tls, context: ssl.SSLContext | None, options: Smtp
         source_address=options.source_address,
         username=options.username,
         password=options.password,
+        token=options.token,
+        tls_name=options.tls_name,
+        fingerprints=options.tls_fingerprints,
         timeouts=options.timeouts,
     )

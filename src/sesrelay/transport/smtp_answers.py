@@ -155,7 +155,7 @@ def _relay_trouble(answer: Answer, host: str) -> tuple[PauseReason | None, str]:
     if answer.reply.code in _WANTS_AUTH and "starttls" in answer.reply.text.lower():
         return PauseReason.CONFIGURATION, f"{host} wants TLS: set tls: required"
     if answer.reply.code in _WANTS_AUTH or (answer.stage is Stage.AUTH and answer.reply.permanent):
-        return PauseReason.CREDENTIALS, f"{host} does not take the login: correct username and password, then reload"
+        return PauseReason.CREDENTIALS, f"{host} does not take the login: correct username and password (or the token), then reload"
     if answer.stage is Stage.AUTH:
         return PauseReason.UNAVAILABLE, f"{host} cannot check the login just now"
     return None, ""

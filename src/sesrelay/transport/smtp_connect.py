@@ -9,9 +9,11 @@ Source: RFC 5321 §3.1, §4.5.3.2 (timeouts), RFC 3207, RFC 8314 §3 (implicit T
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,6 +25,7 @@ from aiosmtplib import SMTPException, SMTPHeloError, SMTPResponseException
 from sesrelay.mail.outcome import PauseReason, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.transport.smtp_answers import Answer, Stage
+from sesrelay.transport.smtp_reach import Unreachable, reach, resolve
 
 Tls = Literal["none", "opportunistic", "required", "implicit"]
 
@@ -31,7 +34,9 @@ _REPEATED_STATUS = re.compile(r"\n[245]\.\d{1,3}\.\d{1,3}[ \t]+")
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Units: seconds. `block`: for each piece of content to leave; `final`: for the answer to the final dot."""
+    """Units: seconds. `connect`: for each address; `block`: for each piece of content to leave; `final`: for the answer to the
+    final dot.
+    """
 
     connect: float = 30.0
     command: float = 300.0
@@ -41,7 +46,9 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Endpoint:
-    """Where to connect and how. `name` is what TLS verifies and people read; `address` what is connected to.
+    """Where to connect and how. `name` is what people read, and what TLS verifies unless `tls_name` is there; `address` what
+    is connected to. `fingerprints`: SHA-256 of the certificates that are taken, instead of any other verification.
+    `token`: returns the access token for XOAUTH2; raises OSError, ValueError.
 
     Each one is its own key: what connections are kept by must not compare passwords.
     """
@@ -55,6 +62,9 @@ class Endpoint:
     source_address: str | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    token: Callable[[], str] | None = field(default=None, repr=False)
+    tls_name: str | None = None
+    fingerprints: frozenset[str] = frozenset()
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
@@ -96,21 +106,21 @@ class Opened:
     tls: str | None
 
 
-async def open_connection(endpoint: Endpoint) -> Opened:
-    """Connect, say EHLO, secure and log in. Raises: Unreached."""
+async def open_connection(endpoint: Endpoint, sock: socket.socket | None = None) -> Opened:
+    """Connect, unless `sock` is connected already, say EHLO, secure and log in. Raises: Unreached."""
     try:
-        client = await _open(endpoint, endpoint.tls)
+        client = await _open(endpoint, endpoint.tls, sock)
     except Unreached as error:
         if endpoint.tls != "opportunistic" or error.answer.stage is not Stage.TLS:
             raise
-        client = await _open(endpoint, "none")
+        client = await _open(endpoint, "none", None)
     # No isinstance: uvloop's transports are no subclasses of asyncio's. After STARTTLS this is the one that encrypts.
     transport = cast("asyncio.Transport | None", client.transport)
     return Opened(transport, dict(client.esmtp_extensions), tls_of(client))
 
 
-async def _open(endpoint: Endpoint, tls: Tls) -> aiosmtplib.SMTP:
-    client = await _connect(endpoint, tls)
+async def _open(endpoint: Endpoint, tls: Tls, sock: socket.socket | None) -> aiosmtplib.SMTP:
+    client = await _greeted(endpoint, tls, sock or await _connect(endpoint))
     try:
         await _hello(client, endpoint)
         if tls in ("opportunistic", "required"):
@@ -123,14 +133,24 @@ async def _open(endpoint: Endpoint, tls: Tls) -> aiosmtplib.SMTP:
     return client
 
 
-async def _connect(endpoint: Endpoint, tls: Tls) -> aiosmtplib.SMTP:
+async def _connect(endpoint: Endpoint) -> socket.socket:
+    """Return a connected socket. Raises: Unreached."""
+    source = endpoint.source_address
+    try:
+        addresses = [endpoint.address] if _is_ip(endpoint.address) else await resolve(endpoint.address, endpoint.port, source)
+        return (await reach(addresses, endpoint.port, source=source, timeout=endpoint.timeouts.connect)).sock
+    except (Unreachable, OSError) as error:
+        raise cannot_connect(endpoint, plainly(error)) from error
+
+
+async def _greeted(endpoint: Endpoint, tls: Tls, sock: socket.socket) -> aiosmtplib.SMTP:
+    """Wait for the greeting, under TLS where that comes first. Raises: Unreached."""
     implicit = tls == "implicit"
     client = _Client(
-        hostname=endpoint.address if not implicit else endpoint.name,
-        port=endpoint.port,
+        hostname=(endpoint.tls_name or endpoint.name) if implicit else None,
+        sock=sock,
         local_hostname=endpoint.local_hostname,
-        source_address=(endpoint.source_address, 0) if endpoint.source_address else None,
-        timeout=endpoint.timeouts.connect,
+        timeout=endpoint.timeouts.command,
         use_tls=implicit,
         start_tls=False,
         tls_context=endpoint.context if implicit else None,
@@ -143,9 +163,16 @@ async def _connect(endpoint: Endpoint, tls: Tls) -> aiosmtplib.SMTP:
         tls_error = _tls_error(error)
         if tls_error is not None:
             raise Unreached(_tls_answer(endpoint, tls_error)) from error
-        text = f"cannot connect to {endpoint.name} port {endpoint.port}: {plainly(error)}"
-        raise Unreached(Answer(Stage.CONNECT, Reply(451, "4.4.1", text), lost=True)) from error
+        raise cannot_connect(endpoint, plainly(error)) from error
+    if implicit:
+        _check_fingerprint(client, endpoint)
     return client
+
+
+def cannot_connect(endpoint: Endpoint, why: str) -> Unreached:
+    """Return what to raise where no connection came about, or no greeting."""
+    text = f"cannot connect to {endpoint.name} port {endpoint.port}: {why}"
+    return Unreached(Answer(Stage.CONNECT, Reply(451, "4.4.1", text), lost=True))
 
 
 async def _hello(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
@@ -170,19 +197,36 @@ async def _start_tls(client: aiosmtplib.SMTP, endpoint: Endpoint, tls: Tls) -> N
             return
         raise Unreached(_tls_answer(endpoint, "the host does not offer STARTTLS"))
     try:
-        await client.starttls(server_hostname=endpoint.name, tls_context=endpoint.context, timeout=endpoint.timeouts.connect)
+        await client.starttls(
+            server_hostname=endpoint.tls_name or endpoint.name, tls_context=endpoint.context, timeout=endpoint.timeouts.connect
+        )
     except SMTPResponseException as error:
         if tls == "opportunistic" and error.code != 421 and client.is_connected:
             return  # it cannot just now, and the connection is as it was
         raise Unreached(_tls_answer(endpoint, f"it answered STARTTLS with {error.code} {error.message}")) from error
     except (SMTPException, OSError, ssl.CertificateError) as error:
         raise Unreached(_tls_answer(endpoint, _tls_error(error) or plainly(error))) from error
+    _check_fingerprint(client, endpoint)
     try:
         await _hello(client, endpoint)
     except Unreached as error:
         if tls == "opportunistic" and error.answer.lost:
             raise Unreached(_tls_answer(endpoint, error.answer.reply.text)) from error
         raise
+
+
+def _check_fingerprint(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
+    """Leave a host whose certificate is none of those named, before anything is said to it. Raises: Unreached."""
+    if not endpoint.fingerprints:
+        return
+    tls = client.get_transport_info("ssl_object")
+    certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+    found = hashlib.sha256(certificate or b"").hexdigest()
+    if found not in endpoint.fingerprints:
+        client.close()
+        remedy = f"see whether {endpoint.name} has a new certificate, and name its SHA-256 in tls_fingerprints"
+        reply = Reply(451, "4.7.5", f"the certificate of {endpoint.name} has another fingerprint: {found}")
+        raise Unreached(Answer(Stage.TLS, reply, lost=True, reason=PauseReason.UNAVAILABLE, remedy=remedy))
 
 
 async def _log_in(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
@@ -204,16 +248,41 @@ async def _log_in(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
             ),
             tls_of(client),
         )
-    if not client.supported_auth_methods:
-        text = f"{name} offers none of AUTH PLAIN, LOGIN and CRAM-MD5"
-        raise Unreached(Answer(Stage.AUTH, Reply(451, "4.7.0", text), reason=PauseReason.CONFIGURATION), tls_of(client))
     tls = tls_of(client)
+    token = await _token(endpoint, tls)
+    usable = client.supported_auth_methods if token is None else [m for m in client.server_auth_methods if m == "xoauth2"]
+    if not usable:
+        text = f"{name} offers none of AUTH {'PLAIN, LOGIN and CRAM-MD5' if token is None else 'XOAUTH2'}"
+        raise Unreached(Answer(Stage.AUTH, Reply(451, "4.7.0", text), reason=PauseReason.CONFIGURATION), tls)
+    timeout = endpoint.timeouts.command
     try:
-        await client.login(endpoint.username or "", endpoint.password or "", timeout=endpoint.timeouts.command)
+        if token is not None:
+            await client.auth_xoauth2(endpoint.username or "", token, timeout=timeout)
+        else:
+            await client.login(endpoint.username or "", endpoint.password or "", timeout=timeout)
     except SMTPResponseException as error:
         raise Unreached(_spoken(Stage.AUTH, error.code, error.message, endpoint), tls) from error
     except (SMTPException, OSError) as error:
         raise Unreached(_lost_at(Stage.AUTH, endpoint, error), tls) from error
+
+
+async def _token(endpoint: Endpoint, tls: str | None) -> str | None:
+    """Return the access token as it is now, where the login is by one. Raises: Unreached."""
+    if endpoint.token is None:
+        return None
+    try:
+        token = await asyncio.to_thread(endpoint.token)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
+        raise Unreached(_no_token(f"the access token for {endpoint.name} cannot be read: {why}"), tls) from None
+    if not token.isascii() or not token.isprintable() or not token:
+        raise Unreached(_no_token(f"what should be the access token for {endpoint.name} is none"), tls)
+    return token
+
+
+def _no_token(text: str) -> Answer:
+    remedy = "see that whatever renews the token writes it, and nothing else, into token_file"
+    return Answer(Stage.AUTH, Reply(451, "4.7.0", text), reason=PauseReason.CREDENTIALS, remedy=remedy)
 
 
 def parse_reply(code: int, text: str) -> Reply:
@@ -234,7 +303,7 @@ def _lost_at(stage: Stage, endpoint: Endpoint, error: BaseException) -> Answer:
 
 
 def _tls_answer(endpoint: Endpoint, what: str) -> Answer:
-    remedy = f"see that {endpoint.name} is the name in its certificate, and that its issuer is trusted here (ca_file)"
+    remedy = f"see that {endpoint.tls_name or endpoint.name} is the name in its certificate, and that its issuer is trusted here (ca_file)"
     reply = Reply(451, "4.7.5", f"no TLS with {endpoint.name}: {what}")
     return Answer(Stage.TLS, reply, lost=True, reason=PauseReason.UNAVAILABLE, remedy=remedy)
 
@@ -266,6 +335,14 @@ def tls_of(client: aiosmtplib.SMTP) -> str | None:
         return None
     cipher = tls.cipher()
     return f"{tls.version()} {cipher[0]}" if cipher else str(tls.version())
+
+
+def _is_ip(address: str) -> bool:
+    try:
+        ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _on_loopback(client: aiosmtplib.SMTP) -> bool:

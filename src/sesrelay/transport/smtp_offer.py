@@ -3,9 +3,9 @@
 Values only: `smtp_session` sends the commands, one by one or all at once, and hands the replies in, in their order.
 
 Invariant: each reply belongs to the command of its place; what a host says after it refused MAIL changes nothing.
-Invariant: content is wanted only where the host accepted MAIL, a recipient and DATA.
+Invariant: content is wanted only where the host accepted MAIL, a recipient and DATA, or takes it by BDAT.
 
-Source: RFC 5321 §3.3, RFC 1870, RFC 2920 §3.1, RFC 3461, RFC 6152, RFC 6531.
+Source: RFC 5321 §3.3, RFC 1870, RFC 2920 §3.1, RFC 3030, RFC 3461, RFC 6152, RFC 6531.
 """
 
 from __future__ import annotations
@@ -33,24 +33,29 @@ class NoSmtp(Exception):
 
 
 class Offer:
-    """Made for one host's `extensions`. `answers`: what is settled, by delivery; `commands`: what to send, the last is DATA."""
+    """Made for one host's `extensions`. `answers`: what is settled, by delivery; `commands`: what to send before the content;
+    the last is DATA, unless `chunking`: then the content brings its own command.
+    """
 
     def __init__(self, batch: Batch, wire: Wire, host: str, extensions: Mapping[str, str]) -> None:
         self._batch = batch
         self._host = host
         self._extensions = extensions
         self._utf8 = "smtputf8" in extensions
+        self.chunking = "chunking" in extensions
         self.answers: dict[DeliveryId, Answer] = {}
         addresses = self._addresses(wire)
         self._asked = [delivery for delivery in batch.deliveries if delivery.id in addresses]
         self._replies = 0
         self._accepted = 0
         self._mail_refused = False
-        self.go_on = False
+        self._data_accepted = False
         self.commands: tuple[bytes, ...] = ()
         if self._asked:
             mail = self._mail(wire, addresses)
-            self.commands = (mail, *(self._rcpt(one, addresses[one.id]) for one in self._asked), DATA)
+            self.commands = (mail, *(self._rcpt(one, addresses[one.id]) for one in self._asked))
+            if not self.chunking:
+                self.commands += (DATA,)
 
     @property
     def stage(self) -> Stage:
@@ -60,6 +65,11 @@ class Offer:
         if self._replies <= len(self._asked):
             return Stage.RCPT
         return Stage.DATA if self._replies < len(self.commands) else Stage.CONTENT
+
+    @property
+    def go_on(self) -> bool:
+        """The host waits for the content."""
+        return self._data_accepted or (self.chunking and self._replies == len(self.commands) and not self.hopeless)
 
     @property
     def hopeless(self) -> bool:
@@ -80,18 +90,24 @@ class Offer:
         place = self._replies
         self._replies += 1
         if stage is Stage.DATA:
-            self.go_on = digit == 3
+            self._data_accepted = digit == 3
         if self._mail_refused:
             return
         if stage is Stage.RCPT and digit == 2:
             self._accepted += 1
         elif digit > 3:
-            answer = Answer(stage, reply_of(said))
+            answer = Answer(stage, self._too_many(reply_of(said)) if stage is Stage.RCPT else reply_of(said))
             if stage is Stage.RCPT and said.code != 421:  # which closes: nobody is accepted any more
                 self.answers[self._asked[place - 1].id] = answer
             else:
                 self._mail_refused = stage is Stage.MAIL
                 self.settle(answer)
+
+    def _too_many(self, reply: Reply) -> Reply:
+        """Return the reply to RCPT, with a 552 that means too many recipients as the 452 that it is (RFC 5321 §4.5.3.1.10)."""
+        if reply.code == 552 and self._accepted and reply.enhanced in ("", "5.5.3"):
+            return Reply(452, "4.5.3", reply.text)
+        return reply
 
     def settle(self, answer: Answer) -> None:
         """Answer for every delivery that has none."""

@@ -1,4 +1,4 @@
-"""Connections to relays, kept open for the next message.
+"""Connections to SMTP hosts, kept open for the next message.
 
 Invariant: a session is with one caller at a time, and only a usable one is kept.
 """
@@ -17,12 +17,15 @@ TICK = 0.001  # seconds: what a loop may ring too early
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """How long connections are kept. Units: seconds; `messages` transactions in one connection; `sessions` idle ones a host."""
+    """How long connections are kept. Units: seconds; `messages` transactions in one connection; `sessions` idle ones a host,
+    `total` over all of them.
+    """
 
     idle: float = 20.0
     age: float = 300.0
     messages: int = 1000  # Postfix sets no limit (smtp_connection_reuse_count_limit); a host that has one says 421
     sessions: int = 20
+    total: int = 100
 
 
 @dataclass(slots=True)
@@ -42,6 +45,7 @@ class Pool:
         self._clock = clock
         self._idle: dict[Endpoint, list[_Kept]] = {}
         self._opened: dict[Session, float] = {}
+        self._waiting = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -50,6 +54,7 @@ class Pool:
         idle = self._idle.get(endpoint)
         while idle:
             kept = idle.pop()
+            self._waiting -= 1
             if kept.session.usable and self._clock.monotonic() - kept.opened < self._keeping.age:
                 self._opened[kept.session] = kept.opened
                 return kept.session
@@ -60,13 +65,18 @@ class Pool:
         """Keep a session for the next message, or close it where it has served enough."""
         now = self._clock.monotonic()
         opened = self._opened.pop(session, now)
-        idle = self._idle.setdefault(session.endpoint, [])
-        worn = session.transactions >= self._keeping.messages or now - opened >= self._keeping.age
-        if self._closed or worn or not session.usable or len(idle) >= self._keeping.sessions:
+        keeping = self._keeping
+        most = min(keeping.messages, session.transaction_limit or keeping.messages)
+        worn = session.transactions >= most or now - opened >= keeping.age
+        idle = self._idle.get(session.endpoint) or []
+        full = len(idle) >= keeping.sessions or self._waiting >= keeping.total
+        if self._closed or worn or full or not session.usable:
             session.leave()
             return
         loop = asyncio.get_running_loop()
         idle.append(_Kept(session, opened, loop.time()))
+        self._idle[session.endpoint] = idle
+        self._waiting += 1
         if self._sweeper is None:  # one timer for all: a busy session comes and goes thousands of times before it expires
             self._sweeper = loop.call_later(self._keeping.idle, self._sweep)
 
@@ -79,7 +89,8 @@ class Pool:
         for idle in self._idle.values():
             for kept in idle:
                 kept.session.leave()
-            idle.clear()
+        self._idle.clear()
+        self._waiting = 0
 
     def _sweep(self) -> None:
         """Leave what has waited long enough; come again when the next one will have."""
@@ -88,5 +99,7 @@ class Pool:
         for idle in self._idle.values():
             while idle and idle[0].since <= expired:
                 idle.pop(0).session.leave()
-        waiting = [idle[0].since for idle in self._idle.values() if idle]
+                self._waiting -= 1
+        self._idle = {endpoint: idle for endpoint, idle in self._idle.items() if idle}
+        waiting = [idle[0].since for idle in self._idle.values()]
         self._sweeper = loop.call_at(min(waiting) + self._keeping.idle, self._sweep) if waiting else None

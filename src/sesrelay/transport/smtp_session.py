@@ -3,15 +3,17 @@
 `smtp` and `direct` share it; neither's policy is here. aiosmtplib opens the connection; from then on the line is ours
 (`smtp_dialogue`), as the answer to a lost connection depends on the octet up to which we had come.
 
-Invariant: every answer names its stage; from the moment the final dot may leave it is Stage.DOT.
+Invariant: every answer names its stage; from the moment the final dot, or a chunk's last octet, may leave it is Stage.DOT.
 Invariant: no content leaves for a transaction without a recipient; where the host waits for one, the connection is cut.
 Invariant: no address or content byte is rewritten by a library on its way out.
 
-Source: RFC 5321 §3.3, §4.5.3.2 (timeouts), RFC 2920 (pipelining).
+Source: RFC 5321 §3.3, §4.5.3.2 (timeouts), RFC 2920 (pipelining), RFC 3030 (BDAT).
 """
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +43,11 @@ class Transaction:
     trail: Trail
 
     @property
+    def taken(self) -> bool:
+        """The host took the message for somebody."""
+        return any(answer.stage is Stage.DOT and answer.reply.positive and not answer.lost for answer in self.answers.values())
+
+    @property
     def gone_at_mail(self) -> Answer | None:
         """The answer, where the host went away before it accepted anything of the transaction."""
         for answer in self.answers.values():
@@ -56,14 +63,17 @@ class Session:
         self._dialogue = Dialogue(opened.transport)
         self._extensions = opened.extensions
         self._clean = True
+        limits = opened.extensions.get("limits", "")
+        self.recipient_limit = _limit("RCPTMAX", limits)
+        self.transaction_limit = _limit("MAILMAX", limits)
         self.endpoint = endpoint
         self.tls = opened.tls
         self.transactions = 0
 
     @classmethod
-    async def open(cls, endpoint: Endpoint) -> Session:
-        """Connect, say EHLO, secure and log in. Raises: Unreached."""
-        return cls(await open_connection(endpoint), endpoint)
+    async def open(cls, endpoint: Endpoint, sock: socket.socket | None = None) -> Session:
+        """Connect, unless `sock` is connected already, say EHLO, secure and log in. Raises: Unreached."""
+        return cls(await open_connection(endpoint, sock), endpoint)
 
     @property
     def usable(self) -> bool:
@@ -79,13 +89,13 @@ class Session:
 
     async def transact(self, batch: Batch, payload: Payload) -> Transaction:
         """Offer the message to the host for every delivery of the batch. Raises: SpoolError."""
-        wire = await payload.load()
+        wire = await payload.load(seven_bit="8bitmime" not in self._extensions)
         offer = Offer(batch, wire, self.endpoint.name, self._extensions)
         if offer.commands:
             self._clean = False  # until the host is known to wait for the next MAIL
             self.transactions += 1
             if await self._agreed(offer):
-                offer.settle(await self._content(wire.stuffed))
+                offer.settle(await (self._chunk(wire.data) if offer.chunking else self._content(wire.stuffed, b".\r\n")))
         return Transaction(offer.answers, "dsn" in self._extensions, Trail(self.tls, wire.changes))
 
     async def _agreed(self, offer: Offer) -> bool:
@@ -118,18 +128,29 @@ class Session:
         said = await self._dialogue.ask(b"RSET\r\n", 1, self.endpoint.timeouts.command)
         return bool(said) and said[0].code // 100 == 2
 
-    async def _content(self, stuffed: bytes) -> Answer:
-        """Send content and final dot; return the host's last word."""
+    async def _chunk(self, data: bytes) -> Answer:
+        """Send the content by BDAT, as one chunk; return the host's last word."""
+        # What is in doubt begins with the last octet, as it does with the final dot.
+        kept = 0 if len(data) <= AT_ONCE else len(data) - 1
+        command = b"BDAT %d LAST\r\n" % len(data)
+        answer = await self._content(data[:kept], data[kept:], command)
+        if answer.stage is Stage.DOT and not answer.lost and not answer.reply.positive:
+            self._clean = await self._reset()  # RFC 3030 §2: what state a refused chunk leaves is not certain
+        return answer
+
+    async def _content(self, content: bytes, end: bytes, command: bytes = b"") -> Answer:
+        """Send content and what ends it; return the host's last word."""
         dialogue = self._dialogue
         dialogue.expect(1)
-        if len(stuffed) > AT_ONCE:
-            early = await self._pieces(stuffed)
+        if len(content) > AT_ONCE:
+            dialogue.send(command)
+            early = await self._pieces(content)
             if early is not None:
                 return early
-            stuffed = b""
+            command = content = b""
         if dialogue.lost is not None:
             return self._lost(Stage.CONTENT)
-        dialogue.send(stuffed + b".\r\n")
+        dialogue.send(b"".join((command, content, end)))
         said = await dialogue.replies(self.endpoint.timeouts.final)
         if not said:
             return self._lost(Stage.DOT)
@@ -138,11 +159,11 @@ class Session:
         self._clean = True
         return Answer(Stage.DOT, reply_of(said[0]))
 
-    async def _pieces(self, stuffed: bytes) -> Answer | None:
-        """Send a large content with a bounded buffer; return an answer only where the host ended it before the final dot."""
+    async def _pieces(self, content: bytes) -> Answer | None:
+        """Send a large content with a bounded buffer; return an answer only where the host ended it before that."""
         dialogue = self._dialogue
-        for start in range(0, len(stuffed), PIECE):
-            dialogue.send(stuffed[start : start + PIECE])
+        for start in range(0, len(content), PIECE):
+            dialogue.send(content[start : start + PIECE])
             await dialogue.drain(self.endpoint.timeouts.block)
             said = dialogue.early
             if said is not None and said.code // 100 in (4, 5):
@@ -156,3 +177,9 @@ class Session:
     def _lost(self, stage: Stage, why: str = "") -> Answer:
         text = f"lost the connection to {self.endpoint.name}: {why or self._dialogue.lost or CLOSED}"
         return Answer(stage, Reply.parse(451, f"4.4.2 {text}"), lost=True)
+
+
+def _limit(name: str, limits: str) -> int | None:
+    """Return a limit that the host has announced (RFC 9422 §3), where it has."""
+    found = re.search(rf"\b{name}=([1-9]\d{{0,5}})\b", limits, re.I)
+    return int(found[1]) if found else None

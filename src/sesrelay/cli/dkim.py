@@ -1,0 +1,115 @@
+"""`sesrelay dkim`: the keys that sign mail which leaves by SMTP."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from sesrelay.cli.options import EX_FAILED, config_option, json_option
+
+TTL = 3600  # seconds: short enough to take back a mistake
+
+
+@click.group("dkim")
+def command() -> None:
+    """Keys that sign mail of a domain on its way out by `direct` and `smtp` transports."""
+
+
+def _domain(_: click.Context, __: click.Parameter, value: str) -> str:
+    from sesrelay.config.values import parse_domain
+
+    try:
+        return parse_domain(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _selector(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    from sesrelay.config.dkim import parse_selector
+
+    try:
+        return None if value is None else parse_selector(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@command.command("generate")
+@click.argument("domain", callback=_domain)
+@click.option("--selector", callback=_selector, metavar="NAME", help="Default: sesrelay, or sesrelay-ed25519.")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["rsa", "ed25519"]),
+    default="rsa",
+    show_default=True,
+    help="RSA is what everybody verifies.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where the private key goes. Default: SELECTOR.DOMAIN.pem beside the configuration.",
+)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "bind"]), default="table", show_default=True, help="How the record is printed."
+)
+@json_option
+@config_option
+def generate(
+    domain: str,
+    selector: str | None,
+    kind: Literal["rsa", "ed25519"],
+    output: Path | None,
+    form: str,
+    as_json: bool,
+    config: Path,
+) -> int:
+    """Make a key for DOMAIN: write it, mode 0640, and print the DNS record that goes with it.
+
+    A file that is there already is never overwritten.
+    """
+    from sesrelay.config import dkim_keys
+    from sesrelay.mail.dkim import record, record_name
+
+    selector = selector or ("sesrelay" if kind == "rsa" else "sesrelay-ed25519")
+    file = (output or config.parent / f"{selector}.{domain}.pem").absolute()
+    pem, key = dkim_keys.generate(kind)
+    try:
+        dkim_keys.write(file, pem)
+    except FileExistsError:
+        click.echo(f"sesrelay: {file} is there already (another --selector or --output is meant)", err=True)
+        return EX_FAILED
+    except OSError as error:
+        click.echo(f"sesrelay: {file} cannot be written: {error.strerror}", err=True)
+        return EX_FAILED
+    name, value = record_name(domain, selector), record(key.algorithm, key.public)
+    if as_json:
+        found = {"type": "TXT", "name": name, "value": value, "ttl": TTL}
+        click.echo(json.dumps({"domain": domain, "selector": selector, "type": kind, "key_file": str(file), "records": [found]}))
+        return 0
+    click.echo(f"the private key is in {file}", err=form == "bind")
+    if form == "bind":
+        click.echo(_bind(name, value))
+    else:
+        _table(domain, selector, name, value, file, config)
+    if kind == "ed25519":
+        click.echo("Not every receiver verifies Ed25519: let an RSA key sign beside it.", err=form == "bind")
+    return 0
+
+
+def _bind(name: str, value: str) -> str:
+    from sesrelay.mail.dkim import record_strings
+
+    strings = " ".join(f'"{text}"' for text in record_strings(value))
+    return f"{name}. {TTL} IN TXT ( {strings} )"
+
+
+def _table(domain: str, selector: str, name: str, value: str, file: Path, config: Path) -> None:
+    shown = file.name if file.parent == config.parent.absolute() else str(file)
+    click.echo(f"\npublish in the DNS of {domain}:\n\n{'TYPE':<6}{'NAME':<{len(name) + 2}}VALUE\n{'TXT':<6}{name}  {value}")
+    click.echo(
+        f"\nand once it can be looked up, under the transport:\n\n    dkim: {{{domain}: {{selector: {selector}, key_file: {shown}}}}}"
+    )

@@ -1,0 +1,98 @@
+"""Header fields for hosts that take ASCII only: encoded words, A-labels, extended parameters.
+
+Invariant: a field that is ASCII already is returned as it is.
+
+Source: RFC 2047; RFC 2231 §4 (parameters); RFC 5891 (A-labels); RFC 6857 (what becomes of internationalized fields).
+"""
+
+from __future__ import annotations
+
+import re
+from email.header import Header
+from email.utils import formataddr, getaddresses
+from urllib.parse import quote
+
+from sesrelay.mail.address import AddressError, domain_key, split
+from sesrelay.mail.headers import Field, addresses
+
+_ADDRESSED_NAMES = """
+    reply-to from sender to cc bcc resent-from resent-sender resent-to resent-cc resent-bcc return-receipt-to
+    disposition-notification-to errors-to x-original-from x-original-sender
+"""
+_ADDRESSED = frozenset(_ADDRESSED_NAMES.split())
+_PARAMETERS = frozenset({"content-type", "content-disposition"})
+_IDS = frozenset({"message-id", "in-reply-to", "references", "content-id", "received", "resent-message-id", "dkim-signature"})
+_PARAMETER = re.compile(r';\s*([!#$&+.^_`|~A-Za-z0-9-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))')
+_QUOTED_PAIR = re.compile(r"\\(.)", re.S)
+_HIGH = re.compile(r"[^\x00-\x7f]+")
+
+
+class NotAscii(Exception):
+    """A field that ASCII cannot carry: the local part of an address. `address` is the one."""
+
+    def __init__(self, field: str, address: str) -> None:
+        super().__init__(f"{field} has the address {address}, whose local part is not ASCII")
+        self.field, self.address = field, address
+
+
+def ascii_field(field: Field) -> Field:
+    """Return `field` in ASCII. Raises: NotAscii"""
+    if field.raw.isascii():
+        return field
+    value = _text(field.raw.partition(b":")[2])
+    if field.key in _ADDRESSED:
+        made = _addresses(field.name, value)
+    elif field.key in _PARAMETERS:
+        made = _HIGH.sub("?", _PARAMETER.sub(_extended, value))
+    elif field.key in _IDS:
+        made = _HIGH.sub("?", value)
+    else:
+        made = _words(value, field.name)
+    return Field(field.name, f"{field.name}: {made}\r\n".encode("ascii"))
+
+
+def ascii_address(address: str) -> str | None:
+    """Return `address` with its domain in A-labels, or None where ASCII cannot carry its local part."""
+    local, domain = split(address)
+    if not local.isascii():
+        return None
+    if domain.isascii():
+        return address
+    try:
+        return f"{local}@{domain_key(domain)}"
+    except AddressError:
+        return None
+
+
+def _text(value: bytes) -> str:
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        text = value.decode("cp1252", "replace")
+    return " ".join(text.split())
+
+
+def _words(text: str, name: str = "") -> str:
+    return Header(text, "utf-8", header_name=name or None, maxlinelen=75).encode(linesep="\r\n")
+
+
+def _addresses(name: str, value: str) -> str:
+    found = getaddresses([value])
+    if not found or not addresses([value]):
+        return _words(value, name)
+    made = []
+    for display, address in found:
+        if not address:
+            continue
+        plain = ascii_address(address)
+        if plain is None:
+            raise NotAscii(name, address)
+        made.append(formataddr((display, plain)) if display.isascii() else f"{_words(display)} <{plain}>")
+    return ",\r\n ".join(made)
+
+
+def _extended(found: re.Match[str]) -> str:
+    name, value = found[1], _QUOTED_PAIR.sub(r"\1", found[2]) if found[2] is not None else found[3]
+    if value.isascii():
+        return found[0]
+    return f";\r\n {name}*=utf-8''{quote(value, safe='')}"

@@ -1,0 +1,101 @@
+"""The structure of MIME content, cut so that what is put together again is the same octets.
+
+Invariant: `b"".join` of what `pieces` returns is what it was given.
+
+Source: RFC 2045 §5, §6; RFC 2046 §5.1 (multipart).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.message import Message
+
+from sesrelay.mail import headers
+from sesrelay.mail.headers import Field
+
+LINE_MAX = 998  # octets without the line end, RFC 5322 §2.1.1
+DEPTH_MAX = 50  # real mail nests less than ten deep
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the header of an entity says of its body. Lower case; `encoding` is empty where it is not declared."""
+
+    type: str
+    encoding: str
+    charset: str | None = None
+    boundary: bytes | None = None
+
+    @property
+    def eight_bit_declared(self) -> bool:
+        return self.encoding in ("8bit", "binary")
+
+    @property
+    def multipart(self) -> bool:
+        return self.type.startswith("multipart/")
+
+    @property
+    def signed(self) -> bool:
+        """A change inside would break a signature, or what is encrypted (RFC 1847)."""
+        return self.type in ("multipart/signed", "multipart/encrypted")
+
+
+def kind(fields: list[Field], default: str = "text/plain") -> Kind:
+    """Return what `fields` declare, `default` where they name no type."""
+    content_type = encoding = None
+    for field in fields:
+        if field.key == "content-type":
+            content_type = content_type or field.value
+        elif field.key == "content-transfer-encoding":
+            encoding = encoding or field.value.partition(";")[0].strip().lower()
+    if not content_type:
+        return Kind(default, encoding or "")
+    read = Message()
+    read["Content-Type"] = content_type
+    boundary, charset = read.get_boundary(), read.get_content_charset()
+    edge = boundary.encode("utf-8", "surrogateescape") if boundary else None
+    return Kind(read.get_content_type(), encoding or "", charset, edge)
+
+
+def cut(entity: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return the header of an entity, the empty line behind it where there is one, and the body."""
+    end = headers.head_length(entity)
+    gap = b"\r\n" if entity.startswith(b"\r\n", end) else b""
+    return entity[:end], gap, entity[end + len(gap) :]
+
+
+def pieces(body: bytes, boundary: bytes) -> list[bytes] | None:
+    """Cut the body of a multipart: the preamble, then delimiter and entity in turn, then the end and the epilogue.
+
+    Return None where there is no delimiter. Where the last one is missing, the epilogue is empty.
+    """
+    edge = b"--" + boundary
+    found: list[bytes] = []
+    at = start = 0
+    while (here := body.find(edge, at)) != -1:
+        at = here + len(edge)
+        if here and not body.endswith(b"\r\n", 0, here):
+            continue  # within a line
+        closes = body.startswith(b"--", at)
+        stop = body.find(b"\r\n", at)
+        rest = body[at + 2 * closes : stop if stop != -1 else len(body)]
+        if rest.strip(b" \t"):
+            continue  # a longer boundary that begins like this one
+        before = max(here - 2, start)  # the line end in front belongs to the delimiter
+        behind = stop + 2 if stop != -1 and not closes else stop if stop != -1 else len(body)
+        found += [body[start:before], body[before:behind]]
+        start = at = behind
+        if closes:
+            return [*found, body[start:]]
+    return [*found, body[start:], b"", b""] if found else None
+
+
+def has_long_line(content: bytes, at: int = 0) -> bool:
+    """Tell whether a line from octet `at` on has more than LINE_MAX octets. Looks at one octet in a thousand."""
+    size = len(content)
+    while at + LINE_MAX < size:
+        found = content.rfind(b"\n", at, at + LINE_MAX + 2)
+        if found == -1:
+            return True
+        at = found + 1
+    return False

@@ -1,0 +1,274 @@
+"""Encoding anew: part by part, only what has to be, and what is decoded is what it was."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from email.message import Message
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sesrelay.mail import mime
+from sesrelay.mail.lineends import Canonical, canonical
+from sesrelay.mail.recoding import Recoded, Stuck, recoded
+
+LONG = b"x" * 999
+PLAIN = b"Subject: s\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+
+
+def done(content: bytes, *, seven_bit: bool = False) -> Recoded:
+    made = recoded(canonical(content)[0], seven_bit=seven_bit)
+    assert isinstance(made, Recoded)
+    return made
+
+
+def stuck(content: bytes, *, seven_bit: bool = False) -> Stuck:
+    made = recoded(canonical(content)[0], seven_bit=seven_bit)
+    assert isinstance(made, Stuck)
+    return made
+
+
+def part(content: bytes, encoding: bytes = b"", kind: bytes = b"text/plain") -> bytes:
+    declared = b"Content-Transfer-Encoding: " + encoding + b"\r\n" if encoding else b""
+    return b"Content-Type: " + kind + b"\r\n" + declared + b"\r\n" + content + b"\r\n"
+
+
+def multipart(*parts: bytes, kind: bytes = b"mixed", before: bytes = b"", after: bytes = b"") -> bytes:
+    body = before + b"".join(b"--edge\r\n" + one for one in parts) + b"--edge--\r\n" + after
+    return b"Subject: s\r\nMIME-Version: 1.0\r\nContent-Type: multipart/" + kind + b'; boundary="edge"\r\n\r\n' + body
+
+
+def leaves(content: bytes) -> list[bytes]:
+    """Return the decoded leaves, as the standard library reads them."""
+    found: list[Message] = [one for one in email.message_from_bytes(content).walk() if not one.is_multipart()]
+    return [bytes(one.get_payload(decode=True) or b"") for one in found]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"Subject: s\r\n",
+        PLAIN + b"\r\nplain\r\n",
+        PLAIN + b"\r\n" + b"x" * 998 + b"\r\n",
+        PLAIN + b"Content-Transfer-Encoding: 8bit\r\n\r\ncaf\xc3\xa9\r\n",
+        multipart(part(b"caf\xc3\xa9", b"8BIT"), part(b"\xff", b" binary ; x")),
+        multipart(part(b"caf\xc3\xa9", b"8bit"), kind=b"signed"),
+    ],
+)
+def test_what_can_go_is_the_same_object(content: bytes) -> None:
+    given_ = Canonical(content)
+    made = recoded(given_)
+    assert isinstance(made, Recoded)
+    assert made.content == content
+    assert (made.changes, made.fields, made.body) == ((), frozenset(), False)
+
+
+def test_undeclared_8_bit_becomes_quoted_printable_and_is_declared() -> None:
+    made = done(b"Subject: s\r\n\r\ncaf\xc3\xa9 au lait\r\n")
+    assert made.content == (
+        b"Subject: s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n"
+        b"MIME-Version: 1.0\r\n\r\ncaf=C3=A9 au lait\r\n"
+    )
+    assert made.changes == ("encoded as quoted-printable (8-bit octets)",)
+    assert made.fields == {"content-type", "content-transfer-encoding", "mime-version"}
+    assert made.body
+
+
+def test_what_is_not_utf_8_says_so() -> None:
+    assert b"Content-Type: text/plain; charset=unknown-8bit\r\n" in done(b"Subject: s\r\n\r\ncaf\xe9 au lait\r\n").content
+
+
+def test_a_charset_that_is_named_stays() -> None:
+    made = done(b"Content-Type: text/html;\r\n charset=iso-8859-1\r\n\r\nun caf\xe9\r\n")
+    assert made.content.startswith(b"Content-Type: text/html;\r\n charset=iso-8859-1\r\nContent-Transfer-Encoding:")
+
+
+def test_one_part_is_encoded_and_the_others_keep_their_octets() -> None:
+    untouched = b"Content-type:  application/pdf\r\ncontent-transfer-encoding:base64\r\n\r\nQUJD\r\n"
+    content = multipart(untouched, part(LONG, kind=b"text/html"), part(b"caf\xc3\xa9", b"8bit"), before=b"preamble\r\n")
+    made = done(content)
+    assert made.changes == ("encoded as quoted-printable (a line over 998 octets) in part 2",)
+    assert untouched in made.content
+    assert part(b"caf\xc3\xa9", b"8bit") in made.content
+    assert b"preamble\r\n--edge\r\n" in made.content
+    assert leaves(made.content) == leaves(content)
+    assert made.fields == frozenset()
+
+
+def test_mostly_8_bit_text_and_attachments_become_base64() -> None:
+    content = multipart(part("Привет".encode() * 9), part(b"\x01\xff" * 600, kind=b"application/octet-stream"))
+    made = done(content)
+    assert made.content.count(b"Content-Transfer-Encoding: base64") == 2
+    assert leaves(made.content) == leaves(content)
+
+
+def test_base64_in_one_line_is_broken_and_stays_what_it_is() -> None:
+    content = multipart(part(b"QUJD" * 500, b"base64", b"application/pdf"))
+    made = done(content)
+    assert leaves(made.content) == [b"ABC" * 500]
+    assert not mime.has_long_line(made.content)
+
+
+def test_quoted_printable_that_breaks_its_rules_is_mended_in_its_own_terms() -> None:
+    content = PLAIN + b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + b"=0D=0Aa=3D\xc3\xa9 " * 200 + b"=\r\nend\r\n"
+    made = done(content)
+    assert made.content.isascii()
+    (decoded,) = leaves(made.content)
+    assert decoded == b"\r\na=\xc3\xa9 " * 200 + b"end\r\n"
+
+
+def test_a_forwarded_message_is_encoded_inside() -> None:
+    inner = b"Subject: caf\xc3\xa9\r\n\r\n" + LONG + b"\r\n"
+    made = done(multipart(b"Content-Type: message/rfc822\r\n\r\n" + inner))
+    assert b"Subject: =?utf-8?" in made.content
+    assert leaves(made.content) == [LONG]
+
+
+def test_the_digest_takes_its_parts_for_messages() -> None:
+    made = done(multipart(b"\r\nSubject: " + b"word " * 300 + b"\r\n\r\nbody\r\n", kind=b"digest"))
+    assert made.changes == ("broke a line of Subject that was longer than 998 octets in part 1.1",)
+
+
+@pytest.mark.parametrize("kind", [b"signed", b"encrypted"])
+def test_what_is_sealed_is_never_changed(kind: bytes) -> None:
+    made = stuck(multipart(part(LONG), part(b"signature"), kind=kind + b"; protocol=x"))
+    assert "S/MIME or PGP" in made.why
+    outer = multipart(part(b"plain"), part(b"x"), kind=kind + b"; protocol=x").replace(b"Subject: s", b"Subject: caf\xc3\xa9")
+    assert done(outer).changes == ("encoded Subject in ASCII",)
+
+
+def test_what_may_not_be_encoded_is_said() -> None:
+    assert "message/delivery-status" in stuck(multipart(part(LONG, kind=b"message/delivery-status"))).why
+    assert "x-uuencode" in stuck(multipart(part(LONG, b"x-uuencode"))).why
+    assert "multipart/mixed" in stuck(b"Content-Type: multipart/mixed\r\n\r\n" + LONG).why
+    nested = part(LONG)
+    for _ in range(60):
+        nested = b"Content-Type: message/rfc822\r\n\r\n" + nested
+    assert "deep" in stuck(nested).why
+
+
+def test_what_no_program_shows_goes() -> None:
+    made = done(multipart(part(b"a"), before=LONG + b"\r\n", after=b"caf\xc3\xa9\r\n"))
+    assert made.changes == (
+        "removed the preamble, which no mail program shows",
+        "removed the epilogue, which no mail program shows",
+    )
+    assert leaves(made.content) == [b"a"]
+
+
+@pytest.mark.parametrize(
+    ("field", "made"),
+    [
+        ("Subject: Grüße", "Subject: =?utf-8?b?R3LDvMOfZQ==?="),
+        ("From: Jürgen <j@example.org>", "From: =?utf-8?q?J=C3=BCrgen?= <j@example.org>"),
+        ("To: a@bücher.example, Böb <b@x.example>", "To: a@xn--bcher-kva.example,\r\n =?utf-8?q?B=C3=B6b?= <b@x.example>"),
+        (
+            'Content-Type: application/pdf; name="Rés umé.pdf"',
+            "Content-Type: application/pdf;\r\n name*=utf-8''R%C3%A9s%20um%C3%A9.pdf",
+        ),
+        ("Message-ID: <é@x>", "Message-ID: <?@x>"),
+    ],
+)
+def test_header_fields_become_ascii(field: str, made: str) -> None:
+    assert done(f"{field}\r\n\r\n".encode()).content == f"{made}\r\n\r\n".encode()
+
+
+def test_latin_1_in_a_header_is_read_as_such() -> None:
+    made = done(b"Subject: caf\xe9\r\n\r\n")
+    assert str(email.message_from_bytes(made.content, policy=email.policy.default)["Subject"]) == "café"
+
+
+def test_a_local_part_cannot_be_ascii() -> None:
+    made = stuck("From: a@x.example\r\nTo: jürgen@x.example\r\n\r\n".encode())
+    assert made.address
+    assert "jürgen@x.example" in made.why
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"X-Words: " + b"word " * 500,
+        b"To: " + b"somebody@example.org," * 200 + b"b@c",
+        b"References:" + b"<aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@example.org>" * 90,
+        b"X-Token: " + b"t" * 3000,
+        b"X-Blank:" + b" " * 2000 + b"end",
+    ],
+)
+def test_long_header_lines_are_broken_and_mean_the_same(field: bytes) -> None:
+    made = done(field + b"\r\n\r\n")
+    assert not mime.has_long_line(made.content)
+    assert not any(line.isspace() for line in made.content.split(b"\r\n") if line)
+    assert made.content.replace(b"\r\n", b"").replace(b" ", b"") == field.replace(b" ", b"")
+
+
+def test_a_field_with_an_endless_name_goes() -> None:
+    made = done(b"N" * 1500 + b": x\r\nSubject: s\r\n\r\n")
+    assert made.content == b"Subject: s\r\n\r\n"
+    assert made.changes == ("removed a field whose name has 1500 octets",)
+
+
+def test_for_a_host_without_8bitmime_everything_is_7_bit() -> None:
+    content = multipart(part(b"caf\xc3\xa9", b"8bit"), part(b"plain", b"7bit")).replace(
+        b"Subject: s", b"Subject: s\r\nContent-Transfer-Encoding: 8bit"
+    )
+    made = done(content, seven_bit=True)
+    assert made.content.isascii()
+    assert b"Content-Transfer-Encoding: 7bit\r\nMIME-Version" in made.content
+    assert leaves(made.content) == leaves(content)
+    assert isinstance(recoded(Canonical(multipart(part(b"\xff", b"8bit"), kind=b"signed")), seven_bit=True), Stuck)
+
+
+_BODIES = st.lists(
+    st.sampled_from(
+        [b"plain\r\n", LONG + b"\r\n", "é\r\n".encode(), b"\xe9\xff \r\n", b".\r\n", b"", b"=\r\n", b"--edge", b"a" * 2500, b" "]
+    )
+).map(b"".join)
+_ENCODINGS = st.sampled_from([b"", b"7bit", b"8bit", b"binary", b"quoted-printable", b"base64"])
+_KINDS = st.sampled_from([b"text/plain", b"text/html; charset=x", b"application/pdf", b'image/png; name="\xc3\xa9"'])
+_PARTS = st.builds(part, _BODIES, _ENCODINGS, _KINDS)
+_MAILS = st.one_of(
+    _PARTS,
+    _BODIES,
+    st.lists(_PARTS, max_size=3).map(lambda parts: multipart(*parts)),
+    st.lists(_PARTS, max_size=2).map(lambda parts: multipart(multipart(*parts).replace(b"edge", b"in"), kind=b"related")),
+    _PARTS.map(lambda one: multipart(b"Content-Type: message/rfc822\r\n\r\nSubject: \xc3\xa9\r\n" + one)),
+)
+
+
+@given(_MAILS, st.booleans())
+@example(b"\xc3\xa9", False)
+def test_what_is_made_can_go_and_is_made_once(content: bytes, seven_bit: bool) -> None:
+    stored = canonical(content)[0]
+    made = recoded(stored, seven_bit=seven_bit)
+    if isinstance(made, Stuck):
+        return
+    assert not mime.has_long_line(made.content)
+    assert made.content.isascii() or not seven_bit
+    assert canonical(made.content) == (made.content, ())
+    again = recoded(made.content, seven_bit=seven_bit)
+    assert isinstance(again, Recoded)
+    assert (again.content, again.changes) == (made.content, ())
+    assert made.changes or made.content == stored
+
+
+@given(
+    st.lists(
+        st.tuples(st.binary(max_size=40).map(lambda b: canonical(b)[0][:-2]), st.sampled_from([b"", b"8bit", b"binary"])),
+        max_size=4,
+    )
+)
+def test_decoded_parts_are_what_they_were(texts: list[tuple[bytes, bytes]]) -> None:
+    content = multipart(*(part(text, encoding) for text, encoding in texts), part(LONG))
+    made = done(content, seven_bit=True)
+    assert leaves(made.content) == leaves(content)
+
+
+@given(st.lists(st.sampled_from([b"--e", b"--e--", b"--ee", b"\r\n", b"a", b" ", b"--"])).map(b"".join))
+def test_pieces_put_together_are_the_whole(body: bytes) -> None:
+    pieces = mime.pieces(body, b"e")
+    if pieces is not None:
+        assert b"".join(pieces) == body
+        assert len(pieces) % 2 == 1
