@@ -32,6 +32,11 @@ class At:
     region: str = "us-east-1"
     service: str = "ses"
     ca_bundle: str | None = None
+    region_set: str | None = None
+
+    @property
+    def v2_url(self) -> str:
+        return self.url
 
 
 @dataclass
@@ -39,6 +44,15 @@ class Figures:
     max_send_rate: float = 14.0
     max_24h_send: float = 50_000.0
     sent_last_24h: float = 0.0
+    sandbox: bool | None = False
+
+
+@dataclass
+class Standing:
+    attempts: int = 0
+    bounces: int = 0
+    complaints: int = 0
+    rejects: int = 0
 
 
 @dataclass
@@ -52,6 +66,8 @@ class PaperSession:
     region: str = "us-east-1"
     credential_id: str = KEY
     ca_bundle: str | None = None
+    standing: Standing | Exception = field(default_factory=Standing)
+    account_number: str | None = None
     reloads: int = 0
     asked: int = 0
 
@@ -75,6 +91,14 @@ class PaperSession:
         if isinstance(self.figures, Exception):
             raise self.figures
         return self.figures
+
+    async def reputation(self) -> Standing:
+        if isinstance(self.standing, Exception):
+            raise self.standing
+        return self.standing
+
+    async def account_id(self) -> str | None:
+        return self.account_number
 
 
 class Remembers:

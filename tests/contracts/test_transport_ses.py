@@ -115,11 +115,14 @@ DEFERRED = [
 ]
 
 
+@pytest.mark.parametrize("api", ["v1", "v2"])
 @pytest.mark.parametrize(
     ("fault", "scope", "reason", "ambiguous", "word"), DEFERRED, ids=lambda value: getattr(value, "code", None)
 )
-async def test_answers_that_defer(fault: Fault, scope: Scope, reason: PauseReason | None, ambiguous: bool, word: str) -> None:
-    async with SesStandIn() as ses, world(ses.url) as w:
+async def test_answers_that_defer(
+    fault: Fault, scope: Scope, reason: PauseReason | None, ambiguous: bool, word: str, api: str
+) -> None:
+    async with SesStandIn() as ses, world(ses.url, api=api) as w:
         ses.fail(fault, fault)  # twice: credentials are read anew and tried once more
         outcomes = await w.send("b@example.org", "c@example.org")
     assert outcomes[0] == outcomes[1]
@@ -145,28 +148,30 @@ FAILED = [
 ]
 
 
+@pytest.mark.parametrize("api", ["v1", "v2"])
 @pytest.mark.parametrize(("fault", "scope", "enhanced"), FAILED)
-async def test_answers_that_fail(fault: Fault, scope: Scope, enhanced: str) -> None:
-    async with SesStandIn() as ses, world(ses.url) as w:
+async def test_answers_that_fail(fault: Fault, scope: Scope, enhanced: str, api: str) -> None:
+    async with SesStandIn() as ses, world(ses.url, api=api) as w:
         ses.fail(fault)
         outcomes = await w.send("b@example.org", "c@example.org")
     for outcome in outcomes:
         assert isinstance(outcome, Failed)
         assert (outcome.scope, outcome.reply.code, outcome.reply.enhanced) == (scope, 554, enhanced)
-        assert outcome.reply.text == f"{fault.code.removesuffix('Exception')}: {fault.text}"
-    assert ses.requests["SendRawEmail"] == 1
+        assert outcome.reply.text.endswith(f": {fault.text}")
+    assert ses.requests == {"SendRawEmail" if api == "v1" else "SendEmail": 1}
 
 
 # --- what is sent ---
 
 
-async def test_a_message_arrives_byte_for_byte_with_its_envelope() -> None:
+@pytest.mark.parametrize("api", ["v1", "v2"])
+async def test_a_message_arrives_byte_for_byte_with_its_envelope(api: str) -> None:
     raw = b"Received: by x\r\nFROM : a@example.com\r\nX-Odd:\r\n\tfolded \xe4\xf6\r\nSubject: s\r\n\r\n.\r\nbody \xff\xfe\r\n\r\n"
     everything = bytes(b for b in range(256) if b not in b"\r\n\0") * 3
     raw += everything + b"\r\n"
     async with SesStandIn(keys={KEY: SECRET}) as ses:
         ses.account.configuration_sets = frozenset({"set one"})
-        async with world(ses.url, configuration_set="set one", tags={"site": "blog"}) as w:
+        async with world(ses.url, api=api, configuration_set="set one", tags={"site": "blog"}) as w:
             outcomes = await w.send("b@example.org", "c+tag=x&y%@bücher.example", "b@example.org", content=raw)
     (taken,) = ses.journal
     assert taken.raw == raw
@@ -174,6 +179,7 @@ async def test_a_message_arrives_byte_for_byte_with_its_envelope() -> None:
     assert taken.destinations == ("b@example.org", "c+tag=x&y%@xn--bcher-kva.example")
     assert taken.tags == {"sesrelay-id": "0123456789abc", "site": "blog"}
     assert taken.configuration_set == "set one"
+    assert taken.api == api
     for outcome in outcomes:
         assert isinstance(outcome, Delivered)
         assert outcome.remote_id == taken.message_id
@@ -181,13 +187,54 @@ async def test_a_message_arrives_byte_for_byte_with_its_envelope() -> None:
         assert outcome.trail.changes == ()
 
 
-@pytest.mark.parametrize("size", [200_000, 2_000_000])
-async def test_a_big_message_arrives_byte_for_byte(size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "options", "api"),
+    [(200_000, {}, "v1"), (2_000_000, {}, "v1"), (2_000_000, {"api": "v2"}, "v2"), (11_000_000, {}, "v2")],
+)
+async def test_a_big_message_arrives_byte_for_byte(size: int, options: dict[str, Any], api: str) -> None:
     raw = HELLO + (b"\xfb\xff?+/= line\r\n" * (size // 13))
-    async with SesStandIn(keys={KEY: SECRET}) as ses, world(ses.url) as w:
+    async with SesStandIn(keys={KEY: SECRET}) as ses, world(ses.url, **options) as w:
         (outcome,) = await w.send("b@example.org", content=raw)
     assert isinstance(outcome, Delivered)
-    assert ses.journal[0].raw == raw
+    (taken,) = ses.journal
+    assert taken.raw == raw
+    assert taken.api == api
+
+
+async def test_what_v2_alone_can_say_is_said() -> None:
+    async with SesStandIn() as ses, world(ses.url, tenant="t", contact_list="l", topic="news", feedback_forwarding="f@b") as w:
+        await w.send("b@example.org")
+    assert ses.journal[0].named == {
+        "TenantName": "t", "ListManagementOptions": {"ContactListName": "l", "TopicName": "news"},
+        "FeedbackForwardingEmailAddress": "f@b",
+    }  # fmt: skip
+
+
+async def test_a_message_that_v1_finds_too_large_is_given_to_v2() -> None:
+    text = "Message length is more than 10485760 bytes long: '11534336'."
+    async with SesStandIn() as ses, world(ses.url) as w:
+        ses.fail(error("InvalidParameterValue", text))
+        (outcome,) = await w.send("b@example.org")
+    assert isinstance(outcome, Delivered)
+    assert ses.requests == {"SendRawEmail": 1, "SendEmail": 1}
+
+
+async def test_a_large_message_whose_policy_lacks_v2_is_held_and_a_transport_of_v2_pauses() -> None:
+    denied = error("AccessDeniedException", DENIED.format("ses:SendEmail"), 403)
+    async with SesStandIn() as ses:
+        async with world(ses.url) as w:
+            ses.fail(denied)
+            (held,) = await w.send("b@example.org", content=HELLO + b"x\r\n" * 3_500_000)
+            (small,) = await w.send("b@example.org")
+        async with world(ses.url, api="v2") as w:
+            ses.fail(denied)
+            (paused,) = await w.send("b@example.org")
+    assert isinstance(held, Held)
+    assert (held.reason, "ses:SendEmail" in held.remedy) == ("permission", True)
+    assert isinstance(small, Delivered)
+    assert isinstance(paused, Deferred)
+    assert (paused.scope, paused.reason) == (Scope.NEXTHOP, PauseReason.CREDENTIALS)
+    assert "ses:SendEmail" in paused.remedy
 
 
 async def test_the_null_sender_leaves_as_the_header_from() -> None:
@@ -231,9 +278,10 @@ async def test_what_ses_would_refuse_in_a_header_is_mended_with_receipts() -> No
     )
 
 
-async def test_a_message_too_big_for_the_api_fails_without_a_call() -> None:
-    async with SesStandIn() as ses, world(ses.url) as w:
-        (outcome,) = await w.send("b@example.org", content=HELLO + b"x" * 10_485_760)
+@pytest.mark.parametrize(("api", "size"), [("v1", 10_485_760), ("auto", 41_943_040)])
+async def test_a_message_too_big_for_the_api_fails_without_a_call(api: str, size: int) -> None:
+    async with SesStandIn() as ses, world(ses.url, api=api) as w:
+        (outcome,) = await w.send("b@example.org", content=HELLO + b"x" * size)
     assert isinstance(outcome, Failed)
     assert (outcome.scope, outcome.reply.enhanced) == (Scope.MESSAGE, "5.3.4")
     assert not ses.requests["SendRawEmail"]

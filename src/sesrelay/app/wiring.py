@@ -60,6 +60,13 @@ class Shared:
             source_arn=config.source_arn,
             from_arn=config.from_arn,
             return_path_arn=config.return_path_arn,
+            tenant=config.tenant,
+            endpoint_id=config.endpoint_id,
+            contact_list=config.list_management.contact_list if config.list_management else None,
+            topic=config.list_management.topic if config.list_management else None,
+            feedback_forwarding=config.feedback_forwarding,
+            share=config.share,
+            daily_reserve=config.daily_reserve,
             rate="auto" if config.rate is None else config.rate,
             trusted_headers=config.trusted_headers,
             failover_after=config.failover_after,
@@ -86,7 +93,10 @@ def _source(config: configured.SesTransport) -> Source:
 
     secret = config.secret_access_key.get_secret_value() if config.secret_access_key else None
     region = config.region or default_region(config.profile)
-    return Source(region, config.access_key_id, secret, config.profile, config.role_arn, config.external_id, config.endpoint_url)
+    return Source(
+        region, config.access_key_id, secret, config.profile, config.role_arn, config.external_id, config.endpoint_url, config.fips,
+        config.dual_stack, config.endpoint_id,
+    )  # fmt: skip
 
 
 def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:

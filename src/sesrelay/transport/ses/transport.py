@@ -3,13 +3,14 @@
 Invariant: one outcome for each delivery, and nothing raised but CancelledError.
 Invariant: after an answer was lost nothing is sent again from here; who repeats it is for the engine to decide.
 
-Source: Amazon SES API reference 2010-12-01, SendRawEmail; docs/ses.md.
+Source: Amazon SES API references, SendRawEmail (v1) and SendEmail (v2); docs/ses.md.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from sesrelay.mail import headers
@@ -48,6 +49,7 @@ class SesTransport:
         self._line = Line(session, self._account.wire, self._limiter, clock, call.fixed_part(options))
         self._observer = observer
         self._nexthop = f"ses/{session.region}/{session.credential_id}"
+        self._may_grow = options.api == "auto" and call.usual(options) == "v1"
         self._started = self._closed = False
 
     def start(self) -> None:
@@ -126,15 +128,20 @@ class SesTransport:
         shaped, changes = shape(head, self.options.trusted_headers)
         if changes:
             raw = headers.join(shaped, body)
-        if len(raw) > call.RAW_MAX:
+        api = call.fitting(self.options, len(raw))
+        if api is None:
             found = meaning.TOO_LARGE
-            text = f"The message has {len(raw)} octets, and SES takes {call.RAW_MAX} by this API"
+            most = call.V1_MAX if self.options.api == "v1" else call.V2_MAX
+            text = f"The message has {len(raw)} octets, and SES takes {most} by this API"
             return Failed(Reply(554, f"5.{found.enhanced}", text), found.scope, meaning.remedy(found, {}))
         senders = (source, *batch.message.header_from)
         trusted = self.options.trusted_headers
+        draft = Draft(
+            source, raw, changes, {QUEUE_ID_TAG: batch.message.id, **self.options.tags}, senders, api=api, may_grow=self._may_grow
+        )
         if not trusted:  # then no order to SES is left in the header
-            return Draft(source, raw, changes, {QUEUE_ID_TAG: batch.message.id, **self.options.tags}, senders)
-        return Draft(source, raw, changes, self._tags(batch, shaped), senders, _names_a_set(shaped), trusted)
+            return draft
+        return replace(draft, tags=self._tags(batch, shaped), names_a_set=_names_a_set(shaped), trusted=trusted)
 
     def _tags(self, batch: Batch, head: bytes) -> dict[str, str]:
         """Return the call's tags; those of a trusted header are among them, because tags of the call would replace them."""
