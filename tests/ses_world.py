@@ -11,6 +11,7 @@ from batches import HELLO, Bytes, batch
 from fakes import FakeClock
 from sesrelay.mail.delivery import DeliveryId
 from sesrelay.mail.outcome import Outcome
+from sesrelay.seams import AccountStanding
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.ses.seam import SesOptions
 from sesrelay.transport.ses.transport import SesTransport
@@ -106,10 +107,18 @@ class Remembers:
 
     def __init__(self) -> None:
         self.quotas: list[tuple[str, float, float, float]] = []
+        self.standings: list[tuple[str, AccountStanding]] = []
+        self.notices: list[tuple[str, dict[str, object]]] = []
         self.troubles: list[tuple[str, BaseException | None, dict[str, object]]] = []
 
     def quota(self, transport: str, rate: float, max_24h: float, sent_24h: float) -> None:
         self.quotas.append((transport, rate, max_24h, sent_24h))
+
+    def account(self, transport: str, standing: AccountStanding) -> None:
+        self.standings.append((transport, standing))
+
+    def notice(self, what: str, **facts: object) -> None:
+        self.notices.append((what, facts))
 
     def trouble(self, what: str, error: BaseException | None = None, **facts: object) -> None:
         self.troubles.append((what, error, facts))

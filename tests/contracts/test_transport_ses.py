@@ -15,10 +15,13 @@ import trustme
 
 from batches import HELLO, Bytes, Unreadable, batch
 from fakes import FakeClock
-from ses_world import KEY, SECRET, Figures, Keys, PaperSession, addresses, message, world
+from ses_world import KEY, SECRET, Figures, Keys, PaperSession, Standing, addresses, message, world
+from sesrelay.mail.delivery import Priority
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, PauseReason, Scope
 from sesrelay.testing.ses import Fault, SesStandIn
 from sesrelay.testing.ses_rules import Account
+from sesrelay.transport.ses.seam import SesOptions
+from sesrelay.transport.ses.transport import SesTransport
 from sesrelay.transport.ses.wire import Wire
 
 
@@ -624,25 +627,25 @@ async def test_the_pace_starts_slow_and_follows_the_account() -> None:
         clock = FakeClock()
         async with world(ses.url, clock=clock, session=PaperSession(ses.url, figures=Figures(10.0, 200.0, 7.0))) as w:
             assert w.transport.pace(1, clock.monotonic()) == 0.0
-            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(1.0)
+            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(1 / 0.99)
             while not w.observer.quotas:
                 await asyncio.sleep(0.01)
             assert w.observer.quotas == [("ses-main", 10.0, 200.0, 7.0)]
-            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(0.1)
-            clock.advance(0.1)
+            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(1 / 9.9)
+            clock.advance(0.102)
             assert w.transport.pace(50, clock.monotonic()) == 0.0
-            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(5.0)
+            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(50 / 9.9, rel=0.01)
             w.transport.give_back(50)
             assert w.transport.pace(1, clock.monotonic()) == 0.0
 
 
-async def test_a_throttled_call_halves_the_pace_and_it_comes_back() -> None:
+async def test_a_throttled_call_lowers_the_pace_and_it_comes_back() -> None:
     async with SesStandIn() as ses:
         clock = FakeClock()
         async with world(ses.url, clock=clock, rate=10) as w:
             ses.fail("throttle", "throttle")
             await asyncio.gather(w.send("b@example.org"), w.send("b@example.org"))
-            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(1 / 5)
+            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(1 / 6.93)
             clock.advance(1.0)
             assert w.transport.pace(1, clock.monotonic()) == 0.0
             for _ in range(60):
@@ -652,8 +655,90 @@ async def test_a_throttled_call_halves_the_pace_and_it_comes_back() -> None:
             taken = 0
             while w.transport.pace(1, clock.monotonic()) == 0.0:
                 taken += 1
-            assert taken == 10
-            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(0.1)
+            assert taken == 9
+
+
+async def test_a_share_is_a_part_of_the_accounts_rate_and_the_reserve_is_for_urgent_mail() -> None:
+    async with SesStandIn() as ses:
+        clock = FakeClock()
+        session = PaperSession(ses.url, figures=Figures(100.0, 200.0, 175.0))
+        async with world(ses.url, clock=clock, session=session, share=0.5, daily_reserve=0.1) as w:
+            w.transport.start()
+            while not w.observer.quotas:
+                await asyncio.sleep(0.01)
+            clock.advance(5.0)
+            taken = 0
+            while w.transport.pace(1, clock.monotonic(), Priority.HIGH) == 0.0:
+                taken += 1
+            assert taken == 45
+            clock.advance(5.0)
+            assert w.transport.pace(5, clock.monotonic()) == 0.0
+            for _ in range(2):
+                assert w.transport.pace(6, clock.monotonic()) == 60.0
+            assert w.transport.pace(6, clock.monotonic(), Priority.HIGH) == 0.0
+            ((what, facts),) = w.observer.notices
+            assert "kept for mail of priority high" in what
+            assert "daily_reserve" in str(facts["remedy"])
+            await w.send("b@example.org", "c@example.org", "d@example.org")
+            assert w.transport.pace(3, clock.monotonic(), Priority.LOW) == 60.0
+            session.figures = Figures(100.0, 200.0, 20.0)
+            await w.transport._account.refresh(0.0)
+            assert w.transport.pace(3, clock.monotonic(), Priority.LOW) == 0.0
+
+
+async def test_the_sandbox_and_a_bad_reputation_are_told_once() -> None:
+    async with SesStandIn() as ses:
+        session = PaperSession(ses.url, figures=Figures(1.0, 200.0, 7.0, sandbox=True), standing=Standing(1_000, 60, 1, 0))
+        clock = FakeClock()
+        async with world(ses.url, clock=clock, session=session) as w:
+            for _ in range(3):
+                clock.advance(120.0)
+                await w.transport._account.refresh(0.0)
+            said = [what for what, _ in w.observer.notices]
+            assert said == [
+                "the SES account is in the sandbox", "the bounce rate of the SES account is above AWS's threshold",
+                "the complaint rate of the SES account is above AWS's threshold",
+            ]  # fmt: skip
+            assert all(facts["remedy"] and facts["region"] == "us-east-1" for _, facts in w.observer.notices)
+            name, standing = w.observer.standings[-1]
+            assert (name, standing.sandbox, standing.bounces_24h, standing.max_24h) == ("ses-main", True, 60, 200.0)
+            session.figures, session.standing = Figures(14.0, 50_000.0), PermissionError("not allowed")
+            clock.advance(901.0)
+            await w.transport._account.refresh(0.0)
+            assert w.observer.notices[-1][0] == "the statistics of the SES account cannot be read"
+            session.figures = Figures(14.0, 50_000.0, sandbox=True)
+            clock.advance(120.0)
+            await w.transport._account.refresh(0.0)
+            assert w.observer.notices[-1][0] == "the SES account is in the sandbox"
+
+
+async def test_keys_of_one_account_share_its_pace_once_they_are_known_to() -> None:
+    clock = FakeClock()
+    async with SesStandIn() as ses:
+        first = PaperSession(ses.url, account_number="123456789012", figures=Figures(10.0))
+        async with world(ses.url, clock=clock, session=first) as w:
+            second = PaperSession(ses.url, account_number="123456789012", credential_id="AKIAOTHER", figures=Figures(10.0))
+            elsewhere = PaperSession(ses.url, account_number="210987654321", credential_id="AKIATHIRD", figures=Figures(10.0))
+            observer: Any = w.observer
+            ways = [
+                SesTransport(name, SesOptions("us-east-1", endpoint_url=ses.url), session, w.accounts, clock, observer)
+                for name, session in (("other", second), ("elsewhere", elsewhere))
+            ]
+            for way in (w.transport, *ways):
+                way.start()
+            while {name for name, *_ in w.observer.quotas} != {"ses-main", "other", "elsewhere"}:
+                await asyncio.sleep(0.01)
+            clock.advance(5.0)
+            taken = 0
+            while w.transport.pace(1, clock.monotonic()) == 0.0:
+                taken += 1
+            assert taken == 9
+            assert ways[0].pace(1, clock.monotonic()) > 0.0
+            assert ways[1].pace(1, clock.monotonic()) == 0.0
+            by_smtp = w.accounts.ledger("us-east-1", "123456789012")
+            assert by_smtp.governor("auto", 1.0).take(1, clock.monotonic()) > 0.0
+            for way in ways:
+                await way.close()
 
 
 async def test_a_used_up_quota_defers_without_a_call_and_is_looked_at_once_a_minute() -> None:
@@ -688,13 +773,10 @@ async def test_a_quota_that_cannot_be_read_is_said_once() -> None:
             await w.transport._account.refresh(0.0)
             assert len(w.observer.troubles) == 1
             w.transport.pace(1, clock.monotonic())
-            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(1 / 14)
+            assert w.transport.pace(1, clock.monotonic()) == pytest.approx(1 / 13.86)
 
 
 async def test_transports_of_one_account_share_its_pace_also_across_a_reload() -> None:
-    from sesrelay.transport.ses.seam import SesOptions
-    from sesrelay.transport.ses.transport import SesTransport
-
     clock = FakeClock()
     async with world("http://127.0.0.1:1", clock=clock) as w:
         options = SesOptions("us-east-1", endpoint_url="http://127.0.0.1:1")

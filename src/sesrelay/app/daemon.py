@@ -155,6 +155,7 @@ class Daemon:
             snapshot.transports,
             {rule.name: rule.transports for rule in rules},
             [name for name, way in config.transports.items() if way.type == "ses"],
+            wiring.tariffs(config.transports),
         )
 
     # --- what others ask ---

@@ -5,7 +5,7 @@ Vendors are imported where a transport needs them, so that a relay without SES n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -152,6 +152,12 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             from sesrelay.transport.discard import DiscardTransport
 
             return DiscardTransport(name)
+
+
+def tariffs(configs: Mapping[str, configured.Transport]) -> dict[str, tuple[float, float]]:
+    """Return what a thousand recipients and a gigabyte cost through each transport whose tariff is named."""
+    ses = {name: config for name, config in configs.items() if isinstance(config, configured.SesTransport)}
+    return {name: (config.tariff.per_1000, config.tariff.per_gb) for name, config in ses.items() if config.tariff}
 
 
 def listener_options(loaded: Loaded) -> ListenerOptions:

@@ -16,7 +16,7 @@ from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, Pa
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock
 from sesrelay.transport.ses import call, meaning
-from sesrelay.transport.ses.account import Limiter
+from sesrelay.transport.ses.account import Account
 from sesrelay.transport.ses.answers import Accepted, Refused, Unreadable, read
 from sesrelay.transport.ses.body import measured
 from sesrelay.transport.ses.call import Api, Fixed
@@ -24,7 +24,7 @@ from sesrelay.transport.ses.meaning import Action, Meaning
 from sesrelay.transport.ses.seam import AwsSession, Endpoint
 from sesrelay.transport.ses.shape import shape, value_of
 from sesrelay.transport.ses.sign import RegionsSigner, Signer
-from sesrelay.transport.ses.wire import Lost, NotSent, Wire
+from sesrelay.transport.ses.wire import Lost, NotSent
 
 Group = tuple[str, ...]
 _BETWEEN = re.compile(r"[\s'\"`<>,;:()]+")
@@ -53,8 +53,7 @@ class Line:
     """What every attempt of a transport shares."""
 
     session: AwsSession
-    wire: Wire
-    limiter: Limiter
+    account: Account
     clock: Clock
     fixed: Fixed
     _endpoint: Endpoint | None = None
@@ -104,6 +103,7 @@ class Attempt:
                 continue
             answer = await self._call(group)
             if isinstance(answer, Accepted):
+                self._line.account.ledger.spent(len(group))
                 reply = Reply(250, "2.0.0", f"Ok {answer.message_id}")
                 self._settle(group, Delivered(reply, answer.message_id, trail=self._trail()))
             elif isinstance(answer, Refused):
@@ -131,7 +131,7 @@ class Attempt:
         body = await measured(call.body(self._api, line.fixed, draft.source, group, draft.tags, draft.raw))
         signed = signer.headers(body.digest, credentials, line.clock.wall())
         self.posted = True
-        answer = await line.wire.post(url, signed, body, endpoint.ca_bundle)
+        answer = await line.account.wire.post(url, signed, body, endpoint.ca_bundle)
         if isinstance(answer, NotSent | Lost):
             return answer
         self._tls = answer.tls
@@ -143,7 +143,7 @@ class Attempt:
         self.posted = False
         means = meaning.meaning(refused, self._api)
         if means.reason is PauseReason.THROTTLED:
-            self._line.limiter.throttled(self._line.clock.monotonic())
+            self._line.account.ledger.throttled()
         if means.action is Action.SPLIT:
             self._split(group, means, refused)
         elif means.action is Action.UNVERIFIED:

@@ -15,13 +15,15 @@ from functools import partial
 
 from sesrelay.mail import headers
 from sesrelay.mail.address import domain_of
-from sesrelay.mail.delivery import Batch, Delivery, DeliveryId
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.pace import Governor
 from sesrelay.seams import Clock, Content, Observer
 from sesrelay.transport.ses import addressing, call, meaning
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.ses.attempt import Attempt, Draft, Line
+from sesrelay.transport.ses.ledger import RESERVE_WAIT
 from sesrelay.transport.ses.seam import AwsSession, SesOptions
 from sesrelay.transport.ses.shape import shape, value_of
 
@@ -45,8 +47,8 @@ class SesTransport:
         self._accounts = accounts
         self._session = session
         self._account = accounts.attach(name, session, options.endpoint_url, observer)
-        self._limiter = self._account.limiter(options.rate)
-        self._line = Line(session, self._account.wire, self._limiter, clock, call.fixed_part(options))
+        self._line = Line(session, self._account, clock, call.fixed_part(options))
+        self._account.ledger.governor(options.rate, options.share)
         self._observer = observer
         self._nexthop = f"ses/{session.region}/{session.credential_id}"
         self._may_grow = options.api == "auto" and call.usual(options) == "v1"
@@ -55,18 +57,26 @@ class SesTransport:
     def start(self) -> None:
         """Fetch the account's figures in the background. Runs on: the loop."""
         self._started = True
-        self._account.start(self._session)
+        self._account.start(self._session, self._accounts)
 
     def nexthop(self, recipient: str) -> str:
         return self._nexthop
 
-    def pace(self, recipients: int, now: float) -> float:
+    def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
         if not self._started:
             self.start()
-        return self._limiter.take(recipients, now)
+        ledger = self._account.ledger
+        if ledger.reserved_from(recipients, priority, self.options.daily_reserve):
+            self._account.reserve_begun()
+            return RESERVE_WAIT
+        return self._governor.take(recipients, now)
 
     def give_back(self, recipients: int) -> None:
-        self._limiter.give_back(recipients)
+        self._governor.give_back(recipients)
+
+    @property
+    def _governor(self) -> Governor:
+        return self._account.ledger.governor(self.options.rate, self.options.share)
 
     async def close(self) -> None:
         if not self._closed:
@@ -104,10 +114,10 @@ class SesTransport:
         return outcomes
 
     async def _exhausted(self, batch: Batch) -> Deferred | None:
-        if not self._account.exhausted:
+        if not self._account.ledger.exhausted:
             return None
         await self._account.refresh()
-        if not self._account.exhausted:
+        if not self._account.ledger.exhausted:
             return None
         found = meaning.QUOTA
         return Deferred(
