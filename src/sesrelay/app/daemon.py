@@ -145,6 +145,7 @@ class Daemon:
             clock=self.clock,
             options=wiring.web_options(loaded, smtp),
             started=self._began,
+            standings=self._metrics.accounts,
         )
 
     def _expect(self, loaded: Loaded, snapshot: Snapshot) -> None:
