@@ -74,6 +74,23 @@ class Shared:
         )
         return SesTransport(name, options, self._sessions.get(source), self._accounts, self.clock, self.observer)
 
+    def paced(self, way: Transport, config: configured.SmtpTransport) -> Transport:
+        """Return a way out by SMTP that keeps to the pace of its SES account, or to the rate that the configuration names."""
+        from sesrelay.transport.smtp_ses import region_of
+
+        region = region_of(config.relays[0])
+        if region is None and config.rate is None:
+            return way
+        from sesrelay.aws import number
+        from sesrelay.transport.ses.account import Accounts
+        from sesrelay.transport.smtp_paced import PacedSmtp
+
+        self._accounts = self._accounts or Accounts(self.clock)
+        # The user name of SES's SMTP is the id of an access key, and tells the account like one.
+        who = number.of_key(config.username) or config.username or config.relays[0]
+        budget = self._accounts.ledger(region or "", who)
+        return PacedSmtp(way, budget, "auto" if config.rate is None else config.rate, region is not None)
+
     def retain(self, configs: Iterable[configured.Transport]) -> None:
         """Forget the sessions that no transport of the configuration uses any more."""
         if self._sessions is not None:
@@ -135,7 +152,7 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
                 config.relays, hostname, config.port, config.tls, config.username, password, config.ca_file,
                 failover_after=config.failover_after,
             )  # fmt: skip
-            return SmtpTransport(name, relay, shared.clock)
+            return shared.paced(SmtpTransport(name, relay, shared.clock), config)
         case configured.DirectTransport():
             from sesrelay.transport.direct import DirectOptions, DirectTransport
 

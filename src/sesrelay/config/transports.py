@@ -180,6 +180,11 @@ class SmtpTransport(Part):
     username: str | None = Field(None, min_length=1, description="The user name for AUTH.")
     password: SecretStr | None = Field(None, description="The password for AUTH.")
     password_file: FilePath | None = Field(None, description="The file or systemd credential that holds `password`.")
+    rate: Rate = Field(
+        None,
+        description="Recipients a second; `auto`: no limit, but at SES's SMTP endpoint the pace of its account, shared with `ses` "
+        "transports of that account and region.",
+    )
     failover_after: Duration = Field(600.0, description=_FAILOVER)
 
     @property
