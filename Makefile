@@ -54,6 +54,7 @@ bench: $(VENV)/.dev peers  ## our figures beside Postfix's (ARGS='--rounds 5 --c
 	@$(BIN)/python benchmarks/accept.py $(ARGS)
 	@$(BIN)/python benchmarks/fairness.py
 	@$(BIN)/python benchmarks/large.py
+	@$(BIN)/python benchmarks/ses.py
 
 clean:  ## remove the environment and all that was fetched or made
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
