@@ -577,6 +577,31 @@ async def test_a_connection_is_kept_and_neither_redirect_nor_cookie_is_taken() -
         assert outcome.ambiguous
 
 
+async def test_a_connection_in_use_is_given_up_in_time_so_that_the_name_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from aiohttp import web
+
+    seen: list[object] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        assert request.transport is not None
+        seen.append(request.transport.get_extra_info("peername"))
+        return web.json_response({"MessageId": "0100-1"})
+
+    app = web.Application()
+    app.router.add_route("*", "/{anywhere:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with world(f"http://localhost:{runner.addresses[0][1]}", api="v2") as w:
+        for old in (300.0, 300.0, -1.0, 300.0):
+            monkeypatch.setattr("sesrelay.transport.ses.wire.OLDEST", old)
+            (outcome,) = await w.send("b@example.org")
+            assert isinstance(outcome, Delivered)
+    await runner.cleanup()
+    assert seen[0] == seen[1] == seen[2] != seen[3]
+
+
 async def test_cancelling_is_passed_on() -> None:
     async with SesStandIn() as ses, world(ses.url) as w:
         ses.fail("hang")
