@@ -55,6 +55,7 @@ bench: $(VENV)/.dev peers  ## our figures beside Postfix's (ARGS='--rounds 5 --c
 	@$(BIN)/python benchmarks/fairness.py
 	@$(BIN)/python benchmarks/large.py
 	@$(BIN)/python benchmarks/drain.py
+	@$(BIN)/python benchmarks/ses.py
 
 docs: $(VENV)/.dev  ## HTML under build/html and man pages under build/man, from docs/
 	@$(BIN)/sphinx-build -q -E -W -b html docs build/html

@@ -10,7 +10,7 @@ from fakes import FakeClock
 from sesrelay.delivery.intake import Acceptance
 from sesrelay.delivery.scheduler import Scheduler
 from sesrelay.delivery.snapshot import Snapshot
-from sesrelay.mail.delivery import Batch, DeliveryId, State
+from sesrelay.mail.delivery import Batch, DeliveryId, Priority, State
 from sesrelay.mail.envelope import Envelope, Origin, Recipient
 from sesrelay.mail.outcome import Delivered, Outcome
 from sesrelay.mail.reply import Reply
@@ -50,7 +50,7 @@ class ScriptedTransport:
     def nexthop(self, recipient: str) -> str:
         return recipient.rpartition("@")[2] if self.by_domain else f"hop-{self.name}"
 
-    def pace(self, recipients: int, now: float) -> float:
+    def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
         return self.bucket.take(recipients, now)
 
     def give_back(self, recipients: int) -> None:

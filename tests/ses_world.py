@@ -11,6 +11,7 @@ from batches import HELLO, Bytes, batch
 from fakes import FakeClock
 from sesrelay.mail.delivery import DeliveryId
 from sesrelay.mail.outcome import Outcome
+from sesrelay.seams import AccountStanding
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.ses.seam import SesOptions
 from sesrelay.transport.ses.transport import SesTransport
@@ -32,6 +33,11 @@ class At:
     region: str = "us-east-1"
     service: str = "ses"
     ca_bundle: str | None = None
+    region_set: str | None = None
+
+    @property
+    def v2_url(self) -> str:
+        return self.url
 
 
 @dataclass
@@ -39,6 +45,15 @@ class Figures:
     max_send_rate: float = 14.0
     max_24h_send: float = 50_000.0
     sent_last_24h: float = 0.0
+    sandbox: bool | None = False
+
+
+@dataclass
+class Standing:
+    attempts: int = 0
+    bounces: int = 0
+    complaints: int = 0
+    rejects: int = 0
 
 
 @dataclass
@@ -52,6 +67,8 @@ class PaperSession:
     region: str = "us-east-1"
     credential_id: str = KEY
     ca_bundle: str | None = None
+    standing: Standing | Exception = field(default_factory=Standing)
+    account_number: str | None = None
     reloads: int = 0
     asked: int = 0
 
@@ -76,16 +93,32 @@ class PaperSession:
             raise self.figures
         return self.figures
 
+    async def reputation(self) -> Standing:
+        if isinstance(self.standing, Exception):
+            raise self.standing
+        return self.standing
+
+    async def account_id(self) -> str | None:
+        return self.account_number
+
 
 class Remembers:
     """Implements what sending uses of `sesrelay.seams.Observer`."""
 
     def __init__(self) -> None:
         self.quotas: list[tuple[str, float, float, float]] = []
+        self.standings: list[tuple[str, AccountStanding]] = []
+        self.notices: list[tuple[str, dict[str, object]]] = []
         self.troubles: list[tuple[str, BaseException | None, dict[str, object]]] = []
 
     def quota(self, transport: str, rate: float, max_24h: float, sent_24h: float) -> None:
         self.quotas.append((transport, rate, max_24h, sent_24h))
+
+    def account(self, transport: str, standing: AccountStanding) -> None:
+        self.standings.append((transport, standing))
+
+    def notice(self, what: str, **facts: object) -> None:
+        self.notices.append((what, facts))
 
     def trouble(self, what: str, error: BaseException | None = None, **facts: object) -> None:
         self.troubles.append((what, error, facts))

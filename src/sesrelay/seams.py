@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, State
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Priority, State
 from sesrelay.mail.envelope import Envelope, Message, Origin
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Outcome, PauseReason
@@ -258,8 +258,11 @@ class Transport(Protocol):
     def nexthop(self, recipient: str) -> str:
         """Name where mail for `recipient` goes next: a recipient's domain, a host, a region and key."""
 
-    def pace(self, recipients: int, now: float) -> float:
-        """Take what `recipients` cost of the rate and return 0.0, or return the seconds to wait. `now`: monotonic."""
+    def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
+        """Take what `recipients` cost of the rate and return 0.0, or return the seconds to wait. `now`: monotonic.
+
+        What is not of high priority may have to wait for a quota's sake, while what is goes on.
+        """
 
     def give_back(self, recipients: int) -> None:
         """Return what `pace` took for an attempt that was never made."""
@@ -325,6 +328,29 @@ class Pause:
     domain: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AccountStanding:
+    """How an SES account stands in its region, as it last said; None: not told.
+
+    Units: `rate` recipients a second; `max_24h` recipients, -1: unlimited; `seconds_left` until the quota is used up at the
+    present rate, infinite where it is not; the rest numbers of messages. `reserving`: what is left is kept for urgent mail.
+    """
+
+    region: str
+    credential_id: str
+    number: str | None = None
+    rate: float | None = None
+    max_24h: float | None = None
+    sent_24h: float | None = None
+    sandbox: bool | None = None
+    reserving: bool = False
+    seconds_left: float = float("inf")
+    attempts_24h: int | None = None
+    bounces_24h: int | None = None
+    complaints_24h: int | None = None
+    rejects_24h: int | None = None
+
+
 class Observer(Protocol):
     """One method a mail event, so that log and metrics cannot drift apart. Raises nothing, never waits."""
 
@@ -351,6 +377,9 @@ class Observer(Protocol):
 
     def quota(self, transport: str, rate: float, max_24h: float, sent_24h: float) -> None:
         """The account's figures as last fetched; `max_24h` -1: unlimited."""
+
+    def account(self, transport: str, standing: AccountStanding) -> None:
+        """How the account behind a transport stands, as it was just told."""
 
     def reloaded(self, ok: bool, detail: str) -> None: ...
 

@@ -9,6 +9,7 @@ import aiohttp
 
 from browser.paper_desk import PaperDesk, message
 from fakes import FakeClock
+from sesrelay.seams import AccountStanding
 from sesrelay.web.options import WebOptions
 from sesrelay.web.server import WebServer
 
@@ -22,6 +23,7 @@ class Relay:
         self.desk = PaperDesk([message(ID, "hello")])
         self.missing: list[str] = []
         self.counted: Mapping[str, int] = {"accepted": 1}
+        self.standings: dict[str, AccountStanding] = {}
         self.server = WebServer(
             desk=self.desk,
             metrics=self._metrics,
@@ -29,6 +31,7 @@ class Relay:
             counters=lambda: self.counted,
             clock=FakeClock(),
             options=options,
+            standings=lambda: self.standings,
         )
 
     async def _metrics(self) -> bytes:

@@ -12,6 +12,7 @@ import pytest
 import peers
 from browser.paper_desk import CONTROLS, HOSTILE, LONG, REVERSED, PaperDesk, delivery, message
 from fakes import FakeClock
+from sesrelay.seams import AccountStanding
 from sesrelay.web.options import WebOptions
 from sesrelay.web.server import WebServer
 
@@ -28,6 +29,12 @@ ARGS = [
 ]
 ID = "0h2k3j4l5m6n7"
 PAUSE = {"transport": "ses-main", "nexthop": None, "domain": None, "reason": "credentials", "since": "2027-01-15T07:00:00Z"}
+
+
+STANDING = AccountStanding(
+    "us-east-1", HOSTILE, None, 14.0, 50_000.0, 49_000.0, True, True, 5_400.0, attempts_24h=10_000, bounces_24h=600, complaints_24h=9,
+    rejects_24h=0,
+)  # fmt: skip
 
 
 class Site:
@@ -52,6 +59,7 @@ class Site:
             counters=lambda: {"accepted": 5},
             clock=FakeClock(),
             options=WebOptions(port=0, hostname="mail.example.com", smtp="127.0.0.1:2525"),
+            standings=lambda: {"ses-main": STANDING},
         )
 
     async def _metrics(self) -> bytes:
@@ -179,8 +187,8 @@ def test_it_is_whole_without_scripts(chromium: Any, site: Site) -> None:
     page = context.new_page()
     page.goto(site.server.url)
     assert page.get_by_role("heading", level=1).inner_text() == "Part of the mail waits"
-    assert page.get_by_role("table").count() == 2
-    assert page.get_by_role("row").count() == 2 + 6
+    assert page.get_by_role("table").count() == 3
+    assert page.get_by_role("row").count() == 2 + 2 + 6
     context.close()
 
 

@@ -67,7 +67,7 @@ def test_boto3_sends_and_another_process_reads_the_journal(process: str) -> None
     assert taken.pop("at") > 1_700_000_000
     assert taken == {
         "message_id": sent, "source": "a@example.com", "destinations": ["b@example.org"], "tags": {"n": "v"},
-        "configuration_set": "c", "fault": None,
+        "configuration_set": "c", "fault": None, "api": "v1", "named": {},
     }  # fmt: skip
     assert client(process).get_send_quota()["MaxSendRate"] == 100.0
 
@@ -97,6 +97,28 @@ USUAL = {
     "clear": True, "suspended": False, "sandbox": False, "verified": None, "quota": 1e6, "rate": 1e6, "sent": 0, "script": [],
     "chances": {}, "configuration_sets": [], "paused_sets": [],
 }  # fmt: skip
+
+
+def test_boto3_sends_by_v2(process: str) -> None:
+    ask(f"{process}/control", {"clear": True, "configuration_sets": ["c"]})
+    v2 = boto3.client("sesv2", "us-east-1", endpoint_url=process, aws_access_key_id=KEY, aws_secret_access_key=SECRET)
+    call: dict[str, Any] = {
+        "FromEmailAddress": "a@example.com", "Destination": {"ToAddresses": ["b@example.org"]}, "Content": {"Raw": {"Data": RAW}},
+        "EmailTags": [{"Name": "n", "Value": "v"}], "TenantName": "t",
+    }  # fmt: skip
+    sent = v2.send_email(**call, ConfigurationSetName="c")["MessageId"]
+    (taken,) = ask(f"{process}/journal")["taken"]
+    assert base64.b64decode(taken.pop("raw")) == RAW
+    assert taken.pop("at") > 1_700_000_000
+    assert taken == {
+        "message_id": sent, "source": "a@example.com", "destinations": ["b@example.org"], "tags": {"n": "v"},
+        "configuration_set": "c", "fault": None, "api": "v2", "named": {"TenantName": "t"},
+    }  # fmt: skip
+    with pytest.raises(v2.exceptions.NotFoundException):
+        v2.send_email(**call, ConfigurationSetName="unknown")
+    ask(f"{process}/control", {"script": ["throttle"] * 3})  # boto3 tries three times
+    with pytest.raises(v2.exceptions.TooManyRequestsException):
+        v2.send_email(**call)
 
 
 @pytest.mark.parametrize(("wishes", "who", "what", "code", "text"), REFUSED)

@@ -184,11 +184,29 @@ BAD: dict[str, tuple[str, list[str]]] = {
         ["1:14: queue.url: not supported by this version (only sqlite is)"],
     ),
     "thread_ids not built otherwise": (
-        "transports: {a: {type: ses, thread_ids: false, share: 50%, tenant: t}}\n",
+        "transports: {a: {type: ses, thread_ids: false}}\n",
+        ["1:41: transports.a.thread_ids: not supported by this version (only true is)"],
+    ),
+    "what v1 lacks": (
+        "transports: {a: {type: ses, api: v1, tenant: t, list_management: {contact_list: l}}}\n",
         [
-            "1:41: transports.a.thread_ids: not supported by this version (only true is)",
-            "1:55: transports.a.share: not supported by this version (only 100% is)",
-            "1:68: transports.a.tenant: not supported by this version (leave it out)",
+            "1:46: transports.a.tenant: only the v2 API has it (api: auto or v2 is meant too)",
+            "1:49: transports.a.list_management: only the v2 API has it (api: auto or v2 is meant too)",
+        ],
+    ),
+    "endpoints that exclude each other": (
+        "transports: {a: {type: ses, fips: true, endpoint_id: a.b}, b: {type: ses, dual_stack: true, endpoint_url: 'http://h'}}\n",
+        [
+            "1:35: transports.a.fips: SES has no FIPS endpoint that spans regions (leave out fips or endpoint_id)",
+            "1:87: transports.b.dual_stack: without effect beside endpoint_url",
+        ],
+    ),
+    "share, reserve and tariff": (
+        "transports: {a: {type: ses, share: 0%, daily_reserve: 100%, tariff: {per_1000: -1}}}\n",
+        [
+            "1:36: transports.a.share: more than 0% is meant",
+            "1:55: transports.a.daily_reserve: less than 100% is meant",
+            "1:80: transports.a.tariff.per_1000: a price as a number is meant, as in 0.10",
         ],
     ),
     "dane not built": (

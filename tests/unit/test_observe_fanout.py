@@ -15,7 +15,7 @@ from sesrelay.mail.reply import Reply
 from sesrelay.observe.fanout import Fanout
 from sesrelay.observe.metrics import MetricsSink
 from sesrelay.policy.verdict import Verdict
-from sesrelay.seams import Observer, Pause
+from sesrelay.seams import AccountStanding, Observer, Pause
 
 RECIPIENT = Recipient("reader@example.org")
 MESSAGE = Message("0h2k3j4l5m6n7", Envelope("blog@example.com", (RECIPIENT,)), Origin("127.0.0.1:25"), 1, 0.0)
@@ -32,6 +32,7 @@ EVENTS: dict[str, tuple[Any, ...]] = {
     "paused": (PAUSE,),
     "resumed": (PAUSE,),
     "quota": ("t", 1.0, 2.0, 3.0),
+    "account": ("t", AccountStanding("us-east-1", "AKIAX")),
     "reloaded": (True, ""),
     "trouble": ("what", ValueError("x")),
     "notice": ("what",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, PauseReason
 from sesrelay.mail.reply import Reply
 from sesrelay.observe.metrics import MetricsSink
 from sesrelay.policy.verdict import End, Verdict
-from sesrelay.seams import Pause, Stats
+from sesrelay.seams import AccountStanding, Pause, Stats
 
 MONITORING = Path(__file__).parents[2] / "docs" / "monitoring.md"
 NOW = 1_800_000_000.0
@@ -45,6 +46,16 @@ CONTRACT = {
     "ses_quota_24h": ("gauge", {"transport"}),
     "ses_sent_24h": ("gauge", {"transport"}),
     "ses_throttled_total": ("counter", {"transport"}),
+    "ses_bounces_24h": ("gauge", {"transport"}),
+    "ses_complaints_24h": ("gauge", {"transport"}),
+    "ses_rejects_24h": ("gauge", {"transport"}),
+    "ses_attempts_24h": ("gauge", {"transport"}),
+    "ses_quota_seconds_left": ("gauge", {"transport"}),
+    "ses_reserve_in_force": ("gauge", {"transport"}),
+    "ses_sandbox": ("gauge", {"transport"}),
+    "ses_recipients_total": ("counter", {"transport"}),
+    "ses_bytes_total": ("counter", {"transport"}),
+    "ses_price_estimate_total": ("counter", {"transport"}),
     "config_reload_success": ("gauge", set()),
     "config_reload_timestamp_seconds": ("gauge", set()),
     "build_info": ("gauge", {"version", "python"}),
@@ -68,6 +79,12 @@ def value(sink: MetricsSink, name: str, stats: Stats | None = None, **labels: st
     return samples(sink.render(stats or Stats(), NOW)).get((name, frozenset(labels.items())))
 
 
+STANDING = AccountStanding(
+    "us-east-1", "AKIAX", None, 14.0, 50_000.0, 120.0, True, True, 3_600.0, attempts_24h=1_000, bounces_24h=60, complaints_24h=2,
+    rejects_24h=1,
+)  # fmt: skip
+
+
 def live(sink: MetricsSink) -> None:
     """Let every metric have a value."""
     sink.expect(["127.0.0.1:25"], ["ses-main"], {"example": ["ses-main"]}, ["ses-main"])
@@ -79,6 +96,7 @@ def live(sink: MetricsSink) -> None:
     sink.settled(DELIVERY, Verdict(State.DELIVERED, NOW, 1, 0, end="delivered"))
     sink.paused(Pause("ses-main", "us-east-1", PauseReason.QUOTA, NOW, NOW + 60))
     sink.quota("ses-main", 14.0, 50_000.0, 120.0)
+    sink.account("ses-main", STANDING)
 
 
 STATS = Stats(3, 12_288, NOW - 60, {("ses-main", State.QUEUED): 2, ("park", State.HELD): 1}, {"ses-main": NOW - 60})
@@ -233,3 +251,33 @@ def test_two_sinks_share_nothing() -> None:
     assert value(one, "messages_accepted_total", listener="127.0.0.1:25") == 1
     assert value(two, "messages_accepted_total", listener="127.0.0.1:25") is None
     assert (value(one, "troubles_total"), value(two, "troubles_total")) == (1, 0)
+
+
+def test_the_account_is_shown_and_what_it_has_not_told_is_not_a_number(sink: MetricsSink) -> None:
+    sink.account("ses-main", STANDING)
+    assert value(sink, "ses_bounces_24h", transport="ses-main") == 60
+    assert value(sink, "ses_sandbox", transport="ses-main") == 1
+    assert value(sink, "ses_reserve_in_force", transport="ses-main") == 1
+    assert value(sink, "ses_quota_seconds_left", transport="ses-main") == 3_600
+    assert sink.accounts() == {"ses-main": STANDING}
+    sink.account("ses-main", AccountStanding("us-east-1", "AKIAX"))
+    assert str(value(sink, "ses_bounces_24h", transport="ses-main")) == "nan"
+    assert value(sink, "ses_quota_seconds_left", transport="ses-main") == float("inf")
+    sink.expect([], ["other"], {}, ["other"])
+    assert sink.accounts() == {}
+
+
+def test_what_ses_took_is_counted_by_recipient_and_priced_by_the_tariff(sink: MetricsSink) -> None:
+    large = replace(MESSAGE, size=2_000_000_000)
+    delivery = replace(DELIVERY, message=large)
+    also = replace(delivery, id=DeliveryId(MESSAGE.id, 1))
+    refused = replace(delivery, id=DeliveryId(MESSAGE.id, 2))
+    batch = Batch(LANE, (delivery, also, refused))
+    outcomes = {delivery.id: Delivered(OK), also.id: Delivered(OK), refused.id: Deferred(OK)}
+    sink.attempted(batch, outcomes, 0.2, None)  # by a transport of which nothing is known
+    assert value(sink, "ses_recipients_total", transport=LANE.transport) is None
+    sink.expect([], ["ses-main"], {}, ["ses-main"], {"ses-main": (0.10, 0.12)})
+    sink.attempted(batch, outcomes, 0.2, None)
+    assert value(sink, "ses_recipients_total", transport="ses-main") == 2
+    assert value(sink, "ses_bytes_total", transport="ses-main") == 4_000_000_000
+    assert value(sink, "ses_price_estimate_total", transport="ses-main") == pytest.approx(2 * 0.0001 + 4 * 0.12)

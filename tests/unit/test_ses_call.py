@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import Any
 from unittest.mock import patch
 from urllib.parse import parse_qsl
 
@@ -13,14 +15,19 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ses_world import At, Keys
+from ses_world import Keys
 from sesrelay.testing import sigv4
 from sesrelay.transport.ses import call
+from sesrelay.transport.ses.body import PIECE, WHOLE, Body, measured
 from sesrelay.transport.ses.seam import SesOptions
-from sesrelay.transport.ses.sign import CONTENT_TYPE, Signer
+from sesrelay.transport.ses.sign import RegionsSigner, Signer, private_key
+
+CONTENT_TYPE = call.CONTENT_TYPES["v1"]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +42,7 @@ def test_signatures_equal_botocores(url: str, token: str | None) -> None:
     body = b"Action=SendRawEmail&x=%2B"
     now = datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC)
     keys = Keys("AKIAEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", token)
-    ours = Signer(At(url, "eu-west-1")).headers(sha256(body).hexdigest(), keys, now.timestamp())
+    ours = Signer(url, "eu-west-1", "ses", CONTENT_TYPE).headers(sha256(body).hexdigest(), keys, now.timestamp())
     request = AWSRequest("POST", url, {"Content-Type": CONTENT_TYPE}, body)
     with patch("botocore.auth.get_current_datetime", lambda: now.replace(tzinfo=None)):
         SigV4Auth(Credentials(keys.access_key, keys.secret_key, token), "ses", "eu-west-1").add_auth(request)
@@ -45,35 +52,100 @@ def test_signatures_equal_botocores(url: str, token: str | None) -> None:
 
 
 def test_a_signing_key_is_not_kept_for_another_day_or_secret() -> None:
-    signer = Signer(At("http://127.0.0.1:1"))
+    signer = Signer("http://127.0.0.1:1", "us-east-1", "ses", CONTENT_TYPE)
     digest = sha256(b"").hexdigest()
     for keys, now in ((Keys(), 0.0), (Keys(), 86_400.0), (Keys(secret_key="other"), 86_400.0), (Keys(), 0.0)):
-        fresh = Signer(At("http://127.0.0.1:1")).headers(digest, keys, now)
+        fresh = Signer("http://127.0.0.1:1", "us-east-1", "ses", CONTENT_TYPE).headers(digest, keys, now)
         assert signer.headers(digest, keys, now) == fresh
 
 
 @given(st.binary(max_size=300))
 async def test_data_decodes_to_what_was_encoded(raw: bytes) -> None:
-    encoded = await call.encoded(raw)
-    assert (
-        dict(parse_qsl(f"d={encoded.decode()}", strict_parsing=True, keep_blank_values=True))["d"] == base64.b64encode(raw).decode()
-    )
+    encoded = (await measured(Body(b"d=", raw, escaped=True))).whole
+    assert encoded is not None
+    assert dict(parse_qsl(encoded.decode(), strict_parsing=True, keep_blank_values=True))["d"] == base64.b64encode(raw).decode()
 
 
-async def test_the_form_holds_each_parameter() -> None:
+@pytest.mark.parametrize("escaped", [False, True])
+@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, WHOLE, WHOLE + 1, WHOLE + PIECE + 2])
+async def test_a_body_in_pieces_is_the_one_made_at_once(size: int, escaped: bool) -> None:
+    body = Body(b"head", (b"\xfb\xff\xbe?>" * (size // 5 + 1))[:size], b"tail", escaped)
+    found = await measured(body)
+    whole = b"".join([piece async for piece in found.pieces()])
+    assert whole == body.whole()
+    assert (found.digest, found.size) == (sha256(whole).hexdigest(), len(whole))
+    assert (found.whole is None) == (size > WHOLE)
+
+
+def test_the_form_holds_each_parameter() -> None:
     options = SesOptions("us-east-1", configuration_set="a set", source_arn="arn:s", from_arn="arn:f", return_path_arn="arn:r")
-    body = call.form(call.fixed_part(options), "a+b@c.d", ["x&y@z", "ü@z"], {"n": "v=1"}, await call.encoded(b"\xfb\xff"))
-    assert dict(parse_qsl(body.decode("ascii"), strict_parsing=True)) == {
+    body = call.body("v1", call.fixed_part(options), "a+b@c.d", ["x&y@z", "ü@z"], {"n": "v=1"}, b"\xfb\xff")
+    assert dict(parse_qsl(body.whole().decode("ascii"), strict_parsing=True)) == {
         "Action": "SendRawEmail", "Version": "2010-12-01", "ConfigurationSetName": "a set", "SourceArn": "arn:s",
         "FromArn": "arn:f", "ReturnPathArn": "arn:r", "Source": "a+b@c.d", "Destinations.member.1": "x&y@z",
         "Destinations.member.2": "ü@z", "Tags.member.1.Name": "n", "Tags.member.1.Value": "v=1", "RawMessage.Data": "+/8=",
     }  # fmt: skip
 
 
+def test_the_json_holds_each_parameter() -> None:
+    options = SesOptions(
+        "us-east-1", configuration_set="a set", source_arn="arn:s", from_arn="arn:f", return_path_arn="arn:r", tenant="t",
+        endpoint_id="e.id", contact_list="list", topic="news", feedback_forwarding="bounces@example.com",
+    )  # fmt: skip
+    body = call.body("v2", call.fixed_part(options), 'a"b@c.d', ["x&y@z", "ü@z"], {"n": "v=1"}, b"\xfb\xff")
+    assert json.loads(body.whole()) == {
+        "FromEmailAddress": 'a"b@c.d', "Destination": {"ToAddresses": ["x&y@z", "ü@z"]},
+        "Content": {"Raw": {"Data": "+/8="}}, "EmailTags": [{"Name": "n", "Value": "v=1"}], "ConfigurationSetName": "a set",
+        "FromEmailAddressIdentityArn": "arn:f", "FeedbackForwardingEmailAddressIdentityArn": "arn:r", "TenantName": "t",
+        "EndpointId": "e.id", "FeedbackForwardingEmailAddress": "bounces@example.com",
+        "ListManagementOptions": {"ContactListName": "list", "TopicName": "news"},
+    }  # fmt: skip
+    bare = call.body("v2", call.fixed_part(SesOptions("us-east-1", source_arn="arn:s")), "a@b", ["c@d"], {}, b"")
+    assert json.loads(bare.whole()) == {
+        "FromEmailAddress": "a@b", "Destination": {"ToAddresses": ["c@d"]}, "EmailTags": [],
+        "FromEmailAddressIdentityArn": "arn:s", "Content": {"Raw": {"Data": ""}},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "api"),
+    [
+        ({}, 10_485_760, "v1"), ({}, 10_485_761, "v2"), ({}, 41_943_040, "v2"), ({}, 41_943_041, None),
+        ({"api": "v1"}, 1, "v1"), ({"api": "v1"}, 10_485_761, None), ({"api": "v2"}, 1, "v2"),
+        ({"tenant": "t"}, 1, "v2"), ({"endpoint_id": "e"}, 1, "v2"), ({"contact_list": "l"}, 1, "v2"),
+        ({"feedback_forwarding": "a@b"}, 1, "v2"),
+    ],
+)  # fmt: skip
+def test_which_api_a_message_takes(options: dict[str, Any], size: int, api: str | None) -> None:
+    assert call.fitting(SesOptions("us-east-1", **options), size) == api
+
+
+def test_the_key_pair_of_sigv4a_is_the_one_of_awss_own_test_vector() -> None:
+    numbers = private_key("AKISORANDOMAASORANDOM", "q+jcrXGc+0zWN6uzclKVhvMmUsIfRPa4rlRandom").private_numbers()
+    assert f"{numbers.private_value:064x}" == "7fd3bd010c0d9c292141c2b77bfbde1042c92e6836fff749d1269ec890fca1bd"
+    assert f"{numbers.public_numbers.x:064x}" == "15d242ceebf8d8169fd6a8b5a746c41140414c3b07579038da06af89190fffcb"
+
+
+def test_a_signature_for_several_regions_can_be_verified() -> None:
+    url, keys = "https://abc.xyz.endpoints.email.amazonaws.com/v2/email/outbound-emails", Keys("AKIAEXAMPLE", "secret", "token/+=")
+    headers = RegionsSigner(url, "*", "ses", "application/json").headers(sha256(b"{}").hexdigest(), keys, 0.0)
+    assert headers["X-Amz-Region-Set"] == "*"
+    names = "content-type;host;x-amz-date;x-amz-region-set;x-amz-security-token"
+    start = f"AWS4-ECDSA-P256-SHA256 Credential=AKIAEXAMPLE/19700101/ses/aws4_request, SignedHeaders={names}, Signature="
+    assert headers["Authorization"].startswith(start)
+    canonical = (
+        "POST\n/v2/email/outbound-emails\n\ncontent-type:application/json\nhost:abc.xyz.endpoints.email.amazonaws.com\n"
+        f"x-amz-date:19700101T000000Z\nx-amz-region-set:*\nx-amz-security-token:token/+=\n\n{names}\n{sha256(b'{}').hexdigest()}"
+    )
+    text = "AWS4-ECDSA-P256-SHA256\n19700101T000000Z\n19700101/ses/aws4_request\n" + sha256(canonical.encode()).hexdigest()
+    signature = bytes.fromhex(headers["Authorization"].removeprefix(start))
+    private_key(keys.access_key, keys.secret_key).public_key().verify(signature, text.encode(), ECDSA(SHA256()))
+
+
 def test_the_stand_in_checks_signatures_as_aws_words_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     body, now = b"a=b", 1_800_000_000.0
-    headers = Signer(At("http://127.0.0.1:1")).headers(sha256(body).hexdigest(), Keys(), now)
+    headers = Signer("http://127.0.0.1:1", "us-east-1", "ses", CONTENT_TYPE).headers(sha256(body).hexdigest(), Keys(), now)
     known = {Keys().access_key: Keys().secret_key}
     lowered = {**headers, **{name.lower(): value for name, value in headers.items()}}
     assert sigv4.check("POST", "/", "", lowered, body, known, now) == Keys().access_key

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha1
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
 
 from fakes import FakeClock
 from ses_world import KEY, SECRET
-from sesrelay.aws.account import Account
+from sesrelay.aws import number
+from sesrelay.aws.account import Account, Reputation, summed
 from sesrelay.aws.session import AHEAD, FrozenCredentials, Session, Sessions, Source
 from sesrelay.testing import ses_rules
 from sesrelay.testing.ses import SesStandIn
@@ -45,6 +52,134 @@ async def test_an_endpoint_of_ones_own_and_a_ca_bundle(sessions: Sessions, monke
     monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/ours.pem")
     at = await sessions.get(keyed("http://127.0.0.1:9/x")).endpoint()
     assert (at.url, at.ca_bundle) == ("http://127.0.0.1:9/x", "/etc/ours.pem")
+
+
+@pytest.mark.parametrize(
+    ("source", "url", "v2_url", "region_set"),
+    [
+        ({"fips": True}, "https://email-fips.us-east-1.amazonaws.com", "https://email-fips.us-east-1.amazonaws.com", None),
+        ({"dual_stack": True}, "https://email.us-east-1.api.aws", "https://email.us-east-1.api.aws", None),
+        ({"endpoint_id": "a.b"}, "https://email.us-east-1.amazonaws.com", "https://a.b.endpoints.email.amazonaws.com", "*"),
+        ({"endpoint_id": "a.b", "dual_stack": True}, "https://email.us-east-1.api.aws", "https://a.b.endpoints.email.global.api.aws", "*"),
+        ({"endpoint_id": "a.b", "endpoint_url": "http://127.0.0.1:9"}, "http://127.0.0.1:9", "http://127.0.0.1:9", "*"),
+    ],
+)  # fmt: skip
+async def test_endpoints_are_botocores(
+    sessions: Sessions, source: dict[str, Any], url: str, v2_url: str, region_set: str | None
+) -> None:
+    at = await sessions.get(Source("us-east-1", access_key_id=KEY, secret_access_key=SECRET, **source)).endpoint()
+    assert (at.url, at.v2_url, at.region_set) == (url, v2_url, region_set)
+
+
+async def test_fips_of_the_environment_is_followed(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
+    assert (await sessions.get(keyed()).endpoint()).url == "https://email-fips.eu-west-1.amazonaws.com"
+
+
+@pytest.fixture
+def handed_out() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Serve a document at every path on loopback, as the places that hand out credentials do."""
+    document: dict[str, Any] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = "relay" if self.path.endswith("security-credentials/") else json.dumps(document)
+            self.answer(body)
+
+        def do_PUT(self) -> None:
+            self.answer("a-token")
+
+        def answer(self, body: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", document
+    server.shutdown()
+    server.server_close()
+
+
+def temporary(**more: str) -> dict[str, str]:
+    later = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"AccessKeyId": "ASIAHANDED", "SecretAccessKey": "s", "Token": "t", "Expiration": later, **more}
+
+
+async def test_a_containers_credentials(
+    sessions: Sessions, handed_out: tuple[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, document = handed_out
+    document.update(temporary())
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/creds")
+    assert await sessions.get(Source("eu-west-1")).credentials() == FrozenCredentials("ASIAHANDED", "s", "t")
+
+
+async def test_an_instances_credentials(
+    sessions: Sessions, handed_out: tuple[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, document = handed_out
+    document.update(temporary(Code="Success", AccountId="123456789012"))
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
+    assert await sessions.get(Source("eu-west-1")).credentials() == FrozenCredentials("ASIAHANDED", "s", "t")
+
+
+async def test_credentials_of_sso(
+    sessions: Sessions, handed_out: tuple[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, document = handed_out
+    expires = int((datetime.now(UTC) + timedelta(hours=6)).timestamp() * 1000)
+    document["roleCredentials"] = {"accessKeyId": "ASIASSO", "secretAccessKey": "s", "sessionToken": "t", "expiration": expires}
+    config = tmp_path / "config"
+    config.write_text(
+        "[profile mail]\nsso_session = ours\nsso_account_id = 123456789012\nsso_role_name = Relay\n"
+        "[sso-session ours]\nsso_region = eu-west-1\nsso_start_url = https://ours.awsapps.com/start\n"
+    )
+    cache = tmp_path / ".aws" / "sso" / "cache"
+    cache.mkdir(parents=True)
+    token = {"accessToken": "a", "expiresAt": temporary()["Expiration"], "startUrl": "https://ours.awsapps.com/start"}
+    (cache / f"{sha1(b'ours').hexdigest()}.json").write_text(json.dumps(token))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", url)
+    monkeypatch.setattr("botocore.credentials.SSOProvider._SSO_TOKEN_CACHE_DIR", str(cache))
+    monkeypatch.setattr("botocore.tokens.SSOTokenProvider._SSO_TOKEN_CACHE_DIR", str(cache), raising=False)
+    session = sessions.get(Source("eu-west-1", profile="mail"))
+    assert await session.credentials() == FrozenCredentials("ASIASSO", "s", "t")
+    assert await session.account_id() == "123456789012"
+
+
+async def test_the_account_is_known_without_asking(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await sessions.get(Source("eu-west-1", role_arn="arn:aws:iam::123456789012:role/relay")).account_id() == "123456789012"
+    told = Source("eu-west-1", access_key_id="ASIAQNZGKIQY56JQ7WML", secret_access_key="s")
+    assert await sessions.get(told).account_id() == "029608264753"
+    for earlier in ("AKIAIOSFODNN7EXAMPLE", "AKIASTANDIN", "", "AKIA0000000000000000"):
+        assert number.of_key(earlier) is None
+    assert number.of_arn("arn:aws-us-gov:iam::210987654321:role/x") == "210987654321"
+    assert number.of_arn("arn:aws:ses:us-east-1:123456789012:identity/x") is None
+
+
+def test_of_the_statistics_the_last_24_hours_count() -> None:
+    now = datetime(2027, 1, 2, 12, tzinfo=UTC)
+    points = [
+        {"Timestamp": now - timedelta(hours=hours), "DeliveryAttempts": 100, "Bounces": 5, "Complaints": 1, "Rejects": 2}
+        for hours in (0.25, 23.9, 24.1, 300)
+    ]
+    assert summed([*points, {}], now) == Reputation(200, 10, 2, 4)
+    assert summed([], now) == Reputation()
+
+
+async def test_the_reputation_is_asked_by_v1() -> None:
+    sessions = Sessions(FakeClock(now=time.time()))
+    account = ses_rules.Account(statistics={"DeliveryAttempts": 1000, "Bounces": 60, "Complaints": 2, "Rejects": 1})
+    async with SesStandIn(account=account) as ses:
+        assert await sessions.get(keyed(ses.url)).reputation() == Reputation(1000, 60, 2, 1)
+    sessions.close()
 
 
 async def test_a_profile(sessions: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,10 @@ def outcomes(code: int, text: str, *recipients: str) -> list[Outcome | None]:
               "`arn:aws:ses:us-east-1:1:identity/example.com'", Scope.SENDER_DOMAIN, PauseReason.CREDENTIALS),
         (554, "Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail'",
               Scope.NEXTHOP, PauseReason.CREDENTIALS),
+        (454, "Throttling failure: Daily sending quota exceeded.", Scope.NEXTHOP, PauseReason.QUOTA),
+        (554, "Message rejected: Account is suspended", Scope.NEXTHOP, PauseReason.SUSPENDED),
+        (554, "Transaction failed: Tenant t is not associated", Scope.TRANSPORT, PauseReason.CONFIGURATION),
+        (554, "Message rejected: MAIL FROM domain is not verified", Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION),
         (554, UNVERIFIED + "a@example.com", Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION),
         (554, UNVERIFIED + "a@example.com, b@example.org", Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION),
         (554, "Message rejected: Email address is not verified.", Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION),
@@ -40,6 +44,14 @@ def test_what_is_wrong_with_the_account_or_the_sender_pauses(code: int, text: st
     (outcome,) = outcomes(code, text, "b@example.org")
     assert isinstance(outcome, Deferred)
     assert (outcome.scope, outcome.reason, outcome.ambiguous) == (scope, reason, False)
+
+
+def test_a_login_that_is_refused_says_what_smtp_credentials_are() -> None:
+    (delivery,) = batch("b@example.org").deliveries
+    outcome = from_ses(Answer(Stage.AUTH, parse_reply(535, "Authentication Credentials Invalid")), delivery, NO_TRAIL)
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.CREDENTIALS)
+    assert "SMTP credentials" in outcome.remedy
 
 
 def test_the_remedy_names_the_sender() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
 
 from browser.paper_desk import HOSTILE, LONG, REVERSED, delivery, message
 from browser.paper_relay import ID, Relay
+from sesrelay.seams import AccountStanding
 from sesrelay.web.guard import HEADERS
 from sesrelay.web.options import WebOptions
 
@@ -37,6 +39,31 @@ async def test_the_hint_knows_sockets() -> None:
         assert "swaks --socket /run/sesrelay/submit.sock --from" in (await relay.get("/"))[1]
     finally:
         await relay.server.stop()
+
+
+async def test_accounts_are_shown_beside_awss_thresholds(relay: Relay) -> None:
+    assert "Amazon SES" not in (await relay.get("/"))[1]
+    relay.standings["ses-main"] = AccountStanding(
+        "us-east-1", "AKIAX", "123456789012", 14.0, 50_000.0, 49_000.0, sandbox=True, reserving=True, seconds_left=5_400.0,
+        attempts_24h=1_000, bounces_24h=60, complaints_24h=0, rejects_24h=3,
+    )  # fmt: skip
+    relay.standings[HOSTILE] = AccountStanding(HOSTILE, HOSTILE)
+    text = (await relay.get("/"))[1]
+    shown = ("Amazon SES", "us-east-1 · 123456789012", "14/s", "49\u202f000", "50\u202f000", "used up in 1 h", "6.00 %", "AWS acts at 5 %",
+             "0.00 %", "AWS acts at 0.1 %", "in the sandbox", "kept for priority high", "the bounce rate is above")  # fmt: skip
+    for part in shown:
+        assert part in text, part
+    assert '<span class="fame bad">6.00 %</span>' in text
+    assert HOSTILE not in text
+    status, text, _ = await relay.get("/api/v1/accounts")
+    documents = {one["transport"]: one for one in json.loads(text)}
+    assert status == 200
+    assert documents["ses-main"] == {
+        "transport": "ses-main", "region": "us-east-1", "credentials": "AKIAX", "account": "123456789012", "rate": 14.0,
+        "quota_24h": 50_000.0, "sent_24h": 49_000.0, "quota_seconds_left": 5_400.0, "sandbox": True, "reserve_in_force": True,
+        "attempts_24h": 1_000, "bounces_24h": 60, "complaints_24h": 0, "rejects_24h": 3,
+    }  # fmt: skip
+    assert documents[HOSTILE]["quota_seconds_left"] is None
 
 
 @pytest.mark.parametrize("path", ["/", f"/messages/{ID}"])

@@ -145,6 +145,7 @@ class Daemon:
             clock=self.clock,
             options=wiring.web_options(loaded, smtp),
             started=self._began,
+            standings=self._metrics.accounts,
         )
 
     def _expect(self, loaded: Loaded, snapshot: Snapshot) -> None:
@@ -155,6 +156,7 @@ class Daemon:
             snapshot.transports,
             {rule.name: rule.transports for rule in rules},
             [name for name, way in config.transports.items() if way.type == "ses"],
+            wiring.tariffs(config.transports),
         )
 
     # --- what others ask ---

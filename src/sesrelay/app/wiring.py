@@ -6,7 +6,7 @@ Vendors are imported where a transport needs them, so that a relay without SES n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -63,12 +63,36 @@ class Shared:
             source_arn=config.source_arn,
             from_arn=config.from_arn,
             return_path_arn=config.return_path_arn,
+            tenant=config.tenant,
+            endpoint_id=config.endpoint_id,
+            contact_list=config.list_management.contact_list if config.list_management else None,
+            topic=config.list_management.topic if config.list_management else None,
+            feedback_forwarding=config.feedback_forwarding,
+            share=config.share,
+            daily_reserve=config.daily_reserve,
             rate="auto" if config.rate is None else config.rate,
             trusted_headers=config.trusted_headers,
             failover_after=config.failover_after,
             local_domains=local_domains,
         )
         return SesTransport(name, options, self._sessions.get(source), self._accounts, self.clock, self.observer)
+
+    def paced(self, way: Transport, config: configured.SmtpTransport) -> Transport:
+        """Return a way out by SMTP that keeps to the pace of its SES account, or to the rate that the configuration names."""
+        from sesrelay.transport.smtp_ses import region_of
+
+        region = region_of(config.relays[0])
+        if region is None and config.rate is None:
+            return way
+        from sesrelay.aws import number
+        from sesrelay.transport.ses.account import Accounts
+        from sesrelay.transport.smtp_paced import PacedSmtp
+
+        self._accounts = self._accounts or Accounts(self.clock)
+        # The user name of SES's SMTP is the id of an access key, and tells the account like one.
+        who = number.of_key(config.username) or config.username or config.relays[0]
+        budget = self._accounts.ledger(region or "", who)
+        return PacedSmtp(way, budget, "auto" if config.rate is None else config.rate, region is not None)
 
     def retain(self, configs: Iterable[configured.Transport]) -> None:
         """Forget the sessions that no transport of the configuration uses any more."""
@@ -89,7 +113,10 @@ def _source(config: configured.SesTransport) -> Source:
 
     secret = config.secret_access_key.get_secret_value() if config.secret_access_key else None
     region = config.region or default_region(config.profile)
-    return Source(region, config.access_key_id, secret, config.profile, config.role_arn, config.external_id, config.endpoint_url)
+    return Source(
+        region, config.access_key_id, secret, config.profile, config.role_arn, config.external_id, config.endpoint_url, config.fips,
+        config.dual_stack, config.endpoint_id,
+    )  # fmt: skip
 
 
 def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
@@ -133,7 +160,7 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
                 rewrite_sender=config.rewrite_sender,
                 failover_after=config.failover_after, dkim=_dkim(config.dkim),
             )  # fmt: skip
-            return SmtpTransport(name, relay, shared.clock)
+            return shared.paced(SmtpTransport(name, relay, shared.clock), config)
         case configured.DirectTransport():
             from sesrelay.transport.direct import DirectOptions, DirectTransport
 
@@ -175,6 +202,12 @@ def _dkim(config: Dkim) -> KeysByDomain:
             key = read_key(entry.key_file, os.environ)
             found.setdefault(domain, []).append(DkimKey(domain, entry.selector, key.algorithm, key.sign))
     return found
+
+
+def tariffs(configs: Mapping[str, configured.Transport]) -> dict[str, tuple[float, float]]:
+    """Return what a thousand recipients and a gigabyte cost through each transport whose tariff is named."""
+    ses = {name: config for name, config in configs.items() if isinstance(config, configured.SesTransport)}
+    return {name: (config.tariff.per_1000, config.tariff.per_gb) for name, config in ses.items() if config.tariff}
 
 
 def listener_options(loaded: Loaded) -> ListenerOptions:

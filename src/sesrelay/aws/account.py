@@ -1,12 +1,14 @@
-"""What an SES account may send, as it says itself.
+"""What an SES account may send, and what became of what it sent, as it says itself.
 
-Source: Amazon SES API v2 GetAccount; API v1 GetSendQuota where v2 is missing or the policy forbids it.
+Source: Amazon SES API v2 GetAccount; API v1 GetSendQuota where v2 is missing or the policy forbids it, GetSendStatistics.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mypy_boto3_ses import SESClient
@@ -49,3 +51,26 @@ def fetch(v2: SESV2Client, v1: SESClient) -> Account:
 def _by_v1(v1: SESClient) -> Account:
     quota = v1.get_send_quota()
     return Account(quota["MaxSendRate"], quota["Max24HourSend"], quota["SentLast24Hours"])
+
+
+@dataclass(frozen=True, slots=True)
+class Reputation:
+    """The account's last 24 hours in its region, as numbers of messages, to some 15 minutes."""
+
+    attempts: int = 0
+    bounces: int = 0
+    complaints: int = 0
+    rejects: int = 0
+
+
+def fetch_reputation(v1: SESClient, now: datetime) -> Reputation:
+    """Ask SES. Blocks: call it in a thread. Raises: botocore's errors."""
+    return summed(v1.get_send_statistics().get("SendDataPoints", ()), now)
+
+
+def summed(points: Iterable[Mapping[str, Any]], now: datetime) -> Reputation:
+    """Add up the points of the last 24 hours; SES keeps two weeks of them, each of 15 minutes."""
+    since = now - timedelta(hours=24)
+    recent = [point for point in points if "Timestamp" in point and point["Timestamp"] > since]
+    names = ("DeliveryAttempts", "Bounces", "Complaints", "Rejects")
+    return Reputation(*(sum(int(point.get(name, 0)) for point in recent) for name in names))

@@ -12,9 +12,12 @@ import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sesrelay.aws.account import Account, fetch
+from sesrelay.aws import number
+from sesrelay.aws.account import Account, Reputation, fetch, fetch_reputation
+from sesrelay.aws.endpoint import Endpoint, resolve
 from sesrelay.seams import Clock
 
 T = TypeVar("T")
@@ -28,7 +31,8 @@ CONNECT, READ = 5, 20  # seconds; a call under way holds up the end of the proce
 class Source:
     """Where credentials come from: `access_key_id` with its secret, `profile`, `role_arn`, or none: boto3's own chain.
 
-    A role is assumed with the credentials of the profile, the keys or the chain.
+    A role is assumed with the credentials of the profile, the keys or the chain. `fips`, `dual_stack` None: as the AWS
+    configuration and the environment say. `endpoint_id`: of a multi-region endpoint.
     """
 
     region: str
@@ -38,6 +42,9 @@ class Source:
     role_arn: str | None = None
     external_id: str | None = field(default=None, repr=False)
     endpoint_url: str | None = None
+    fips: bool | None = None
+    dual_stack: bool | None = None
+    endpoint_id: str | None = None
 
     @property
     def credential_id(self) -> str:
@@ -50,16 +57,6 @@ class FrozenCredentials:
     access_key: str
     secret_key: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where SES is, and what calls to it are signed for."""
-
-    url: str
-    region: str
-    service: str
-    ca_bundle: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +128,21 @@ class Session:
         opened = self._opened or await self._open()
         return await self._in_thread(lambda: fetch(opened.v2, opened.v1))
 
+    async def reputation(self) -> Reputation:
+        """Ask what became of the account's mail in 24 hours. Raises: botocore's errors."""
+        opened = self._opened or await self._open()
+        now = datetime.fromtimestamp(self._clock.wall(), UTC)
+        return await self._in_thread(lambda: fetch_reputation(opened.v1, now))
+
+    async def account_id(self) -> str | None:
+        """Return the number of the AWS account, where role, key or provider tell it. Raises: botocore's errors."""
+        known = number.of_arn(self.source.role_arn)
+        if known is not None:
+            return known
+        credentials = await self.credentials()
+        told = getattr(self._opened.credentials, "account_id", None) if self._opened else None
+        return told or number.of_key(credentials.access_key if credentials else None)
+
     async def _open(self) -> _Opened:
         async with self._opening:
             if self._opened is None:
@@ -184,7 +196,10 @@ def _open(source: Source) -> _Opened:
         return boto3.Session(source.access_key_id, source.secret_access_key, region_name=source.region, botocore_session=inner)
 
     # One call is one request: botocore's default posts a throttled or reset one three times.
-    config = Config(retries={"total_max_attempts": 1}, connect_timeout=CONNECT, read_timeout=READ, tcp_keepalive=True)
+    config = Config(
+        retries={"total_max_attempts": 1}, connect_timeout=CONNECT, read_timeout=READ, tcp_keepalive=True,
+        use_fips_endpoint=source.fips, use_dualstack_endpoint=source.dual_stack,
+    )  # fmt: skip
     inner = BotocoreSession(profile=source.profile)
     session = session_on(inner)
     if source.role_arn:
@@ -194,9 +209,7 @@ def _open(source: Source) -> _Opened:
         session = boto3.Session(region_name=source.region, botocore_session=inner)
     v1 = session.client("ses", endpoint_url=source.endpoint_url, config=config)
     v2 = session.client("sesv2", endpoint_url=source.endpoint_url, config=config)
-    ca_bundle = inner.get_config_variable("ca_bundle")
-    endpoint = Endpoint(v1.meta.endpoint_url, v1.meta.region_name, v1.meta.service_model.signing_name, ca_bundle)
-    return _Opened(session.get_credentials(), endpoint, v1, v2)
+    return _Opened(session.get_credentials(), resolve(inner, v1, v2, source.endpoint_id, own=bool(source.endpoint_url)), v1, v2)
 
 
 def _role(sts: Any, source: Source) -> Any:

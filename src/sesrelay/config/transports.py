@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from sesrelay.config.dkim import Dkim
 from sesrelay.config.part import Part
@@ -20,6 +20,7 @@ from sesrelay.config.values import (
     Nameserver,
     Percent,
     Port,
+    Price,
     Rate,
     Region,
     SesHeader,
@@ -34,8 +35,34 @@ _FAILOVER = "Pause after which the route's next transport is tried."
 _DKIM = "The DKIM keys by sender domain: `{selector, key_file}`, or a list of them where several sign."
 
 
+def _something(part: float) -> float:
+    if part <= 0:
+        raise ValueError("more than 0% is meant")
+    return part
+
+
+def _not_all(part: float) -> float:
+    if part >= 1:
+        raise ValueError("less than 100% is meant")
+    return part
+
+
 def _without_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
+
+
+class ListManagement(Part):
+    """An SES contact list, whose unsubscribed contacts SES leaves out."""
+
+    contact_list: str = Field(min_length=1, description="The list's name.")
+    topic: str | None = Field(None, min_length=1, description="The topic within it.")
+
+
+class Tariff(Part):
+    """What SES costs, in any one currency."""
+
+    per_1000: Price = Field(0.0, description="A thousand recipients.")
+    per_gb: Price = Field(0.0, description="A gigabyte (1,000,000,000 octets) of messages, each counted once a recipient.")
 
 
 class SesTransport(Part):
@@ -43,11 +70,23 @@ class SesTransport(Part):
 
     type: Literal["ses"] = Field(description="Amazon SES by its API.")
     region: Region | None = Field(None, description="AWS region, as in `us-east-1`. Default: what boto3's own chain finds.")
-    api: Annotated[Literal["auto", "v1", "v2"], supported("auto", "v1")] = Field(
-        "auto", description="`v1` (SendRawEmail, up to 10 MB), `v2` (SendEmail, Raw; not yet) or `auto`."
+    api: Literal["auto", "v1", "v2"] = Field(
+        "auto",
+        description="`v1` (SendRawEmail, up to 10 MB), `v2` (SendEmail, Raw, up to 40 MB) or `auto`: v1, and v2 for what is larger "
+        "or for what v1 lacks.",
     )
     endpoint_url: Url | None = Field(
         None, description="Another endpoint than the region's: a VPC endpoint, or a stand-in in tests."
+    )
+    fips: bool | None = Field(
+        None,
+        description="FIPS endpoints. Default: as AWS_USE_FIPS_ENDPOINT or the AWS configuration says.",
+        json_schema_extra=_without_default,
+    )
+    dual_stack: bool | None = Field(
+        None,
+        description="Endpoints with IPv6 too. Default: as AWS_USE_DUALSTACK_ENDPOINT or the AWS configuration says.",
+        json_schema_extra=_without_default,
     )
     access_key_id: str | None = Field(
         None, min_length=1, description="With `secret_access_key`. Without it, `profile` and `role_arn`: boto3's own chain."
@@ -64,15 +103,22 @@ class SesTransport(Part):
     source_arn: str | None = Field(None, pattern="^arn:", description="Sending authorisation: the identity's ARN.")
     from_arn: str | None = Field(None, pattern="^arn:", description="Sending authorisation: the ARN for the header From.")
     return_path_arn: str | None = Field(None, pattern="^arn:", description="Sending authorisation: the ARN for the return path.")
-    tenant: Annotated[str | None, supported(None)] = Field(None, description="The SES tenant. Not yet.")
-    endpoint_id: Annotated[str | None, supported(None)] = Field(None, description="The SES multi-region endpoint. Not yet.")
+    tenant: str | None = Field(None, min_length=1, max_length=64, description="The SES tenant that sends (API v2).")
+    endpoint_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$", description="The id of an SES multi-region endpoint (API v2)."
+    )
+    list_management: ListManagement | None = Field(None, description="The SES contact list of every message (API v2).")
+    feedback_forwarding: Address | None = Field(
+        None, description="Where SES forwards bounces and complaints by mail, instead of the sender (API v2)."
+    )
     rate: Rate = Field(None, description="Recipients a second; `auto`: from the account, following its changes.")
-    share: Annotated[Percent, supported(1.0, text="100%")] = Field(
-        1.0, description="Of the account's rate, where other hosts use it too. Only `100%` yet."
+    share: Annotated[Percent, AfterValidator(_something)] = Field(
+        1.0, description="Of the account's rate, where other hosts use it too."
     )
-    daily_reserve: Annotated[Percent, supported(0.1, text="10%")] = Field(
-        0.1, description="Of the 24 h quota, kept for priority high. Only `10%` yet, and without effect."
+    daily_reserve: Annotated[Percent, AfterValidator(_not_all)] = Field(
+        0.1, description="Of the 24 h quota, kept for priority high."
     )
+    tariff: Tariff | None = Field(None, description="What SES costs; for the metric of the estimated price.")
     preflight: Annotated[bool, supported(False, text="false")] = Field(
         False, description="Refuse unverified sender domains at MAIL. Not yet."
     )
@@ -99,9 +145,21 @@ class SesTransport(Part):
             problems.append(("profile", "access_key_id is there too (one source of credentials is meant)"))
         if self.external_id and not self.role_arn:
             problems.append(("external_id", "without role_arn (it belongs to a role)"))
+        problems += self._endpoint_problems()
         if problems:
             raise Crossed(problems)
         return self
+
+    def _endpoint_problems(self) -> list[tuple[str, str]]:
+        problems: list[tuple[str, str]] = []
+        if self.api == "v1":
+            wants_v2 = ("tenant", "endpoint_id", "list_management", "feedback_forwarding")
+            problems += [(key, "only the v2 API has it (api: auto or v2 is meant too)") for key in wants_v2 if getattr(self, key)]
+        if self.endpoint_url:
+            problems += [(key, "without effect beside endpoint_url") for key in ("fips", "dual_stack") if getattr(self, key)]
+        if self.endpoint_id and self.fips:
+            problems.append(("fips", "SES has no FIPS endpoint that spans regions (leave out fips or endpoint_id)"))
+        return problems
 
 
 class SmtpTransport(Part):
@@ -140,6 +198,11 @@ class SmtpTransport(Part):
     )
     source_address: Ip | None = Field(None, description="The IP address to connect from.")
     dkim: Dkim = Field({}, description=_DKIM)
+    rate: Rate = Field(
+        None,
+        description="Recipients a second; `auto`: no limit, but at SES's SMTP endpoint the pace of its account, shared with `ses` "
+        "transports of that account and region.",
+    )
     failover_after: Duration = Field(600.0, description=_FAILOVER)
 
     @property

@@ -117,6 +117,16 @@ def parse_rate(value: object) -> float | None:
     return rate
 
 
+def parse_price(value: object) -> float:
+    try:
+        price = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
+    except ValueError:
+        price = -1.0
+    if not (math.isfinite(price) and price >= 0):
+        raise ValueError("a price as a number is meant, as in 0.10")
+    return price
+
+
 def parse_whole(value: object) -> object:
     # Pydantic would take true for 1.
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -343,6 +353,7 @@ Rate = Annotated[
     BeforeValidator(parse_rate),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "number", "exclusiveMinimum": 0}]}),
 ]
+Price = Annotated[float, BeforeValidator(parse_price), WithJsonSchema({"type": "number", "minimum": 0})]
 Whole = Annotated[int, BeforeValidator(parse_whole)]
 Port = Annotated[Whole, Field(ge=1, le=65535)]
 ListenText = Annotated[str, BeforeValidator(parse_host_port), WithJsonSchema({**_TEXT, "examples": ["127.0.0.1:25", "[::1]:25"]})]

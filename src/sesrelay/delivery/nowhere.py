@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 
 from sesrelay.delivery.snapshot import NO_ROUTE
-from sesrelay.mail.delivery import Batch, DeliveryId
+from sesrelay.mail.delivery import Batch, DeliveryId, Priority
 from sesrelay.mail.outcome import Held, Outcome
 from sesrelay.seams import Content
 
@@ -28,7 +28,7 @@ class Nowhere:
     def nexthop(self, recipient: str) -> str:
         return ""
 
-    def pace(self, recipients: int, now: float) -> float:
+    def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
         return 0.0
 
     def give_back(self, recipients: int) -> None:

@@ -82,7 +82,7 @@ class Scheduler:
             or self.pauses.holds_sender(batch.lane.transport, sender_domain_of(batch, self.snapshot))
         ):
             return None
-        if transport.pace(len(batch), self._clock.monotonic()) > 0.0:
+        if transport.pace(len(batch), self._clock.monotonic(), batch.priority) > 0.0:
             return None
         lane.inflight += 1
         self._slots.take(transport)
@@ -233,7 +233,7 @@ class Scheduler:
             if not self._slots.free_for(transport):
                 self._starved[lane.key] = None
                 break
-            wait = transport.pace(len(batch), self._clock.monotonic())
+            wait = transport.pace(len(batch), self._clock.monotonic(), batch.priority)
             if wait > 0.0:
                 self._arm(lane, wait)
                 break

@@ -103,5 +103,9 @@ class Batch:
     def message(self) -> Message:
         return self.deliveries[0].message
 
+    @property
+    def priority(self) -> Priority:
+        return self.deliveries[0].placement.priority
+
     def __len__(self) -> int:
         return len(self.deliveries)

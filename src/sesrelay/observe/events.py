@@ -20,7 +20,7 @@ from sesrelay.observe.flood import Flood
 from sesrelay.observe.log import describe, facts_of, stamp
 from sesrelay.observe.outcomes import outcome_name
 from sesrelay.policy.verdict import Verdict
-from sesrelay.seams import Clock, Pause
+from sesrelay.seams import AccountStanding, Clock, Pause
 
 CHEAP = frozenset({"limits", "client", "tls", "auth", "timeout", "syntax", "sequence"})
 """Reasons of refusals that cost a client next to nothing to provoke, as often as it likes."""
@@ -172,6 +172,18 @@ class LogSink:
 
     def quota(self, transport: str, rate: float, max_24h: float, sent_24h: float) -> None:
         self._debug("quota", transport=transport, rate=rate, max_24h=max_24h, sent_24h=sent_24h)
+
+    def account(self, transport: str, standing: AccountStanding) -> None:
+        self._debug(
+            "account",
+            transport=transport,
+            region=standing.region,
+            sandbox=standing.sandbox,
+            attempts_24h=standing.attempts_24h,
+            bounces_24h=standing.bounces_24h,
+            complaints_24h=standing.complaints_24h,
+            rejects_24h=standing.rejects_24h,
+        )
 
     def reloaded(self, ok: bool, detail: str) -> None:
         if ok:

@@ -14,7 +14,7 @@ from sesrelay.mail.envelope import Message, Origin
 from sesrelay.mail.outcome import Outcome
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.verdict import Verdict
-from sesrelay.seams import Observer, Pause
+from sesrelay.seams import AccountStanding, Observer, Pause
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +76,9 @@ class Fanout:
 
     def quota(self, transport: str, rate: float, max_24h: float, sent_24h: float) -> None:
         self._each("quota", transport, rate, max_24h, sent_24h)
+
+    def account(self, transport: str, standing: AccountStanding) -> None:
+        self._each("account", transport, standing)
 
     def reloaded(self, ok: bool, detail: str) -> None:
         self._each("reloaded", ok, detail)

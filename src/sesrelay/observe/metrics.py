@@ -16,11 +16,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 import sesrelay
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Message, Origin
-from sesrelay.mail.outcome import Deferred, Outcome, PauseReason
+from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason
 from sesrelay.mail.reply import Reply
 from sesrelay.observe.outcomes import outcome_name
+from sesrelay.observe.ses_metrics import SesMetrics, Tariff
 from sesrelay.policy.verdict import Verdict
-from sesrelay.seams import Clock, Pause, Stats
+from sesrelay.seams import AccountStanding, Clock, Pause, Stats
 
 OPEN_STATES = (State.QUEUED, State.IN_FLIGHT, State.HELD)
 ATTEMPT_OUTCOMES = ("delivered", "deferred", "failed", "ambiguous")
@@ -44,7 +45,7 @@ class MetricsSink:
         self._count_messages()
         self._count_attempts()
         self._gauge_queue()
-        self._gauge_account()
+        self._ses = SesMetrics(self.registry)
         self._pauses: dict[tuple[str, str | None, str | None], Pause] = {}
         self._transports: tuple[str, ...] = ()
         self._totals = dict.fromkeys(("accepted", "refused", "delivered", "deferred", "failed"), 0)
@@ -80,7 +81,6 @@ class MetricsSink:
         self._deliveries = Counter(
             "sesrelay_deliveries", "Deliveries that ended, by how", ["route", "transport", "outcome"], registry=to
         )
-        self._throttled = Counter("sesrelay_ses_throttled", "Calls that SES refused for their rate", ["transport"], registry=to)
         self._wait_by: dict[str, Histogram] = {}
         self._attempt_seconds_by: dict[str, Histogram] = {}
         self._attempts_by: dict[tuple[str, str], Counter] = {}
@@ -103,18 +103,17 @@ class MetricsSink:
         build = Gauge("sesrelay_build_info", "Which sesrelay this is", ["version", "python"], registry=to)
         build.labels(sesrelay.__version__, platform.python_version()).set(1)
 
-    def _gauge_account(self) -> None:
-        to = self.registry
-        self._rate = Gauge("sesrelay_ses_send_rate_limit", "The account's recipients a second", ["transport"], registry=to)
-        self._quota = Gauge("sesrelay_ses_quota_24h", "The account's recipients in 24 h; -1: unlimited", ["transport"], registry=to)
-        self._sent = Gauge("sesrelay_ses_sent_24h", "Recipients the account sent to in 24 h", ["transport"], registry=to)
-
     def expect(
-        self, listeners: Iterable[str], transports: Iterable[str], routes: Mapping[str, Iterable[str]], ses: Iterable[str] = ()
+        self,
+        listeners: Iterable[str],
+        transports: Iterable[str],
+        routes: Mapping[str, Iterable[str]],
+        ses: Iterable[str] = (),
+        tariffs: Mapping[str, Tariff] | None = None,
     ) -> None:
         """Let what the configuration names stand at 0 from the start; call again after a reload.
 
-        `routes`: each route's name with its transports; `ses`: the transports of that type.
+        `routes`: each route's name with its transports; `ses`: the transports of that type, and `tariffs` what they cost.
         """
         self._transports = tuple(transports)
         for listener in listeners:
@@ -129,8 +128,7 @@ class MetricsSink:
             for transport in ways:
                 for outcome in DELIVERY_OUTCOMES:
                     self._deliveries.labels(route, transport, outcome)
-        for transport in ses:
-            self._throttled.labels(transport)
+        self._ses.expect(ses, tariffs or {})
 
     def render(self, stats: Stats | None, now: float, pauses: Iterable[Pause] | None = None) -> bytes:
         """Return all metrics as Prometheus text 0.0.4.
@@ -195,8 +193,9 @@ class MetricsSink:
             if wait is None:
                 wait = self._wait_by[transport] = self._wait.labels(transport)
             wait.observe(max(waited, 0.0))
-        throttled = False
+        throttled, taken = False, 0
         for outcome in outcomes.values():
+            taken += isinstance(outcome, Delivered)
             key = (transport, outcome_name(outcome))
             counter = self._attempts_by.get(key)
             if counter is None:
@@ -204,7 +203,8 @@ class MetricsSink:
             counter.inc()
             throttled = throttled or (isinstance(outcome, Deferred) and outcome.reason is PauseReason.THROTTLED)
         if throttled:
-            self._throttled.labels(transport).inc()
+            self._ses.throttled(transport)
+        self._ses.sent(transport, taken, batch.message.size)
 
     def settled(self, delivery: Delivery, verdict: Verdict) -> None:
         if verdict.end is None:
@@ -229,9 +229,14 @@ class MetricsSink:
         self._pauses.pop((pause.transport, pause.nexthop, pause.domain), None)
 
     def quota(self, transport: str, rate: float, max_24h: float, sent_24h: float) -> None:
-        self._rate.labels(transport).set(rate)
-        self._quota.labels(transport).set(max_24h)
-        self._sent.labels(transport).set(sent_24h)
+        self._ses.quota(transport, rate, max_24h, sent_24h)
+
+    def account(self, transport: str, standing: AccountStanding) -> None:
+        self._ses.account(transport, standing)
+
+    def accounts(self) -> Mapping[str, AccountStanding]:
+        """Return how the account behind each SES transport stands, of those that have told."""
+        return self._ses.standings
 
     def reloaded(self, ok: bool, detail: str) -> None:
         self._reload_success.set(1 if ok else 0)

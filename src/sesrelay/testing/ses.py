@@ -1,4 +1,4 @@
-"""A strict stand-in for Amazon SES: v1 SendRawEmail with its limits, refusals and faults, and a journal of what it took.
+"""A strict stand-in for Amazon SES: SendRawEmail of v1 and SendEmail of v2 with their limits, refusals and faults, and a journal of what it took.
 
 Use it within a loop (`async with SesStandIn() as ses`) or as a process (`python -m sesrelay.testing.ses --port 4579`). The
 journal is at GET /journal, behaviour is changed by POST /control; neither wants a signature.
@@ -20,13 +20,14 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import unquote_plus
 from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from sesrelay.testing import sigv4
+from sesrelay.testing import ses_v2, sigv4
 from sesrelay.testing.ses_rules import Account, Refusal
 
 NAMESPACE = "http://ses.amazonaws.com/doc/2010-12-01/"
@@ -40,7 +41,10 @@ _PORTAL = "<html><head><title>Welcome</title></head><body>Please sign in to use 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A message that was accepted. `fault`: what then kept the caller from learning so. Units: `at` Unix seconds."""
+    """A message that was accepted. `fault`: what then kept the caller from learning so. Units: `at` Unix seconds.
+
+    `named`: what else the call named: ARNs, tenant, endpoint, lists.
+    """
 
     message_id: str
     source: str
@@ -50,12 +54,15 @@ class Taken:
     configuration_set: str | None
     at: float
     fault: str | None = None
+    api: str = "v1"
+    named: Mapping[str, Any] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         return {
             "message_id": self.message_id, "source": self.source, "destinations": list(self.destinations),
             "raw": base64.b64encode(self.raw).decode("ascii"), "tags": dict(self.tags),
             "configuration_set": self.configuration_set, "at": self.at, "fault": self.fault,
+            "api": self.api, "named": dict(self.named),
         }  # fmt: skip
 
 
@@ -114,6 +121,7 @@ class SesStandIn:
         app = web.Application(client_max_size=BODY_MAX)
         app.router.add_post("/", self._query)
         app.router.add_get("/v2/email/account", self._get_account)
+        app.router.add_post(ses_v2.PATH, self._send_email)
         app.router.add_get("/journal", self._show_journal)
         app.router.add_post("/control", self._control)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
@@ -147,14 +155,14 @@ class SesStandIn:
                 inner = f"<SentLast24Hours>{a.sent}</SentLast24Hours><Max24HourSend>{a.quota}</Max24HourSend>"
                 return _success(action, f"{inner}<MaxSendRate>{a.rate}</MaxSendRate>")
             if action == "GetSendStatistics":
-                return _success(action, "<SendDataPoints/>")
+                return _success(action, f"<SendDataPoints>{self._statistics()}</SendDataPoints>")
             raise Refusal("InvalidAction", f"Could not find operation {action} for version 2010-12-01")
         except (Refusal, sigv4.SignatureError) as refusal:
             return _refused(refusal.code, refusal.text, refusal.status)
 
     async def _send(self, request: web.Request, form: Mapping[str, str]) -> web.StreamResponse:
         fault = self._next_fault()
-        answer = await self._before(request, fault)
+        answer = await self._before(request, fault, _refused)
         if answer is not None:
             return answer
         destinations = tuple(_members(form, "Destinations.member"))
@@ -162,33 +170,62 @@ class SesStandIn:
             raw = base64.b64decode(form.get("RawMessage.Data", ""), validate=True)
         except binascii.Error:
             raise Refusal("SerializationException", "RawMessage.Data is not base64") from None
-        configuration_set = form.get("ConfigurationSetName")
-        source = form.get("Source", "")
-        self.account.admit(source, destinations, raw, configuration_set)
-        message_id = f"{len(self.journal) + 1:016x}-{uuid.uuid4()}-000000"
         names, values = _members(form, "Tags.member", ".Name"), _members(form, "Tags.member", ".Value")
         tags = dict(zip(names, values, strict=True))
-        lost = fault.name if fault.name in ("reset_after", "garbage_after", "no_message_id", "truncated") else None
-        self.journal.append(Taken(message_id, source, destinations, raw, tags, configuration_set, self.wall(), lost))
-        return self._after(request, fault, message_id)
+        named = {name: form[name] for name in ("SourceArn", "FromArn", "ReturnPathArn") if name in form}
+        self.account.admit(form.get("Source", ""), destinations, raw, form.get("ConfigurationSetName"))
+        taken = self._take(form.get("Source", ""), destinations, raw, tags, form.get("ConfigurationSetName"), fault, "v1", named)
+        return self._after(request, fault, taken.message_id, "v1")
 
-    async def _before(self, request: web.Request, fault: Fault) -> web.StreamResponse | None:
+    async def _send_email(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        self.requests["SendEmail"] += 1
+        try:
+            if not self.v2:
+                raise Refusal("NotFoundException", "Not found", 404)
+            self._check_signature(request, body)
+            fault = self._next_fault()
+            answer = await self._before(request, fault, ses_v2.refused)
+            if answer is not None:
+                return answer
+            source, destinations, raw, tags, named = ses_v2.read(body)
+            configuration_set = named.pop("ConfigurationSetName", None)
+            self.account.admit(source, destinations, raw, configuration_set, ses_v2.SIZE_MAX)
+            taken = self._take(source, destinations, raw, tags, configuration_set, fault, "v2", named)
+            return self._after(request, fault, taken.message_id, "v2")
+        except (Refusal, sigv4.SignatureError) as refusal:
+            return ses_v2.refused(refusal.code, refusal.text, refusal.status)
+
+    def _take(
+        self, source: str, destinations: tuple[str, ...], raw: bytes, tags: Mapping[str, str], configuration_set: str | None,
+        fault: Fault, api: str, named: Mapping[str, Any],
+    ) -> Taken:  # fmt: skip
+        message_id = f"{len(self.journal) + 1:016x}-{uuid.uuid4()}-000000"
+        lost = fault.name if fault.name in ("reset_after", "garbage_after", "no_message_id", "truncated") else None
+        taken = Taken(message_id, source, destinations, raw, tags, configuration_set, self.wall(), lost, api, named)
+        self.journal.append(taken)
+        return taken
+
+    async def _before(
+        self, request: web.Request, fault: Fault, refused: Callable[[str, str, int], web.Response]
+    ) -> web.StreamResponse | None:
         """Return the answer of a fault that comes before the message is taken."""
         match fault.name:
             case "throttle":
-                return _refused("Throttling", "Maximum sending rate exceeded.", 400)
+                return refused("Throttling", "Maximum sending rate exceeded.", 400)
             case "quota":
-                return _refused("Throttling", "Daily message quota exceeded.", 400)
+                return refused("Throttling", "Daily message quota exceeded.", 400)
             case "500":
-                return _refused("InternalFailure", "The request processing has failed because of an unknown error.", 500)
+                return refused("InternalFailure", "The request processing has failed because of an unknown error.", 500)
             case "503":
                 return web.Response(status=503, text="<html><body>Service Unavailable</body></html>", content_type="text/html")
             case "portal":
                 return web.Response(text=_PORTAL, content_type="text/html")
             case "garbage":
                 return web.Response(body=b"\x00\xff<<<not xml", content_type="text/xml")
-            case "error":
-                return _refused(fault.code, fault.text, fault.status)
+            case "error":  # by the name that it has
+                exactly = _refused if refused is _refused else partial(ses_v2.refused, names={})
+                return exactly(fault.code, fault.text, fault.status)
             case "reset_before":
                 return _reset(request)
             case "slow" | "hang":
@@ -199,17 +236,24 @@ class SesStandIn:
                     return None
         return None
 
-    def _after(self, request: web.Request, fault: Fault, message_id: str) -> web.StreamResponse:
+    def _after(self, request: web.Request, fault: Fault, message_id: str, api: str) -> web.StreamResponse:
         match fault.name:
             case "reset_after":
                 return _reset(request)
             case "garbage_after":
                 return web.Response(body=b"\x00\xff<<<not xml", content_type="text/xml")
             case "no_message_id":
-                return _success("SendRawEmail", "")
+                return _success("SendRawEmail", "") if api == "v1" else ses_v2.accepted("")
+            case "truncated" if api == "v2":
+                return web.Response(body=b'{"MessageId": "0100', content_type="application/json")
             case "truncated":
                 return web.Response(body=f'<SendRawEmailResponse xmlns="{NAMESPACE}"><SendRawEm', content_type="text/xml")
-        return _success("SendRawEmail", f"<MessageId>{message_id}</MessageId>")
+        return _success("SendRawEmail", f"<MessageId>{message_id}</MessageId>") if api == "v1" else ses_v2.accepted(message_id)
+
+    def _statistics(self) -> str:
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.wall()))
+        counts = "".join(f"<{name}>{number}</{name}>" for name, number in self.account.statistics.items())
+        return f"<member><Timestamp>{at}</Timestamp>{counts}</member>" if counts else ""
 
     async def _get_account(self, request: web.Request) -> web.Response:
         self.requests["GetAccount"] += 1
@@ -271,7 +315,7 @@ class SesStandIn:
                 setattr(self, name, value)
             elif name in ("rate", "quota", "sent"):
                 setattr(self.account, name, float(value))
-            elif name in ("sandbox", "suspended", "region"):
+            elif name in ("sandbox", "suspended", "region", "statistics"):
                 setattr(self.account, name, value)
             elif name in ("verified", "configuration_sets", "paused_sets"):
                 setattr(self.account, name, None if value is None else frozenset(value))

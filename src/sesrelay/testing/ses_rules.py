@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import getaddresses
 
@@ -60,7 +60,10 @@ class Bucket:
 
 @dataclass
 class Account:
-    """How the account stands. `verified` None: every identity is; else addresses and domains, which cover sub-domains."""
+    """How the account stands. `verified` None: every identity is; else addresses and domains, which cover sub-domains.
+
+    `statistics`: of GetSendStatistics, as in `{"DeliveryAttempts": 100, "Bounces": 3, "Complaints": 0, "Rejects": 0}`.
+    """
 
     region: str = "us-east-1"
     rate: float = 1_000.0
@@ -72,8 +75,11 @@ class Account:
     configuration_sets: frozenset[str] = frozenset()
     paused_sets: frozenset[str] = frozenset()
     bucket: Bucket = field(default_factory=lambda: Bucket(1_000.0))
+    statistics: Mapping[str, int] = field(default_factory=dict)
 
-    def admit(self, source: str, destinations: Sequence[str], raw: bytes, configuration_set: str | None) -> None:
+    def admit(
+        self, source: str, destinations: Sequence[str], raw: bytes, configuration_set: str | None, size_max: int = SIZE_MAX
+    ) -> None:
         """Raises: Refusal"""
         if self.suspended:
             raise Refusal(
@@ -83,7 +89,7 @@ class Account:
             )
         head = _head(raw)
         self._check_set(configuration_set or _value(head, b"x-ses-configuration-set"))
-        check_form(source, destinations, raw, head)
+        check_form(source, destinations, raw, head, size_max)
         self._check_identities(source, destinations, head)
         if self.quota >= 0 and self.sent + len(destinations) > self.quota:
             raise Refusal("Throttling", "Daily message quota exceeded.")
@@ -120,10 +126,10 @@ class Account:
         return lowered in self.verified or not parents.isdisjoint(self.verified)
 
 
-def check_form(source: str, destinations: Sequence[str], raw: bytes, head: bytes) -> None:
+def check_form(source: str, destinations: Sequence[str], raw: bytes, head: bytes, size_max: int = SIZE_MAX) -> None:
     """Check size, count, addresses, header and lines. Raises: Refusal"""
-    if len(raw) > SIZE_MAX:
-        raise _invalid(f"Message length is more than {SIZE_MAX} bytes long: '{len(raw)}'.")
+    if len(raw) > size_max:
+        raise _invalid(f"Message length is more than {size_max} bytes long: '{len(raw)}'.")
     if len(destinations) > RECIPIENTS_MAX:
         raise _invalid(f"Recipient count exceeds {RECIPIENTS_MAX}.")
     if not destinations:

@@ -18,7 +18,7 @@ from typing import Literal
 from dns.rdatatype import RdataType
 
 from sesrelay.mail.address import domain_of
-from sesrelay.mail.delivery import Batch, DeliveryId
+from sesrelay.mail.delivery import Batch, DeliveryId, Priority
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock, Content, SpoolError
@@ -93,7 +93,7 @@ class DirectTransport:
     def nexthop(self, recipient: str) -> str:
         return domain_of(recipient)
 
-    def pace(self, recipients: int, now: float) -> float:
+    def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
         return 0.0
 
     def give_back(self, recipients: int) -> None:

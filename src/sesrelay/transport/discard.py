@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sesrelay.mail.delivery import Batch, DeliveryId
+from sesrelay.mail.delivery import Batch, DeliveryId, Priority
 from sesrelay.mail.outcome import Delivered, Outcome
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Content
@@ -28,7 +28,7 @@ class DiscardTransport:
     def nexthop(self, recipient: str) -> str:
         return "discard"
 
-    def pace(self, recipients: int, now: float) -> float:
+    def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
         return 0.0
 
     def give_back(self, recipients: int) -> None:

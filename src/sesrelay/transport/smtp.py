@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sesrelay.mail.delivery import Batch, Delivery, DeliveryId
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.outcome import Deferred, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock, Content, SpoolError
@@ -87,7 +87,7 @@ class SmtpTransport:
     def nexthop(self, recipient: str) -> str:
         return self._nexthop
 
-    def pace(self, recipients: int, now: float) -> float:
+    def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
         return 0.0
 
     def give_back(self, recipients: int) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sesrelay
-from sesrelay.seams import Document
-from sesrelay.web import view
+from sesrelay.seams import AccountStanding, Document
+from sesrelay.web import accounts, view
 from sesrelay.web.options import WebOptions
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Pages:
         recent: list[Document],
         counters: Mapping[str, int],
         missing: list[str],
+        standings: Mapping[str, AccountStanding] | None = None,
     ) -> str:
         """Return the status page; `missing` is what keeps the relay from being ready."""
         paused = view.pauses(summary, now)
@@ -71,6 +72,7 @@ class Pages:
             pauses_more=max(len(paused) - PAUSES_MAX, 0),
             held=(summary.get("by_state") or {}).get("held", 0),
             lanes=view.lanes(summary),
+            accounts=accounts.rows(standings or {}),
             rows=[view.row(document, now) for document in recent],
             missing=[view.plain(reason) for reason in missing],
         )

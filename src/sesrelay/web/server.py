@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from sesrelay.seams import Clock, Desk, SpoolError
+from sesrelay.seams import AccountStanding, Clock, Desk, SpoolError
+from sesrelay.web import accounts
 from sesrelay.web.guard import add_headers, known_hosts, token_holders
 from sesrelay.web.options import ListenError, WebOptions, show_address
 from sesrelay.web.pages import ASSETS, Pages
@@ -32,10 +33,12 @@ _protocol_log.setLevel(logging.CRITICAL)
 Metrics = Callable[[], Awaitable[bytes]]
 Ready = Callable[[], Awaitable[list[str]]]
 Counters = Callable[[], Mapping[str, int]]
+Standings = Callable[[], Mapping[str, AccountStanding]]
 
 
 class WebServer:
-    """Serves what `desk`, `metrics`, `ready` (what is missing; empty: ready) and `counters` (since the start) tell.
+    """Serves what `desk`, `metrics`, `ready` (what is missing; empty: ready), `counters` (since the start) and `standings` (of the
+    SES account behind each transport) tell.
 
     `started`: when the relay began, in Unix seconds; None: now.
     Raises: ValueError off loopback without a token.
@@ -51,11 +54,13 @@ class WebServer:
         clock: Clock,
         options: WebOptions,
         started: float | None = None,
+        standings: Standings | None = None,
     ) -> None:
         if not options.on_loopback and not options.token:
             raise ValueError(f"HTTP on {show_address(options.host, options.port)} is off loopback and wants a token")
         self._desk, self._metrics, self._ready, self._counters = desk, metrics, ready, counters
         self._clock, self._options = clock, options
+        self._standings: Standings = standings or dict
         self._pages = Pages(clock.wall() if started is None else started)
         self._runner: web.AppRunner | None = None
         self.address = (options.host, options.port)
@@ -99,6 +104,7 @@ class WebServer:
                 web.get("/metrics", self._metrics_text),
                 web.get("/api/v1/summary", self._api_summary),
                 web.get("/api/v1/recent", self._api_recent),
+                web.get("/api/v1/accounts", self._api_accounts),
                 web.get("/api/v1/messages/{id}", self._api_message),
                 web.get("/api/v1/trace/{id:.+}", self._api_trace),
             ]
@@ -152,6 +158,9 @@ class WebServer:
     async def _api_summary(self, _: web.Request) -> web.Response:
         return web.json_response(await self._desk.summary())
 
+    async def _api_accounts(self, _: web.Request) -> web.Response:
+        return web.json_response(accounts.documents(self._standings()))
+
     async def _api_recent(self, request: web.Request) -> web.Response:
         given = request.query.get("limit", str(RECENT))
         if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= RECENT_MAX):
@@ -180,6 +189,7 @@ class WebServer:
                 recent=recent,
                 counters=self._counters(),
                 missing=await self._missing(),
+                standings=self._standings(),
             )
         )
 

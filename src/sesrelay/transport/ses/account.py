@@ -1,108 +1,61 @@
-"""What transports that send through one account in one region share: connections, pace, and the account's figures.
+"""One source of credentials in one region: its connections, its account's ledger, and the asking that keeps it true.
 
-It outlives a reload: new transports attach to the accounts of the old ones before those let go.
+It outlives a reload: new transports attach to the accounts of the old ones before those let go. Once it is known to which
+AWS account the credentials belong, all sources of that account go by one ledger.
 
-Invariant: the pace starts at the sandbox's 1 a second until the account has been asked, and is never above what it said.
-
-Source: Amazon SES developer guide, "Sending quotas" (counted in recipients, by account and region).
+Source: Amazon SES developer guide, "Sending quotas" (each of the figures at most once a second), "Reputation metrics".
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from sesrelay.policy.pace import Pace
-from sesrelay.seams import Clock, Observer
+from sesrelay.policy import reputation
+from sesrelay.seams import AccountStanding, Clock, Observer
+from sesrelay.transport.ses.ledger import FALLBACK_RATE, Ledger
 from sesrelay.transport.ses.seam import AwsSession, Figures
 from sesrelay.transport.ses.wire import Wire
 
-FIRST_RATE = 1.0  # the sandbox's
-FALLBACK_RATE = 14.0  # what a new account out of the sandbox has, where the figures may not be read
 REFRESH_EVERY = 120.0  # seconds
 ASK_AT_MOST_EVERY = 60.0  # seconds, where the quota is used up or the last question failed
-LEAST_FACTOR = 1 / 16
-RECOVERS_IN = 20.0  # seconds from half the rate to the whole
-
-
-class Limiter:
-    """A pace that halves when it is refused and comes back little by little. Units: recipients a second."""
-
-    def __init__(self, rate: float, now: float) -> None:
-        self.rate = rate
-        self._factor = 1.0
-        self._eased = now
-        self._pace = Pace(rate, burst=max(1.0, rate), tokens=1.0, at=now)
-
-    @property
-    def current(self) -> float:
-        return self.rate * self._factor
-
-    def take(self, recipients: int, now: float) -> float:
-        self._recover(now)
-        return self._pace.take(recipients, now)
-
-    def give_back(self, recipients: int) -> None:
-        self._pace.give_back(recipients)
-
-    def set_rate(self, rate: float, now: float) -> None:
-        if rate != self.rate:
-            self.rate = rate
-            self._pace.set_rate(self.current, now)
-
-    def throttled(self, now: float) -> None:
-        """Halve the pace; calls that were under way together count once."""
-        if now - self._eased >= 1.0 or self._factor == 1.0:
-            self._factor = max(self._factor / 2, LEAST_FACTOR)
-            self._eased = now
-            self._pace.set_rate(self.current, now)
-            self._pace.tokens = min(self._pace.tokens, 0.0)
-
-    def _recover(self, now: float) -> None:
-        waited = now - self._eased
-        if self._factor < 1.0 and waited >= 1.0:
-            self._factor = min(1.0, self._factor + waited * 0.5 / RECOVERS_IN)
-            self._eased = now
-            self._pace.set_rate(self.current, now)
+TOGETHER = 10.0  # seconds within which the questions of several sources of one account are one
+REPUTATION_EVERY = 900.0  # seconds; the account adds it up for as many
+SANDBOX_REMEDY = (
+    "it takes 200 recipients in 24 hours, one a second, and verified addresses only: request production access (SES console, Account "
+    "dashboard, or `sesrelay account request-production`)"
+)
+RESERVE_REMEDY = (
+    "the rest goes on as the window frees; ask for a higher quota (SES console, Account dashboard), or set daily_reserve lower"
+)
 
 
 class Account:
     """One source of credentials in one region, at one endpoint."""
 
-    def __init__(self, session: AwsSession, clock: Clock, wire: Wire) -> None:
+    def __init__(self, session: AwsSession, clock: Clock, wire: Wire, ledger: Ledger, endpoint_url: str | None) -> None:
         self.wire = wire
-        self.figures: Figures | None = None
+        self.ledger = ledger
+        self.endpoint_url = endpoint_url
+        self.number: str | None = None
         self._session = session
         self._clock = clock
-        self._auto = Limiter(FIRST_RATE, clock.monotonic())
-        self._fixed: dict[float, Limiter] = {}
         self._users: dict[str, list[Observer]] = {}
-        self._asking = asyncio.Lock()
-        self._asked_at: float | None = None
+        self._heard: tuple[Ledger, int] | None = None  # which of the ledger's answers the users know
         self._refreshing: asyncio.Task[None] | None = None
-        self._said = False
+        self._unreadable = False
+        self._told: set[str] = set()
+        self._reputation_at: float | None = None
 
-    def limiter(self, rate: float | str) -> Limiter:
-        """Return the pace for a fixed rate, or the account's own."""
-        if isinstance(rate, str):
-            return self._auto
-        return self._fixed.setdefault(rate, Limiter(rate, self._clock.monotonic()))
-
-    @property
-    def exhausted(self) -> bool:
-        """Tell whether the account said that its 24 hours are used up."""
-        known = self.figures
-        return known is not None and known.max_24h_send >= 0 and known.sent_last_24h >= known.max_24h_send
-
-    def start(self, session: AwsSession) -> None:
+    def start(self, session: AwsSession, accounts: Accounts) -> None:
         """Ask for the figures now and from then on, by the `session` that was started last. Runs on: the loop."""
         self._session = session
         if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.get_running_loop().create_task(self._keep_fresh(), name="ses account")
+            self._refreshing = asyncio.get_running_loop().create_task(self._keep_fresh(accounts), name="ses account")
 
     def attach(self, transport: str, observer: Observer) -> None:
         self._users.setdefault(transport, []).append(observer)
-        if self.figures is not None:
-            self._tell(transport, observer, self.figures)
+        if self.ledger.figures is not None:
+            self._tell(transport, observer, self.ledger.figures)
 
     def detach(self, transport: str) -> bool:
         """Let go; return whether nobody is left."""
@@ -115,21 +68,24 @@ class Account:
 
     async def refresh(self, at_most_every: float = ASK_AT_MOST_EVERY) -> None:
         """Ask for the figures unless that was done within `at_most_every` seconds. Raises nothing but CancelledError."""
-        async with self._asking:
+        ledger = self.ledger
+        async with ledger.asking:
             now = self._clock.monotonic()
-            if self._asked_at is not None and now - self._asked_at < at_most_every:
-                return
-            self._asked_at = now
-            try:
-                self.figures = await self._session.account()
-            except Exception as error:
-                self._unknown(error)
-                return
-            self._said = False
-            known = self.figures
-            self._auto.set_rate(known.max_send_rate, self._clock.monotonic())
-            for transport, observers in self._users.items():
-                self._tell(transport, observers[-1], known)
+            if ledger.asked_at is None or now - ledger.asked_at >= at_most_every:
+                ledger.asked_at, spent = now, ledger.window.spent
+                try:
+                    figures = await self._session.account()
+                except Exception as error:
+                    self._unknown(error)
+                    return
+                self._unreadable = False
+                ledger.told(figures, spent)
+                await self._refresh_reputation(now)
+            if ledger.figures is not None and self._heard != (ledger, ledger.answers):
+                self._heard = (ledger, ledger.answers)
+                self._notice(ledger.figures)
+                for transport, observers in self._users.items():
+                    self._tell(transport, observers[-1], ledger.figures)
 
     async def close(self) -> None:
         if self._refreshing is not None:
@@ -137,26 +93,91 @@ class Account:
             await asyncio.gather(self._refreshing, return_exceptions=True)
             self._refreshing = None
 
-    @staticmethod
-    def _tell(transport: str, observer: Observer, known: Figures) -> None:
+    async def _refresh_reputation(self, now: float) -> None:
+        if self._reputation_at is not None and now - self._reputation_at < REPUTATION_EVERY:
+            return
+        self._reputation_at = now
+        try:
+            self.ledger.reputation = await self._session.reputation()
+        except Exception as error:
+            self._say_once(
+                "reputation",
+                "the statistics of the SES account cannot be read",
+                error=repr(error),
+                remedy="allow ses:GetSendStatistics",
+            )
+
+    def _tell(self, transport: str, observer: Observer, known: Figures) -> None:
         observer.quota(transport, known.max_send_rate, known.max_24h_send, known.sent_last_24h)
+        observer.account(transport, self.standing())
+
+    def standing(self) -> AccountStanding:
+        """Return how the account stands as far as it has told."""
+        ledger, known, fame = self.ledger, self.ledger.figures, self.ledger.reputation
+        return AccountStanding(
+            region=self._session.region,
+            credential_id=self._session.credential_id,
+            number=self.number,
+            rate=known.max_send_rate if known else None,
+            max_24h=known.max_24h_send if known else None,
+            sent_24h=ledger.window.sent if known else None,
+            sandbox=known.sandbox if known else None,
+            reserving=ledger.reserving,
+            seconds_left=ledger.window.seconds_left(self._clock.monotonic()),
+            attempts_24h=fame.attempts if fame else None,
+            bounces_24h=fame.bounces if fame else None,
+            complaints_24h=fame.complaints if fame else None,
+            rejects_24h=fame.rejects if fame else None,
+        )
+
+    def _notice(self, known: Figures) -> None:
+        """Say what an operator has to know, once each time that it becomes true."""
+        if known.sandbox:
+            self._say_once("sandbox", "the SES account is in the sandbox", remedy=SANDBOX_REMEDY)
+        else:
+            self._told.discard("sandbox")
+        if not self.ledger.reserving:
+            self._told.discard("reserve")
+        fame = self.ledger.reputation
+        if fame is None:
+            return
+        for rate in reputation.rates(fame.attempts, fame.bounces, fame.complaints):
+            if rate.bad:
+                self._say_once(rate.name, f"the {rate.name} rate of the SES account is above AWS's threshold", rate=rate.shown, remedy=rate.remedy)  # fmt: skip
+            else:
+                self._told.discard(rate.name)
+
+    def reserve_begun(self) -> None:
+        """Note that mail which is not urgent has to wait, for what is left of the 24 hours is kept."""
+        self._say_once(
+            "reserve", "what is left of the SES account's 24 hours is kept for mail of priority high", remedy=RESERVE_REMEDY
+        )
+
+    def _say_once(self, key: str, what: str, **facts: object) -> None:
+        if key in self._told:
+            return
+        self._told.add(key)
+        for transport, observers in self._users.items():
+            observers[-1].notice(what, transport=transport, region=self._session.region, **facts)
 
     def _unknown(self, error: Exception) -> None:
-        if self.figures is None:
-            self._auto.set_rate(FALLBACK_RATE, self._clock.monotonic())
-        if self._said:
+        if self.ledger.figures is None:
+            self.ledger.set_rate(FALLBACK_RATE, climbs=True)
+        if self._unreadable:
             return
-        self._said = True
+        self._unreadable = True
         for transport, observers in self._users.items():
             observers[-1].trouble(
-                "the quota of the SES account cannot be read", error, transport=transport, rate=self._auto.rate,
+                "the quota of the SES account cannot be read", error, transport=transport, rate=FALLBACK_RATE,
                 remedy="allow ses:GetAccount or ses:GetSendQuota, or set `rate`",
             )  # fmt: skip
 
-    async def _keep_fresh(self) -> None:
+    async def _keep_fresh(self, accounts: Accounts) -> None:
+        await accounts.merge(self, self._session)
         while True:
-            await self.refresh(0.0)
-            await asyncio.sleep(ASK_AT_MOST_EVERY if self._said or self.exhausted else REFRESH_EVERY)
+            await self.refresh(TOGETHER)
+            ledger = self.ledger
+            await asyncio.sleep(ASK_AT_MOST_EVERY if self._unreadable or ledger.exhausted or ledger.reserving else REFRESH_EVERY)
 
 
 class Accounts:
@@ -166,15 +187,39 @@ class Accounts:
         self._clock = clock
         self._wire = wire or Wire()
         self._accounts: dict[tuple[str, str, str | None], Account] = {}
+        self._ledgers: dict[tuple[str, str], Ledger] = {}  # by region and account number or key
 
     def attach(self, transport: str, session: AwsSession, endpoint_url: str | None, observer: Observer) -> Account:
         """Return the account that `session` speaks for, with `transport` among those who use it."""
         key = (session.region, session.credential_id, endpoint_url)
         account = self._accounts.get(key)
         if account is None:
-            account = self._accounts[key] = Account(session, self._clock, self._wire)
+            ledger = Ledger(self._clock)
+            account = self._accounts[key] = Account(session, self._clock, self._wire, ledger, endpoint_url)
         account.attach(transport, observer)
         return account
+
+    def ledger(self, region: str, number_or_key: str) -> Ledger:
+        """Return the ledger of an AWS account in a region, for those who send through it by other ways than its API."""
+        known = self._ledgers.get((region, number_or_key))
+        if known is None:
+            known = self._ledgers[region, number_or_key] = Ledger(self._clock)
+            known.set_rate(FALLBACK_RATE, climbs=True)
+        return known
+
+    async def merge(self, account: Account, session: AwsSession) -> None:
+        """Let `account` go by the ledger of its AWS account, where the credentials tell which that is."""
+        try:
+            number = await session.account_id()
+        except Exception:
+            return  # who sends will meet the same, and says so
+        account.number = number
+        name = number or session.credential_id
+        if number is None and account.endpoint_url is not None:
+            return  # a key that tells nothing, at a place of its own
+        known = self._ledgers.setdefault((session.region, name), account.ledger)
+        if known is not account.ledger:
+            account.ledger = known
 
     async def detach(self, transport: str, account: Account) -> None:
         if account.detach(transport):
@@ -185,4 +230,5 @@ class Accounts:
         for account in self._accounts.values():
             await account.close()
         self._accounts.clear()
+        self._ledgers.clear()
         await self._wire.close()

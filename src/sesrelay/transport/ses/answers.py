@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import unescape
+from typing import Literal
 
 TEXT_MAX = 32_768  # characters of an answer that are read: a refusal may name 50 addresses
 SHOWN_MAX = 500  # characters of it that are shown
@@ -20,6 +21,7 @@ _ACCEPTED = re.compile(
     rb"\s*(?:<\?xml[^>]*\?>\s*)?<SendRawEmailResponse\b.*?<MessageId>\s*([\x21-\x3b\x3d-\x7e]+)\s*</MessageId>.*</SendRawEmailResponse>\s*\Z",
     re.S,
 )
+_ID = re.compile(r"[\x21-\x7e]+\Z")
 _ERROR = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?<ErrorResponse\b.*?<Error>(.*?)</Error>.*</ErrorResponse>\s*\Z", re.S)
 _CODE = re.compile(rb"<Code>\s*(.*?)\s*</Code>", re.S)
 _MESSAGE = re.compile(rb"<Message>\s*(.*?)\s*</Message>", re.S)
@@ -52,14 +54,10 @@ class Unreadable:
     why: str
 
 
-def read(status: int, headers: Mapping[str, str], body: bytes) -> Accepted | Refused | Unreadable:
-    """Tell what an HTTP answer means."""
+def read(status: int, headers: Mapping[str, str], body: bytes, api: Literal["v1", "v2"] = "v1") -> Accepted | Refused | Unreadable:
+    """Tell what an HTTP answer to a call of `api` means."""
     if status == 200:
-        found = _ACCEPTED.match(body)
-        if found:
-            return Accepted(found[1].decode("ascii"))
-        missing = body.lstrip().startswith((b"<SendRawEmailResponse", b"<?xml")) and b"</SendRawEmailResponse>" in body
-        return Unreadable(status, "the answer has no MessageId" if missing else "the answer is not one of SES's")
+        return _accepted(body) if api == "v1" else _accepted_by_v2(body)
     error = _ERROR.match(body)
     if error:
         code, text = _CODE.search(error[1]), _MESSAGE.search(error[1])
@@ -70,6 +68,27 @@ def read(status: int, headers: Mapping[str, str], body: bytes) -> Accepted | Ref
     if status >= 500 or status in (408, 429):
         return Refused(status, "", "")
     return Unreadable(status, f"HTTP {status} with a body that is not one of SES's")
+
+
+def _accepted(body: bytes) -> Accepted | Unreadable:
+    found = _ACCEPTED.match(body)
+    if found:
+        return Accepted(found[1].decode("ascii"))
+    missing = body.lstrip().startswith((b"<SendRawEmailResponse", b"<?xml")) and b"</SendRawEmailResponse>" in body
+    return Unreadable(200, "the answer has no MessageId" if missing else "the answer is not one of SES's")
+
+
+def _accepted_by_v2(body: bytes) -> Accepted | Unreadable:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        return Unreadable(200, "the answer is not one of SES's")
+    message_id = document.get("MessageId")
+    if isinstance(message_id, str) and _ID.match(message_id):
+        return Accepted(message_id)
+    return Unreadable(200, "the answer has no MessageId")
 
 
 def _json(status: int, headers: Mapping[str, str], body: bytes) -> Refused | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sesrelay.mail import headers
 from sesrelay.mail.address import AddressError, domain_of, normalise
@@ -16,13 +16,15 @@ from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, Pa
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock
 from sesrelay.transport.ses import call, meaning
-from sesrelay.transport.ses.account import Limiter
+from sesrelay.transport.ses.account import Account
 from sesrelay.transport.ses.answers import Accepted, Refused, Unreadable, read
+from sesrelay.transport.ses.body import measured
+from sesrelay.transport.ses.call import Api, Fixed
 from sesrelay.transport.ses.meaning import Action, Meaning
 from sesrelay.transport.ses.seam import AwsSession, Endpoint
 from sesrelay.transport.ses.shape import shape, value_of
-from sesrelay.transport.ses.sign import Signer
-from sesrelay.transport.ses.wire import Lost, NotSent, Wire
+from sesrelay.transport.ses.sign import RegionsSigner, Signer
+from sesrelay.transport.ses.wire import Lost, NotSent
 
 Group = tuple[str, ...]
 _BETWEEN = re.compile(r"[\s'\"`<>,;:()]+")
@@ -32,7 +34,7 @@ _BETWEEN = re.compile(r"[\s'\"`<>,;:()]+")
 class Draft:
     """What is to be sent. `senders`: addresses of the envelope and the header From that are the sender's.
 
-    `names_a_set`: the message itself names a configuration set or tenant, so a fault of those is the message's.
+    `api`: the one to call first; `may_grow`: where v1 finds the message too large, v2 may have it. `names_a_set`: the message itself names a configuration set or tenant, so a fault of those is the message's.
     """
 
     source: str
@@ -42,6 +44,8 @@ class Draft:
     senders: tuple[str, ...] = ()
     names_a_set: bool = False
     trusted: tuple[str, ...] = ()
+    api: Api = "v1"
+    may_grow: bool = False
 
 
 @dataclass(slots=True)
@@ -49,17 +53,30 @@ class Line:
     """What every attempt of a transport shares."""
 
     session: AwsSession
-    wire: Wire
-    limiter: Limiter
+    account: Account
     clock: Clock
-    fixed: bytes
-    _signer: Signer | None = None
+    fixed: Fixed
+    _endpoint: Endpoint | None = None
+    _ways: dict[Api, tuple[str, Signer]] = field(default_factory=dict)
 
-    def signer(self, endpoint: Endpoint) -> Signer:
-        """Return the signer for `endpoint`, which keeps the day's signing key."""
-        if self._signer is None or self._signer.endpoint is not endpoint:
-            self._signer = Signer(endpoint)
-        return self._signer
+    def way(self, endpoint: Endpoint, api: Api) -> tuple[str, Signer]:
+        """Return the URL of `api` at `endpoint` and the signer for it, which keeps the day's signing key."""
+        if self._endpoint is not endpoint:
+            self._endpoint, self._ways = endpoint, {}
+        way = self._ways.get(api)
+        if way is None:
+            way = self._ways[api] = _way(endpoint, api)
+        return way
+
+
+def _way(endpoint: Endpoint, api: Api) -> tuple[str, Signer]:
+    content_type = call.CONTENT_TYPES[api]
+    if api == "v1":
+        return endpoint.url, Signer(endpoint.url, endpoint.region, endpoint.service, content_type)
+    url = endpoint.v2_url.rstrip("/") + call.V2_PATH
+    if endpoint.region_set is not None:
+        return url, RegionsSigner(url, endpoint.region_set, endpoint.service, content_type)
+    return url, Signer(url, endpoint.region, endpoint.service, content_type)
 
 
 class Attempt:
@@ -72,14 +89,13 @@ class Attempt:
         self._draft = draft
         self._facts = facts  # called for where a remedy is due
         self._sender_domain = ""
-        self._data = b""
+        self._api = draft.api
         self._tls: str | None = None
         self._waiting: list[Group] = []
         self._repaired = self._reloaded = False
 
     async def send(self, addresses: Group) -> dict[str, Outcome]:
         """Return an outcome for each address."""
-        self._data = await call.encoded(self._draft.raw)
         self._waiting = [addresses]
         while self._waiting:
             group = self._waiting.pop(0)
@@ -87,6 +103,7 @@ class Attempt:
                 continue
             answer = await self._call(group)
             if isinstance(answer, Accepted):
+                self._line.account.ledger.spent(len(group))
                 reply = Reply(250, "2.0.0", f"Ok {answer.message_id}")
                 self._settle(group, Delivered(reply, answer.message_id, trail=self._trail()))
             elif isinstance(answer, Refused):
@@ -110,33 +127,38 @@ class Attempt:
             return self._deferred(meaning.NO_CREDENTIALS, f"{type(error).__name__}: {error}")
         if credentials is None:
             return self._deferred(meaning.NO_CREDENTIALS, "no credentials were found")
-        signer = line.signer(endpoint)
-        body = call.form(line.fixed, draft.source, group, draft.tags, self._data)
-        signed = await call.signed(signer, body, credentials, line.clock.wall())
+        url, signer = line.way(endpoint, self._api)
+        body = await measured(call.body(self._api, line.fixed, draft.source, group, draft.tags, draft.raw))
+        signed = signer.headers(body.digest, credentials, line.clock.wall())
         self.posted = True
-        answer = await line.wire.post(endpoint.url, signed, body, endpoint.ca_bundle)
+        answer = await line.account.wire.post(url, signed, body, endpoint.ca_bundle)
         if isinstance(answer, NotSent | Lost):
             return answer
         self._tls = answer.tls
-        return read(answer.status, answer.headers, answer.body)
+        return read(answer.status, answer.headers, answer.body, self._api)
 
     # --- what a refusal lets us do ---
 
     async def _refused(self, group: Group, refused: Refused) -> None:
         self.posted = False
-        means = meaning.meaning(refused)
+        means = meaning.meaning(refused, self._api)
         if means.reason is PauseReason.THROTTLED:
-            self._line.limiter.throttled(self._line.clock.monotonic())
+            self._line.account.ledger.throttled()
         if means.action is Action.SPLIT:
             self._split(group, means, refused)
         elif means.action is Action.UNVERIFIED:
             self._unverified(group, means, refused)
-        elif means.action is Action.REPAIR and await self._repair(refused):
+        elif means.action is Action.REPAIR and self._repair(refused):
+            self._waiting.insert(0, group)
+        elif means is meaning.TOO_LARGE and self._api == "v1" and self._draft.may_grow:
+            self._api = "v2"
             self._waiting.insert(0, group)
         elif means.action is Action.RELOAD and not self._reloaded:
             self._reloaded = True
             await self._line.session.reload()
             self._waiting.insert(0, group)
+        elif means is meaning.DENIED_V2 and self._draft.api == "v2" and not self._draft.may_grow:
+            self._end(group, self._outcome(meaning.DENIED_V2_ALONE, str(refused)))
         else:
             self._end(group, self._outcome(means, str(refused)))
 
@@ -169,7 +191,7 @@ class Attempt:
         scope = Scope.MESSAGE if foreign else means.scope
         self._end(group, self._outcome(replace(means, action=Action.DEFER, scope=scope), str(refused)))
 
-    async def _repair(self, refused: Refused) -> bool:
+    def _repair(self, refused: Refused) -> bool:
         name = meaning.duplicate_header(refused)
         if self._repaired or name is None:
             return False
@@ -179,7 +201,6 @@ class Attempt:
         if not changes:
             return False
         self._draft = replace(self._draft, raw=headers.join(shaped, body), changes=self._draft.changes + changes)
-        self._data = await call.encoded(self._draft.raw)
         return True
 
     # --- ends ---

@@ -1,33 +1,41 @@
-"""One SendRawEmail request as the bytes of its form, and the headers that sign it.
+"""One call as the body of its request: SendRawEmail of v1 as a form, SendEmail of v2 as JSON.
 
-Source: Amazon SES API reference 2010-12-01, SendRawEmail.
+Both name every recipient beside the message, which is what decides to whom it goes, whatever its header says.
+
+Source: Amazon SES API reference 2010-12-01, SendRawEmail; Amazon SES API v2 reference, SendEmail (Raw).
 """
 
 from __future__ import annotations
 
-import asyncio
-import binascii
+import json
 import re
-from collections.abc import Iterable, Mapping
-from hashlib import sha256
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import quote
 
-from sesrelay.transport.ses.seam import Credentials, SesOptions
-from sesrelay.transport.ses.sign import Signer
+from sesrelay.transport.ses.body import Body
+from sesrelay.transport.ses.seam import SesOptions
 
-RAW_MAX = 10_485_760  # octets of one message, as the error text of SES has it
+Api = Literal["v1", "v2"]
+V1_MAX = 10_485_760  # octets of one message, as the error text of SES has it
+V2_MAX = 41_943_040
 RECIPIENTS_MAX = 50  # destinations of one call
-OFF_LOOP = 128 * 1024  # octets from which encoding and hashing take longer than a hop to a thread
+V2_PATH = "/v2/email/outbound-emails"
+CONTENT_TYPES: Mapping[Api, str] = {"v1": "application/x-www-form-urlencoded; charset=utf-8", "v2": "application/json"}
+LARGEST: Mapping[Api, int] = {"v1": V1_MAX, "v2": V2_MAX}
 _COMMON = re.compile(r"[A-Za-z0-9_.~@-]*\Z")
 
 
-async def encoded(raw: bytes) -> bytes:
-    """Return `raw` as the value of RawMessage.Data: base64, percent-encoded."""
-    return await asyncio.to_thread(_encode, raw) if len(raw) > OFF_LOOP else _encode(raw)
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """What is the same in each call of a transport: a piece of the form, and the members of the JSON."""
+
+    form: bytes
+    members: Mapping[str, object]
 
 
-def fixed_part(options: SesOptions) -> bytes:
-    """Return what is the same in each call of a transport."""
+def fixed_part(options: SesOptions) -> Fixed:
     pairs = [("Action", "SendRawEmail"), ("Version", "2010-12-01")]
     named = {
         "ConfigurationSetName": options.configuration_set,
@@ -36,30 +44,56 @@ def fixed_part(options: SesOptions) -> bytes:
         "ReturnPathArn": options.return_path_arn,
     }
     pairs += [(name, value) for name, value in named.items() if value]
-    return _form(pairs)
+    members: dict[str, object] = {
+        "ConfigurationSetName": options.configuration_set,
+        # v2 knows one identity for both; where they differ it is the header From that a recipient sees.
+        "FromEmailAddressIdentityArn": options.from_arn or options.source_arn,
+        "FeedbackForwardingEmailAddressIdentityArn": options.return_path_arn,
+        "FeedbackForwardingEmailAddress": options.feedback_forwarding,
+        "TenantName": options.tenant,
+        "EndpointId": options.endpoint_id,
+    }
+    if options.contact_list:
+        lists = {"ContactListName": options.contact_list, "TopicName": options.topic}
+        members["ListManagementOptions"] = {name: value for name, value in lists.items() if value}
+    return Fixed(_form(pairs), {name: value for name, value in members.items() if value})
 
 
-def form(fixed: bytes, source: str, destinations: Iterable[str], tags: Mapping[str, str], data: bytes) -> bytes:
-    """Return the body of one call; `data` is what `encoded` made of the message."""
+def usual(options: SesOptions) -> Api:
+    """Return the API that small messages take: v2 where it is named, or where v1 lacks what the transport wants."""
+    only_v2 = options.tenant or options.endpoint_id or options.contact_list or options.feedback_forwarding
+    return "v2" if options.api == "v2" or (options.api == "auto" and only_v2) else "v1"
+
+
+def fitting(options: SesOptions, size: int) -> Api | None:
+    """Return the API for a message of `size` octets; None where it is too large for what the transport may use."""
+    api = usual(options)
+    if api == "v1" and size > V1_MAX and options.api == "auto":
+        api = "v2"
+    return api if size <= LARGEST[api] else None
+
+
+def body(api: Api, fixed: Fixed, source: str, destinations: Sequence[str], tags: Mapping[str, str], raw: bytes) -> Body:
+    """Return the body of one call."""
+    if api == "v1":
+        return Body(_form_head(fixed.form, source, destinations, tags), raw, escaped=True)
+    document = {
+        "FromEmailAddress": source,
+        "Destination": {"ToAddresses": list(destinations)},
+        "EmailTags": [{"Name": name, "Value": value} for name, value in tags.items()],
+        **fixed.members,
+        "Content": {"Raw": {"Data": "\0"}},
+    }
+    head, _, tail = json.dumps(document, separators=(",", ":")).rpartition(json.dumps("\0"))
+    return Body(f'{head}"'.encode("ascii"), raw, f'"{tail}'.encode("ascii"))
+
+
+def _form_head(fixed: bytes, source: str, destinations: Iterable[str], tags: Mapping[str, str]) -> bytes:
     pairs = [("Source", source)]
     pairs += [(f"Destinations.member.{n}", address) for n, address in enumerate(destinations, 1)]
     for n, (name, value) in enumerate(tags.items(), 1):
         pairs += [(f"Tags.member.{n}.Name", name), (f"Tags.member.{n}.Value", value)]
-    return b"%b&%b&RawMessage.Data=%b" % (fixed, _form(pairs), data)
-
-
-async def signed(signer: Signer, body: bytes, credentials: Credentials, now: float) -> dict[str, str]:
-    """Return the headers of a request with `body`."""
-    digest = await asyncio.to_thread(_digest, body) if len(body) > OFF_LOOP else _digest(body)
-    return signer.headers(digest, credentials, now)
-
-
-def _encode(raw: bytes) -> bytes:
-    return binascii.b2a_base64(raw, newline=False).replace(b"+", b"%2B").replace(b"/", b"%2F").replace(b"=", b"%3D")
-
-
-def _digest(body: bytes) -> str:
-    return sha256(body).hexdigest()
+    return b"%b&%b&RawMessage.Data=" % (fixed, _form(pairs))
 
 
 def _form(pairs: Iterable[tuple[str, str]]) -> bytes:

@@ -175,12 +175,18 @@ DENIED_V2 = Meaning(
     "This message is too big for the v1 API, and the policy of `{credential_id}` lacks ses:SendEmail, which v2 wants beside "
     "ses:SendRawEmail: add it, then release the message (`sesrelay queue release`).",
 )  # fmt: skip
+DENIED_V2_ALONE = Meaning(
+    Action.DEFER, _NEXTHOP, "7.8", PauseReason.CREDENTIALS,
+    "The policy of `{credential_id}` lacks ses:SendEmail, which the v2 API wants beside ses:SendRawEmail: add it, or let this "
+    "transport use `api: v1`.",
+)  # fmt: skip
 REJECTED = Meaning(
     Action.FAIL, _MESSAGE, "7.1", None, "SES refuses this message for what it is; the answer says why."
 )  # fmt: skip
 TOO_LARGE = Meaning(
     Action.FAIL, _MESSAGE, "3.4", None,
-    "SES takes 10 MB (10485760 octets) a message by this API: send a link, or route large mail elsewhere.",
+    "SES takes 10 MB (10485760 octets) a message by the v1 API and 40 MB by v2 (`api: auto`): send a link, or route large mail "
+    "elsewhere.",
 )  # fmt: skip
 BAD_HEADER = Meaning(Action.FAIL, _MESSAGE, "6.0", None, "The application wrote a message that SES does not take.")
 DUPLICATE = Meaning(Action.REPAIR, _MESSAGE, "6.0", None, "The application wrote a header twice that may stand once.")

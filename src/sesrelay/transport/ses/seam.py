@@ -22,10 +22,17 @@ class Credentials(Protocol):
 
 
 class Endpoint(Protocol):
-    """Where calls go and what they are signed for. `ca_bundle`: a file of CA certificates instead of the system's."""
+    """Where calls go and what they are signed for. `ca_bundle`: a file of CA certificates instead of the system's.
+
+    `v2_url`: where calls of v2 go. `region_set`: the regions that these are signed for, where they are several.
+    """
 
     @property
     def url(self) -> str: ...
+    @property
+    def v2_url(self) -> str: ...
+    @property
+    def region_set(self) -> str | None: ...
     @property
     def region(self) -> str: ...
     @property
@@ -35,7 +42,10 @@ class Endpoint(Protocol):
 
 
 class Figures(Protocol):
-    """What the account may send. Units: recipients a second; recipients in 24 hours, -1: unlimited."""
+    """What the account may send. Units: recipients a second; recipients in 24 hours, -1: unlimited.
+
+    `sandbox` None: not told.
+    """
 
     @property
     def max_send_rate(self) -> float: ...
@@ -43,6 +53,21 @@ class Figures(Protocol):
     def max_24h_send(self) -> float: ...
     @property
     def sent_last_24h(self) -> float: ...
+    @property
+    def sandbox(self) -> bool | None: ...
+
+
+class Reputation(Protocol):
+    """What became of the account's mail in the last 24 hours: numbers of messages."""
+
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def bounces(self) -> int: ...
+    @property
+    def complaints(self) -> int: ...
+    @property
+    def rejects(self) -> int: ...
 
 
 class AwsSession(Protocol):
@@ -66,10 +91,16 @@ class AwsSession(Protocol):
     async def account(self) -> Figures:
         """Ask the account for its limits, once. Raises: whatever kept the answer away."""
 
+    async def reputation(self) -> Reputation:
+        """Ask what became of the account's mail, once. Raises: whatever kept the answer away."""
+
+    async def account_id(self) -> str | None:
+        """Return the number of the AWS account, where the credentials tell it. Raises: whatever kept them away."""
+
 
 @dataclass(frozen=True, slots=True)
 class SesOptions:
-    """Units: `rate` recipients a second, or `auto`: the account's; `failover_after` seconds.
+    """Units: `rate` recipients a second, or `auto`: the account's; `share`, `daily_reserve` parts of 1; `failover_after` seconds.
 
     `trusted_headers`: X-SES-* names that applications may set. `local_domains`: envelope senders there are stood in for
     by the header From.
@@ -83,6 +114,13 @@ class SesOptions:
     source_arn: str | None = None
     from_arn: str | None = None
     return_path_arn: str | None = None
+    tenant: str | None = None
+    endpoint_id: str | None = None
+    contact_list: str | None = None
+    topic: str | None = None
+    feedback_forwarding: str | None = None
+    share: float = 1.0
+    daily_reserve: float = 0.1
     rate: float | Literal["auto"] = "auto"
     trusted_headers: tuple[str, ...] = ()
     failover_after: float = 600.0

@@ -3,24 +3,27 @@
 Invariant: one outcome for each delivery, and nothing raised but CancelledError.
 Invariant: after an answer was lost nothing is sent again from here; who repeats it is for the engine to decide.
 
-Source: Amazon SES API reference 2010-12-01, SendRawEmail; docs/ses.md.
+Source: Amazon SES API references, SendRawEmail (v1) and SendEmail (v2); docs/ses.md.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from sesrelay.mail import headers
 from sesrelay.mail.address import domain_of
-from sesrelay.mail.delivery import Batch, Delivery, DeliveryId
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.pace import Governor
 from sesrelay.seams import Clock, Content, Observer
 from sesrelay.transport.ses import addressing, call, meaning
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.ses.attempt import Attempt, Draft, Line
+from sesrelay.transport.ses.ledger import RESERVE_WAIT
 from sesrelay.transport.ses.seam import AwsSession, SesOptions
 from sesrelay.transport.ses.shape import shape, value_of
 
@@ -44,27 +47,36 @@ class SesTransport:
         self._accounts = accounts
         self._session = session
         self._account = accounts.attach(name, session, options.endpoint_url, observer)
-        self._limiter = self._account.limiter(options.rate)
-        self._line = Line(session, self._account.wire, self._limiter, clock, call.fixed_part(options))
+        self._line = Line(session, self._account, clock, call.fixed_part(options))
+        self._account.ledger.governor(options.rate, options.share)
         self._observer = observer
         self._nexthop = f"ses/{session.region}/{session.credential_id}"
+        self._may_grow = options.api == "auto" and call.usual(options) == "v1"
         self._started = self._closed = False
 
     def start(self) -> None:
         """Fetch the account's figures in the background. Runs on: the loop."""
         self._started = True
-        self._account.start(self._session)
+        self._account.start(self._session, self._accounts)
 
     def nexthop(self, recipient: str) -> str:
         return self._nexthop
 
-    def pace(self, recipients: int, now: float) -> float:
+    def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
         if not self._started:
             self.start()
-        return self._limiter.take(recipients, now)
+        ledger = self._account.ledger
+        if ledger.reserved_from(recipients, priority, self.options.daily_reserve):
+            self._account.reserve_begun()
+            return RESERVE_WAIT
+        return self._governor.take(recipients, now)
 
     def give_back(self, recipients: int) -> None:
-        self._limiter.give_back(recipients)
+        self._governor.give_back(recipients)
+
+    @property
+    def _governor(self) -> Governor:
+        return self._account.ledger.governor(self.options.rate, self.options.share)
 
     async def close(self) -> None:
         if not self._closed:
@@ -102,10 +114,10 @@ class SesTransport:
         return outcomes
 
     async def _exhausted(self, batch: Batch) -> Deferred | None:
-        if not self._account.exhausted:
+        if not self._account.ledger.exhausted:
             return None
         await self._account.refresh()
-        if not self._account.exhausted:
+        if not self._account.ledger.exhausted:
             return None
         found = meaning.QUOTA
         return Deferred(
@@ -126,15 +138,20 @@ class SesTransport:
         shaped, changes = shape(head, self.options.trusted_headers)
         if changes:
             raw = headers.join(shaped, body)
-        if len(raw) > call.RAW_MAX:
+        api = call.fitting(self.options, len(raw))
+        if api is None:
             found = meaning.TOO_LARGE
-            text = f"The message has {len(raw)} octets, and SES takes {call.RAW_MAX} by this API"
+            most = call.V1_MAX if self.options.api == "v1" else call.V2_MAX
+            text = f"The message has {len(raw)} octets, and SES takes {most} by this API"
             return Failed(Reply(554, f"5.{found.enhanced}", text), found.scope, meaning.remedy(found, {}))
         senders = (source, *batch.message.header_from)
         trusted = self.options.trusted_headers
+        draft = Draft(
+            source, raw, changes, {QUEUE_ID_TAG: batch.message.id, **self.options.tags}, senders, api=api, may_grow=self._may_grow
+        )
         if not trusted:  # then no order to SES is left in the header
-            return Draft(source, raw, changes, {QUEUE_ID_TAG: batch.message.id, **self.options.tags}, senders)
-        return Draft(source, raw, changes, self._tags(batch, shaped), senders, _names_a_set(shaped), trusted)
+            return draft
+        return replace(draft, tags=self._tags(batch, shaped), names_a_set=_names_a_set(shaped), trusted=trusted)
 
     def _tags(self, batch: Batch, head: bytes) -> dict[str, str]:
         """Return the call's tags; those of a trusted header are among them, because tags of the call would replace them."""

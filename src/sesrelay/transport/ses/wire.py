@@ -7,23 +7,26 @@ Invariant: `NotSent` is returned only where no byte of the request can have reac
 from __future__ import annotations
 
 import asyncio
-import io
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from yarl import URL
 
+from sesrelay.transport.ses.body import Measured
+
 CONNECT, CONNECT_ALL, READ, TOTAL = 5.0, 15.0, 60.0, 600.0  # seconds; CONNECT_ALL has the name look-up in it
+OLDEST = 300.0  # seconds after which a connection in use is given up for a new one, which goes where the name points by then
 KEPT = 30.0  # seconds a connection is kept unused; load balancers keep it for 60, and one that closes under a request is a doubt
 ANSWER_MAX = 64 * 1024  # octets; real answers have a few hundred
-BY_CHUNKS = 1024 * 1024  # octets from which a body is written piece by piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +66,18 @@ class Wire:
     _tls: dict[str | None, ssl.SSLContext] = field(default_factory=dict)
     _targets: dict[str, tuple[URL, URL | None]] = field(default_factory=dict)
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes, ca_bundle: str | None) -> Answered | NotSent | Lost:
+    async def post(self, url: str, headers: Mapping[str, str], body: Measured, ca_bundle: str | None) -> Answered | NotSent | Lost:
         """Post `body` once. Raises nothing but CancelledError."""
         try:
             target, proxy = self._target(url)
             session, tls = await self._ready(url, ca_bundle)
         except (OSError, ValueError) as error:
             return NotSent(f"the connection cannot be prepared: {error}")
-        data: bytes | io.BytesIO = io.BytesIO(body) if len(body) > BY_CHUNKS else body
+        data: bytes | AsyncIterator[bytes]
+        if body.whole is not None:
+            data = body.whole
+        else:
+            data, headers = body.pieces(), {**headers, "Content-Length": str(body.size)}
         try:
             async with session.post(target, data=data, headers=headers, ssl=tls, proxy=proxy, allow_redirects=False) as response:
                 version = response.tls_version if isinstance(response, _Response) else None
@@ -116,12 +123,19 @@ class Wire:
         return self._targets[url]
 
 
+_BORN: WeakKeyDictionary[ResponseHandler, float] = WeakKeyDictionary()
+"""When each connection had its first answer; a busy one would else outlive every change of the name's addresses."""
+
+
 class _Response(aiohttp.ClientResponse):
     """Notes the TLS version while the connection is at hand: a short answer has given it back when `post` returns."""
 
     tls_version: str | None = None
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        protocol, now = connection.protocol, asyncio.get_running_loop().time()
+        if protocol is not None and now - _BORN.setdefault(protocol, now) > OLDEST:
+            protocol.force_close()  # after this answer
         secured = connection.transport.get_extra_info("ssl_object") if connection.transport is not None else None
         self.tls_version = secured.version() if secured is not None else None
         return await super().start(connection)

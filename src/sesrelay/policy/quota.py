@@ -1,0 +1,67 @@
+"""The rolling 24 hours of an account: what is left of them, and for whom.
+
+Between two answers of the account what was sent meanwhile is counted here, so that neither the quota nor what is kept
+of it for urgent mail is overrun. Mutable, but without a clock: time is an argument.
+
+Source: Amazon SES developer guide, "Sending quotas" (a rolling window, counted in recipients; -1: unlimited).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sesrelay.mail.delivery import Priority
+
+DAY = 86_400.0
+MEMORY = 900.0  # seconds over which the present rate of sending is told
+
+
+@dataclass(slots=True)
+class Window:
+    """Units: `most` and `sent` recipients, `most` -1: unlimited; `per_second` as of `at`, monotonic seconds;
+    `spent` all that was ever counted here.
+    """
+
+    most: float = -1.0
+    sent: float = 0.0
+    per_second: float = 0.0
+    at: float = 0.0
+    spent: float = 0.0
+
+    def told(self, most: float, sent: float, spent_before: float) -> None:
+        """Take over what the account says. `spent_before`: of what was spent here, what was known when it was asked."""
+        self.most = most
+        self.sent = sent + max(self.spent - spent_before, 0.0)
+
+    def spend(self, recipients: int, now: float) -> None:
+        """Count what was taken by the service."""
+        self.sent += recipients
+        self.spent += recipients
+        self._fade(now)
+        self.per_second += recipients / MEMORY
+
+    def left(self) -> float:
+        """Return how many recipients are left; infinite where there is no quota."""
+        return math.inf if self.most < 0 else max(self.most - self.sent, 0.0)
+
+    @property
+    def used_up(self) -> bool:
+        return self.left() <= 0.0
+
+    def keeps_from(self, recipients: int, priority: Priority, reserve: float) -> bool:
+        """Tell whether mail of `priority` has to leave what is left to mail of high priority. `reserve`: a part of 1."""
+        if priority is Priority.HIGH or self.most < 0 or reserve <= 0.0:
+            return False
+        return self.left() - recipients < self.most * reserve
+
+    def seconds_left(self, now: float) -> float:
+        """Return in how many seconds the quota is used up at the rate of late; infinite where nothing is sent."""
+        self._fade(now)
+        rate = max(self.per_second, self.sent / DAY if self.most >= 0 else 0.0)
+        return self.left() / rate if rate > 1e-9 and self.most >= 0 else math.inf
+
+    def _fade(self, now: float) -> None:
+        if now > self.at:
+            self.per_second *= math.exp((self.at - now) / MEMORY)
+            self.at = now

@@ -1,0 +1,48 @@
+"""How near an SES account is to what AWS acts on: its rates of bounces and complaints.
+
+Source: Amazon SES developer guide, "Reputation metrics": an account comes under review at a bounce rate of 5 % or a
+complaint rate of 0.1 %, and sending may be paused at 10 % and 0.5 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BOUNCE_REVIEW, COMPLAINT_REVIEW = 0.05, 0.001
+ENOUGH = 200  # messages; of fewer a single bounce says nothing
+
+_REMEDIES = {
+    "bounce": "send to addresses that asked for it and take out those that bounce; at 10 % AWS may pause the account",
+    "complaint": "send to people who asked for it and let them unsubscribe at once; at 0.5 % AWS may pause the account",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A rate of the last 24 hours, a part of 1; None where nothing was sent."""
+
+    name: str
+    value: float | None
+    limit: float
+    enough: bool
+
+    @property
+    def bad(self) -> bool:
+        return self.enough and self.value is not None and self.value >= self.limit
+
+    @property
+    def shown(self) -> str:
+        return "–" if self.value is None else f"{self.value * 100:.2f} %"
+
+    @property
+    def remedy(self) -> str:
+        return _REMEDIES[self.name]
+
+
+def rates(attempts: int, bounces: int, complaints: int) -> tuple[Rate, Rate]:
+    """Return the bounce rate and the complaint rate."""
+
+    def rate(name: str, number: int, limit: float) -> Rate:
+        return Rate(name, number / attempts if attempts else None, limit, attempts >= ENOUGH)
+
+    return rate("bounce", bounces, BOUNCE_REVIEW), rate("complaint", complaints, COMPLAINT_REVIEW)

@@ -1,0 +1,170 @@
+"""The pace on a fake clock, against the bucket of the stand-in: how much of the rate is used, and how often it is refused."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from dataclasses import dataclass
+
+import pytest
+
+from sesrelay.mail.delivery import Priority
+from sesrelay.policy.pace import Governor
+from sesrelay.policy.quota import DAY, Window
+from sesrelay.testing.ses_rules import Bucket
+
+BOTH_WAYS = 0.03  # seconds of a call
+
+
+@dataclass
+class Run:
+    """What came of sending as fast as the governor lets us. Units: `used` a part of what the rate allows."""
+
+    used: float
+    refused: float
+    calls: int
+
+
+def run(
+    governor: Governor, bucket: Bucket, recipients: int, seconds: float, *, jitter: float = 0.0, others: float = 0.0, seed: int = 1
+) -> Run:
+    """Send messages to `recipients` as the governor allows; `others` of the rate are used by another host, evenly.
+
+    Calls take BOTH_WAYS and up to `jitter` more on their way there; timers are up to 2 ms late.
+    """
+    chance = random.Random(seed)
+    now, taken, refused, calls = 0.0, 0, 0, 0
+    clock = [0.0]
+    bucket.now = lambda: clock[0]
+    under_way: list[tuple[float, int, str]] = []
+    number, next_other = 0, 0.0
+    while now < seconds:
+        wait = governor.take(recipients, now)
+        if wait == 0.0:
+            number += 1
+            heapq.heappush(under_way, (now + BOTH_WAYS / 2 + chance.random() * jitter, number, "arrives"))
+            continue
+        then = now + wait + chance.random() * 0.002
+        while under_way and under_way[0][0] <= then:
+            clock[0], _, what = heapq.heappop(under_way)
+            if what == "refused":
+                governor.throttled(clock[0])
+                continue
+            while others and next_other <= clock[0]:
+                bucket.take(1)
+                next_other += 1 / (bucket.rate * others)
+            calls += 1
+            if bucket.take(recipients):
+                taken += recipients
+            else:
+                refused += 1
+                number += 1
+                heapq.heappush(under_way, (clock[0] + BOTH_WAYS / 2, number, "refused"))
+                then = min(then, clock[0] + BOTH_WAYS / 2)
+        now = then
+    return Run(taken / (bucket.rate * seconds), refused / max(calls, 1), calls)
+
+
+@pytest.mark.parametrize("recipients", [1, 30])
+@pytest.mark.parametrize("rate", [1.0, 14.0, 200.0, 1000.0])
+def test_nearly_all_of_the_rate_is_used_and_hardly_a_call_refused(rate: float, recipients: int) -> None:
+    result = run(Governor(rate, 0.0), Bucket(rate), recipients, max(2_000 * recipients / rate, 30.0), jitter=0.005)
+    assert result.used >= 0.98
+    assert result.refused < 0.005
+    assert result.calls >= 990
+
+
+@pytest.mark.parametrize(("rate", "used"), [(1.0, 0.93), (14.0, 0.98), (200.0, 0.98)])
+def test_a_way_that_is_now_long_and_now_short_hardly_matters(rate: float, used: float) -> None:
+    # At 1 a second a call that overtakes by 10 ms is refused: there is nothing saved up to meet it.
+    result = run(Governor(rate, 0.0), Bucket(rate), 1, max(2_000 / rate, 30.0), jitter=0.05)
+    assert result.used >= used
+    assert result.refused < 0.01
+
+
+@pytest.mark.parametrize("rate", [14.0, 200.0])
+def test_another_host_gets_its_part_and_we_the_rest(rate: float) -> None:
+    result = run(Governor(rate, 0.0), Bucket(rate), 1, 300.0, others=0.5)
+    assert 0.48 <= result.used <= 0.51
+    assert result.refused < 0.03
+
+
+@pytest.mark.parametrize(("rate", "used"), [(0.9, 0.9), (14.0, 0.98), (50.0, 0.95)])
+def test_a_limit_that_nobody_tells_is_found(rate: float, used: float) -> None:
+    found = run(Governor(14.0, 0.0, climbs=True), Bucket(rate), 1, 600.0)
+    assert found.used >= used
+    assert found.refused < (0.01 if rate > 1 else 0.1)  # most of them in the first minute
+
+
+def test_a_refusal_lowers_the_pace_once_for_calls_under_way_together_and_it_comes_back() -> None:
+    governor = Governor(10.0, 0.0)
+    for at in (5.0, 5.1, 5.9):
+        governor.throttled(at)
+    assert governor.current == pytest.approx(7.0)
+    governor.throttled(6.1)
+    assert governor.current == pytest.approx(4.9)
+    assert governor.take(1, 6.1) == pytest.approx(1 / (4.9 * 0.99))
+    for second in range(7, 60):
+        governor.take(1, float(second))
+    assert governor.current is not None
+    assert 6.65 < governor.current < 10.0
+    for second in range(60, 400):
+        governor.take(1, float(second))
+    assert governor.current == 10.0
+
+
+def test_a_changed_rate_is_followed_at_once_and_what_was_learnt_is_forgotten() -> None:
+    governor = Governor(10.0, 0.0)
+    governor.throttled(1.0)
+    governor.set_rate(20.0, 2.0)
+    assert governor.current == 20.0
+    governor.set_rate(None, 3.0)
+    assert [governor.take(50, 3.0) for _ in range(5)] == [0.0] * 5
+
+
+def test_however_often_it_is_refused_something_goes() -> None:
+    governor = Governor(14.0, 0.0)
+    for second in range(100):
+        governor.throttled(second * 1.0)
+    assert governor.current == pytest.approx(14.0 / 16)
+
+
+# --- the 24 hours ---
+
+
+def test_what_is_sent_between_two_answers_counts() -> None:
+    window = Window()
+    assert (window.left(), window.used_up, window.seconds_left(0.0)) == (float("inf"), False, float("inf"))
+    window.told(200, 150, window.spent)
+    window.spend(30, 1.0)
+    assert (window.left(), window.used_up) == (20, False)
+    asked = window.spent
+    window.spend(5, 2.0)  # while the question is under way
+    window.told(200, 180, asked)
+    assert window.left() == 15
+    window.spend(20, 3.0)
+    assert (window.left(), window.used_up) == (0, True)
+    window.told(-1, 10_000, window.spent)
+    assert not window.used_up
+
+
+@pytest.mark.parametrize(
+    ("sent", "priority", "waits"),
+    [
+        (170, Priority.NORMAL, False), (175, Priority.NORMAL, True), (175, Priority.LOW, True), (175, Priority.HIGH, False),
+        (199, Priority.HIGH, False),
+    ],
+)  # fmt: skip
+def test_what_is_kept_is_kept_for_urgent_mail(sent: float, priority: Priority, waits: bool) -> None:
+    window = Window(most=200, sent=sent)
+    assert window.keeps_from(6, priority, 0.1) is waits
+    assert window.keeps_from(6, priority, 0.0) is False
+    assert Window(most=-1, sent=sent).keeps_from(6, priority, 0.1) is False
+
+
+def test_the_seconds_that_are_left_follow_the_present_rate() -> None:
+    window = Window(most=10_000, sent=0)
+    for second in range(3600):
+        window.spend(1, float(second))
+    assert window.seconds_left(3600.0) == pytest.approx(6_400, rel=0.1)
+    assert window.seconds_left(3600.0 + DAY) == pytest.approx(6_400 / (3_600 / DAY), rel=0.01)

@@ -1,0 +1,70 @@
+"""Ways out to one AWS account share its pace, whichever protocol they speak."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from fakes import FakeClock
+from ses_world import Remembers
+from sesrelay.app.wiring import Shared, tariffs
+from sesrelay.config import transports as configured
+from sesrelay.transport.hold import HoldTransport
+from sesrelay.transport.ses.transport import SesTransport
+from sesrelay.transport.smtp_paced import PacedSmtp
+
+KEY = "ASIAQNZGKIQY56JQ7WML"  # of account 029608264753, as is the next
+OTHER_KEY = "AKIAQNZGKIQYXXXXXXXX"
+ELSEWHERE = "AKIA2ZZZZZZZZZZZZZZZ"
+
+
+def config(**keys: Any) -> Any:
+    return TypeAdapter(configured.Transport).validate_python(keys)
+
+
+def smtp(username: str | None, host: str = "email-smtp.us-east-1.amazonaws.com", **keys: Any) -> Any:
+    secret = {"password": "p"} if username else {}
+    return config(type="smtp", host=host, username=username, **secret, **keys)
+
+
+@pytest.mark.parametrize(
+    ("username", "host", "shared"),
+    [
+        (KEY, "email-smtp.us-east-1.amazonaws.com", True),
+        (OTHER_KEY, "email-smtp.us-east-1.amazonaws.com", True),
+        (KEY, "email-smtp.eu-west-1.amazonaws.com", False),
+        (ELSEWHERE, "email-smtp.us-east-1.amazonaws.com", False),
+    ],
+)
+async def test_smtp_credentials_of_an_account_share_the_pace_of_its_api(username: str, host: str, shared: bool) -> None:
+    clock = FakeClock()
+    observer: Any = Remembers()
+    ways = Shared(clock, observer)
+    by_api = ways.ses("api", config(type="ses", region="us-east-1", access_key_id=KEY, secret_access_key="s"), frozenset())
+    by_smtp = ways.paced(HoldTransport("smtp"), smtp(username, host))
+    assert isinstance(by_api, SesTransport)
+    assert isinstance(by_smtp, PacedSmtp)
+    assert by_smtp.ses
+    await by_api._accounts.merge(by_api._account, by_api._session)
+    assert (by_api._account.ledger is by_smtp.budget) is shared
+    assert by_api._account.number == "029608264753"
+    await by_api.close()
+    await ways.close()
+
+
+async def test_a_relay_has_a_pace_only_where_it_is_sess_or_has_a_rate() -> None:
+    observer: Any = Remembers()
+    ways, inner = Shared(FakeClock(), observer), HoldTransport("smtp")
+    assert ways.paced(inner, smtp(None, "smtp.example.com")) is inner
+    paced = ways.paced(inner, smtp(None, "smtp.example.com", rate=5))
+    assert isinstance(paced, PacedSmtp)
+    assert (paced.rate, paced.ses) == (5.0, False)
+    assert (paced.name, paced.batch_limit, paced.nexthop("b@example.org")) == ("smtp", inner.batch_limit, "hold")
+    await ways.close()
+
+
+def test_only_named_tariffs_count() -> None:
+    named = config(type="ses", tariff={"per_1000": 0.1, "per_gb": 0.12})
+    assert tariffs({"a": named, "b": config(type="ses"), "c": config(type="hold")}) == {"a": (0.1, 0.12)}

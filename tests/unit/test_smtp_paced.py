@@ -1,0 +1,162 @@
+"""SES by SMTP as the engine sees it: the account's pace, and one bad recipient among many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from batches import HELLO, Bytes, batch
+from fakes import FakeClock
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
+from sesrelay.mail.outcome import NO_TRAIL, Deferred, Delivered, Failed, Outcome, PauseReason, Scope
+from sesrelay.mail.reply import Reply
+from sesrelay.seams import Content
+from sesrelay.transport.hold import HoldTransport
+from sesrelay.transport.ses.account import Accounts
+from sesrelay.transport.smtp_answers import Answer, Stage, from_relay
+from sesrelay.transport.smtp_connect import parse_reply
+from sesrelay.transport.smtp_paced import PacedSmtp
+from sesrelay.transport.smtp_ses import from_ses, region_of
+
+TAKEN = "250 Ok 0100018f5a5f2f2e-1c1c1c1c-0000"
+NOT_VERIFIED = (
+    "554 Message rejected: Email address is not verified. The following identities failed the check in region US-EAST-1: "
+)
+
+
+@dataclass
+class Endpoint(HoldTransport):
+    """SES's SMTP endpoint on paper: answers a transaction by its recipients, through the table that reads real answers."""
+
+    name: str = "ses-smtp"
+    answer: Callable[[Sequence[str]], str] = lambda _: TAKEN
+    offered: list[tuple[str, ...]] = field(default_factory=list)
+
+    async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
+        addresses = tuple(delivery.recipient.address for delivery in batch.deliveries)
+        self.offered.append(addresses)
+        said = self.answer(addresses)
+        if said == "lost":
+            answer = Answer(Stage.DOT, Reply(451, "4.4.2", "the connection went"), lost=True)
+        else:
+            answer = Answer(Stage.DOT, parse_reply(int(said[:3]), said[4:]))
+
+        def outcome(delivery: Delivery) -> Outcome:
+            return from_ses(answer, delivery, NO_TRAIL) or from_relay(answer, "ses", NO_TRAIL)
+
+        return {delivery.id: outcome(delivery) for delivery in batch.deliveries}
+
+
+def made(answer: Callable[[Sequence[str]], str], clock: FakeClock | None = None, rate: float | str = "auto") -> PacedSmtp:
+    budget = Accounts(clock or FakeClock()).ledger("us-east-1", "AKIAX")
+    return PacedSmtp(Endpoint(answer=answer), budget, rate, ses=True)
+
+
+async def send(way: PacedSmtp, *to: str) -> list[Outcome]:
+    sent = batch(*to)
+    outcomes = await way.deliver(sent, Bytes(HELLO))
+    return [outcomes[delivery.id] for delivery in sent.deliveries]
+
+
+def offered(way: PacedSmtp) -> list[tuple[str, ...]]:
+    assert isinstance(way.inner, Endpoint)
+    return way.inner.offered
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50])
+@pytest.mark.parametrize("named", [False, True])
+async def test_one_bad_address_fails_and_the_others_go(n: int, named: bool) -> None:
+    bad = "a..b@example.org"
+    text = f"554 Transaction failed: Illegal address: {bad}" if named else "554 Transaction failed: Local address contains dot-dot"
+    way = made(lambda to: text if bad in to else TAKEN)
+    to = [f"r{i}@example.org" for i in range(n - 1)]
+    to.insert(n // 2, bad)
+    outcomes = await send(way, *to)
+    for address, outcome in zip(to, outcomes, strict=True):
+        assert isinstance(outcome, Failed if address == bad else Delivered)
+        if isinstance(outcome, Failed):
+            assert outcome.scope is Scope.RECIPIENT
+    assert len(offered(way)) <= (2 if named else 14)
+    taken = [address for group in offered(way) if bad not in group for address in group]
+    assert sorted(taken) == sorted(set(to) - {bad})
+
+
+async def test_an_answer_about_the_sender_or_a_header_fails_the_message_at_once() -> None:
+    for text in ("554 Transaction failed: Illegal address a@example.com", "554 Transaction failed: Duplicate header 'From'."):
+        way = made(lambda _, text=text: text)
+        for outcome in await send(way, "b@example.org", "c@example.org"):
+            assert isinstance(outcome, Failed)
+            assert outcome.scope is Scope.MESSAGE
+        assert len(offered(way)) == 1
+
+
+async def test_in_the_sandbox_the_verified_go_at_once() -> None:
+    way = made(lambda to: NOT_VERIFIED + "b@example.org" if "b@example.org" in to else TAKEN)
+    failed, taken = await send(way, "b@example.org", "c@example.org")
+    assert isinstance(failed, Failed)
+    assert isinstance(taken, Delivered)
+    assert offered(way) == [("b@example.org", "c@example.org"), ("c@example.org",)]
+
+
+@pytest.mark.parametrize("then", ["lost", "454 Throttling failure: Maximum sending rate exceeded."])
+async def test_what_stops_a_part_stops_the_rest(then: str) -> None:
+    def answer(to: Sequence[str]) -> str:
+        return "554 Transaction failed: Domain contains dot-dot" if len(to) == 4 else then
+
+    way = made(answer)
+    outcomes = await send(way, "a@b..c", "b@example.org", "c@example.org", "d@example.org")
+    assert len(offered(way)) == 2
+    ambiguous = [isinstance(outcome, Deferred) and outcome.ambiguous for outcome in outcomes]
+    assert ambiguous == [then == "lost"] * 2 + [False] * 2
+    assert all(isinstance(outcome, Deferred) for outcome in outcomes)
+
+
+async def test_the_account_learns_what_was_taken_and_that_it_was_too_fast() -> None:
+    clock = FakeClock()
+    answers = iter([TAKEN, "454 Throttling failure: Maximum sending rate exceeded."])
+    way = made(lambda _: next(answers), clock)
+    budget = way.budget
+    await send(way, "b@example.org", "c@example.org")
+    assert budget.window.spent == 2  # type: ignore[attr-defined]
+    assert way.pace(1, clock.monotonic()) == 0.0
+    assert way.pace(1, clock.monotonic()) == pytest.approx(1 / (14 * 0.99))
+    (throttled,) = await send(way, "b@example.org")
+    assert isinstance(throttled, Deferred)
+    assert (throttled.reason, throttled.tolerance) == (PauseReason.THROTTLED, 3)
+    assert way.pace(1, clock.monotonic()) >= 1 / (14 * 0.7)
+
+
+async def test_urgent_mail_has_the_rest_of_a_known_quota() -> None:
+    clock = FakeClock()
+    way = made(lambda _: TAKEN, clock)
+    way.budget.window.told(200, 185, 0)  # type: ignore[attr-defined]
+    assert way.pace(1, clock.monotonic()) == 60.0
+    assert way.pace(1, clock.monotonic(), Priority.HIGH) == 0.0
+
+
+async def test_a_rate_of_ones_own_goes_for_any_relay() -> None:
+    clock = FakeClock()
+    way = PacedSmtp(
+        Endpoint(answer=lambda _: "554 Transaction failed: Illegal address"), made(lambda _: TAKEN, clock).budget, 2.0, ses=False
+    )
+    assert way.pace(1, clock.monotonic()) == 0.0
+    assert way.pace(1, clock.monotonic()) == pytest.approx(1 / 1.98)
+    way.give_back(1)
+    assert way.pace(1, clock.monotonic()) == 0.0
+    assert isinstance((await send(way, "b@example.org", "c@example.org"))[0], Failed)
+    assert len(offered(way)) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "region"),
+    [
+        ("email-smtp.us-east-1.amazonaws.com", "us-east-1"), ("email-smtp-fips.US-GOV-west-1.amazonaws.com", "us-gov-west-1"),
+        ("email-smtp.cn-north-1.amazonaws.com.cn.", "cn-north-1"), ("email-smtp.eu-west-1.api.aws", "eu-west-1"),
+        ("vpce-0a1b-c2d3.email-smtp.eu-central-1.vpce.amazonaws.com", "eu-central-1"), ("smtp.example.com", None),
+        ("email-smtp.us-east-1.amazonaws.com.evil.org", None),
+    ],
+)  # fmt: skip
+def test_the_region_is_read_from_the_hosts_name(host: str, region: str | None) -> None:
+    assert region_of(host) == region
