@@ -39,6 +39,7 @@ class Settled:
     batch: Batch
     reports: tuple[Submission, ...]
     due: Mapping[DeliveryId, float]
+    outcomes: Mapping[DeliveryId, Outcome]
     taken: bool
 
 
@@ -93,7 +94,9 @@ class Attempter:
                 continue
             self.stall(False)
             self.settler.announce(judged)
-            return Settled(batch, judged.settlement.reports, due, taken=any(isinstance(o, Delivered) for o in outcomes.values()))
+            return Settled(
+                batch, judged.settlement.reports, due, outcomes, taken=any(isinstance(o, Delivered) for o in outcomes.values())
+            )
 
     async def _deliver(self, batch: Batch, transport: Transport, content: MessageContent) -> Mapping[DeliveryId, Outcome]:
         try:

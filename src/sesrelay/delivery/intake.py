@@ -88,7 +88,7 @@ class Acceptance:
         self, message: Message, content: Canonical, rule: RouteRule, snapshot: Snapshot, now: float, start: float
     ) -> Reply:
         offered, waiting, held = self._sort(self._place(message, rule, snapshot, now), now)
-        claimed = bool(waiting) and self.scheduler.has_room(batch.lane for batch in waiting)
+        claimed = bool(waiting) and self.scheduler.has_room(waiting)
         batches_made = (*(batch for batch, _ in offered), *waiting)
         deliveries = tuple(delivery for batch in batches_made for delivery in batch.deliveries) + tuple(held)
         events = _events(message, rule, held, now)
@@ -106,7 +106,7 @@ class Acceptance:
             if claimed:
                 self.scheduler.enqueue(batch, content)
             else:
-                self.scheduler.stored(batch.lane)
+                self.scheduler.stored(batch.deliveries[0].placement)
         return Reply(250, "2.0.0", f"Ok: queued as {message.id}")
 
     def _place(self, message: Message, rule: RouteRule, snapshot: Snapshot, now: float) -> list[Delivery]:

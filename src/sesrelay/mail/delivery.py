@@ -46,6 +46,13 @@ class LaneKey(NamedTuple):
     nexthop: str
 
 
+class Stream(NamedTuple):
+    """What a lane tells apart when it chooses who goes next: a priority, and a site within it."""
+
+    priority: Priority
+    site: str
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where a delivery waits: decided by routing, found anew at each attempt.
@@ -57,6 +64,10 @@ class Placement:
     lane: LaneKey
     priority: Priority = Priority.NORMAL
     site: str = ""
+
+    @property
+    def stream(self) -> Stream:
+        return Stream(self.priority, self.site)
 
 
 @dataclass(frozen=True, slots=True)
