@@ -126,10 +126,14 @@ class Rig:
             RoutingTable(made, default), {transport.name: transport for transport in transports}, self.retry,
         )  # fmt: skip
 
-    async def submit(self, *recipients: str | Recipient, sender: str = "a@example.com", content: bytes = CONTENT) -> str:
+    async def submit(
+        self, *recipients: str | Recipient, sender: str = "a@example.com", content: bytes = CONTENT, release: float | None = None
+    ) -> str:
         """Accept a message and return its queue id, or the refusal's text."""
         made = tuple(each if isinstance(each, Recipient) else Recipient(each) for each in recipients)
-        reply = await self.acceptance.submit(Envelope(sender, made), content, Origin("test", "127.0.0.1", "client"))
+        reply = await self.acceptance.submit(
+            Envelope(sender, made, release=release), content, Origin("test", "127.0.0.1", "client")
+        )
         return reply.text.rpartition(" ")[2] if reply.code == 250 else str(reply)
 
     async def quiet(self) -> None:
@@ -141,6 +145,7 @@ class Rig:
         """End as a process does that is killed: what memory held is gone."""
         await self.scheduler.drain(0.0)
         self.spool.forget_claims()
+        self.clock.advance(1.0)
 
     async def pass_time(self, seconds: float) -> None:
         """Move the clock and let every lane look at it."""

@@ -292,6 +292,9 @@ class Transport(Protocol):
 class Intake(Protocol):
     """Where the listener puts accepted mail."""
 
+    def now(self) -> float:
+        """Return the time by which mail is held back until its release. Units: Unix seconds."""
+
     def check_sender(self, envelope_sender: str, origin: Origin) -> Reply | None:
         """Return the refusal that is certain from the envelope sender alone (a route that rejects), or None."""
 

@@ -79,6 +79,7 @@ def load(
         doors.check_users(document, config, read, failed)
         config = _filled(config, read)
         if not failed & checks.ROUTING and not _problems_in(document, checks.ROUTING):
+            checks.check_limits(document, config)
             table = checks.routing_table(document, config)
             checks.check_expectations(document, config, table)
     if document.problems or table is None:

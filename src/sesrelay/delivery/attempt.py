@@ -70,7 +70,7 @@ class Attempter:
         began, start = self.clock.wall(), self.clock.monotonic()
         outcomes = await self._deliver(batch, transport, content)
         seconds = self.clock.monotonic() - start
-        first = max(began - batch.message.accepted, 0.0) if batch.deliveries[0].attempts == 1 else None
+        first = max(began - batch.message.began, 0.0) if batch.deliveries[0].attempts == 1 else None
         self.observer.attempted(batch, outcomes, seconds, first)
         return await self.settle(batch, outcomes, content, began, seconds)
 

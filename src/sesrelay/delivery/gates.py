@@ -132,6 +132,10 @@ class Gates:
 
         return ask
 
+    def wait_for(self, site: str, lane: LaneKey) -> None:
+        """Have `lane` told when an attempt of a route has ended: it may have sent less than was counted."""
+        self._gates[site].waiting[lane] = None
+
     # --- what goes ---
 
     def take(self, site: str, recipients: int, now: float, monotonic: float) -> bool:

@@ -31,11 +31,12 @@ def place(
     """Return where mail from `message` to `recipient` waits now. `pinned`: the transport that may alone repeat it."""
     names: Sequence[str] = (pinned,) if pinned else rule.transports
     usable = [name for name in names if name in snapshot.transports]
+    priority = rule.priority if message.priority is None else message.priority
     if rule.reject or not usable:
-        return Placement(rule.name, NOWHERE, rule.priority, rule.name)
+        return Placement(rule.name, NOWHERE, priority, rule.name)
     name = usable[0] if len(usable) == 1 or not pauses else _first_open(usable, recipient, snapshot, pauses, now)
     lane = LaneKey(name, snapshot.transports[name].nexthop(recipient))
-    return Placement(rule.name, lane, rule.priority, rule.name)
+    return Placement(rule.name, lane, priority, rule.name)
 
 
 def replace_delivery(delivery: Delivery, snapshot: Snapshot, pauses: Pauses, now: float) -> Placement:

@@ -337,7 +337,10 @@ class Scheduler:
             if changed:
                 self._supply.save_counts()
             for key in waiting:
-                self._pump(self._lanes.get(key))
+                other = self._lanes.get(key)
+                if changed:
+                    other.note(None, self._clock.wall())
+                self._pump(other)
         if self._starved:
             first = next(iter(self._starved))
             del self._starved[first]

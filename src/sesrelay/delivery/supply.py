@@ -69,6 +69,7 @@ class Supply:
             for priority in Priority:
                 passed_over.add(Stream(priority, site))
                 lane.put_off(Stream(priority, site), found.until)
+            self.gates.wait_for(site, lane.key)
         lane.claiming = True
         self.tasks.spawn(self._claim(lane, min(sum(wanted.values()), ROOM), passed_over))
 
@@ -77,9 +78,10 @@ class Supply:
         for stream in {*lane.streams(), *lane.wakes}:
             until = self.gates.shut_until(stream.site, now) if stream is not None else None
             if stream is not None and until is not None:
-                self.give_back(self.lanes.empty(lane, stream), until)
+                self.give_back(self.lanes.empty(lane, stream))
                 if lane.wakes.get(stream, until) < until:
                     lane.put_off(stream, until)
+                self.gates.wait_for(stream.site, lane.key)
 
     async def _claim(self, lane: Lane, limit: int, passed_over: set[Stream | None]) -> None:
         """Claim what is due in the store, and put each batch where routing wants it now."""
@@ -116,14 +118,14 @@ class Supply:
 
     async def _give_back_crowded(self) -> None:
         crowded, self._crowded = self._crowded, []
-        await self._give_back(crowded, self.clock.wall())
+        await self._give_back(crowded)
 
-    def give_back(self, readies: list[Ready], until: float) -> None:
-        """Let the store have claimed batches again, and ask for them no sooner than `until`."""
+    def give_back(self, readies: list[Ready]) -> None:
+        """Let the store have claimed batches again."""
         if readies:
-            self.tasks.spawn(self._give_back(readies, until))
+            self.tasks.spawn(self._give_back(readies))
 
-    async def _give_back(self, readies: list[Ready], until: float) -> None:
+    async def _give_back(self, readies: list[Ready]) -> None:
         try:
             await self.spool.unclaim([delivery.id for ready in readies for delivery in ready.batch.deliveries])
         except SpoolError as error:
@@ -132,13 +134,14 @@ class Supply:
                 self.lanes.put(ready)
             self.stall(True)
             return
+        now = self.clock.wall()
         homes: dict[LaneKey, Lane] = {}
         for ready in readies:
             for delivery in ready.batch.deliveries:
                 key, stream = home_of(delivery)
                 homes[key] = self.lanes.get(key)
                 # Its own lane claims it when it has room; another one knows nothing of the room here.
-                homes[key].note(stream, until if key == ready.batch.lane else max(until, self.clock.wall() + ELSEWHERE))
+                homes[key].note(stream, now if key == ready.batch.lane else now + ELSEWHERE)
         for lane in homes.values():
             self.pump(lane)
 

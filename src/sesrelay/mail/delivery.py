@@ -6,10 +6,11 @@ Source: DESIGN (words).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import NamedTuple
 
 from sesrelay.mail.envelope import Message, Recipient
+from sesrelay.mail.priority import Priority as Priority  # noqa: PLC0414  # a word of deliveries as well
 
 
 class State(StrEnum):
@@ -22,14 +23,6 @@ class State(StrEnum):
     @property
     def final(self) -> bool:
         return self in (State.DELIVERED, State.FAILED)
-
-
-class Priority(IntEnum):
-    """Smaller goes first."""
-
-    HIGH = 0
-    NORMAL = 1
-    LOW = 2
 
 
 class DeliveryId(NamedTuple):

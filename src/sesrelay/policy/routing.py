@@ -30,6 +30,7 @@ class RouteRule:
     priority: Priority = Priority.NORMAL
     reject: bool = False
     limits: RouteLimits = NO_LIMITS
+    priority_header: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,12 +80,14 @@ def pack(submission: Submission, *, in_file: bool) -> Packed:
 
 def _head(message: Message) -> str:
     envelope, origin = message.envelope, message.origin
+    special = message.priority is not None or envelope.release is not None
     return _encode((
         envelope.sender, [_recipient(each) for each in envelope.recipients], envelope.body, envelope.smtputf8,
         envelope.ret, envelope.envid,
         origin.listener, origin.client, origin.helo, origin.user, origin.tls,
         message.header_from, message.subject, message.report, message.changes,
         *([[origin.owner.uid, origin.owner.name]] if origin.owner else []),
+        *([{"priority": message.priority, "release": envelope.release}] if special else []),
     ))  # fmt: skip
 
 
@@ -100,13 +102,19 @@ def unpack_message(row: Row) -> Message:
     number, accepted, size, message_id, head = row
     (
         sender, recipients, body, smtputf8, ret, envid, listener, client, helo, user, tls, header_from, subject, report, changes,
-        *owner,
+        *rest,
     ) = _loads(head)  # fmt: skip
-    envelope = Envelope(sender, tuple(_read_recipient(each) for each in recipients), body, smtputf8, ret, envid)
-    origin = Origin(listener, client, helo, user, tls, Owner(*owner[0]) if owner else None)
-    return Message(
-        queue_id.encode(number), envelope, origin, size, accepted, tuple(header_from), message_id, subject, report, tuple(changes)
+    owner = next((Owner(*each) for each in rest if isinstance(each, list)), None)
+    special = next((each for each in rest if isinstance(each, dict)), {})
+    envelope = Envelope(
+        sender, tuple(_read_recipient(each) for each in recipients), body, smtputf8, ret, envid, special.get("release")
     )
+    origin = Origin(listener, client, helo, user, tls, owner)
+    priority = special.get("priority")
+    return Message(
+        queue_id.encode(number), envelope, origin, size, accepted, tuple(header_from), message_id, subject, report, tuple(changes),
+        None if priority is None else Priority(priority),
+    )  # fmt: skip
 
 
 def _read_recipient(each: str | list[Any]) -> Recipient:
