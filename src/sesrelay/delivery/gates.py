@@ -101,11 +101,16 @@ class Gates:
         found = gate.allowance(now) if gate is not None else None
         return math.inf if found is None else found.left
 
-    def shut_until(self, site: str, now: float) -> float | None:
-        """Return until when a cap keeps a route waiting; None where none does."""
+    def reached(self, site: str, now: float) -> Allowance | None:
+        """Return the cap that keeps a route waiting; None where none does."""
         gate = self._gates.get(site)
         found = gate.allowance(now) if gate is not None else None
-        return None if found is None or found.left else found.until
+        return None if found is None or found.left else found
+
+    def shut_until(self, site: str, now: float) -> float | None:
+        """Return until when a cap keeps a route waiting; None where none does."""
+        found = self.reached(site, now)
+        return None if found is None else found.until
 
     def shut(self, now: float) -> Iterator[tuple[str, Allowance, float]]:
         """Yield the sites that have reached a cap, what it is and since when."""

@@ -174,6 +174,11 @@ class Scheduler:
             remedy = f"{found.limit} recipients were sent; what waits goes on by itself, or sooner with a higher {found.cap}"
             yield Pause(next(iter(transports), ""), None, PauseReason.QUOTA, since, found.until, f"route {site}: {remedy}", site)
 
+    def capped(self, route: str) -> tuple[str, float] | None:
+        """Return by which cap a route waits now, and until when in Unix seconds; None where it does not."""
+        found = self.gates.reached(route, self._clock.wall())
+        return (found.cap, found.until) if found is not None else None
+
     async def retired(self, transports: Iterable[Transport]) -> None:
         """Wait until no attempt by any of `transports`, which are no longer in force, is under way."""
         await self._slots.unused(transports)
