@@ -67,7 +67,7 @@ def test_a_time_that_the_sender_named_is_kept_across_the_death_of_the_process(tm
         late = relay.submit("a@example.com", "c@example.org", options=["HOLDUNTIL=2027-06-01T09:00:00+02:00"])
         relay.kill()
         relay.start()
-        (waiting,) = relay.json("queue", "show", late)["deliveries"]
+        (waiting,) = relay.ask("show", id=late)["deliveries"]
         assert (waiting["state"], waiting["reason"], waiting["attempts"]) == ("queued", "scheduled", 0)
         assert waiting["next_attempt"] == "2027-06-01T07:00:00.000Z"
         relay.ended(soon)
@@ -84,7 +84,7 @@ def test_send_at_a_time(tmp_path: Path, ses: StandIn) -> None:
         queued, leaves = done.stdout.splitlines()
         assert leaves.startswith("leaves at 20")
         queue_id = queued.removeprefix("queued as ")
-        (waiting,) = relay.json("queue", "show", queue_id)["deliveries"]
+        (waiting,) = relay.ask("show", id=queue_id)["deliveries"]
         assert (waiting["state"], waiting["reason"]) == ("queued", "scheduled")
         assert relay.run("queue", "retry", queue_id).returncode == 0  # sooner, if an operator says so
         assert relay.ended(queue_id)[0]["state"] == "delivered"
@@ -109,7 +109,7 @@ def test_a_cap_is_kept_across_the_death_of_the_process_and_shown(tmp_path: Path,
         relay.kill()
         relay.start()
         ids.append(relay.submit("a@example.com", "last@example.org"))
-        (paused,) = wait_for("it is told", lambda: relay.json("queue", "summary")["paused"])
+        (paused,) = wait_for("it is told", lambda: relay.ask("summary")["paused"])
         assert (paused["transport"], paused["reason"], paused["domain"]) == ("ses-main", "quota", "example.com")
         assert "daily_cap" in paused["remedy"]
         waiting = wait_for("they wait", lambda: relay.json("queue", "list", "--state", "queued"))

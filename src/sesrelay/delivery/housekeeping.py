@@ -87,4 +87,4 @@ class Housekeeping:
         self.observer.settled(delivery, verdict)
         for report in made:
             self.observer.reported(delivery.message, report.message)
-            self.scheduler.stored(report.deliveries[0].placement)
+            self.scheduler.stored(report.deliveries[0].placement.lane)

@@ -118,7 +118,7 @@ class Acceptance:
             if claimed:
                 self.scheduler.enqueue(batch, content)
             else:
-                self.scheduler.stored(batch.deliveries[0].placement, batch.deliveries[0].due)
+                self.scheduler.stored(batch.lane, batch.deliveries[0].placement.stream, batch.deliveries[0].due)
         return Reply(250, "2.0.0", f"Ok: queued as {message.id}")
 
     def _place(self, message: Message, rule: RouteRule, snapshot: Snapshot, now: float) -> list[Delivery]:

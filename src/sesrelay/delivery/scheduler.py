@@ -26,7 +26,7 @@ from sesrelay.delivery.slots import Slots
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.delivery.supply import Supply
 from sesrelay.delivery.tasks import Tasks
-from sesrelay.mail.delivery import Batch, LaneKey, Placement, State, Stream
+from sesrelay.mail.delivery import Batch, LaneKey, State, Stream
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Delivered, PauseReason
 from sesrelay.policy.budget import MEMORY, ByteBudget
@@ -118,10 +118,10 @@ class Scheduler:
         for lane in [self._lanes.put(ready)] if known else self._supply.put_anew(ready, self._clock.wall()):
             self._pump(lane)
 
-    def stored(self, placement: Placement, due: float = -math.inf) -> None:
-        """Note that the store has something there that memory had no room for, or that is due later."""
-        lane = self._lanes.get(placement.lane)
-        lane.note(placement.stream, max(due, self._clock.wall()))
+    def stored(self, key: LaneKey, stream: Stream | None = None, due: float = -math.inf) -> None:
+        """Note that the store has something for a lane that memory does not, due now or later; `stream` None: whichever."""
+        lane = self._lanes.get(key)
+        lane.note(stream, max(due, self._clock.wall()))
         self._pump(lane)
 
     # --- for the rest of the house ---
@@ -299,7 +299,7 @@ class Scheduler:
         for report in settled.reports:
             for delivery in report.deliveries:
                 if delivery.state is State.QUEUED:
-                    self.stored(delivery.placement)
+                    self.stored(delivery.placement.lane, delivery.placement.stream)
 
     def _fail_over(self, lane: Lane, now: float) -> None:
         """Move what waits before a lane that has been paused for too long to the next transport of its route."""
