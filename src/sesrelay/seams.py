@@ -229,8 +229,10 @@ class SpoolAdmin(Protocol):
     async def recent(self, limit: int) -> Sequence[MessageRecord]:
         """Return the messages accepted last, newest first, without events."""
 
-    async def change(self, verb: Verb, filter: Filter, now: float) -> int:
+    async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None) -> int:
         """Hold (reason operator), release (held → queued, due now, doubts forgotten), retry (queued → due now) or delete.
+
+        `via`, with retry: the transport to take from now on instead of the route's; what is in doubt stays where it is.
 
         Return how many deliveries changed; one in flight counts, and changes when its attempt ends. Deleting the last
         open delivery of a message deletes its content. Events are recorded.
@@ -320,7 +322,7 @@ class Desk(Protocol):
     def listing(self, filter: Filter) -> AsyncIterator[Document]: ...
     async def show(self, queue_id: str) -> Document | None: ...
     async def trace(self, any_id: str) -> list[Document]: ...
-    async def change(self, verb: Verb, filter: Filter) -> int: ...
+    async def change(self, verb: Verb, filter: Filter, via: str | None = None) -> int: ...
     async def recent(self, limit: int) -> list[Document]:
         """Return the messages accepted last, newest first, as `show` has them, with their `subject` added."""
 

@@ -122,3 +122,22 @@ def test_a_cap_is_kept_across_the_death_of_the_process_and_shown(tmp_path: Path,
         for each in ids:
             assert relay.ended(each)[0]["state"] == "delivered"
         assert len(ses.journal()) == 7, "each exactly once"
+
+
+def test_an_operator_sends_what_is_stuck_by_another_way_out(tmp_path: Path, ses: StandIn) -> None:
+    more = (
+        f"transports:\n{ses_transport('ses-main', ses.url)}\n  park: {{type: hold}}\n  other: {{type: discard}}\n"
+        "default_route: {transport: ses-main}\nroutes: [{sender: x.example, transport: [other, park]}]"
+    )
+    with Relay(tmp_path, more) as relay:
+        ses.tell(chances={"503": 1.0})
+        ids = [relay.submit("a@example.com", f"b{n}@example.org") for n in range(3)]
+        wait_for("they wait", lambda: relay.ask("summary")["paused"])
+        assert relay.run("queue", "retry", ids[0], "--transport", "elsewhere").returncode == 64
+        assert relay.run("queue", "retry", ids[0], "--transport", "other").stdout == "1 deliveries changed\n"
+        assert relay.ended(ids[0])[0]["transport"] == "other"
+        assert relay.run("queue", "retry", "--transport", "ses-main", "--via", "park").stdout == "2 deliveries changed\n"
+        for each in ids[1:]:
+            wait_for("it is parked", lambda each=each: relay.ask("show", id=each)["deliveries"][0]["state"] == "held")
+        assert relay.run("queue", "retry", "--transport", "ses-main").stdout == "0 deliveries changed\n"
+        assert ses.journal() == []

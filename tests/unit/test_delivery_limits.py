@@ -1,4 +1,4 @@
-"""What a route's own limits keep waiting, without an attempt and in nobody's way; and mail that is to leave later."""
+"""What a route's own limits keep waiting, without an attempt and in nobody's way; mail that is to leave later, and by another way out."""
 
 import asyncio
 from collections import Counter
@@ -6,13 +6,14 @@ from collections import Counter
 import pytest
 
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
+from sesrelay.control.desk import SpoolDesk
 from sesrelay.delivery.intake import SCHEDULED
 from sesrelay.mail.delivery import Priority, State
-from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, Scope
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.limits import DAY, HOUR, SLOT, RouteLimits, WarmUp
 from sesrelay.policy.retry import RetryPolicy
-from sesrelay.seams import SpoolError
+from sesrelay.seams import Filter, SpoolError
 
 LATER, NO = Reply(451, "4.2.0", "later"), Reply(550, "5.1.1", "no such user")
 
@@ -237,3 +238,27 @@ async def test_a_release_that_is_past_goes_at_once() -> None:
     queue_id = await rig.submit("b@example.org", release=rig.clock.now - 5.0)
     await rig.quiet()
     assert await rig.states(queue_id) == [State.DELIVERED]
+
+
+# --- another way out ---------------------------------------------------------------------------------------------
+
+
+async def test_an_operator_moves_mail_to_another_way_out_and_it_stays_there() -> None:
+    down = Deferred(LATER, Scope.NEXTHOP, PauseReason.UNAVAILABLE)
+    first, other = ScriptedTransport("first", answer=lambda to: down, concurrency=1), ScriptedTransport("other")
+    rig = Rig(first, other)
+    ids = [await rig.submit(f"b{n}@example.org") for n in range(6)]
+    await rig.quiet()
+    assert other.seen == []
+    other.answer = lambda to: Deferred(LATER)
+    desk = SpoolDesk(rig.spool, rig.clock, moved=rig.scheduler.move)
+    assert await desk.change("retry", Filter(ids=tuple(ids[:4])), "other") == 4
+    await rig.quiet()
+    assert len(other.seen) == 4
+    other.answer = lambda to: Delivered(OK)
+    await rig.scheduler.swap(rig.snapshot(first, other))
+    await rig.pass_time(60.0)
+    assert [(await rig.states(each))[0] for each in ids] == [State.DELIVERED] * 4 + [State.QUEUED] * 2
+    assert await desk.change("retry", Filter(ids=(ids[4],)), "nowhere") == 1  # no such way: the route's
+    await rig.quiet()
+    assert (await rig.record(ids[4])).deliveries[0].delivery.placement.lane.transport == "first"

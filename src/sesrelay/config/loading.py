@@ -38,6 +38,13 @@ class Loaded:
     local: LocalMail
     senders: SenderRules
 
+    @property
+    def ways(self) -> list[str]:
+        """The transports to make: `direct`, which is always there, only where a rule leads to it."""
+        rules = (*self.routing.rules, self.routing.default, self.routing.null_sender)
+        named = {name for rule in rules if rule is not None for name in rule.transports}
+        return [name for name in self.config.transports if name != "direct" or name in named]
+
 
 def load(
     path: Path | str,

@@ -24,6 +24,10 @@ async def nobody_to_tell(verb: Verb) -> None:
     """Do nothing: there is no engine to wake."""
 
 
+async def nothing_to_move() -> None:
+    """Do nothing: the next daemon places anew what it claims."""
+
+
 def never_capped(route: str) -> None:
     """Return nothing: what a cap has counted is the daemon's to know, and there is no daemon."""
 
@@ -31,7 +35,7 @@ def never_capped(route: str) -> None:
 @dataclass(frozen=True, slots=True)
 class SpoolDesk:
     """`changed` is called after a change, so that an engine takes notice. `capped` tells by which cap a route waits now, and
-    until when.
+    until when; `moved` is called after mail was given another way out.
     """
 
     spool: SpoolAdmin
@@ -39,6 +43,7 @@ class SpoolDesk:
     pauses: Callable[[], Iterable[Pause]] = no_pauses
     changed: Callable[[Verb], Awaitable[None]] = nobody_to_tell
     capped: Callable[[str], tuple[str, float] | None] = never_capped
+    moved: Callable[[], Awaitable[None]] = nothing_to_move
 
     async def summary(self) -> Document:
         return documents.summary(await self.spool.stats(), self.pauses(), self.clock.wall())
@@ -58,10 +63,12 @@ class SpoolDesk:
         found = [await self.spool.show(queue_id) for queue_id in await self.spool.find(any_id)]
         return [self._all_explained(documents.traced(record)) for record in found if record is not None]
 
-    async def change(self, verb: Verb, filter: Filter) -> int:
-        count = await self.spool.change(verb, filter, self.clock.wall())
+    async def change(self, verb: Verb, filter: Filter, via: str | None = None) -> int:
+        count = await self.spool.change(verb, filter, self.clock.wall(), via)
         if count:
             await self.changed(verb)
+        if count and via is not None:
+            await self.moved()
         return count
 
     async def recent(self, limit: int) -> list[Document]:

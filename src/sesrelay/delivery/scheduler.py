@@ -159,6 +159,11 @@ class Scheduler:
         for lane in self._lanes.values():
             self._pump(lane)
 
+    async def move(self) -> None:
+        """Place anew all that waits, in memory and in the store: an operator gave some of it another way out. Raises: SpoolError"""
+        await self._supply.shelve(self._lanes.values())
+        await self.place_anew()
+
     async def shelve_paused(self) -> None:
         """Give what waits in memory before a paused lane back to the store, where its age is looked at. Raises: SpoolError"""
         now = self._clock.wall()

@@ -68,7 +68,7 @@ class Delivery:
     """Units: `due` Unix seconds; `attempts` counts those that were spent, `doubts` those that ended ambiguous.
 
     `pinned`: the transport that an ambiguous attempt went by; it is repeated there and nowhere else.
-    `reason`: why it is held, or what its last obstacle was; `reply`: the last answer, as text.
+    `via`: the transport that an operator chose for it instead of its route's. `reason`: why it is held, or what its last obstacle was; `reply`: the last answer, as text.
     """
 
     id: DeliveryId
@@ -83,6 +83,7 @@ class Delivery:
     warned: bool = False
     reason: str | None = None
     reply: str | None = None
+    via: str | None = None
 
     def sending(self, lane: LaneKey, due: float) -> Delivery:
         """Return it as it stands while an attempt by `lane` is open; `due` is when that counts as lost."""
@@ -92,7 +93,7 @@ class Delivery:
             place = Placement(place.route, lane, place.priority, place.site)
         return Delivery(
             self.id, self.message, self.recipient, place, State.IN_FLIGHT, self.attempts + 1, self.doubts, due, self.pinned,
-            self.warned, self.reason, self.reply,
+            self.warned, self.reason, self.reply, self.via,
         )  # fmt: skip
 
 

@@ -251,7 +251,7 @@ class MemorySpool:
         newest = sorted(self._entries, reverse=True)[:limit]
         return [replace(record, events=()) for record in [await self.show(name) for name in newest] if record is not None]
 
-    async def change(self, verb: Verb, filter: Filter, now: float) -> int:
+    async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None) -> int:
         self._alive()
         if not restricts(filter):
             return 0
@@ -261,6 +261,8 @@ class MemorySpool:
             if decision is None:
                 continue
             changed += 1
+            if via is not None and stored.delivery.pinned is None:
+                stored.delivery = replace(stored.delivery, via=via)
             if decision.state is State.IN_FLIGHT:
                 stored.wish = decision.wish
                 continue

@@ -29,7 +29,7 @@ _loads = json.loads
 
 MESSAGE_COLUMNS = "id, accepted, size, message_id, head"
 DELIVERY_COLUMNS = (
-    "message, n, state, transport, nexthop, priority, due, attempts, doubts, warned, route, site, pinned, reason, reply"
+    "message, n, state, transport, nexthop, priority, due, attempts, doubts, warned, route, site, pinned, reason, reply, via"
 )
 RECORD_COLUMNS = DELIVERY_COLUMNS + ', "end", remote_id'
 
@@ -126,11 +126,11 @@ def _read_recipient(each: str | list[Any]) -> Recipient:
 
 def unpack_delivery(row: Row, message: Message) -> Delivery:
     """Return the delivery of a row of DELIVERY_COLUMNS."""
-    _, n, state, transport, nexthop, priority, due, attempts, doubts, warned, route, site, pinned, reason, reply = row
+    _, n, state, transport, nexthop, priority, due, attempts, doubts, warned, route, site, pinned, reason, reply, via = row
     return Delivery(
         DeliveryId(message.id, n), message, message.envelope.recipients[n],
         Placement(route, LaneKey(transport, nexthop), Priority(priority), site),
-        STATES[state], attempts, doubts, due, pinned, bool(warned), reason, reply,
+        STATES[state], attempts, doubts, due, pinned, bool(warned), reason, reply, via,
     )  # fmt: skip
 
 

@@ -80,6 +80,9 @@ TABLES_2 = """
 DROP INDEX delivery_claim;
 CREATE INDEX delivery_claim ON delivery (transport, nexthop, priority, site, due, message, n) WHERE state = 0;
 
+-- The way out that an operator chose for it.
+ALTER TABLE delivery ADD COLUMN via TEXT;
+
 -- What a route that has a cap has sent, by five minutes.
 CREATE TABLE sent (
   site TEXT NOT NULL,

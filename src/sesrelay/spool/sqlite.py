@@ -283,7 +283,7 @@ class SqliteSpool:
     async def recent(self, limit: int) -> Sequence[MessageRecord]:
         return await self._desk_reader.run(lambda cursor: desk.recent(cursor, limit))
 
-    async def change(self, verb: Verb, filter: Filter, now: float) -> int:
+    async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None) -> int:
         if not restricts(filter):
             return 0
         match = Match(filter, now)
@@ -292,7 +292,7 @@ class SqliteSpool:
         while key is not None:
             start = key
             more, key = await self._writer.submit(
-                partial(desk.change, verb=verb, match=match, after=start, limit=CHANGE_PAGE, now=now)
+                partial(desk.change, verb=verb, match=match, after=start, limit=CHANGE_PAGE, now=now, via=via)
             )
             changed += more
         return changed
