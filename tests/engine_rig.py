@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fakes import FakeClock
 from sesrelay.delivery.intake import Acceptance
@@ -25,6 +26,7 @@ from sesrelay.spool.memory import MemorySpool
 OK = Reply(250, "2.0.0", "Ok")
 CONTENT = b"From: a@example.com\r\nSubject: hi\r\n\r\nBody\r\n"
 Answer = Callable[[str], Outcome]
+Rules = Mapping[str, tuple[str, ...] | Mapping[str, Any]]
 
 
 @dataclass
@@ -93,34 +95,45 @@ class Witness:
 
 
 class Rig:
-    """`rules` maps a sender pattern to transports; what it does not name goes to the first transport."""
+    """`rules` maps a sender pattern to transports, or to a whole rule's options; what it does not name goes to the first
+    transport.
+    """
 
     def __init__(
         self,
         *transports: ScriptedTransport,
-        rules: Mapping[str, tuple[str, ...]] | None = None,
+        rules: Rules | None = None,
         retry: RetryPolicy | None = None,
         memory: ByteBudget | None = None,
+        before: Rig | None = None,
     ) -> None:
-        self.clock = FakeClock()
+        """`before`: the life of the relay that came before this one, whose clock and store go on."""
+        self.clock = before.clock if before else FakeClock()
         self.witness = Witness()
-        self.spool = MemorySpool(self.clock)
+        self.spool = before.spool if before else MemorySpool(self.clock)
         self.retry = retry or RetryPolicy((30.0, 120.0), max_age=10_000.0, delay_warning=None)
         self.scheduler = Scheduler(self.spool, self.snapshot(*transports, rules=rules), self.clock, self.witness, memory)
         self.acceptance = Acceptance(self.spool, self.scheduler, self.clock, self.witness)
 
-    def snapshot(self, *transports: ScriptedTransport, rules: Mapping[str, tuple[str, ...]] | None = None) -> Snapshot:
-        made = [RouteRule(pattern, "c:1", pattern, names) for pattern, names in (rules or {}).items()]
+    def snapshot(self, *transports: ScriptedTransport, rules: Rules | None = None) -> Snapshot:
+        made = [
+            RouteRule(pattern, "c:1", pattern, **({"transports": ways} if isinstance(ways, tuple) else ways))
+            for pattern, ways in (rules or {}).items()
+        ]
         default = RouteRule("default_route", "c:9", "default", (transports[0].name,))
         return Snapshot(
             "relay.example.net", LocalMail("relay.example.net", "relay.example.net", {"root": "ops@example.com"}),
             RoutingTable(made, default), {transport.name: transport for transport in transports}, self.retry,
         )  # fmt: skip
 
-    async def submit(self, *recipients: str | Recipient, sender: str = "a@example.com", content: bytes = CONTENT) -> str:
+    async def submit(
+        self, *recipients: str | Recipient, sender: str = "a@example.com", content: bytes = CONTENT, release: float | None = None
+    ) -> str:
         """Accept a message and return its queue id, or the refusal's text."""
         made = tuple(each if isinstance(each, Recipient) else Recipient(each) for each in recipients)
-        reply = await self.acceptance.submit(Envelope(sender, made), content, Origin("test", "127.0.0.1", "client"))
+        reply = await self.acceptance.submit(
+            Envelope(sender, made, release=release), content, Origin("test", "127.0.0.1", "client")
+        )
         return reply.text.rpartition(" ")[2] if reply.code == 250 else str(reply)
 
     async def quiet(self) -> None:
@@ -128,10 +141,16 @@ class Rig:
         for _ in range(200):
             await asyncio.sleep(0)
 
+    async def die(self) -> None:
+        """End as a process does that is killed: what memory held is gone."""
+        await self.scheduler.drain(0.0)
+        self.spool.forget_claims()
+        self.clock.advance(1.0)
+
     async def pass_time(self, seconds: float) -> None:
         """Move the clock and let every lane look at it."""
         self.clock.advance(seconds)
-        for lane in list(self.scheduler._lanes.values()):
+        for lane in self.scheduler._lanes.values():
             self.scheduler._pump(lane)
         await self.scheduler.refresh()
         await self.quiet()

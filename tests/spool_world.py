@@ -36,6 +36,7 @@ def submission(
     sender: str = "alice@example.com",
     lane: LaneKey = SES,
     priority: Priority = Priority.NORMAL,
+    site: str = "site",
     state: State = State.QUEUED,
     due: float = NOW,
     content: bytes = BODY,
@@ -53,7 +54,7 @@ def submission(
     )  # fmt: skip
     attempts = 1 if state is State.IN_FLIGHT else 0
     deliveries = tuple(
-        Delivery(DeliveryId(name, n), message, each, Placement("route", lane, priority, "site"), state, attempts, due=due)
+        Delivery(DeliveryId(name, n), message, each, Placement("route", lane, priority, site), state, attempts, due=due)
         for n, each in enumerate(rcpts)
     )
     events = (Event(accepted, "accepted"), *(Event(accepted, "routed", each.address, *lane) for each in rcpts))

@@ -6,11 +6,11 @@ these promises and one line in its contract suite.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Priority, State
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Priority, State, Stream
 from sesrelay.mail.envelope import Envelope, Message, Origin
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Outcome, PauseReason
@@ -59,10 +59,16 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What `claim` hands out. `next_due`: when the earliest one of the lane that was not handed out is due; None: none."""
+    """What `claim` hands out. `due`: when the earliest one that was not handed out is due, of each stream that has one and
+    was not passed over.
+    """
 
     deliveries: tuple[Delivery, ...]
-    next_due: float | None
+    due: Mapping[Stream, float]
+
+    @property
+    def next_due(self) -> float | None:
+        return min(self.due.values(), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +94,12 @@ class Spool(Protocol):
     async def accept(self, submission: Submission, *, claimed: bool = False) -> None:
         """Store a message. Durability: on stable storage on return. A repeated queue id raises SpoolError."""
 
-    async def claim(self, lane: LaneKey, limit: int, now: float) -> Claim:
-        """Hand out at most `limit` queued deliveries of `lane` that are due at `now`, by priority, then due time."""
+    async def claim(self, lane: LaneKey, limit: int, now: float, *, passed_over: Collection[Stream] = (), after: str = "") -> Claim:
+        """Hand out at most `limit` queued deliveries of `lane` that are due at `now`.
+
+        By priority; within one in turn a delivery of each site, beginning with the first site behind `after`; within a
+        site by due time. Streams in `passed_over` are not looked at.
+        """
 
     async def unclaim(self, ids: Sequence[DeliveryId]) -> None:
         """Give claims back, unattempted."""
@@ -146,6 +156,12 @@ class Spool(Protocol):
 
     async def purge(self, finished_before: float, limit: int) -> int:
         """Forget messages that were accepted before that moment and of which every delivery has ended; return how many."""
+
+    async def count_sent(self, counts: Sequence[tuple[str, int, int]], forget_before: int) -> None:
+        """Store how many recipients each site sent in a slot (site, slot, the whole number), and forget older slots of theirs."""
+
+    async def sent_counts(self) -> Sequence[tuple[str, int, int]]:
+        """Return what `count_sent` has stored."""
 
     async def close(self) -> None:
         """Finish what waits, checkpoint, close. Later calls raise SpoolError."""
@@ -213,8 +229,10 @@ class SpoolAdmin(Protocol):
     async def recent(self, limit: int) -> Sequence[MessageRecord]:
         """Return the messages accepted last, newest first, without events."""
 
-    async def change(self, verb: Verb, filter: Filter, now: float) -> int:
+    async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None) -> int:
         """Hold (reason operator), release (held → queued, due now, doubts forgotten), retry (queued → due now) or delete.
+
+        `via`, with retry: the transport to take from now on instead of the route's; what is in doubt stays where it is.
 
         Return how many deliveries changed; one in flight counts, and changes when its attempt ends. Deleting the last
         open delivery of a message deletes its content. Events are recorded.
@@ -279,6 +297,9 @@ class Transport(Protocol):
 class Intake(Protocol):
     """Where the listener puts accepted mail."""
 
+    def now(self) -> float:
+        """Return the time by which mail is held back until its release. Units: Unix seconds."""
+
     def check_sender(self, envelope_sender: str, origin: Origin) -> Reply | None:
         """Return the refusal that is certain from the envelope sender alone (a route that rejects), or None."""
 
@@ -304,7 +325,7 @@ class Desk(Protocol):
     def listing(self, filter: Filter) -> AsyncIterator[Document]: ...
     async def show(self, queue_id: str) -> Document | None: ...
     async def trace(self, any_id: str) -> list[Document]: ...
-    async def change(self, verb: Verb, filter: Filter) -> int: ...
+    async def change(self, verb: Verb, filter: Filter, via: str | None = None) -> int: ...
     async def recent(self, limit: int) -> list[Document]:
         """Return the messages accepted last, newest first, as `show` has them, with their `subject` added."""
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from fakes import FakeClock
-from sesrelay.mail.delivery import DeliveryId, LaneKey, Placement, Priority, State
+from sesrelay.mail.delivery import DeliveryId, LaneKey, Placement, Priority, State, Stream
 from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
 from sesrelay.mail.trace import Event
-from sesrelay.seams import Filter, Settlement, SpoolError, Submission
+from sesrelay.seams import Claim, Filter, Settlement, SpoolError, Submission
 from sesrelay.spool.files import THRESHOLD
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.sqlite import SqliteSpool
@@ -166,6 +166,34 @@ async def test_claims_go_by_priority_then_due_then_arrival(spool: Store) -> None
     assert list(second.deliveries) == wanted[4:]
     assert second.next_due is None
     assert (await spool.claim(SES, 10, NOW + 10)).deliveries == ()
+
+
+async def test_sites_of_one_priority_take_turns(spool: Store) -> None:
+    for serial in range(1, 9):
+        await spool.accept(submission(serial, site="big"))
+    await spool.accept(submission(9, site="small"))
+    await spool.accept(submission(10, site="other", recipients=["a@example.org", "b@example.org"]))
+    await spool.accept(submission(11, site="later", due=NOW + 9))
+    await spool.accept(submission(12, site="small", priority=Priority.LOW, due=NOW - 1))
+
+    def sites(claim: Claim) -> list[str]:
+        return [each.placement.site for each in claim.deliveries]
+
+    first = await spool.claim(SES, 6, NOW)
+    assert sites(first) == ["big", "other", "small", "big", "other", "big"]
+    assert first.due == {
+        Stream(Priority.NORMAL, "big"): NOW, Stream(Priority.NORMAL, "later"): NOW + 9, Stream(Priority.LOW, "small"): NOW - 1,
+    }  # fmt: skip
+    await spool.unclaim([each.id for each in first.deliveries])
+    assert sites(await spool.claim(SES, 2, NOW, after="big")) == ["other", "small"]
+
+
+async def test_streams_that_are_passed_over_are_not_looked_at(spool: Store) -> None:
+    for serial, site in enumerate(["a", "b", "c"], 1):
+        await spool.accept(submission(serial, site=site))
+    claim = await spool.claim(SES, 1, NOW, passed_over={Stream(Priority.NORMAL, "a"), Stream(Priority.HIGH, "b")})
+    assert [each.placement.site for each in claim.deliveries] == ["b"]
+    assert claim.due == {Stream(Priority.NORMAL, "c"): NOW}
 
 
 async def test_what_is_not_due_is_not_handed_out_but_told_of(spool: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from sesrelay.mail.delivery import DeliveryId, State
 from sesrelay.seams import Filter, Stats
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.sqlite import SqliteSpool
-from spool_world import BODY, MX, NOW, SES, delivered, failed, held, ids, opened, settlement, submission
+from spool_world import BODY, MX, NOW, SES, deferred, delivered, failed, held, ids, opened, settlement, submission
 
 Store = SqliteSpool | MemorySpool
 
@@ -198,3 +199,19 @@ async def test_stats_count_what_is_open(spool: Store) -> None:
         {("ses", State.QUEUED): 1, ("direct", State.QUEUED): 2, ("ses", State.HELD): 1, ("ses", State.IN_FLIGHT): 1},
         {"ses": NOW + 1, "direct": NOW + 2},
     )  # fmt: skip
+
+
+async def test_what_is_retried_by_another_way_out_keeps_it_and_what_is_in_doubt_stays(spool: Store) -> None:
+    plain, doubtful, flying, kept = (submission(serial) for serial in range(1, 5))
+    for made in (plain, doubtful, kept):
+        await spool.accept(made, claimed=True)
+    await spool.accept(submission(3, state=State.IN_FLIGHT))
+    await spool.open_attempt(ids(doubtful), NOW + 60)
+    await spool.settle(settlement(doubtful, replace(deferred(), pinned="ses")))
+    await spool.unclaim(ids(plain))
+    chosen = Filter(ids=tuple(each.message.id for each in (plain, doubtful, flying)))
+    assert await spool.change("retry", chosen, NOW, "other") == 3
+    await spool.settle(settlement(flying, deferred(NOW + 99)))
+    found = {each.delivery.id: each.delivery for each in await spool.list(Filter(), NOW, None, 9)}
+    assert [found[ids(each)[0]].via for each in (plain, doubtful, flying, kept)] == ["other", None, "other", None]
+    assert found[ids(plain)[0]].due == NOW

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from fakes import FakeClock
-from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State
+from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State, Stream
 from sesrelay.mail.trace import Event
 from sesrelay.seams import Filter, Settlement, SpoolError, Submission, Verb
 from sesrelay.spool.memory import MemorySpool
@@ -27,6 +27,8 @@ Store = SqliteSpool | MemorySpool
 
 OTHER = LaneKey("ses", "eu-west-1/AKIA")
 lanes = st.sampled_from([SES, MX, OTHER])
+sites = st.sampled_from(["", "a", "b", "c"])
+streams = st.builds(Stream, st.sampled_from(list(Priority)), sites)
 dues = st.integers(0, 20).map(lambda seconds: NOW + seconds)
 addresses = st.sampled_from(["a@example.org", "B@Example.ORG", "c@bücher.example", "d@example.net"])
 verdicts = st.sampled_from([delivered("r-1"), delivered("r-2"), deferred(NOW + 3), deferred(NOW + 15), failed(), held()])
@@ -73,15 +75,17 @@ class Machine(RuleBasedStateMachine):
         lane=lanes,
         due=dues,
         priority=st.sampled_from(list(Priority)),
+        site=sites,
         state=st.sampled_from([State.QUEUED, State.QUEUED, State.IN_FLIGHT, State.HELD]),
         claimed=st.booleans(),
     )
     def accept(
-        self, recipients: list[str], sender: str, lane: LaneKey, due: float, priority: Priority, state: State, claimed: bool
-    ) -> Submission:
+        self, recipients: list[str], sender: str, lane: LaneKey, due: float, priority: Priority, site: str, state: State,
+        claimed: bool,
+    ) -> Submission:  # fmt: skip
         self.serial += 1
         made = submission(
-            self.serial, recipients=recipients, sender=sender, lane=lane, due=due, priority=priority, state=state,
+            self.serial, recipients=recipients, sender=sender, lane=lane, due=due, priority=priority, site=site, state=state,
             message_id=f"<{self.serial % 3}@x>",
         )  # fmt: skip
         self.both(lambda store: store.accept(made, claimed=claimed))
@@ -91,9 +95,9 @@ class Machine(RuleBasedStateMachine):
     def accept_again(self, made: Submission) -> None:
         self.both(lambda store: store.accept(made))
 
-    @rule(lane=lanes, limit=st.integers(0, 5), now=dues)
-    def claim(self, lane: LaneKey, limit: int, now: float) -> None:
-        self.both(lambda store: store.claim(lane, limit, now))
+    @rule(lane=lanes, limit=st.integers(0, 5), now=dues, passed_over=st.frozensets(streams, max_size=3), after=sites)
+    def claim(self, lane: LaneKey, limit: int, now: float, passed_over: frozenset[Stream], after: str) -> None:
+        self.both(lambda store: store.claim(lane, limit, now, passed_over=passed_over, after=after))
 
     @rule(made=submissions, pick=st.sets(st.integers(0, 3)))
     def unclaim(self, made: Submission, pick: set[int]) -> None:

@@ -21,6 +21,7 @@ from sesrelay.policy.budget import Share
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
+NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 OPTIONS = ListenerOptions(
     hostname="mail.example.com",
     local=LocalMail("mail.example.com", "mail.example.com", {"root": "ops@example.com"}),
@@ -45,6 +46,9 @@ class RecordingIntake:
 
     taken: list[tuple[Envelope, bytes, Origin]] = field(default_factory=list)
     answer: Callable[[], Awaitable[Reply]] | None = None
+
+    def now(self) -> float:
+        return NOW
 
     def check_sender(self, envelope_sender: str, origin: Origin) -> Reply | None:
         if envelope_sender.endswith("@refused.example"):

@@ -1,7 +1,7 @@
 """Golden SMTP dialogues: each is fed whole, byte by byte and in random pieces, on both event loops.
 
 A line `C:` is what the client says, CR LF added; `C\\` the same with Python's escapes and no line end added. `S:` is
-what the server says, `*` standing for anything. `M:` is a message that the intake got: sender, recipients, content.
+what the server says, `*` standing for anything. `M:` is a message that the intake got: sender (and when it is to leave), recipients, content.
 `O:` sets options of the listener.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from sesrelay.mail.envelope import Envelope
 from transcripts.listener_rig import LOOPS, options, rig, run
 
 HERE = Path(__file__).parent
@@ -75,7 +76,7 @@ def test_dialogue(path: Path, split: Callable[[bytes], list[bytes]], loop: str) 
         async with rig(options(**dialogue.options)) as at:
             heard = (await at.say(split(dialogue.said))).decode("ascii")
             messages = [
-                f"<{envelope.sender}> {','.join(_recipient(r) for r in envelope.recipients)} {content!r}"
+                f"<{envelope.sender}>{_release(envelope)} {','.join(_recipient(r) for r in envelope.recipients)} {content!r}"
                 for envelope, content, _ in at.intake.taken
             ]
         lines = heard.split("\r\n")
@@ -88,6 +89,10 @@ def test_dialogue(path: Path, split: Callable[[bytes], list[bytes]], loop: str) 
         assert at.observer.open == 0
 
     run(loop, main())
+
+
+def _release(envelope: Envelope) -> str:
+    return "" if envelope.release is None else f"({envelope.release:.0f})"
 
 
 def _recipient(recipient: Any) -> str:

@@ -213,9 +213,28 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "transports: {direct: {type: direct, tls: dane}}\n",
         ["1:42: transports.direct.tls: not supported by this version (only none, opportunistic or required is)"],
     ),
-    "route caps not built": (
-        "routes: [{sender: a.example, transport: direct, rate: 5}]\n",
-        ["1:55: routes[0].rate: not supported by this version (leave it out)"],
+    "limits of a route": (
+        "routes:\n- {sender: a.example, transport: direct, rate: fast, concurrency: 0, daily_cap: -1}\n"
+        "- {sender: b.example, transport: direct, warm_up: {start: soon, plan: [10, x]}, priority_header: 'X Y'}\n"
+        "- {sender: c.example, transport: direct, warm_up: {plan: []}, rate: 0/s}\n",
+        [
+            "2:48: routes[0].rate: recipients in a time are meant, as in 10/s, 600/m, 5000/h or 20000/d",
+            "2:67: routes[0].concurrency: must be at least 1",
+            "2:81: routes[0].daily_cap: must be at least 1",
+            "3:59: routes[1].warm_up.start: a day is meant, as in 2026-01-31",
+            "3:76: routes[1].warm_up.plan[1]: a whole number is meant",
+            "3:98: routes[1].priority_header: the name of a header field is meant, as in X-Priority",
+            "4:42: routes[2].warm_up.start: missing",
+            "4:52: routes[2].warm_up.plan: an empty list (leave the key out for the default)",
+            "4:69: routes[2].rate: recipients in a time are meant, as in 10/s, 600/m, 5000/h or 20000/d",
+        ],
+    ),
+    "limits of one name that differ": (
+        "routes:\n- {sender: a.example, transport: direct, rate: 5/s}\n- {sender: news@a.example, transport: direct, rate: 1/s}\n",
+        [
+            "3:12: routes[1].sender: the route at FILE:2:3 is called 'a.example' too, and its limits are others "
+            "(give one of them a name of its own)"
+        ],
     ),
     "off loopback": (
         "listeners: [{listen: '0.0.0.0:25'}]\n",

@@ -14,11 +14,12 @@ import pytest
 
 from fakes import FakeClock
 from sesrelay.seams import Filter, SpoolError
-from sesrelay.spool import opening
+from sesrelay.spool import flow, opening
 from sesrelay.spool.errors import LockHeld, StoreRefused
 from sesrelay.spool.files import THRESHOLD, Bodies
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.migrations import STEPS, migrate
+from sesrelay.spool.records import pack
 from sesrelay.spool.schema import VERSION
 from spool_world import NOW, SES, ids, opened, submission
 
@@ -142,6 +143,26 @@ def test_a_migration_is_whole_or_nothing(tmp_path: Path) -> None:
     migrate(db, "queue.db", [*STEPS, "CREATE TABLE new (a)"])
     assert db.pragma("user_version") == VERSION + 1
     assert db.table_exists(None, "new")
+
+
+async def test_a_queue_of_the_first_version_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    db = apsw.Connection(str(path))
+    db.pragma("auto_vacuum", 2)
+    migrate(db, "queue.db", STEPS[:1])
+    made = [submission(serial, site=f"site{serial % 3}", recipients=["a@example.org", "b@example.org"]) for serial in range(1, 100)]
+    for each in made:
+        packed = pack(each, in_file=False)
+        db.execute(flow.INSERT_MESSAGE, packed.message)
+        db.execute(flow.INSERT_CONTENT, (packed.number, packed.content))
+        db.executemany(flow.INSERT_DELIVERY, packed.deliveries)
+    db.execute("INSERT INTO backlog VALUES (?, ?, 1, 0, 198)", SES)
+    db.close()
+    spool = await opened(tmp_path)
+    claim = await spool.claim(SES, 1000, NOW)
+    assert sorted(each.id for each in claim.deliveries) == [each for one in made for each in ids(one)]
+    assert await spool.content(made[0].message.id) == made[0].content
+    await spool.close()
 
 
 async def test_only_one_holds_a_state_dir(tmp_path: Path) -> None:

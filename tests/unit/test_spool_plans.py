@@ -11,10 +11,14 @@ from sesrelay.spool import bulk, desk, flow, reading
 from sesrelay.spool.opening import open_store
 
 QUESTIONS = {
-    "claim": (flow.CLAIM, "SEARCH delivery USING INDEX delivery_claim (transport=? AND nexthop=? AND priority=?)"),
-    "first due of a lane": (
-        flow.FIRST_DUE,
-        "SEARCH delivery USING COVERING INDEX delivery_claim (transport=? AND nexthop=? AND priority=?)",
+    "claim": (flow.CLAIM, "SEARCH delivery USING INDEX delivery_claim (transport=? AND nexthop=? AND priority=? AND site=?)"),
+    "the next site of a lane": (
+        flow.FIRST_SITE,
+        "SEARCH delivery USING COVERING INDEX delivery_claim (transport=? AND nexthop=? AND priority=? AND site>?)",
+    ),
+    "first due by site": (
+        flow.BY_SITE,
+        "SEARCH delivery USING COVERING INDEX delivery_claim (transport=? AND nexthop=? AND priority=? AND site>?)",
     ),
     "what is open, in order": (
         reading.OPEN_PAGE,

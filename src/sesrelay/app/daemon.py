@@ -103,7 +103,7 @@ class Daemon:
         snapshot = wiring.snapshot(self._loaded, self._shared)
         scheduler = Scheduler(spool, snapshot, self.clock, self.observer, self._memory)
         acceptance = Acceptance(spool, scheduler, self.clock, self.observer)
-        desk = SpoolDesk(spool, self.clock, lambda: scheduler.pauses, self._queue_changed)
+        desk = SpoolDesk(spool, self.clock, scheduler.waits, self._queue_changed, scheduler.capped, scheduler.move)
         listener = ListenerServer(acceptance, self.observer, lambda: self._options, memory=self._memory.incoming)
         self._rooms = _Rooms(
             lock=lock,

@@ -126,18 +126,11 @@ def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
         hostname=config.hostname,
         local=loaded.local,
         routing=loaded.routing,
-        transports={name: transport(name, config.transports[name], loaded, shared) for name in _wanted(loaded)},
+        transports={name: transport(name, config.transports[name], loaded, shared) for name in loaded.ways},
         retry=RetryPolicy(config.queue.retry, config.queue.max_age, config.queue.delay_warning),
         keep_delivered=config.queue.keep_delivered,
         senders=loaded.senders,
     )
-
-
-def _wanted(loaded: Loaded) -> list[str]:
-    """Return the transports to make: `direct`, which is always there, only where a rule leads to it."""
-    rules = (*loaded.routing.rules, loaded.routing.default, loaded.routing.null_sender)
-    named = {name for rule in rules if rule is not None for name in rule.transports}
-    return [name for name in loaded.config.transports if name != "direct" or name in named]
 
 
 def transport(name: str, config: configured.Transport, loaded: Loaded, shared: Shared) -> Transport:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from sesrelay.cli.desk import with_desk
-from sesrelay.cli.options import config_option, json_option
+from sesrelay.cli.options import config_option, json_option, load_or_exit
 from sesrelay.cli.words import age, seconds, size
 from sesrelay.mail.delivery import State
 from sesrelay.seams import Desk, Document, Filter, Verb
@@ -65,6 +65,9 @@ def summary(config: Path, as_json: bool) -> None:
     with_desk(config, lambda desk: _summary(desk, as_json))
 
 
+VIA = click.option("--via", metavar="NAME", help="The transport by which what is chosen leaves from now on, whatever its route.")
+
+
 def _changing(verb: Verb, help: str) -> None:
     """Add one of the verbs that change the queue."""
 
@@ -75,6 +78,7 @@ def _changing(verb: Verb, help: str) -> None:
     @json_option
     @config_option
     def change(config: Path, as_json: bool, yes: bool, ids: tuple[str, ...], **chosen: Any) -> None:
+        via = _way(config, ids, chosen) if verb == "retry" else None
         wanted = _filter(ids, chosen)
         if wanted == Filter():
             raise click.UsageError(f"name the messages to {verb} by ID, or choose them with --sender, --state and the like")
@@ -82,13 +86,33 @@ def _changing(verb: Verb, help: str) -> None:
             if not sys.stdin.isatty():
                 raise click.UsageError("deleting by filter wants --yes where nobody can be asked")
             click.confirm("Delete every delivery that matches, without a bounce?", abort=True)
-        with_desk(config, lambda desk: _change(desk, verb, wanted, as_json))
+        with_desk(config, lambda desk: _change(desk, verb, wanted, as_json, via))
+
+    if verb == "retry":
+        VIA(change)
 
 
-_changing("retry", "Try again now, by the route in force.")
+_changing(
+    "retry",
+    "Try again now, by the route in force. With --via NAME, or with --transport NAME beside IDs or another filter, what is chosen "
+    "moves to that way out; --transport alone chooses what waits for it.",
+)
 _changing("hold", "Keep back until released.")
 _changing("release", "Let what was held go on.")
 _changing("delete", "Remove for good, without a bounce.")
+
+
+def _way(config: Path, ids: tuple[str, ...], chosen: dict[str, Any]) -> str | None:
+    """Return the way out that mail is to take from now on, taken out of `chosen`; None: its route's."""
+    via: str | None = chosen.pop("via")
+    others = ids or any(value for name, value in chosen.items() if name != "transport")
+    if via is None and others:
+        via, chosen["transport"] = chosen["transport"], None
+    if via is not None:
+        known = load_or_exit(config).ways
+        if via not in known:
+            raise click.UsageError(f"no transport {via} is in use; there are {', '.join(known) or 'none'}")
+    return via
 
 
 def _filter(ids: tuple[str, ...], chosen: dict[str, Any]) -> Filter:
@@ -146,12 +170,12 @@ async def _summary(desk: Desk, as_json: bool) -> int:
     return 0
 
 
-async def _change(desk: Desk, verb: Verb, wanted: Filter, as_json: bool) -> int:
+async def _change(desk: Desk, verb: Verb, wanted: Filter, as_json: bool, via: str | None) -> int:
     unknown = [queue_id for queue_id in wanted.ids if await desk.show(queue_id) is None]
     if unknown:
         click.echo(f"no such message: {', '.join(unknown)}; nothing was changed", err=True)
         return 1
-    count = await desk.change(verb, wanted)
+    count = await desk.change(verb, wanted, via)
     click.echo(json.dumps({"changed": count}) if as_json else f"{count} deliveries changed")
     return 0
 

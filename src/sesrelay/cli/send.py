@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import smtplib
 import socket
 import sys
 import time
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
@@ -16,7 +18,7 @@ import click
 
 from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, EX_UNAVAILABLE, config_option, load_or_exit
 from sesrelay.cli.trace import print_event
-from sesrelay.cli.words import seconds
+from sesrelay.cli.words import moment, seconds
 from sesrelay.control.client import ControlError, RemoteDesk
 from sesrelay.policy.admission import check_mailbox
 from sesrelay.seams import Document
@@ -29,8 +31,14 @@ LOOK_EVERY = 0.1  # seconds
 @click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="May be repeated.")
 @click.option("--subject", default="Test message from sesrelay", show_default=True)
 @click.option("--timeout", default="60s", type=seconds, metavar="TIME", show_default=True, help="How long to follow it.")
+@click.option(
+    "--at",
+    type=moment,
+    metavar="TIME",
+    help="When it is to leave, as in 2026-12-31T09:00:00Z, '2026-12-31 09:00', 09:00 or +2h; later than --timeout, it is not followed.",
+)
 @config_option
-def command(config: Path, sender: str, recipients: tuple[str, ...], subject: str, timeout: float) -> None:
+def command(config: Path, sender: str, recipients: tuple[str, ...], subject: str, timeout: float, at: float | None) -> None:
     """Submit a test message and follow it. 0: all delivered, 1: any failed, 75: unfinished, 69: no daemon."""
     for address in (sender, *recipients):
         refusal = check_mailbox(address, smtputf8=True, sender=False) if "@" in address else None
@@ -39,11 +47,17 @@ def command(config: Path, sender: str, recipients: tuple[str, ...], subject: str
     loaded = load_or_exit(config)
     open_doors = [one.listen for one in loaded.config.listeners if one.tls != "implicit" and one.auth != "required"]
     message = _message(sender, recipients, subject)
-    sys.exit(asyncio.run(_send(loaded.config.control, open_doors, message, sender, recipients, timeout)))
+    sys.exit(asyncio.run(_send(loaded.config.control, open_doors, message, sender, recipients, timeout, at)))
 
 
 async def _send(
-    control: Path, open_doors: list[str], message: EmailMessage, sender: str, recipients: tuple[str, ...], timeout: float
+    control: Path,
+    open_doors: list[str],
+    message: EmailMessage,
+    sender: str,
+    recipients: tuple[str, ...],
+    timeout: float,
+    at: float | None,
 ) -> int:
     try:
         desk = await RemoteDesk.connect(control)
@@ -58,12 +72,15 @@ async def _send(
                 click.echo("sesrelay: each listener wants a login, or TLS from the first octet: add one for this machine", err=True)
                 return EX_FAILED
             host, port = (door, 0) if isinstance(door, str) else door[:2]
-            reply = await asyncio.to_thread(_submit, host, port, message, sender, recipients)
+            reply = await asyncio.to_thread(_submit, host, port, message, sender, recipients, at)
             if reply is None:
                 return EX_FAILED
             queue_id = reply.rpartition(" ")[2]
             click.echo(f"queued as {queue_id}")
             sys.stdout.flush()
+            if at is not None and at > time.time() + timeout:
+                click.echo(f"leaves at {_rfc3339(at)}; until then: sesrelay queue show {queue_id}")
+                return 0
             return await _follow(desk, queue_id, timeout)
         except (ControlError, OSError) as error:
             click.echo(f"sesrelay: {error}", err=True)
@@ -90,12 +107,18 @@ class _Smtp(smtplib.SMTP):
         return self.getreply()
 
 
-def _submit(host: str, port: int, message: EmailMessage, sender: str, recipients: tuple[str, ...]) -> str | None:
+def _rfc3339(at: float) -> str:
+    # Rounded up: a moment too early would not be what was asked for.
+    return datetime.fromtimestamp(math.ceil(at), UTC).isoformat().replace("+00:00", "Z")
+
+
+def _submit(host: str, port: int, message: EmailMessage, sender: str, recipients: tuple[str, ...], at: float | None) -> str | None:
     """Return the reply to the message's end, or None where it was refused, which is printed."""
-    utf8 = ["SMTPUTF8"] if not "".join((sender, *recipients)).isascii() else []
+    options = ["SMTPUTF8"] if not "".join((sender, *recipients)).isascii() else []
+    options += [f"HOLDUNTIL={_rfc3339(at)}"] if at is not None else []
     with _Smtp(host, port, timeout=30) as smtp:
         smtp.ehlo_or_helo_if_needed()
-        answers = [("MAIL FROM", smtp.mail(sender, utf8)), *((f"RCPT TO:<{to}>", smtp.rcpt(to)) for to in recipients)]
+        answers = [("MAIL FROM", smtp.mail(sender, options)), *((f"RCPT TO:<{to}>", smtp.rcpt(to)) for to in recipients)]
         answers += [] if any(code >= 400 for _, (code, _) in answers) else [("DATA", smtp.data(message.as_bytes()))]
         for command, (code, text) in answers:
             if code >= 400:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, time, timedelta
+
 import click
 
 
@@ -13,6 +15,25 @@ def seconds(text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def moment(text: str) -> float:
+    """Read a time in the future for an option of click, and return Unix seconds. Raises: click.BadParameter
+
+    `2026-12-31T09:00:00Z`, `2026-12-31 09:00` and `09:00` (the next one) in local time, or `+2h`.
+    """
+    now = datetime.now().astimezone()
+    try:
+        if text.startswith("+"):
+            return now.timestamp() + seconds(text[1:])
+        if len(text) <= len("00:00:00"):
+            found = datetime.combine(now.date(), time.fromisoformat(text)).astimezone()
+            return (
+                found if found > now else datetime.combine(now.date() + timedelta(days=1), found.time()).astimezone()
+            ).timestamp()
+        return datetime.fromisoformat(text).astimezone().timestamp()
+    except (ValueError, OverflowError):
+        raise click.BadParameter("a time is meant, as in 2026-12-31T09:00:00Z, '2026-12-31 09:00', 09:00 or +2h") from None
 
 
 def size(octets: float) -> str:

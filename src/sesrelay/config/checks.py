@@ -11,7 +11,7 @@ from pathlib import Path
 from sesrelay.config.document import Document
 from sesrelay.config.model import STATE_DIR, Config
 from sesrelay.config.problem import KeyPath, Place, meant, one_of, shown
-from sesrelay.config.routes import NullSenderTarget
+from sesrelay.config.routes import NullSenderTarget, Route
 from sesrelay.mail.address import AddressError
 from sesrelay.mail.delivery import Priority
 from sesrelay.policy.budget import COPIES_IN, COPIES_OUT
@@ -68,10 +68,12 @@ def routing_table(document: Document, config: Config) -> RoutingTable:
         RouteRule(
             pattern,
             _source(document, ("routes", index, "sender", number)),
-            route.name or pattern_domain(route.sender[0]),
+            route_name(route),
             route.transports,
             Priority[route.priority.upper()],
             route.reject,
+            route.limits,
+            route.priority_header or "",
         )
         for index, route in enumerate(config.routes)
         for number, pattern in enumerate(route.sender)
@@ -112,6 +114,25 @@ def check_expectations(document: Document, config: Config, table: RoutingTable) 
 
 def _at(source: str) -> str:
     return f" ({source})" if source else ""
+
+
+def route_name(route: Route) -> str:
+    return route.name or pattern_domain(route.sender[0])
+
+
+def check_limits(document: Document, config: Config) -> None:
+    """Report routes of one name that differ in their limits: what a name has sent is counted in one place."""
+    first: dict[str, tuple[int, Route]] = {}
+    for index, route in enumerate(config.routes):
+        name = route_name(route)
+        before, other = first.setdefault(name, (index, route))
+        if other.limits != route.limits:
+            path: KeyPath = ("routes", index, "name" if route.name else "sender")
+            document.report(
+                path,
+                f"the route at {document.value_place(('routes', before))} is called {shown(name)} too, and its limits are others "
+                "(give one of them a name of its own)",
+            )
 
 
 def pattern_domain(pattern: str) -> str:

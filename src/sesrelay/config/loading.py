@@ -38,6 +38,13 @@ class Loaded:
     local: LocalMail
     senders: SenderRules
 
+    @property
+    def ways(self) -> list[str]:
+        """The transports to make: `direct`, which is always there, only where a rule leads to it."""
+        rules = (*self.routing.rules, self.routing.default, self.routing.null_sender)
+        named = {name for rule in rules if rule is not None for name in rule.transports}
+        return [name for name in self.config.transports if name != "direct" or name in named]
+
 
 def load(
     path: Path | str,
@@ -80,6 +87,7 @@ def load(
         dkim.check_keys(document, failed, environ)
         config = _filled(config, read)
         if not failed & checks.ROUTING and not _problems_in(document, checks.ROUTING):
+            checks.check_limits(document, config)
             table = checks.routing_table(document, config)
             checks.check_expectations(document, config, table)
     if document.problems or table is None:

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from sesrelay.config.limits import AnyHeader, Cap, RouteRate, WarmUp
 from sesrelay.config.part import Part
 from sesrelay.config.values import Address, Crossed, Name, Names, Patterns, Sender, supported
+from sesrelay.policy.limits import RouteLimits
 
 _BOTH = [("reject", "transport is there too (one of the two is meant)")]
 
@@ -37,12 +39,20 @@ class Route(Target):
     sender: Patterns = Field(description="An address, a domain or `*.domain` (sub-domains only), or a list of them.")
     name: Name | None = Field(None, description="For metrics and logs. Default: the domain of the first pattern.")
     priority: Literal["high", "normal", "low"] = Field("normal", description="Who goes first where the way is narrow.")
-    concurrency: Annotated[Any, supported(None)] = Field(None, description="Deliveries at once. Not yet.")
-    rate: Annotated[Any, supported(None)] = Field(None, description="Recipients in a time. Not yet.")
-    daily_cap: Annotated[Any, supported(None)] = Field(None, description="Recipients a day. Not yet.")
-    hourly_cap: Annotated[Any, supported(None)] = Field(None, description="Recipients an hour. Not yet.")
-    warm_up: Annotated[Any, supported(None)] = Field(None, description="A slowly growing daily cap. Not yet.")
+    priority_header: AnyHeader | None = Field(
+        None, description="A header of the application that sets the priority: high, normal, low, or 1 to 5 as in `X-Priority`."
+    )
+    concurrency: Cap | None = Field(None, description="Attempts at once, over all its ways out.")
+    rate: RouteRate | None = Field(None, description="Recipients in a time, as in `10/s`, `600/m`, `5000/h`, `20000/d`.")
+    daily_cap: Cap | None = Field(None, description="Recipients in any 24 hours; more wait, and cost no attempt.")
+    hourly_cap: Cap | None = Field(None, description="Recipients in any hour; more wait, and cost no attempt.")
+    warm_up: WarmUp | None = Field(None, description="A daily cap that grows by a plan.")
     storm_limit: Annotated[Any, supported(None)] = Field(None, description="A stop when one site suddenly sends a lot. Not yet.")
+
+    @property
+    def limits(self) -> RouteLimits:
+        warm_up = self.warm_up.limit() if self.warm_up else None
+        return RouteLimits(self.rate, self.concurrency, self.hourly_cap, self.daily_cap, warm_up)
 
 
 class NullSenderTarget(Part):

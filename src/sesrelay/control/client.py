@@ -56,8 +56,8 @@ class RemoteDesk:
     async def trace(self, any_id: str) -> list[Document]:
         return list(await self.call("trace", {"id": any_id}))
 
-    async def change(self, verb: Verb, filter: Filter) -> int:
-        return int(await self.call(verb, wire.filter_to_json(filter)))
+    async def change(self, verb: Verb, filter: Filter, via: str | None = None) -> int:
+        return int(await self.call(verb, {**wire.filter_to_json(filter), "via": via}))
 
     async def recent(self, limit: int) -> list[Document]:
         return list(await self.call("recent", {"limit": limit}))

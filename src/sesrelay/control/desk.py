@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from sesrelay.control import documents
+from sesrelay.mail.delivery import State
 from sesrelay.seams import Clock, Document, Filter, Pause, SpoolAdmin, Verb
 
 PAGE = 1000  # deliveries read at once: no read transaction is longer
@@ -23,14 +24,26 @@ async def nobody_to_tell(verb: Verb) -> None:
     """Do nothing: there is no engine to wake."""
 
 
+async def nothing_to_move() -> None:
+    """Do nothing: the next daemon places anew what it claims."""
+
+
+def never_capped(route: str) -> None:
+    """Return nothing: what a cap has counted is the daemon's to know, and there is no daemon."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpoolDesk:
-    """`changed` is called after a change, so that an engine takes notice."""
+    """`changed` is called after a change, so that an engine takes notice. `capped` tells by which cap a route waits now, and
+    until when; `moved` is called after mail was given another way out.
+    """
 
     spool: SpoolAdmin
     clock: Clock
     pauses: Callable[[], Iterable[Pause]] = no_pauses
     changed: Callable[[Verb], Awaitable[None]] = nobody_to_tell
+    capped: Callable[[str], tuple[str, float] | None] = never_capped
+    moved: Callable[[], Awaitable[None]] = nothing_to_move
 
     async def summary(self) -> Document:
         return documents.summary(await self.spool.stats(), self.pauses(), self.clock.wall())
@@ -39,22 +52,38 @@ class SpoolDesk:
         after = None
         while page := await self.spool.list(filter, self.clock.wall(), after, PAGE):
             for record in page:
-                yield documents.delivery(record)
+                yield self._explained(documents.delivery(record))
             after = page[-1].delivery.id
 
     async def show(self, queue_id: str) -> Document | None:
         record = await self.spool.show(queue_id)
-        return None if record is None else documents.message(record)
+        return None if record is None else self._all_explained(documents.message(record))
 
     async def trace(self, any_id: str) -> list[Document]:
         found = [await self.spool.show(queue_id) for queue_id in await self.spool.find(any_id)]
-        return [documents.traced(record) for record in found if record is not None]
+        return [self._all_explained(documents.traced(record)) for record in found if record is not None]
 
-    async def change(self, verb: Verb, filter: Filter) -> int:
-        count = await self.spool.change(verb, filter, self.clock.wall())
+    async def change(self, verb: Verb, filter: Filter, via: str | None = None) -> int:
+        count = await self.spool.change(verb, filter, self.clock.wall(), via)
         if count:
             await self.changed(verb)
+        if count and via is not None:
+            await self.moved()
         return count
 
     async def recent(self, limit: int) -> list[Document]:
-        return [documents.recent(record) for record in await self.spool.recent(limit)]
+        return [self._all_explained(documents.recent(record)) for record in await self.spool.recent(limit)]
+
+    def _all_explained(self, message: Document) -> Document:
+        for delivery in message["deliveries"]:
+            self._explained(delivery)
+        return message
+
+    def _explained(self, delivery: Document) -> Document:
+        """Put in why a delivery waits that is due: the store does not write it on each of a hundred thousand."""
+        if delivery["state"] == State.QUEUED.value:
+            found = self.capped(delivery["route"])
+            until = documents.moment(found[1]) if found else None
+            if found and until is not None and (delivery["next_attempt"] or "") < until:
+                delivery["reason"], delivery["next_attempt"] = found[0], until
+        return delivery

@@ -74,7 +74,7 @@ class ControlServer:
 
     async def _do(self, verb: str, args: dict[str, Any]) -> Any:
         if verb in CHANGES:
-            return await self.desk.change(cast(Verb, verb), wire.filter_from_json(args))
+            return await self.desk.change(cast(Verb, verb), wire.filter_from_json(args), args.get("via"))
         if verb == "summary":
             return await self.desk.summary()
         if verb == "show":

@@ -40,6 +40,7 @@ class Settled:
     batch: Batch
     reports: tuple[Submission, ...]
     due: Mapping[DeliveryId, float]
+    outcomes: Mapping[DeliveryId, Outcome]
     taken: bool
     trouble: bool = False
 
@@ -71,7 +72,7 @@ class Attempter:
         began, start = self.clock.wall(), self.clock.monotonic()
         outcomes = await self._deliver(batch, transport, content)
         seconds = self.clock.monotonic() - start
-        first = max(began - batch.message.accepted, 0.0) if batch.deliveries[0].attempts == 1 else None
+        first = max(began - batch.message.began, 0.0) if batch.deliveries[0].attempts == 1 else None
         self.observer.attempted(batch, outcomes, seconds, first)
         return await self.settle(batch, outcomes, content, began, seconds)
 
@@ -97,7 +98,7 @@ class Attempter:
             self.settler.announce(judged)
             said = outcomes.values()
             taken = any(isinstance(one, Delivered) for one in said)
-            return Settled(batch, judged.settlement.reports, due, taken, troubled(said))
+            return Settled(batch, judged.settlement.reports, due, outcomes, taken, troubled(said))
 
     async def _deliver(self, batch: Batch, transport: Transport, content: MessageContent) -> Mapping[DeliveryId, Outcome]:
         try:

@@ -21,17 +21,21 @@ from sesrelay.mail import headers, received
 from sesrelay.mail.authors import authors
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Envelope, Message, Origin
+from sesrelay.mail.headers import NO_MARKS
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.trace import Event
 from sesrelay.policy.admission import HOPS_MAX, LOOP
 from sesrelay.policy.batching import batches
+from sesrelay.policy.precedence import priority_by_header
 from sesrelay.policy.routing import REJECTED, RouteRule
 from sesrelay.seams import Clock, NoSpace, Observer, Spool, SpoolError, Submission, Transport
 
 Offered = tuple[Batch, Transport]
 """A batch whose attempt is opened by its acceptance, and the way out that has a slot for it."""
 
+SCHEDULED = "scheduled"
+"""Why mail waits whose sender named a time for it."""
 TRY_LATER = Reply(451, "4.3.0", "The queue cannot store mail right now, try again later")
 NO_SPACE = Reply(452, "4.3.1", "The queue's disk is full, try again later")
 
@@ -44,6 +48,9 @@ class Acceptance:
     scheduler: Scheduler
     clock: Clock
     observer: Observer
+
+    def now(self) -> float:
+        return self.clock.wall()
 
     def check_sender(self, envelope_sender: str, origin: Origin) -> Reply | None:
         snapshot = self.scheduler.snapshot
@@ -79,16 +86,21 @@ class Acceptance:
         new_id = self.scheduler.ids.new()
         trace = received.line(envelope, origin, hostname=snapshot.hostname, queue_id=new_id, at=now)
         content = headers.with_head(content, end, trace + head)
+        priority = None
+        if facts.marks is not NO_MARKS or rule.priority_header:
+            priority = priority_by_header(
+                facts.marks, headers.value_of(head, rule.priority_header) if rule.priority_header else None
+            )
         message = Message(
-            new_id, envelope, origin, len(content), now, facts.header_from, facts.message_id, facts.subject, False, changes
-        )
+            new_id, envelope, origin, len(content), now, facts.header_from, facts.message_id, facts.subject, False, changes, priority
+        )  # fmt: skip
         return await self._store(message, content, rule, snapshot, now, start)
 
     async def _store(
         self, message: Message, content: Canonical, rule: RouteRule, snapshot: Snapshot, now: float, start: float
     ) -> Reply:
         offered, waiting, held = self._sort(self._place(message, rule, snapshot, now), now)
-        claimed = bool(waiting) and self.scheduler.has_room(batch.lane for batch in waiting)
+        claimed = bool(waiting) and message.envelope.release is None and self.scheduler.has_room(waiting)
         batches_made = (*(batch for batch, _ in offered), *waiting)
         deliveries = tuple(delivery for batch in batches_made for delivery in batch.deliveries) + tuple(held)
         events = _events(message, rule, held, now)
@@ -106,14 +118,17 @@ class Acceptance:
             if claimed:
                 self.scheduler.enqueue(batch, content)
             else:
-                self.scheduler.stored(batch.lane)
+                self.scheduler.stored(batch.lane, batch.deliveries[0].placement.stream, batch.deliveries[0].due)
         return Reply(250, "2.0.0", f"Ok: queued as {message.id}")
 
     def _place(self, message: Message, rule: RouteRule, snapshot: Snapshot, now: float) -> list[Delivery]:
-        pauses = self.scheduler.pauses
+        pauses, due, reason = self.scheduler.pauses, now, None
+        if message.envelope.release is not None:
+            due, reason = max(now, message.envelope.release), SCHEDULED
         return [
             Delivery(
-                DeliveryId(message.id, n), message, recipient, placing.place(message, recipient.address, rule, snapshot, pauses, now), due=now
+                DeliveryId(message.id, n), message, recipient, placing.place(message, recipient.address, rule, snapshot, pauses, now),
+                due=due, reason=reason,
             )
             for n, recipient in enumerate(message.envelope.recipients)
         ]  # fmt: skip
@@ -134,7 +149,7 @@ class Acceptance:
         for group in by_lane.values():
             lane = group[0].placement.lane
             for batch in batches(lane, group, self.scheduler.transport(lane.transport).batch_limit):
-                way = self.scheduler.offer(batch)
+                way = self.scheduler.offer(batch) if batch.deliveries[0].due <= now else None
                 if way is not None:
                     offered.append((_opened(batch, now), way))
                 else:

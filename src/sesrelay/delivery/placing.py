@@ -26,22 +26,33 @@ def rule_for(message: Message, snapshot: Snapshot) -> RouteRule:
 
 
 def place(
-    message: Message, recipient: str, rule: RouteRule, snapshot: Snapshot, pauses: Pauses, now: float, pinned: str | None = None
+    message: Message,
+    recipient: str,
+    rule: RouteRule,
+    snapshot: Snapshot,
+    pauses: Pauses,
+    now: float,
+    pinned: str | None = None,
+    via: str | None = None,
 ) -> Placement:
-    """Return where mail from `message` to `recipient` waits now. `pinned`: the transport that may alone repeat it."""
-    names: Sequence[str] = (pinned,) if pinned else rule.transports
+    """Return where mail from `message` to `recipient` waits now.
+
+    `pinned`: the transport that may alone repeat it; `via`: the one that an operator chose, as long as there is one of that name.
+    """
+    names: Sequence[str] = (pinned,) if pinned else (via,) if via is not None and via in snapshot.transports else rule.transports
     usable = [name for name in names if name in snapshot.transports]
+    priority = rule.priority if message.priority is None else message.priority
     if rule.reject or not usable:
-        return Placement(rule.name, NOWHERE, rule.priority, rule.name)
+        return Placement(rule.name, NOWHERE, priority, rule.name)
     name = usable[0] if len(usable) == 1 or not pauses else _first_open(usable, recipient, snapshot, pauses, now)
     lane = LaneKey(name, snapshot.transports[name].nexthop(recipient))
-    return Placement(rule.name, lane, rule.priority, rule.name)
+    return Placement(rule.name, lane, priority, rule.name)
 
 
 def replace_delivery(delivery: Delivery, snapshot: Snapshot, pauses: Pauses, now: float) -> Placement:
     """Return where a stored delivery belongs under the configuration in force."""
     rule = rule_for(delivery.message, snapshot)
-    return place(delivery.message, delivery.recipient.address, rule, snapshot, pauses, now, delivery.pinned)
+    return place(delivery.message, delivery.recipient.address, rule, snapshot, pauses, now, delivery.pinned, delivery.via)
 
 
 def _first_open(names: Sequence[str], recipient: str, snapshot: Snapshot, pauses: Pauses, now: float) -> str:

@@ -53,7 +53,7 @@ def compose(
     """Return the report as a message of our own, placed and ready to be stored."""
     now = ids.clock.wall()
     new_id = ids.new()
-    until = original.accepted + snapshot.retry.max_age if kind == "delayed" else None
+    until = original.began + snapshot.retry.max_age if kind == "delayed" else None
     text, _ = canonical(
         dsn.compose(kind, original, content, reported, hostname=snapshot.hostname, queue_id=new_id, now=now, until=until)
     )

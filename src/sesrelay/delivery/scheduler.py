@@ -1,4 +1,4 @@
-"""The scheduler: which lane sends when, within its concurrency, its pace and its pauses.
+"""The scheduler: which lane sends when, within its concurrency, its pace, its pauses and the limits of its routes.
 
 What is in a lane is claimed from the store; what is in flight has its attempt on record there. Lanes are pumped by
 events (acceptance, the end of an attempt, a timer), never by a poll.
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
-from sesrelay.delivery import placing
 from sesrelay.delivery.attempt import Attempter, Settled
-from sesrelay.delivery.fresh import Fresh
+from sesrelay.delivery.gates import Gates
 from sesrelay.delivery.ids import Ids
-from sesrelay.delivery.lane import ROOM, Lane, Ready
+from sesrelay.delivery.lane import Lane, Ready
+from sesrelay.delivery.lanes import Lanes
 from sesrelay.delivery.nowhere import Nowhere
 from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.recovery import close_open_attempts
@@ -24,29 +24,30 @@ from sesrelay.delivery.room import LARGE, Room
 from sesrelay.delivery.settle import Settler, sender_domain_of
 from sesrelay.delivery.slots import Slots
 from sesrelay.delivery.snapshot import Snapshot
+from sesrelay.delivery.supply import Supply
 from sesrelay.delivery.tasks import Tasks
-from sesrelay.mail.delivery import Batch, Delivery, LaneKey, Placement, State
+from sesrelay.mail.delivery import Batch, LaneKey, State, Stream
 from sesrelay.mail.lineends import Canonical
-from sesrelay.mail.outcome import PauseReason
-from sesrelay.policy.batching import batches
+from sesrelay.mail.outcome import Deferred, Delivered, PauseReason
 from sesrelay.policy.budget import MEMORY, ByteBudget
-from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
+from sesrelay.seams import Clock, Observer, Pause, Spool, SpoolError, Transport
 
 STALL = 2.0  # seconds before a store in trouble is asked again
 MOVE_EVERY = 5.0  # seconds between tries to move what waits before a paused lane to another way out
 WAITS_FOR_OTHERS = frozenset({*(reason.value for reason in PauseReason), "sender_domain"})
 """Reasons of mail that waits for something a changed configuration may have mended."""
-LONGEST_TIMER = 60.0  # seconds; wall time may jump, so no timer trusts it for longer
 
 
 class Scheduler:
-    """All lanes of one process."""
+    """All that is sent by one process."""
 
     def __init__(
         self, spool: Spool, snapshot: Snapshot, clock: Clock, observer: Observer, memory: ByteBudget | None = None
     ) -> None:
         self.snapshot = snapshot
         self.pauses = Pauses()
+        self.gates = Gates()
+        self.gates.configure(snapshot.routing.limits, clock.monotonic())
         self.ids = Ids(clock)
         self._spool = spool
         self._clock = clock
@@ -55,11 +56,13 @@ class Scheduler:
         self.attempts = Attempter(spool, self._settler, clock, observer, self._stall)
         self._room = Room(memory or ByteBudget(MEMORY))
         self._nowhere: Transport = Nowhere()
-        self._lanes: dict[LaneKey, Lane] = {}
         self._tasks = Tasks(observer)
+        self._supply = Supply(
+            spool, clock, observer, self.pauses, self.gates, self._tasks, lambda: self.snapshot, self.transport, self._pump, self._stall
+        )  # fmt: skip
+        self._lanes = self._supply.lanes = Lanes(self._pump, self._supply.crowded_out)
         self._slots = Slots()
         self._starved: dict[LaneKey, None] = {}
-        self._fresh = Fresh()
         self._stalled = False
         self._draining = False
 
@@ -70,7 +73,7 @@ class Scheduler:
 
         Return the way out that will send it, also if a reload comes between: `launch` and `withdraw` want it back.
         """
-        lane = self._lane(batch.lane)
+        lane = self._lanes.get(batch.lane)
         transport = self.transport(batch.lane.transport)
         now = self._clock.wall()
         if self._draining or self._stalled or len(lane) or lane.wake <= now or lane.claiming or batch.message.size > LARGE:
@@ -82,43 +85,50 @@ class Scheduler:
             or self.pauses.holds_sender(batch.lane.transport, sender_domain_of(batch, self.snapshot))
         ):
             return None
+        if self.gates and not self.gates.open_for(batch.deliveries[0].placement.site, len(batch), now, self._clock.monotonic()):
+            return None
         if transport.pace(len(batch), self._clock.monotonic(), batch.priority) > 0.0:
             return None
-        lane.inflight += 1
-        self._slots.take(transport)
+        self._take(lane, transport, batch.deliveries[0].placement.site, len(batch))
         return transport
 
     def withdraw(self, batch: Batch, transport: Transport) -> None:
         """Give back what `offer` took: the message could not be stored."""
         transport.give_back(len(batch))
-        self._freed(self._lane(batch.lane), transport)
+        self._freed(self._lanes.get(batch.lane), transport, batch.deliveries[0].placement.site, len(batch), tried=False)
 
     def launch(self, batch: Batch, content: Canonical, transport: Transport) -> None:
         """Send a batch that was offered and is now stored as in flight."""
-        self._tasks.spawn(self._attempt(self._lane(batch.lane), Ready(batch, content), transport, opened=True))
+        ready = Ready(batch, batch.deliveries[0].placement.stream, content)
+        self._tasks.spawn(self._attempt(self._lanes.get(batch.lane), ready, transport, opened=True))
 
-    def has_room(self, keys: Iterable[LaneKey]) -> bool:
-        """Tell whether every lane can take another batch into memory."""
-        return not self._draining and all(key not in self._lanes or self._lanes[key].has_room for key in keys)
+    def has_room(self, batches: Iterable[Batch]) -> bool:
+        """Tell whether every lane can take another batch of those into memory."""
+        now = self._clock.wall() if self.gates else 0.0
+        return not self._draining and all(
+            self._lanes.has_room(batch.lane, batch.deliveries[0].placement.stream)
+            and (not self.gates or self.gates.shut_until(batch.deliveries[0].placement.site, now) is None)
+            for batch in batches
+        )
 
     def enqueue(self, batch: Batch, content: Canonical) -> None:
         """Put a stored and claimed batch into its lane: the one that routing wants now, should a reload have come between."""
-        keep = self._fresh.worth(content)
+        ready = Ready(batch, batch.deliveries[0].placement.stream, self._lanes.fresh.worth(content))
         known = batch.lane.transport in self.snapshot.transports
-        groups = {batch.lane: batch.deliveries} if known else self._by_lane(batch.deliveries, self._clock.wall())
-        for key, deliveries in groups.items():
-            self._pump(self._put(Ready(Batch(key, tuple(deliveries)), keep)))
+        for lane in [self._lanes.put(ready)] if known else self._supply.put_anew(ready, self._clock.wall()):
+            self._pump(lane)
 
-    def stored(self, key: LaneKey) -> None:
-        """Note that the store has something due for a lane that memory had no room for."""
-        lane = self._lane(key)
-        lane.wake = min(lane.wake, self._clock.wall())
+    def stored(self, key: LaneKey, stream: Stream | None = None, due: float = -math.inf) -> None:
+        """Note that the store has something for a lane that memory does not, due now or later; `stream` None: whichever."""
+        lane = self._lanes.get(key)
+        lane.note(stream, max(due, self._clock.wall()))
         self._pump(lane)
 
     # --- for the rest of the house ---
 
     async def start(self) -> None:
         """Settle what a crash left open, as in doubt, and take up what is queued. Raises: SpoolError"""
+        await self._supply.restore_counts()
         doubts = await close_open_attempts(self._spool, self.attempts, self._clock)
         if doubts:
             self._observer.notice("attempts were interrupted and are in doubt", deliveries=doubts)
@@ -127,45 +137,52 @@ class Scheduler:
     async def refresh(self) -> None:
         """Look at the store's lanes anew, as after a change by an operator. Raises: SpoolError"""
         for key, due in (await self._spool.lanes()).items():
-            lane = self._lane(key)
-            lane.wake = min(lane.wake, due)
+            lane = self._lanes.get(key)
+            lane.note(None, due)
             self._pump(lane)
 
     async def swap(self, snapshot: Snapshot) -> None:
         """Go on with another configuration: what waits is placed anew, what is in flight ends where it is."""
         self.snapshot = snapshot
+        self.gates.configure(snapshot.routing.limits, self._clock.monotonic())
         for lifted in self.pauses.forget():
             self._observer.resumed(lifted)
         now = self._clock.wall()
-        waiting = [ready for lane in list(self._lanes.values()) for ready in self._empty(lane)]
-        for ready in waiting:
-            for key, deliveries in self._by_lane(ready.batch.deliveries, now).items():
-                self._put(Ready(Batch(key, tuple(deliveries)), ready.content))
+        for ready in [ready for lane in self._lanes.values() for ready in self._lanes.empty(lane)]:
+            self._supply.put_anew(ready, now)
         await self.place_anew()
 
     async def place_anew(self) -> None:
         """Go through all that is queued, in slices, and put each delivery where it belongs now. Raises: SpoolError"""
-        now, snapshot, after = self._clock.wall(), self.snapshot, None
-
-        def place(one: Delivery) -> Placement:
-            return placing.replace_delivery(one, snapshot, self.pauses, now)
-
-        while True:
-            after = await self._spool.rekey(place, after, 500, hasten=WAITS_FOR_OTHERS, now=now)
-            if after is None:
-                break
+        await self._supply.place_anew(WAITS_FOR_OTHERS)
         await self.refresh()
-        for lane in list(self._lanes.values()):
+        for lane in self._lanes.values():
             self._pump(lane)
+
+    async def move(self) -> None:
+        """Place anew all that waits, in memory and in the store: an operator gave some of it another way out. Raises: SpoolError"""
+        await self._supply.shelve(self._lanes.values())
+        await self.place_anew()
 
     async def shelve_paused(self) -> None:
         """Give what waits in memory before a paused lane back to the store, where its age is looked at. Raises: SpoolError"""
         now = self._clock.wall()
-        for lane in list(self._lanes.values()):
-            if len(lane) and self.pauses.blocked_until(lane.key, now) is not None:
-                shelved = self._empty(lane)
-                lane.wake = min(lane.wake, now)
-                await self._spool.unclaim([one.id for ready in shelved for one in ready.batch.deliveries])
+        paused = (lane for lane in self._lanes.values() if len(lane) and self.pauses.blocked_until(lane.key, now) is not None)
+        await self._supply.shelve(list(paused))
+
+    def waits(self) -> Iterator[Pause]:
+        """Yield all that keeps part of the queue waiting: the pauses, and the routes that have reached a cap."""
+        yield from self.pauses
+        now = self._clock.wall()
+        for site, found, since in self.gates.shut(now):
+            transports = next((rule.transports for rule in self.snapshot.routing.rules if rule.name == site), ())
+            remedy = f"{found.limit} recipients were sent; what waits goes on by itself, or sooner with a higher {found.cap}"
+            yield Pause(next(iter(transports), ""), None, PauseReason.QUOTA, since, found.until, f"route {site}: {remedy}", site)
+
+    def capped(self, route: str) -> tuple[str, float] | None:
+        """Return by which cap a route waits now, and until when in Unix seconds; None where it does not."""
+        found = self.gates.reached(route, self._clock.wall())
+        return (found.cap, found.until) if found is not None else None
 
     async def retired(self, transports: Iterable[Transport]) -> None:
         """Wait until no attempt by any of `transports`, which are no longer in force, is under way."""
@@ -174,15 +191,13 @@ class Scheduler:
     def hurry(self) -> None:
         """Probe every pause now."""
         self.pauses.hurry(self._clock.wall())
-        for lane in list(self._lanes.values()):
+        for lane in self._lanes.values():
             self._pump(lane)
 
     async def drain(self, grace: float) -> int:
         """Start nothing more, and give what is in flight `grace` seconds; return how many attempts had to be cut."""
         self._draining = True
-        for lane in self._lanes.values():
-            if lane.timer is not None:
-                lane.timer.cancel()
+        self._lanes.close()
         return await self._tasks.finish(grace)
 
     def transport(self, name: str) -> Transport:
@@ -202,44 +217,51 @@ class Scheduler:
         blocked = self.pauses.blocked_until(lane.key, now) if self.pauses else None
         if blocked is not None:
             self._fail_over(lane, now)
-            self._arm(lane, blocked - now)
+            self._lanes.arm(lane, blocked - now)
             return
+        if self.gates:
+            self._supply.put_off_shut(lane, now)
         postponed = self._start_ready(lane, now)
-        if lane.wake <= now and lane.wants_refill:
-            lane.claiming = True
-            self._tasks.spawn(self._refill(lane))
-        elif now < lane.wake < math.inf:
-            self._arm(lane, lane.wake - now)
-        for batch, until in postponed:
-            self._tasks.spawn(self._postpone(batch, until))
+        if lane.wake <= now:
+            self._supply.refill(lane, now)
+        if lane.wake < math.inf and (later := lane.next_wake(now)) < math.inf:
+            self._lanes.arm(lane, later - now)
+        for ready, until in postponed:
+            self._tasks.spawn(self._supply.postpone(ready, until))
         if lane.idle and not postponed and lane.timer is None:
-            self._lanes.pop(lane.key, None)
+            self._lanes.drop(lane)
 
-    def _start_ready(self, lane: Lane, now: float) -> list[tuple[Batch, float]]:
+    def _start_ready(self, lane: Lane, now: float) -> list[tuple[Ready, float]]:
         """Start batches of `lane` while it may; return those whose sender's domain is paused, with the time it is until."""
         transport = self.transport(lane.key.transport)
         probing = bool(self.pauses) and self.pauses.must_probe(lane.key)
         limit = min(lane.inflight + 1 if probing else lane.window, transport.concurrency)
-        postponed: list[tuple[Batch, float]] = []
+        postponed: list[tuple[Ready, float]] = []
         while len(lane) and lane.inflight < limit:
-            batch = lane.peek().batch
+            stream = lane.next(self._closed(lane, now) if self.gates else None)
+            if stream is None:
+                break
+            batch = lane.head(stream).batch
             until = (
                 self.pauses.sender_wait(lane.key.transport, sender_domain_of(batch, self.snapshot), now) if self.pauses else None
             )
             if until is not None:
-                self._fresh.drop(lane.pop())
-                postponed.append((batch, until))
+                ready = lane.pop(stream, served=False)
+                self._lanes.fresh.drop(ready)
+                postponed.append((ready, until))
                 continue
             if not self._slots.free_for(transport):
                 self._starved[lane.key] = None
                 break
+            if self.gates and (left := self.gates.left(stream.site, now)) < len(batch):
+                self._lanes.fresh.drop(lane.cut(stream, int(left)))
+                batch = lane.head(stream).batch
             wait = transport.pace(len(batch), self._clock.monotonic(), batch.priority)
             if wait > 0.0:
-                self._arm(lane, wait)
+                self._lanes.arm(lane, wait)
                 break
-            ready = lane.pop()
-            lane.inflight += 1
-            self._slots.take(transport)
+            ready = lane.pop(stream)
+            self._take(lane, transport, stream.site, len(batch))
             if self.pauses:
                 self.pauses.probe_sender(lane.key.transport, sender_domain_of(batch, self.snapshot), now)
             if probing:
@@ -248,7 +270,7 @@ class Scheduler:
         return postponed
 
     async def _attempt(self, lane: Lane, ready: Ready, transport: Transport, *, opened: bool) -> None:
-        settled = None
+        settled, tried = None, True
         try:
             async with self._room.taken(ready.batch.message.size):  # before it is on record: who waits is not in doubt
                 batch = ready.batch if opened else await self.attempts.open(ready.batch)
@@ -257,69 +279,32 @@ class Scheduler:
         except SpoolError as error:
             self._observer.trouble("an attempt cannot be put on record; sending has stopped until it can", error)
             self._stall(True)
+            tried = False
             transport.give_back(len(ready.batch))
-            lane.put_back(Ready(ready.batch))
+            lane.put_back(Ready(ready.batch, ready.stream))
         finally:
             if not opened:
-                self._fresh.drop(ready)
+                self._lanes.fresh.drop(ready)
             if self.pauses:
                 self.pauses.probe_ended(lane.key)
             if settled is not None:
                 lane.learn(taken=settled.taken, trouble=settled.trouble, limit=transport.concurrency)
                 self._follow_up(settled)
-            self._freed(lane, transport)
+            untaken = 0 if settled is not None and not self.gates else len(ready.batch) - _taken(settled)
+            self._freed(lane, transport, ready.stream.site, untaken, tried=tried)
 
     def _follow_up(self, settled: Settled) -> None:
         """Wake the lanes in which an attempt has left something to do."""
-        for due in settled.due.values():
-            lane = self._lane(settled.batch.lane)
-            lane.wake = min(lane.wake, due)
-            self._arm(lane, lane.wake - self._clock.wall())
+        for delivery in settled.batch.deliveries if settled.due else ():
+            due = settled.due.get(delivery.id)
+            if due is not None:
+                lane = self._lanes.get(settled.batch.lane)
+                lane.note(delivery.placement.stream, due)
+                self._lanes.arm(lane, due - self._clock.wall())
         for report in settled.reports:
             for delivery in report.deliveries:
                 if delivery.state is State.QUEUED:
-                    self.stored(delivery.placement.lane)
-
-    async def _refill(self, lane: Lane) -> None:
-        """Claim what is due in the store, and put each batch where routing wants it now."""
-        now, before, lane.wake = self._clock.wall(), lane.wake, math.inf
-        try:
-            claim = await self._spool.claim(lane.key, ROOM - len(lane), now)
-        except SpoolError as error:
-            lane.wake = min(lane.wake, before)
-            self._observer.trouble("the queue cannot be read; sending has stopped until it can", error)
-            self._stall(True)
-            return
-        finally:
-            lane.claiming = False
-        lane.wake = min(lane.wake, math.inf if claim.next_due is None else claim.next_due)
-        touched = {lane.key: lane}
-        for key, deliveries in self._by_lane(claim.deliveries, now).items():
-            for batch in batches(key, deliveries, self.transport(key.transport).batch_limit):
-                touched[key] = self._put(Ready(batch))
-        for one in touched.values():
-            self._pump(one)
-
-    def _by_lane(self, deliveries: Iterable[Delivery], now: float) -> Mapping[LaneKey, list[Delivery]]:
-        groups: dict[LaneKey, list[Delivery]] = {}
-        for delivery in deliveries:
-            key = placing.replace_delivery(delivery, self.snapshot, self.pauses, now).lane
-            groups.setdefault(key, []).append(delivery)
-        return groups
-
-    async def _postpone(self, batch: Batch, until: float) -> None:
-        """Let a batch whose sender's domain is paused wait in the store."""
-        try:
-            await self._spool.postpone([delivery.id for delivery in batch.deliveries], until, "sender_domain")
-        except SpoolError as error:
-            self._observer.trouble("a message cannot be postponed", error, queue_id=batch.message.id)
-            self._put(Ready(batch))
-            self._stall(True)
-            return
-        for delivery in batch.deliveries:
-            home = self._lane(delivery.placement.lane)
-            home.wake = min(home.wake, until)
-            self._arm(home, until - self._clock.wall())
+                    self.stored(delivery.placement.lane, delivery.placement.stream)
 
     def _fail_over(self, lane: Lane, now: float) -> None:
         """Move what waits before a lane that has been paused for too long to the next transport of its route."""
@@ -327,66 +312,49 @@ class Scheduler:
         patience = self.transport(lane.key.transport).failover_after
         if since is None or now - since < patience:
             if since is not None and patience < math.inf:
-                self._arm(lane, since + patience - now)
+                self._lanes.arm(lane, since + patience - now)
             return
         if now - lane.moved_at < MOVE_EVERY:
             if len(lane) or lane.wake <= now:
-                self._arm(lane, lane.moved_at + MOVE_EVERY - now)
+                self._lanes.arm(lane, lane.moved_at + MOVE_EVERY - now)
             return
         lane.moved_at = now
-        for ready in self._empty(lane):
-            for key, deliveries in self._by_lane(ready.batch.deliveries, now).items():
-                self._put(Ready(Batch(key, tuple(deliveries)), ready.content if key == lane.key else None))
-                if key != lane.key:
-                    self._pump(self._lane(key))
-        if lane.wake <= now and lane.wants_refill:
-            lane.claiming = True
-            self._tasks.spawn(self._refill(lane))
+        for ready in self._lanes.empty(lane):
+            for other in self._supply.put_anew(ready, now):
+                if other is not lane:
+                    self._pump(other)
+        if lane.wake <= now:
+            self._supply.refill(lane, now)
 
     # --- bookkeeping ---
 
-    def _lane(self, key: LaneKey) -> Lane:
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = Lane(key)
-        return lane
+    def _closed(self, lane: Lane, now: float) -> Callable[[Stream], bool]:
+        return self.gates.closed(lane.key, now, self._clock.monotonic(), lambda wait: self._lanes.arm(lane, wait))
 
-    def _put(self, ready: Ready) -> Lane:
-        lane = self._lane(ready.batch.lane)
-        lane.put(ready)
-        self._fresh.add(ready)
-        return lane
+    def _take(self, lane: Lane, transport: Transport, site: str, recipients: int) -> None:
+        """Take the slot, and what the route's limits count, of a batch that goes out; its tokens are taken already."""
+        lane.inflight += 1
+        self._slots.take(transport)
+        if self.gates and self.gates.take(site, recipients, self._clock.wall(), self._clock.monotonic()):
+            self._supply.save_counts()
 
-    def _empty(self, lane: Lane) -> list[Ready]:
-        everything = lane.empty()
-        for ready in everything:
-            self._fresh.drop(ready)
-        return everything
-
-    def _freed(self, lane: Lane, transport: Transport) -> None:
+    def _freed(self, lane: Lane, transport: Transport, site: str, untaken: int, *, tried: bool = True) -> None:
         """Take note of a slot that is free again; a lane that had to wait for one comes before the lane that gave it back."""
         lane.inflight -= 1
         self._slots.give_back(transport)
+        if self.gates:
+            waiting, changed = self.gates.ended(site, untaken, self._clock.wall(), tried=tried)
+            if changed:
+                self._supply.save_counts()
+            for key in waiting:
+                other = self._lanes.get(key)
+                if changed:
+                    other.note(None, self._clock.wall())
+                self._pump(other)
         if self._starved:
             first = next(iter(self._starved))
             del self._starved[first]
-            self._pump(self._lane(first))
-        self._pump(lane)
-
-    def _arm(self, lane: Lane, delay: float) -> None:
-        """Pump `lane` in `delay` seconds, or sooner where it is armed for sooner already."""
-        if self._draining:
-            return
-        loop = asyncio.get_running_loop()
-        delay = min(max(delay, 0.001), LONGEST_TIMER)
-        if lane.timer is not None:
-            if lane.timer.when() <= loop.time() + delay:
-                return
-            lane.timer.cancel()
-        lane.timer = loop.call_later(delay, self._ring, lane)
-
-    def _ring(self, lane: Lane) -> None:
-        lane.timer = None
+            self._pump(self._lanes.get(first))
         self._pump(lane)
 
     def _stall(self, trouble: bool) -> None:
@@ -396,5 +364,11 @@ class Scheduler:
             asyncio.get_running_loop().call_later(STALL, self._stall, False)
         elif not trouble and self._stalled:
             self._stalled = False
-            for lane in list(self._lanes.values()):
+            for lane in self._lanes.values():
                 self._pump(lane)
+
+
+def _taken(settled: Settled | None) -> int:
+    """Return how many deliveries the next hop took, or may have taken."""
+    outcomes = settled.outcomes.values() if settled is not None else ()
+    return sum(isinstance(one, Delivered) or (isinstance(one, Deferred) and one.ambiguous) for one in outcomes)

@@ -2,7 +2,7 @@
 
 Invariant: what the quick expressions take, the general parser takes with the same result.
 
-Source: RFC 5321 §4.1.1.2, §4.1.1.3, §4.1.2; RFC 1870; RFC 6152; RFC 6531 §3.4; RFC 3461 §4; RFC 4954 §5.
+Source: RFC 5321 §4.1.1.2, §4.1.1.3, §4.1.2; RFC 1870; RFC 6152; RFC 6531 §3.4; RFC 3461 §4; RFC 4954 §5; RFC 4865 §4.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, TypeVar
 
 from sesrelay.mail.envelope import Notify
@@ -31,17 +32,19 @@ _ROUTE = r"(?:@[^<>\s:]*:)?"
 _BRACKETED = re.compile(rf'<{_ROUTE}((?:"(?:[^"\\]|\\.)*"|[^"<>\s])*)>(?: +|\Z)')
 _BARE = re.compile(r'((?:"(?:[^"\\]|\\.)*"|[^"<>\s])+)(?: +|\Z)')
 _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9\-]*\Z")
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)\Z", _ASCII_I)  # RFC 3339 §5.6
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+\Z")
 _UTF8_XTEXT = re.compile(r"(?:[!-*,-<>-~\u0080-\U0010ffff]|\+[0-9A-F]{2}|\\x\{[0-9A-F]+\})+\Z")
 
 MAIL_SYNTAX = Reply(501, "5.5.4", "Syntax: MAIL FROM:<address> [parameters]")
 NO_BINARY = Reply(555, "5.6.1", "BODY=BINARYMIME is not offered: next hops could not take it")
+HELD_TWICE = Reply(501, "5.5.4", "HOLDFOR or HOLDUNTIL, not both")
 RCPT_SYNTAX = Reply(501, "5.5.4", "Syntax: RCPT TO:<address> [parameters]")
 
 
 @dataclass(slots=True)
 class MailCommand:
-    """`plain` tells that the address needs no further check."""
+    """`plain` tells that the address needs no further check. Units: `hold_for` seconds, `hold_until` Unix seconds."""
 
     address: str
     size: int = 0
@@ -51,6 +54,8 @@ class MailCommand:
     envid: str | None = None
     plain: bool = False
     binary: bool = False
+    hold_for: int | None = None
+    hold_until: float | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +93,8 @@ def general_mail(argument: str) -> MailCommand | Reply:
         return MAIL_SYNTAX
     command = MailCommand(found[0])
     refusal = _apply(command, found[1], _MAIL_PARAMETERS)
+    if refusal is None and command.hold_for is not None and command.hold_until is not None:
+        return HELD_TWICE
     return refusal or (NO_BINARY if command.binary else command)
 
 
@@ -171,6 +178,23 @@ def _auth(command: MailCommand, value: str | None) -> bool:
     return value is not None and (value == "<>" or bool(_XTEXT.match(value)))
 
 
+def _hold_for(command: MailCommand, value: str | None) -> bool:
+    if value is None or len(value) > 9 or not (value.isascii() and value.isdigit()):
+        return False
+    command.hold_for = int(value)
+    return True
+
+
+def _hold_until(command: MailCommand, value: str | None) -> bool:
+    if value is None or not _DATE_TIME.match(value):
+        return False
+    try:
+        command.hold_until = datetime.fromisoformat(value.upper()).timestamp()
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
 def _notify(command: RcptCommand, value: str | None) -> bool:
     words = (value or "").upper().split(",")
     if words == ["NEVER"]:
@@ -202,5 +226,7 @@ _MAIL_PARAMETERS: dict[str, Callable[[MailCommand, str | None], bool]] = {
     "RET": _ret,
     "ENVID": _envid,
     "AUTH": _auth,
+    "HOLDFOR": _hold_for,
+    "HOLDUNTIL": _hold_until,
 }
 _RCPT_PARAMETERS: dict[str, Callable[[RcptCommand, str | None], bool]] = {"NOTIFY": _notify, "ORCPT": _orcpt}

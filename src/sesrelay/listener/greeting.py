@@ -34,8 +34,8 @@ def _greeted(session: SmtpSession, hostname: str, *, extended: bool) -> None:
     assert session.session is not None
     session.session.host_name, session.session.extended_smtp = session.helo, extended
     terms = session.terms
-    # Each greeting but the first idles.
-    session.spend(IDLING, terms.ehlo(session.door_options, secured=session.secured) if extended else terms.helo)
+    reply = terms.ehlo(session.door_options, session.door.intake.now(), secured=session.secured) if extended else terms.helo
+    session.spend(IDLING, reply)  # each greeting but the first idles
 
 
 async def noop(session: SmtpSession, argument: str) -> None:

@@ -26,6 +26,7 @@ from sesrelay.listener.replies import (
 from sesrelay.mail.address import AddressError, check_local_part, domain_of
 from sesrelay.mail.envelope import Envelope, Recipient
 from sesrelay.mail.reply import Reply
+from sesrelay.policy import scheduling
 from sesrelay.policy.admission import check_mailbox, complete_recipient, complete_sender
 
 if TYPE_CHECKING:
@@ -38,10 +39,11 @@ class Transaction:
     `ends`: when it is all to have come, on the loop's clock, once the content has begun.
     """
 
-    __slots__ = ("ends", "incoming", "mail", "recipients", "sender")
+    __slots__ = ("ends", "incoming", "mail", "recipients", "release", "sender")
 
-    def __init__(self, sender: str, mail: MailCommand) -> None:
+    def __init__(self, sender: str, mail: MailCommand, release: float | None) -> None:
         self.sender = sender
+        self.release = release
         self.mail = mail
         self.recipients: dict[str, Recipient] = {}
         self.incoming: Incoming | None = None
@@ -55,7 +57,8 @@ class Transaction:
 
     def envelope(self) -> Envelope:
         mail = self.mail
-        return Envelope(self.sender, tuple(self.recipients.values()), mail.body, mail.smtputf8, mail.ret, mail.envid)
+        recipients = tuple(self.recipients.values())
+        return Envelope(self.sender, recipients, mail.body, mail.smtputf8, mail.ret, mail.envid, self.release)
 
 
 async def mail(session: SmtpSession, argument: str) -> None:
@@ -87,8 +90,18 @@ async def mail(session: SmtpSession, argument: str) -> None:
     if refusal is not None:
         session.refuse(refusal, "policy", IDLING)
         return
-    session.transaction = Transaction(sender, command)
+    release = _release(session, command)
+    if isinstance(release, Reply):
+        session.refuse(release, "syntax")
+        return
+    session.transaction = Transaction(sender, command, release)
     session.say(SENDER_OK)
+
+
+def _release(session: SmtpSession, command: MailCommand) -> float | Reply | None:
+    if command.hold_for is None and command.hold_until is None:
+        return None
+    return scheduling.release(command.hold_for, command.hold_until, session.door.intake.now())
 
 
 def _sender(session: SmtpSession, command: MailCommand) -> str | Reply:

@@ -6,10 +6,11 @@ Source: DESIGN (words).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import NamedTuple
 
 from sesrelay.mail.envelope import Message, Recipient
+from sesrelay.mail.priority import Priority as Priority  # noqa: PLC0414  # a word of deliveries as well
 
 
 class State(StrEnum):
@@ -22,14 +23,6 @@ class State(StrEnum):
     @property
     def final(self) -> bool:
         return self in (State.DELIVERED, State.FAILED)
-
-
-class Priority(IntEnum):
-    """Smaller goes first."""
-
-    HIGH = 0
-    NORMAL = 1
-    LOW = 2
 
 
 class DeliveryId(NamedTuple):
@@ -46,6 +39,13 @@ class LaneKey(NamedTuple):
     nexthop: str
 
 
+class Stream(NamedTuple):
+    """What a lane tells apart when it chooses who goes next: a priority, and a site within it."""
+
+    priority: Priority
+    site: str
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where a delivery waits: decided by routing, found anew at each attempt.
@@ -58,13 +58,17 @@ class Placement:
     priority: Priority = Priority.NORMAL
     site: str = ""
 
+    @property
+    def stream(self) -> Stream:
+        return Stream(self.priority, self.site)
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """Units: `due` Unix seconds; `attempts` counts those that were spent, `doubts` those that ended ambiguous.
 
     `pinned`: the transport that an ambiguous attempt went by; it is repeated there and nowhere else.
-    `reason`: why it is held, or what its last obstacle was; `reply`: the last answer, as text.
+    `via`: the transport that an operator chose for it instead of its route's. `reason`: why it is held, or what its last obstacle was; `reply`: the last answer, as text.
     """
 
     id: DeliveryId
@@ -79,6 +83,7 @@ class Delivery:
     warned: bool = False
     reason: str | None = None
     reply: str | None = None
+    via: str | None = None
 
     def sending(self, lane: LaneKey, due: float) -> Delivery:
         """Return it as it stands while an attempt by `lane` is open; `due` is when that counts as lost."""
@@ -88,7 +93,7 @@ class Delivery:
             place = Placement(place.route, lane, place.priority, place.site)
         return Delivery(
             self.id, self.message, self.recipient, place, State.IN_FLIGHT, self.attempts + 1, self.doubts, due, self.pinned,
-            self.warned, self.reason, self.reply,
+            self.warned, self.reason, self.reply, self.via,
         )  # fmt: skip
 
 

@@ -1,12 +1,14 @@
 """What a client hands over: envelope, origin, and the accepted message that joins them.
 
-Source: RFC 5321 §2.3.1; RFC 3461 §4 (RET, ENVID, NOTIFY, ORCPT).
+Source: RFC 5321 §2.3.1; RFC 3461 §4 (RET, ENVID, NOTIFY, ORCPT); RFC 4865 (release).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
+
+from sesrelay.mail.priority import Priority
 
 Notify = frozenset[Literal["NEVER", "SUCCESS", "FAILURE", "DELAY"]]
 
@@ -26,7 +28,10 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Addresses and parameters, not content. `sender` is empty for the null sender."""
+    """Addresses and parameters, not content. `sender` is empty for the null sender.
+
+    `release`: Unix seconds before which it is not to leave (RFC 4865); None: at once.
+    """
 
     sender: str
     recipients: tuple[Recipient, ...]
@@ -34,6 +39,7 @@ class Envelope:
     smtputf8: bool = False
     ret: Literal["FULL", "HDRS"] | None = None
     envid: str | None = None
+    release: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ class Message:
 
     Units: `size` octets as stored, with our Received line; `accepted` Unix seconds.
     `header_from` has the addresses of the header From; `report` marks our own bounces.
-    `changes` are the receipts of what was changed in the header at acceptance.
+    `changes` are the receipts of what was changed in the header at acceptance. `priority` is what the header says of it;
+    None leaves it to the route.
     """
 
     id: str
@@ -86,7 +93,14 @@ class Message:
     subject: str = ""
     report: bool = False
     changes: tuple[str, ...] = field(default=())
+    priority: Priority | None = None
 
     @property
     def sender(self) -> str:
         return self.envelope.sender
+
+    @property
+    def began(self) -> float:
+        """When it could leave first: what its age is counted from. Unix seconds."""
+        release = self.envelope.release
+        return self.accepted if release is None else max(self.accepted, release)

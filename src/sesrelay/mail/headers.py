@@ -10,7 +10,7 @@ Source: RFC 5322 §2.2, §3.6; RFC 5321 §4.4 (Received).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
@@ -23,9 +23,11 @@ SUBJECT_MAX = 200  # characters kept for people to recognise a message by
 _HEAD = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:((?:[^\n]*\n)(?:[ \t][^\n]*\n)*)")
 _FACTS = re.compile(
-    rb"^(from|message-id|subject|received|bcc|resent-bcc|return-path|sender|reply-to|to|cc)[ \t]*:([^\n]*\n(?:[ \t][^\n]*\n)*)",
+    rb"^(from|message-id|subject|received|bcc|resent-bcc|return-path|sender|reply-to|to|cc"
+    rb"|precedence|auto-submitted|list-id|list-unsubscribe)[ \t]*:([^\n]*\n(?:[ \t][^\n]*\n)*)",
     re.I | re.M,
 )
+_MARKS = frozenset({b"precedence", b"auto-submitted", b"list-id", b"list-unsubscribe"})
 _ADDRESSED = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc"})
 _BARE = re.compile(
     r"\s*(?:\"?(?P<before>[^\"<>(),]*?)\"?\s*<(?P<in>[A-Za-z0-9._+-]+)>|(?P<alone>[A-Za-z0-9._+-]+)(?:\s*\((?P<after>[^()]*)\))?)\s*\Z"
@@ -40,6 +42,18 @@ _FOLD = re.compile(r"\r?\n(?=[ \t])")
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """What a header says of who waits for it: Precedence, Auto-Submitted, and whether it is to a list."""
+
+    precedence: str = ""
+    auto_submitted: str = ""
+    listed: bool = False
+
+
+NO_MARKS = Marks()
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What acceptance wants to know of a header. `received` counts the Received fields (loops)."""
 
@@ -51,6 +65,7 @@ class Facts:
     """There is a field that must never leave: Bcc, Resent-Bcc or Return-Path."""
     unqualified: bool = False
     """There is a From, Sender, Reply-To, To or Cc without any domain."""
+    marks: Marks = NO_MARKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +121,7 @@ def facts(head: bytes) -> Facts:
     message_id = subject = b""
     received = 0
     private = unqualified = False
+    marked: dict[bytes, bytes] = {}
     for found in _FACTS.finditer(head):
         name = found[1].lower()
         if name in _ADDRESSED and b"@" not in found[2] and b":" not in found[2] and not found[2].isspace():
@@ -120,7 +136,21 @@ def facts(head: bytes) -> Facts:
             subject = subject or found[2]
         elif name in _NEVER_LEAVES:
             private = True
-    return Facts(_addresses(senders), unfold(message_id), _readable(subject), received, private, unqualified)
+        elif name in _MARKS:
+            marked[name] = marked.get(name, found[2])
+    marks = _marks(marked) if marked else NO_MARKS
+    return Facts(_addresses(senders), unfold(message_id), _readable(subject), received, private, unqualified, marks)
+
+
+def _marks(marked: Mapping[bytes, bytes]) -> Marks:
+    precedence, auto_submitted = (unfold(marked.get(name, b"")) for name in (b"precedence", b"auto-submitted"))
+    return Marks(precedence, auto_submitted, b"list-id" in marked or b"list-unsubscribe" in marked)
+
+
+def value_of(head: bytes, name: str) -> str | None:
+    """Return the value of the first field called `name`; None where there is none."""
+    wanted = name.lower()
+    return next((field.value for field in fields(head) if field.key == wanted), None)
 
 
 def without_envelope_line(content: Canonical) -> tuple[Canonical, tuple[str, ...]]:

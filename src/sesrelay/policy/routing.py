@@ -12,6 +12,7 @@ from typing import Literal
 from sesrelay.mail.address import AddressError, domain_key, domain_of, normalise
 from sesrelay.mail.delivery import Priority
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.limits import NO_LIMITS, RouteLimits
 from sesrelay.policy.patterns import PatternTable
 
 RouteBy = Literal["envelope", "header_from", "auto"]
@@ -28,6 +29,8 @@ class RouteRule:
     transports: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL
     reject: bool = False
+    limits: RouteLimits = NO_LIMITS
+    priority_header: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class RoutingTable:
         self.default = default
         self.null_sender = null_sender
         self.route_by = route_by
+        self.limits = {rule.name: rule.limits for rule in self.rules if rule.limits != NO_LIMITS}
         self._local = frozenset(domain_key(domain) for domain in local_domains if domain)
         self._table: PatternTable[RouteRule] = PatternTable()
         for rule in self.rules:

@@ -79,7 +79,7 @@ def decide(
 
 def overdue(delivery: Delivery, retry: RetryPolicy, now: float) -> Verdict | None:
     """Return the verdict on a delivery that waits behind a pause, or None where its age calls for nothing yet."""
-    if retry.expired(delivery.message.accepted, now):
+    if retry.expired(delivery.message.began, now):
         return Verdict(
             State.HELD, now, delivery.attempts, delivery.doubts, delivery.pinned, "max_age", delivery.reply, warned=delivery.warned
         )
@@ -104,7 +104,7 @@ def _failure(delivery: Delivery, reply: str, end: End, reason: str | None, now: 
 
 def _doubt(delivery: Delivery, transport: str, reply: str, retry: RetryPolicy, now: float, chance: float) -> Verdict:
     doubts = delivery.doubts + 1
-    if doubts >= DOUBTS_MAX or retry.expired(delivery.message.accepted, now):
+    if doubts >= DOUBTS_MAX or retry.expired(delivery.message.began, now):
         return Verdict(State.HELD, now, delivery.attempts, doubts, transport, "in_doubt", reply, warned=delivery.warned)
     due = now + max(AMBIGUOUS_WAIT, retry.delay(delivery.attempts, chance))
     return Verdict(State.QUEUED, due, delivery.attempts, doubts, transport, "in_doubt", reply, warned=delivery.warned)
@@ -116,14 +116,14 @@ def _deferral(
     reason = outcome.reason.value if outcome.reason else None
     spends = outcome.scope in SPENDS_ATTEMPT
     attempts = delivery.attempts if spends else max(delivery.attempts - 1, 0)
-    if retry.expired(delivery.message.accepted, now):
+    if retry.expired(delivery.message.began, now):
         if delivery.pinned:
             return Verdict(State.HELD, now, attempts, delivery.doubts, delivery.pinned, "in_doubt", reply, warned=delivery.warned)
         if outcome.scope in FAILS_AT_MAX_AGE:
             return _failure(delivery, reply, "expired", "max_age", now)
         return Verdict(State.HELD, now, attempts, delivery.doubts, None, "max_age", reply, warned=delivery.warned)
     if spends:
-        due = retry.next_due(attempts, delivery.message.accepted, now, chance)
+        due = retry.next_due(attempts, delivery.message.began, now, chance)
         if outcome.retry_after is not None:
             due = max(due, now + outcome.retry_after)
     else:
@@ -136,7 +136,7 @@ def _deferral(
 
 
 def _warning_due(delivery: Delivery, retry: RetryPolicy, now: float) -> bool:
-    return not delivery.warned and retry.warning_due(delivery.message.accepted, now) and _wants(delivery, "DELAY")
+    return not delivery.warned and retry.warning_due(delivery.message.began, now) and _wants(delivery, "DELAY")
 
 
 def _wants(delivery: Delivery, what: Literal["SUCCESS", "FAILURE", "DELAY"]) -> bool:

@@ -44,6 +44,7 @@ HOLD = "UPDATE delivery SET state = 2, reason = 'operator', due = ? WHERE messag
 RELEASE = "UPDATE delivery SET state = 0, reason = NULL, doubts = 0, due = ? WHERE message = ? AND n = ?"
 RETRY = "UPDATE delivery SET due = ? WHERE message = ? AND n = ?"
 DELETE = "UPDATE delivery SET state = 4, reason = 'deleted', due = ? WHERE message = ? AND n = ?"
+VIA = "UPDATE delivery SET via = ? WHERE message = ? AND n = ? AND pinned IS NULL"
 WISH = "UPDATE delivery SET wish = ? WHERE message = ? AND n = ?"
 STATEMENTS: dict[Verb, str] = {"hold": HOLD, "release": RELEASE, "retry": RETRY, "delete": DELETE}
 
@@ -96,7 +97,9 @@ def oldest(cursor: apsw.Cursor, counts: Iterable[tuple[str, int]]) -> dict[str, 
     return {transport: moment for transport, moment in found if moment is not None}
 
 
-def change(tx: Transaction, verb: Verb, match: Match, after: Key, limit: int, now: float) -> tuple[int, Key | None]:
+def change(
+    tx: Transaction, verb: Verb, match: Match, after: Key, limit: int, now: float, via: str | None = None
+) -> tuple[int, Key | None]:
     """Do `verb` to what matches on one page; return how many changed, and the last key where more may follow."""
     cursor, messages = tx.cursor, Messages(tx.cursor)
     keys = matching_keys(cursor, match, tx.tally.transports(), after, limit)
@@ -114,6 +117,8 @@ def change(tx: Transaction, verb: Verb, match: Match, after: Key, limit: int, no
         if decision is None:
             continue
         changed += 1
+        if via is not None:
+            cursor.execute(VIA, (via, *key))
         if decision.state is State.IN_FLIGHT:
             cursor.execute(WISH, (decision.wish, *key))
             continue

@@ -9,12 +9,14 @@ delivery.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 import apsw
 
-from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement
+from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, Stream
 from sesrelay.mail.trace import Event
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import Claim, SpoolError, Superseded
@@ -59,16 +61,25 @@ INSERT_EVENT = (
 )
 CLAIM = (
     f"SELECT {DELIVERY_COLUMNS} FROM delivery INDEXED BY delivery_claim "
-    "WHERE state = 0 AND transport = ? AND nexthop = ? AND priority = ? ORDER BY due, message, n"
+    "WHERE state = 0 AND transport = ? AND nexthop = ? AND priority = ? AND site = ? ORDER BY due, message, n"
 )
-FIRST_DUE = CLAIM.replace(DELIVERY_COLUMNS, "due, message, n")
+BY_SITE = (
+    "SELECT site, due, message, n FROM delivery INDEXED BY delivery_claim "
+    "WHERE state = 0 AND transport = ? AND nexthop = ? AND priority = ? AND site >= ? ORDER BY site, due, message, n"
+)
+FIRST_SITE = BY_SITE.replace("site, due, message, n FROM", "site FROM") + " LIMIT 1"
 FIRST_LANES = "SELECT DISTINCT transport, nexthop FROM backlog WHERE state = 0 AND n > 0 ORDER BY transport, nexthop LIMIT ?"
 LANES = FIRST_LANES.replace("ORDER", "AND (transport, nexthop) > (?, ?) ORDER")
 FINISHED = (
     "SELECT id, EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.id AND state < 3) "
     "FROM message WHERE id > ? AND accepted < ? ORDER BY id LIMIT ?"
 )
-PRIORITIES = (0, 1, 2)
+COUNT_SENT = "INSERT INTO sent (site, slot, n) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = excluded.n"
+FORGET_SENT = "DELETE FROM sent WHERE site = ? AND slot < ?"
+SENT = "SELECT site, slot, n FROM sent ORDER BY site, slot"
+DUE = DELIVERY_COLUMNS.split(", ").index("due")
+NEXT = "\0"
+"""Behind a text it makes the least one that is greater: where a step of an index goes on."""
 
 
 def accept(tx: Transaction, packed: Packed, claimed: bool) -> None:
@@ -98,23 +109,59 @@ def count_accepted(tx: Transaction, packed: Packed, claimed: bool) -> None:
             tx.claims.take(key)
 
 
-def claim(tx: Transaction, lane: LaneKey, limit: int, now: float) -> Claim:
+def claim(tx: Transaction, lane: LaneKey, limit: int, now: float, passed_over: Collection[Stream], after: str) -> Claim:
     found: list[Delivery] = []
-    next_due: float | None = None
+    due: dict[Stream, float] = {}
     messages = Messages(tx.db.cursor())
-    for priority in PRIORITIES:
-        cursor = tx.db.cursor()
-        for fields in cast("Iterator[Row]", cursor.execute(CLAIM, (*lane, priority))):
-            key, due = (fields[0], fields[1]), fields[6]
-            if key in tx.claims:
+    for priority in Priority:
+        sites = [site for site in _sites(tx, lane, priority) if (priority, site) not in passed_over]
+        first = bisect_right(sites, after)
+        turns = deque(_Run(tx, lane, Stream(priority, site)) for site in (*sites[first:], *sites[:first]))
+        while turns:
+            run = turns.popleft()
+            if run.head is None or run.head[DUE] > now or len(found) >= limit:
+                if run.head is not None:
+                    due[run.stream] = run.head[DUE]
+                run.close()
                 continue
-            if due > now or len(found) >= limit:
-                next_due = due if next_due is None else min(next_due, due)
-                break
-            found.append(unpack_delivery(fields, messages[key[0]]))
-            tx.claims.take(key)
-        cursor.close()
-    return Claim(tuple(found), next_due)
+            fields = run.take()
+            found.append(unpack_delivery(fields, messages[fields[0]]))
+            turns.append(run)
+    return Claim(tuple(found), due)
+
+
+class _Run:
+    """What one stream of a lane has to hand out, in order; `head` is the next of it."""
+
+    __slots__ = ("_claims", "_cursor", "_rows", "head", "stream")
+
+    def __init__(self, tx: Transaction, lane: LaneKey, stream: Stream) -> None:
+        self.stream = stream
+        self._claims = tx.claims
+        self._cursor = tx.db.cursor()
+        self._rows = cast("Iterator[Row]", self._cursor.execute(CLAIM, (*lane, int(stream.priority), stream.site)))
+        self.head = self._next()
+
+    def take(self) -> Row:
+        assert self.head is not None
+        taken = self.head
+        self._claims.take((taken[0], taken[1]))
+        self.head = self._next()
+        return taken
+
+    def close(self) -> None:
+        self._cursor.close()
+
+    def _next(self) -> Row | None:
+        return next((fields for fields in self._rows if (fields[0], fields[1]) not in self._claims), None)
+
+
+def _sites(tx: Transaction, lane: LaneKey, priority: Priority) -> Iterator[str]:
+    """Yield the sites that have anything queued there, in order, by a step of the index for each."""
+    found = row(tx.cursor, FIRST_SITE, (*lane, int(priority), ""))
+    while found is not None:
+        yield found[0]
+        found = row(tx.cursor, FIRST_SITE, (*lane, int(priority), found[0] + NEXT))
 
 
 def unclaim(tx: Transaction, keys: Sequence[Key]) -> None:
@@ -243,14 +290,25 @@ def lanes(tx: Transaction, after: tuple[str, str] | None) -> tuple[dict[LaneKey,
     listed = rows(tx.cursor, FIRST_LANES, (PAGE // 4,)) if after is None else rows(tx.cursor, LANES, (*after, PAGE // 4))
     page = [LaneKey(*each) for each in listed]
     for lane in page:
-        for priority in PRIORITIES:
-            cursor = tx.db.cursor()
-            for due, number, n in cast("Iterator[Row]", cursor.execute(FIRST_DUE, (*lane, priority))):
-                if (number, n) not in tx.claims:
-                    found[lane] = min(due, found.get(lane, due))
-                    break
-            cursor.close()
+        dues = [due for priority in Priority for due in _first_dues(tx, lane, priority)]
+        if dues:
+            found[lane] = min(dues)
     return found, page[-1] if len(page) == PAGE // 4 else None
+
+
+def _first_dues(tx: Transaction, lane: LaneKey, priority: Priority) -> Iterator[float]:
+    """Yield when the first unclaimed delivery of each site is due."""
+    cursor = tx.db.cursor()
+    start = ""
+    while True:
+        for site, due, number, n in cast("Iterator[Row]", cursor.execute(BY_SITE, (*lane, int(priority), start))):
+            if (number, n) not in tx.claims:
+                yield due
+                start = site + NEXT
+                break
+        else:
+            break
+    cursor.close()
 
 
 def aged(tx: Transaction, accepted_before: float, after: Key, limit: int) -> tuple[list[Delivery], Key | None]:
@@ -274,3 +332,8 @@ def purge(tx: Transaction, finished_before: float, after: int, limit: int, page:
         tx.cursor.executemany(f"DELETE FROM {table} WHERE message = ?", gone)
     tx.cursor.executemany("DELETE FROM message WHERE id = ?", gone)
     return len(gone), seen[-1][0] if len(seen) == page else None
+
+
+def count_sent(tx: Transaction, counts: Sequence[tuple[str, int, int]], forget_before: int) -> None:
+    tx.cursor.executemany(COUNT_SENT, counts)
+    tx.cursor.executemany(FORGET_SENT, [(site, forget_before) for site in {site for site, _, _ in counts}])

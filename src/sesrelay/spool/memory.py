@@ -6,11 +6,12 @@ Invariant: it shares with the real store what decides (filters, wishes) and noth
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sesrelay.mail import queue_id
-from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, State
+from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State, Stream
 from sesrelay.mail.envelope import Message
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.trace import Event
@@ -66,6 +67,7 @@ class MemorySpool:
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._claimed: set[DeliveryId] = set()
+        self._sent: dict[tuple[str, int], int] = {}
         self._closed = False
 
     # --- Spool -----------------------------------------------------------------------------------------------
@@ -76,13 +78,27 @@ class MemorySpool:
         if claimed:
             self._claimed.update(each.id for each in submission.deliveries if each.state is State.QUEUED)
 
-    async def claim(self, lane: LaneKey, limit: int, now: float) -> Claim:
+    async def claim(self, lane: LaneKey, limit: int, now: float, *, passed_over: Collection[Stream] = (), after: str = "") -> Claim:
         self._alive()
-        waiting = [each.delivery for each in self._waiting() if each.delivery.placement.lane == lane]
-        waiting.sort(key=lambda each: (each.placement.priority, each.due, each.id))
-        found = [each for each in waiting if each.due <= now][:limit]
+        found: builtins.list[Delivery] = []
+        due: dict[Stream, float] = {}
+        runs: dict[Stream, deque[Delivery]] = {}
+        for each in sorted((one.delivery for one in self._waiting()), key=lambda one: (one.due, one.id)):
+            if each.placement.lane == lane and each.placement.stream not in passed_over:
+                runs.setdefault(each.placement.stream, deque()).append(each)
+        for priority in Priority:
+            sites = (stream for stream in runs if stream.priority == priority)
+            turns = deque(sorted(sites, key=lambda one: (one.site <= after, one)))
+            while turns:
+                stream = turns.popleft()
+                run = runs[stream]
+                if run and run[0].due <= now and len(found) < limit:
+                    found.append(run.popleft())
+                    turns.append(stream)
+                elif run:
+                    due[stream] = run[0].due
         self._claimed.update(each.id for each in found)
-        return Claim(tuple(found), min((each.due for each in waiting if each.id not in self._claimed), default=None))
+        return Claim(tuple(found), due)
 
     async def unclaim(self, ids: Sequence[DeliveryId]) -> None:
         self._alive(*ids)
@@ -184,6 +200,16 @@ class MemorySpool:
             del self._entries[name]
         return len(old[:limit])
 
+    async def count_sent(self, counts: Sequence[tuple[str, int, int]], forget_before: int) -> None:
+        self._alive()
+        self._sent.update({(site, slot): n for site, slot, n in counts})
+        sites = {site for site, _, _ in counts}
+        self._sent = {key: n for key, n in self._sent.items() if key[0] not in sites or key[1] >= forget_before}
+
+    async def sent_counts(self) -> Sequence[tuple[str, int, int]]:
+        self._alive()
+        return [(site, slot, n) for (site, slot), n in sorted(self._sent.items())]
+
     async def close(self) -> None:
         self._closed = True
 
@@ -225,7 +251,7 @@ class MemorySpool:
         newest = sorted(self._entries, reverse=True)[:limit]
         return [replace(record, events=()) for record in [await self.show(name) for name in newest] if record is not None]
 
-    async def change(self, verb: Verb, filter: Filter, now: float) -> int:
+    async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None) -> int:
         self._alive()
         if not restricts(filter):
             return 0
@@ -235,6 +261,8 @@ class MemorySpool:
             if decision is None:
                 continue
             changed += 1
+            if via is not None and stored.delivery.pinned is None:
+                stored.delivery = replace(stored.delivery, via=via)
             if decision.state is State.IN_FLIGHT:
                 stored.wish = decision.wish
                 continue

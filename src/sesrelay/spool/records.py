@@ -29,7 +29,7 @@ _loads = json.loads
 
 MESSAGE_COLUMNS = "id, accepted, size, message_id, head"
 DELIVERY_COLUMNS = (
-    "message, n, state, transport, nexthop, priority, due, attempts, doubts, warned, route, site, pinned, reason, reply"
+    "message, n, state, transport, nexthop, priority, due, attempts, doubts, warned, route, site, pinned, reason, reply, via"
 )
 RECORD_COLUMNS = DELIVERY_COLUMNS + ', "end", remote_id'
 
@@ -80,12 +80,14 @@ def pack(submission: Submission, *, in_file: bool) -> Packed:
 
 def _head(message: Message) -> str:
     envelope, origin = message.envelope, message.origin
+    special = message.priority is not None or envelope.release is not None
     return _encode((
         envelope.sender, [_recipient(each) for each in envelope.recipients], envelope.body, envelope.smtputf8,
         envelope.ret, envelope.envid,
         origin.listener, origin.client, origin.helo, origin.user, origin.tls,
         message.header_from, message.subject, message.report, message.changes,
         *([[origin.owner.uid, origin.owner.name]] if origin.owner else []),
+        *([{"priority": message.priority, "release": envelope.release}] if special else []),
     ))  # fmt: skip
 
 
@@ -100,13 +102,19 @@ def unpack_message(row: Row) -> Message:
     number, accepted, size, message_id, head = row
     (
         sender, recipients, body, smtputf8, ret, envid, listener, client, helo, user, tls, header_from, subject, report, changes,
-        *owner,
+        *rest,
     ) = _loads(head)  # fmt: skip
-    envelope = Envelope(sender, tuple(_read_recipient(each) for each in recipients), body, smtputf8, ret, envid)
-    origin = Origin(listener, client, helo, user, tls, Owner(*owner[0]) if owner else None)
-    return Message(
-        queue_id.encode(number), envelope, origin, size, accepted, tuple(header_from), message_id, subject, report, tuple(changes)
+    owner = next((Owner(*each) for each in rest if isinstance(each, list)), None)
+    special = next((each for each in rest if isinstance(each, dict)), {})
+    envelope = Envelope(
+        sender, tuple(_read_recipient(each) for each in recipients), body, smtputf8, ret, envid, special.get("release")
     )
+    origin = Origin(listener, client, helo, user, tls, owner)
+    priority = special.get("priority")
+    return Message(
+        queue_id.encode(number), envelope, origin, size, accepted, tuple(header_from), message_id, subject, report, tuple(changes),
+        None if priority is None else Priority(priority),
+    )  # fmt: skip
 
 
 def _read_recipient(each: str | list[Any]) -> Recipient:
@@ -118,11 +126,11 @@ def _read_recipient(each: str | list[Any]) -> Recipient:
 
 def unpack_delivery(row: Row, message: Message) -> Delivery:
     """Return the delivery of a row of DELIVERY_COLUMNS."""
-    _, n, state, transport, nexthop, priority, due, attempts, doubts, warned, route, site, pinned, reason, reply = row
+    _, n, state, transport, nexthop, priority, due, attempts, doubts, warned, route, site, pinned, reason, reply, via = row
     return Delivery(
         DeliveryId(message.id, n), message, message.envelope.recipients[n],
         Placement(route, LaneKey(transport, nexthop), Priority(priority), site),
-        STATES[state], attempts, doubts, due, pinned, bool(warned), reason, reply,
+        STATES[state], attempts, doubts, due, pinned, bool(warned), reason, reply, via,
     )  # fmt: skip
 
 

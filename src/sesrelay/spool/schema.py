@@ -1,4 +1,4 @@
-"""The tables, as version 1 lays them.
+"""The tables, as version 1 lays them and later versions change them.
 
 A message's key is the number behind its queue id, so tables are in order of arrival. A delivery is keyed by message
 and place in the envelope. Content is apart, so that it goes without the message's row being written again.
@@ -12,7 +12,7 @@ Invariant: `backlog` and `total` change in the transactions that change what the
 from __future__ import annotations
 
 APPLICATION_ID = 0x53455352  # "SESR": tells our file from any other SQLite database
-VERSION = 1
+VERSION = 2
 
 TABLES_1 = """
 CREATE TABLE message (
@@ -73,4 +73,21 @@ CREATE TABLE backlog (
 
 CREATE TABLE total (what TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO total VALUES ('messages', 0), ('bytes', 0);
+"""
+
+TABLES_2 = """
+-- Who goes next within a lane and a priority is decided between sites.
+DROP INDEX delivery_claim;
+CREATE INDEX delivery_claim ON delivery (transport, nexthop, priority, site, due, message, n) WHERE state = 0;
+
+-- The way out that an operator chose for it.
+ALTER TABLE delivery ADD COLUMN via TEXT;
+
+-- What a route that has a cap has sent, by five minutes.
+CREATE TABLE sent (
+  site TEXT NOT NULL,
+  slot INTEGER NOT NULL,
+  n INTEGER NOT NULL,
+  PRIMARY KEY (site, slot)
+) WITHOUT ROWID;
 """

@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import apsw
 
 from sesrelay.mail import queue_id
-from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement
+from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Stream
 from sesrelay.mail.lineends import Canonical
 from sesrelay.seams import (
     Claim,
@@ -138,8 +138,8 @@ class SqliteSpool:
         else:
             await self._with_files((submission,), lambda tx, packed: flow.accept(tx, packed[0], claimed))
 
-    async def claim(self, lane: LaneKey, limit: int, now: float) -> Claim:
-        future = self._writer.submit(lambda tx: flow.claim(tx, lane, limit, now))
+    async def claim(self, lane: LaneKey, limit: int, now: float, *, passed_over: Collection[Stream] = (), after: str = "") -> Claim:
+        future = self._writer.submit(lambda tx: flow.claim(tx, lane, limit, now, passed_over, after))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -236,6 +236,12 @@ class SqliteSpool:
             gone += more
         return gone
 
+    async def count_sent(self, counts: Sequence[tuple[str, int, int]], forget_before: int) -> None:
+        await self._writer.submit(lambda tx: flow.count_sent(tx, counts, forget_before))
+
+    async def sent_counts(self) -> Sequence[tuple[str, int, int]]:
+        return await self._writer.submit(lambda tx: cast("list[tuple[str, int, int]]", query.rows(tx.cursor, flow.SENT)))
+
     async def close(self) -> None:
         """See `Spool.close`. The last connection to close is the one that can write the log home."""
         await self._engine_reader.close()
@@ -277,7 +283,7 @@ class SqliteSpool:
     async def recent(self, limit: int) -> Sequence[MessageRecord]:
         return await self._desk_reader.run(lambda cursor: desk.recent(cursor, limit))
 
-    async def change(self, verb: Verb, filter: Filter, now: float) -> int:
+    async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None) -> int:
         if not restricts(filter):
             return 0
         match = Match(filter, now)
@@ -286,7 +292,7 @@ class SqliteSpool:
         while key is not None:
             start = key
             more, key = await self._writer.submit(
-                partial(desk.change, verb=verb, match=match, after=start, limit=CHANGE_PAGE, now=now)
+                partial(desk.change, verb=verb, match=match, after=start, limit=CHANGE_PAGE, now=now, via=via)
             )
             changed += more
         return changed

@@ -1,0 +1,179 @@
+"""The limits that a route sets itself, at work: one gate a route that has any, between a lane and its attempts.
+
+What waits at a gate costs no attempt and holds up no other route. What caps count is kept in the store: written as the
+attempts begin, without holding them up, so that a crash forgets what one commit holds at most.
+
+Invariant: a route without limits has no gate, and costs nothing here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from sesrelay.mail.delivery import LaneKey, Stream
+from sesrelay.policy.limits import Allowance, RouteLimits, Sent, allowance, slot_of
+from sesrelay.policy.pace import Pace
+
+ALMOST = 1e-9
+
+
+class Gate:
+    """One route's. `waiting`: the lanes to be told when an attempt of it has ended; `since`: when its cap was reached."""
+
+    __slots__ = ("_allowance", "_seen", "inflight", "limits", "pace", "sent", "since", "waiting")
+
+    def __init__(self, limits: RouteLimits, sent: Sent) -> None:
+        self.limits = limits
+        self.sent = sent
+        self.pace = Pace(None)
+        self.inflight = 0
+        self.waiting: dict[LaneKey, None] = {}
+        self.since = 0.0
+        self._allowance: Allowance | None = None
+        self._seen = -1
+
+    def wait(self, monotonic: float) -> float:
+        """Return the seconds until a batch may go by rate and concurrency; infinite: when an attempt has ended."""
+        if self.limits.concurrency is not None and self.inflight >= self.limits.concurrency:
+            return math.inf
+        if self.pace.rate is None:
+            return 0.0
+        self.pace.refill(monotonic)
+        return max((1.0 - ALMOST - self.pace.tokens) / self.pace.rate, 0.0)
+
+    def allowance(self, now: float) -> Allowance | None:
+        """Return what the caps leave; None where there are none. Looked at anew when something was counted, or a slot is over."""
+        if not self.limits.capped:
+            return None
+        if self._seen != slot_of(now):
+            before, self._allowance, self._seen = self._allowance, allowance(self.limits, self.sent, now), slot_of(now)
+            if before is None or before.left:
+                self.since = now
+        return self._allowance
+
+    def count(self, recipients: int, now: float) -> int:
+        self._seen = -1
+        return self.sent.add(recipients, now)
+
+    def changed(self, limits: RouteLimits, monotonic: float) -> None:
+        self.limits, self._seen = limits, -1
+        if self.pace.rate != limits.rate:
+            self.pace.set_rate(limits.rate, monotonic)
+
+
+class Gates:
+    """All gates of one engine, by site. Units: `now` Unix seconds, `monotonic` as the clock's."""
+
+    def __init__(self) -> None:
+        self._gates: dict[str, Gate] = {}
+        self._sent: dict[str, Sent] = {}
+        self._unsaved: dict[tuple[str, int], int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._gates)
+
+    def configure(self, limits: Mapping[str, RouteLimits], monotonic: float) -> None:
+        """Go by other limits from now on; what was sent, and what is under way, goes on counting."""
+        before, self._gates = self._gates, {}
+        for site, each in limits.items():
+            gate = self._gates[site] = before.get(site) or Gate(each, self._sent.setdefault(site, Sent()))
+            gate.changed(each, monotonic)
+
+    def restore(self, counts: Iterable[tuple[str, int, int]]) -> None:
+        """Take up what the store has counted: site, slot, recipients."""
+        for site, slot, n in counts:
+            self._sent.setdefault(site, Sent()).slots[slot] = n
+
+    # --- may it go? ---
+
+    def open_for(self, site: str, recipients: int, now: float, monotonic: float) -> bool:
+        """Tell whether all of a batch may go now."""
+        gate = self._gates.get(site)
+        if gate is None:
+            return True
+        found = gate.allowance(now)
+        return (found is None or found.left >= recipients) and gate.wait(monotonic) <= 0.0
+
+    def left(self, site: str, now: float) -> float:
+        """Return how many recipients the caps of a route leave."""
+        gate = self._gates.get(site)
+        found = gate.allowance(now) if gate is not None else None
+        return math.inf if found is None else found.left
+
+    def reached(self, site: str, now: float) -> Allowance | None:
+        """Return the cap that keeps a route waiting; None where none does."""
+        gate = self._gates.get(site)
+        found = gate.allowance(now) if gate is not None else None
+        return None if found is None or found.left else found
+
+    def shut_until(self, site: str, now: float) -> float | None:
+        """Return until when a cap keeps a route waiting; None where none does."""
+        found = self.reached(site, now)
+        return None if found is None else found.until
+
+    def shut(self, now: float) -> Iterator[tuple[str, Allowance, float]]:
+        """Yield the sites that have reached a cap, what it is and since when."""
+        for site, gate in self._gates.items():
+            found = gate.allowance(now)
+            if found is not None and not found.left:
+                yield site, found, gate.since
+
+    def closed(self, lane: LaneKey, now: float, monotonic: float, arm: Callable[[float], None]) -> Callable[[Stream], bool]:
+        """Return the question whether a stream of `lane` has to wait; `arm` is told for how long, where time ends it."""
+
+        def ask(stream: Stream) -> bool:
+            gate = self._gates.get(stream.site)
+            if gate is None:
+                return False
+            if self.shut_until(stream.site, now) is not None:
+                return True
+            wait = gate.wait(monotonic)
+            if wait == math.inf:
+                gate.waiting[lane] = None
+            elif wait > 0.0:
+                arm(wait)
+            return wait > 0.0
+
+        return ask
+
+    def wait_for(self, site: str, lane: LaneKey) -> None:
+        """Have `lane` told when an attempt of a route has ended: it may have sent less than was counted."""
+        self._gates[site].waiting[lane] = None
+
+    # --- what goes ---
+
+    def take(self, site: str, recipients: int, now: float, monotonic: float) -> bool:
+        """Let a batch through; tell whether counts have to be saved."""
+        gate = self._gates.get(site)
+        if gate is None:
+            return False
+        gate.inflight += 1
+        gate.pace.take(recipients, monotonic)
+        return self._count(site, gate, recipients, now)
+
+    def ended(self, site: str, untaken: int, now: float, *, tried: bool = True) -> tuple[list[LaneKey], bool]:
+        """Note the end of an attempt, of which the next hop did not take so many recipients; `tried` False: it was not made.
+
+        Return the lanes that waited for it, and whether counts have to be saved.
+        """
+        gate = self._gates.get(site)
+        if gate is None:
+            return [], False
+        gate.inflight = max(gate.inflight - 1, 0)
+        if not tried:
+            gate.pace.give_back(untaken)
+        waiting, gate.waiting = list(gate.waiting), {}
+        return waiting, bool(untaken) and self._count(site, gate, -untaken, now)
+
+    def unsaved(self) -> list[tuple[str, int, int]]:
+        """Return the counts that the store does not have yet, each whole, and regard them as saved."""
+        found, self._unsaved = [(site, slot, n) for (site, slot), n in self._unsaved.items()], {}
+        return found
+
+    def _count(self, site: str, gate: Gate, recipients: int, now: float) -> bool:
+        if not gate.limits.capped:
+            return False
+        slot = gate.count(recipients, now)
+        self._unsaved[site, slot] = gate.sent.slots[slot]
+        return True

@@ -1,0 +1,209 @@
+"""What goes between the lanes in memory and the store: claims, what is given back, and what waits there for later.
+
+Invariant: each stream of a lane is asked for by itself, so that a lane full of one priority or one site hides nothing of
+the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sesrelay.delivery import placing
+from sesrelay.delivery.gates import Gates
+from sesrelay.delivery.lane import ROOM, Lane, Ready, home_of
+from sesrelay.delivery.lanes import Lanes
+from sesrelay.delivery.pauses import Pauses
+from sesrelay.delivery.snapshot import Snapshot
+from sesrelay.delivery.tasks import Tasks
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Priority, Stream
+from sesrelay.policy.batching import batches
+from sesrelay.policy.limits import SLOT
+from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
+
+ELSEWHERE = 5.0  # seconds before what found no room in another lane than its own is claimed anew
+
+Groups = Mapping[tuple[LaneKey, Stream], list[Delivery]]
+
+
+@dataclass(slots=True)
+class Supply:
+    """`pump` starts what a lane may send; `stall` is told of trouble with the store."""
+
+    spool: Spool
+    clock: Clock
+    observer: Observer
+    pauses: Pauses
+    gates: Gates
+    tasks: Tasks
+    snapshot: Callable[[], Snapshot]
+    transport: Callable[[str], Transport]
+    pump: Callable[[Lane], None]
+    stall: Callable[[bool], None]
+    lanes: Lanes = field(init=False)
+    _crowded: list[Ready] = field(default_factory=list, init=False)
+    _saving: bool = field(default=False, init=False)
+
+    def by_place(self, deliveries: Iterable[Delivery], now: float) -> Groups:
+        """Group deliveries by the lane and the stream where routing wants them now."""
+        groups: dict[tuple[LaneKey, Stream], list[Delivery]] = {}
+        for delivery in deliveries:
+            place = placing.replace_delivery(delivery, self.snapshot(), self.pauses, now)
+            groups.setdefault((place.lane, place.stream), []).append(delivery)
+        return groups
+
+    def put_anew(self, ready: Ready, now: float) -> list[Lane]:
+        """Let what was taken out of a lane wait where routing wants it now; return those lanes."""
+        return [
+            self.lanes.put(Ready(Batch(key, tuple(deliveries)), stream, ready.content))
+            for (key, stream), deliveries in self.by_place(ready.batch.deliveries, now).items()
+        ]
+
+    def refill(self, lane: Lane, now: float) -> None:
+        """Ask the store for what is due and of which too little waits in memory, if there is such."""
+        wanted = lane.wanted(now)
+        if not wanted or lane.claiming:
+            return
+        passed_over = lane.well_stocked() if None in wanted else {*lane.streams(), *lane.wakes} - wanted.keys()
+        for site, found, _ in self.gates.shut(now) if self.gates else ():
+            for priority in Priority:
+                passed_over.add(Stream(priority, site))
+                lane.put_off(Stream(priority, site), found.until)
+            self.gates.wait_for(site, lane.key)
+        lane.claiming = True
+        self.tasks.spawn(self._claim(lane, min(sum(wanted.values()), ROOM), passed_over))
+
+    def put_off_shut(self, lane: Lane, now: float) -> None:
+        """Leave in the store, and give back to it, what a cap keeps from going."""
+        for stream in {*lane.streams(), *lane.wakes}:
+            until = self.gates.shut_until(stream.site, now) if stream is not None else None
+            if stream is not None and until is not None:
+                self.give_back(self.lanes.empty(lane, stream))
+                if lane.wakes.get(stream, until) < until:
+                    lane.put_off(stream, until)
+                self.gates.wait_for(stream.site, lane.key)
+
+    async def _claim(self, lane: Lane, limit: int, passed_over: set[Stream | None]) -> None:
+        """Claim what is due in the store, and put each batch where routing wants it now."""
+        now, forgotten = self.clock.wall(), lane.asking(passed_over)
+        streams = frozenset(stream for stream in passed_over if stream is not None)
+        try:
+            claim = await self.spool.claim(lane.key, limit, now, passed_over=streams, after=lane.turn)
+        except SpoolError as error:
+            for known, due in forgotten.items():
+                lane.note(known, due)
+            self.observer.trouble("the queue cannot be read; sending has stopped until it can", error)
+            self.stall(True)
+            return
+        finally:
+            lane.claiming = False
+        for stream, due in claim.due.items():
+            lane.note(stream, due)
+        if claim.deliveries:
+            lane.turn = claim.deliveries[-1].placement.site
+        touched = {lane.key: lane}
+        for (key, stream), deliveries in self.by_place(claim.deliveries, now).items():
+            for batch in batches(key, deliveries, self.transport(key.transport).batch_limit):
+                touched[key] = self.lanes.put(Ready(batch, stream))
+        for one in touched.values():
+            self.pump(one)
+
+    # --- giving back ---
+
+    def crowded_out(self, ready: Ready) -> None:
+        """Give back what had to make way in its lane, all that comes at once together."""
+        self._crowded.append(ready)
+        if len(self._crowded) == 1:
+            self.tasks.spawn(self._give_back_crowded())
+
+    async def _give_back_crowded(self) -> None:
+        crowded, self._crowded = self._crowded, []
+        await self._give_back(crowded)
+
+    def give_back(self, readies: list[Ready]) -> None:
+        """Let the store have claimed batches again."""
+        if readies:
+            self.tasks.spawn(self._give_back(readies))
+
+    async def _give_back(self, readies: list[Ready]) -> None:
+        try:
+            await self.spool.unclaim([delivery.id for ready in readies for delivery in ready.batch.deliveries])
+        except SpoolError as error:
+            self.observer.trouble("what waits cannot be given back to the queue", error)
+            for ready in readies:
+                self.lanes.put(ready)
+            self.stall(True)
+            return
+        now = self.clock.wall()
+        homes: dict[LaneKey, Lane] = {}
+        for ready in readies:
+            for delivery in ready.batch.deliveries:
+                key, stream = home_of(delivery)
+                homes[key] = self.lanes.get(key)
+                # Its own lane claims it when it has room; another one knows nothing of the room here.
+                homes[key].note(stream, now if key == ready.batch.lane else now + ELSEWHERE)
+        for lane in homes.values():
+            self.pump(lane)
+
+    async def postpone(self, ready: Ready, until: float) -> None:
+        """Let a batch whose sender's domain is paused wait in the store."""
+        deliveries = ready.batch.deliveries
+        try:
+            await self.spool.postpone([delivery.id for delivery in deliveries], until, "sender_domain")
+        except SpoolError as error:
+            self.observer.trouble("a message cannot be postponed", error, queue_id=ready.batch.message.id)
+            self.lanes.put(Ready(ready.batch, ready.stream))
+            self.stall(True)
+            return
+        for delivery in deliveries:
+            key, stream = home_of(delivery)
+            home = self.lanes.get(key)
+            home.note(stream, until)
+            self.lanes.arm(home, until - self.clock.wall())
+
+    async def shelve(self, lanes: Iterable[Lane]) -> None:
+        """Give all that waits in memory in `lanes` back to the store, due now. Raises: SpoolError"""
+        now, ids = self.clock.wall(), list[DeliveryId]()
+        for lane in lanes:
+            shelved = self.lanes.empty(lane)
+            if shelved:
+                lane.note(None, now)
+            ids += [delivery.id for ready in shelved for delivery in ready.batch.deliveries]
+        if ids:
+            await self.spool.unclaim(ids)
+
+    async def place_anew(self, hasten: frozenset[str]) -> None:
+        """Go through all that is queued, in slices, and put each delivery where it belongs now. Raises: SpoolError"""
+        now, snapshot, after = self.clock.wall(), self.snapshot(), None
+
+        def place(one: Delivery) -> Placement:
+            return placing.replace_delivery(one, snapshot, self.pauses, now)
+
+        while True:
+            after = await self.spool.rekey(place, after, 500, hasten=hasten, now=now)
+            if after is None:
+                break
+
+    # --- what caps count ---
+
+    async def restore_counts(self) -> None:
+        """Take up what the store has counted for the caps of routes. Raises: SpoolError"""
+        self.gates.restore(await self.spool.sent_counts())
+
+    def save_counts(self) -> None:
+        """Store what was counted since it was stored last; what comes meanwhile goes in one piece when that is done."""
+        if not self._saving:
+            self._saving = True
+            self.tasks.spawn(self._save_counts())
+
+    async def _save_counts(self) -> None:
+        try:
+            while counts := self.gates.unsaved():
+                await self.spool.count_sent(counts, int(self.clock.wall() // SLOT) - KEPT_SLOTS)
+        except SpoolError as error:
+            self.observer.trouble("what caps count cannot be stored", error)
+        finally:
+            self._saving = False
+
+
+KEPT_SLOTS = 300  # a day and an hour

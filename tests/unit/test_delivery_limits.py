@@ -1,0 +1,264 @@
+"""What a route's own limits keep waiting, without an attempt and in nobody's way; mail that is to leave later, and by another way out."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from engine_rig import CONTENT, OK, Rig, ScriptedTransport
+from sesrelay.control.desk import SpoolDesk
+from sesrelay.delivery.intake import SCHEDULED
+from sesrelay.mail.delivery import Priority, State
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
+from sesrelay.mail.reply import Reply
+from sesrelay.policy.limits import DAY, HOUR, SLOT, RouteLimits, WarmUp
+from sesrelay.policy.retry import RetryPolicy
+from sesrelay.seams import Filter, SpoolError
+
+LATER, NO = Reply(451, "4.2.0", "later"), Reply(550, "5.1.1", "no such user")
+
+
+def rules(**limits: object) -> dict[str, dict[str, object]]:
+    return {
+        "a.example": {"transports": ("t",), "limits": RouteLimits(**limits)},  # type: ignore[arg-type]
+        "b.example": {"transports": ("t",)},
+    }
+
+
+async def submit(rig: Rig, site: str, n: int) -> list[str]:
+    ids = [await rig.submit(f"{site}-{serial}@example.org", sender=f"x@{site}.example") for serial in range(n)]
+    await rig.quiet()
+    return ids
+
+
+def sent(way: ScriptedTransport) -> Counter[str]:
+    return Counter(to.partition("-")[0] for recipients, _ in way.seen for to in recipients)
+
+
+async def test_a_rate_holds_up_its_own_route_alone() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(rate=0.5))
+    await submit(rig, "a", 20)
+    await submit(rig, "b", 20)
+    assert sent(way) == {"a": 1, "b": 20}
+    for _ in range(10):
+        await rig.pass_time(1.0)
+    assert sent(way)["a"] == 6
+
+
+async def test_a_rate_wakes_its_lane_by_itself() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(rate=50.0))
+    rig.clock.monotonic = asyncio.get_running_loop().time  # type: ignore[method-assign]
+    rig.scheduler.gates._gates["a.example"].pace.at = rig.clock.monotonic()
+    rig.scheduler.gates._gates["a.example"].pace.tokens = 1.0
+    await submit(rig, "a", 5)
+    async with asyncio.timeout(10):
+        while sent(way)["a"] < 5:
+            await asyncio.sleep(0.01)
+
+
+async def test_attempts_at_once_are_counted_over_all_lanes() -> None:
+    way = ScriptedTransport("t", gate=asyncio.Event(), by_domain=True)
+    rig = Rig(way, rules=rules(concurrency=3))
+    for n in range(10):
+        await rig.submit(f"a-{n}@d{n}.example", sender="x@a.example")
+    await rig.submit("b-1@d1.example", sender="x@b.example")
+    await rig.quiet()
+    assert way.under_way == 4
+    assert way.gate is not None
+    way.gate.set()
+    await rig.quiet()
+    assert sent(way) == {"a": 10, "b": 1}
+    assert way.most_under_way == 4
+
+
+@pytest.mark.parametrize(
+    ("limits", "wait"), [({"hourly_cap": 7}, HOUR), ({"daily_cap": 7}, DAY), ({"warm_up": WarmUp(0.0, (7,) * 40_000)}, DAY)]
+)
+async def test_a_cap_is_kept_and_what_waits_goes_on_by_itself(limits: dict[str, object], wait: float) -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(**limits))
+    rig.clock.now = rig.clock.now // DAY * DAY
+    ids = await submit(rig, "a", 20)
+    await submit(rig, "b", 20)
+    assert sent(way) == {"a": 7, "b": 20}
+    (waits,) = rig.scheduler.waits()
+    assert (waits.transport, waits.domain, waits.until) == ("t", "a.example", rig.clock.now + wait)
+    assert next(iter(limits)) in waits.remedy
+    await rig.pass_time(wait - 2.0)
+    assert sent(way)["a"] == 7
+    records = [(await rig.record(each)).deliveries[0].delivery for each in ids]
+    assert [one.attempts for one in records] == [1] * 7 + [0] * 13
+    await rig.pass_time(2.0)
+    assert sent(way)["a"] == 14
+    await rig.pass_time(wait)
+    assert sent(way)["a"] == 20
+    assert list(rig.scheduler.waits()) == []
+
+
+async def test_a_batch_is_cut_to_what_a_cap_leaves() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(daily_cap=30))
+    queue_id = await rig.submit(*(f"a-{n}@example.org" for n in range(40)), sender="x@a.example")
+    await rig.quiet()
+    assert [len(recipients) for recipients, _ in way.seen] == [30]
+    assert Counter(await rig.states(queue_id)) == {State.DELIVERED: 30, State.QUEUED: 10}
+    await rig.pass_time(DAY)
+    assert sent(way)["a"] == 40
+
+
+async def test_what_was_sent_counts_after_a_restart() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(daily_cap=5))
+    await submit(rig, "a", 3)
+    await rig.die()
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(daily_cap=5), before=rig)
+    await rig.scheduler.start()
+    await submit(rig, "a", 4)
+    assert sent(way)["a"] == 2
+    rig.clock.advance(DAY + SLOT)
+    await rig.die()
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(daily_cap=5), before=rig)
+    await rig.scheduler.start()
+    await rig.quiet()
+    assert sent(way)["a"] == 2, "what waited at the end goes when its time has come"
+
+
+@pytest.mark.parametrize(
+    ("answer", "counts"),
+    [(Deferred(LATER), False), (Failed(NO), False), (Deferred(LATER, Scope.MESSAGE, ambiguous=True), True), (Delivered(OK), True)],
+)
+async def test_only_what_was_or_may_have_been_taken_counts(answer: Outcome, counts: bool) -> None:
+    way = ScriptedTransport("t", answer=lambda to: answer if to.startswith("a-0") else Delivered(OK))
+    rig = Rig(way, rules=rules(daily_cap=3), retry=RetryPolicy((9e5,), delay_warning=None))
+    rig.snapshot(way)
+    await submit(rig, "a", 6)
+    assert sum(to.startswith("a-") and to != "a-0@example.org" for recipients, _ in way.seen for to in recipients) == (
+        2 if counts else 3
+    )
+
+
+async def test_a_message_that_could_not_be_stored_counts_for_nothing() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(daily_cap=2, concurrency=1))
+    accept = rig.spool.accept
+
+    async def fail(*_: object, **__: object) -> None:
+        raise SpoolError("full")
+
+    rig.spool.accept = fail  # type: ignore[method-assign]
+    for _ in range(5):
+        assert (await rig.submit("a-1@example.org", sender="x@a.example")).startswith("451")
+    rig.spool.accept = accept  # type: ignore[method-assign]
+    await submit(rig, "a", 3)
+    assert sent(way)["a"] == 2
+
+
+async def test_a_reload_raises_a_cap_at_once_and_keeps_the_count() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(daily_cap=2))
+    await submit(rig, "a", 10)
+    assert sent(way)["a"] == 2
+    await rig.scheduler.swap(rig.snapshot(way, rules=rules(daily_cap=6)))
+    await rig.quiet()
+    assert sent(way)["a"] == 6
+    await rig.scheduler.swap(rig.snapshot(way, rules=rules()))
+    await rig.quiet()
+    assert sent(way)["a"] == 10
+
+
+async def test_a_capped_site_fills_no_memory_that_others_need() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(daily_cap=1))
+    await submit(rig, "a", 700)
+    assert sum(len(lane) for lane in rig.scheduler._lanes.values()) == 0
+    way.gate = asyncio.Event()
+    await submit(rig, "b", 10)
+    way.gate.set()
+    await rig.quiet()
+    assert sent(way) == {"a": 1, "b": 10}
+
+
+async def test_the_priority_of_a_header_stays_with_the_message() -> None:
+    way = ScriptedTransport("t", gate=asyncio.Event())
+    options = {"a.example": {"transports": ("t",), "priority": Priority.HIGH, "priority_header": "X-Urgency"}}
+    rig = Rig(way, rules=options)
+    bulk = await rig.submit("b@example.org", sender="x@a.example", content=b"Precedence: bulk\r\n" + CONTENT)
+    trusted = await rig.submit("b@example.org", sender="x@a.example", content=b"X-Urgency: 3\r\nList-Id: <x>\r\n" + CONTENT)
+    plain = await rig.submit("b@example.org", sender="x@a.example")
+    await rig.scheduler.swap(rig.snapshot(way, rules=options))
+    placed = [(await rig.record(each)).deliveries[0].delivery.placement.priority for each in (bulk, trusted, plain)]
+    assert placed == [Priority.LOW, Priority.NORMAL, Priority.HIGH]
+    way.gate = None
+
+
+# --- mail that is to leave later ---------------------------------------------------------------------------------
+
+
+async def test_mail_waits_for_its_release_and_ages_from_there() -> None:
+    answers: list[Outcome] = [Deferred(LATER), Deferred(LATER), Failed(NO)]
+    way = ScriptedTransport("t", answer=lambda to: answers.pop(0) if to.startswith("b") else Delivered(OK))
+    rig = Rig(way, retry=RetryPolicy((30.0, 2 * HOUR), max_age=DAY, delay_warning=HOUR))
+    queue_id = await rig.submit("b@example.org", release=rig.clock.now + 3 * DAY)
+    await rig.quiet()
+    (one,) = (await rig.record(queue_id)).deliveries
+    assert (one.delivery.state, one.delivery.reason, one.delivery.due) == (State.QUEUED, SCHEDULED, rig.clock.now + 3 * DAY)
+    await rig.pass_time(3 * DAY - 1.0)
+    assert way.seen == []
+    await rig.pass_time(1.0)
+    assert len(way.seen) == 1
+    await rig.pass_time(40.0)
+    assert await rig.states(queue_id) == [State.QUEUED]
+    assert len(way.seen) == 2, "no warning: it is a minute late, not three days"
+    await rig.pass_time(3 * HOUR)
+    assert await rig.states(queue_id) == [State.FAILED]
+
+
+async def test_a_release_is_kept_across_restarts_and_the_route_found_anew() -> None:
+    old, new = ScriptedTransport("old"), ScriptedTransport("new")
+    rig = Rig(old)
+    queue_id = await rig.submit("b@example.org", release=rig.clock.now + 100.0)
+    await rig.die()
+    rig.clock.advance(49.0)
+    rig = Rig(new, before=rig)
+    await rig.scheduler.start()
+    await rig.quiet()
+    assert await rig.states(queue_id) == [State.QUEUED]
+    await rig.pass_time(50.0)
+    assert await rig.states(queue_id) == [State.DELIVERED]
+    assert (len(old.seen), len(new.seen)) == (0, 1)
+
+
+async def test_a_release_that_is_past_goes_at_once() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way)
+    queue_id = await rig.submit("b@example.org", release=rig.clock.now - 5.0)
+    await rig.quiet()
+    assert await rig.states(queue_id) == [State.DELIVERED]
+
+
+# --- another way out ---------------------------------------------------------------------------------------------
+
+
+async def test_an_operator_moves_mail_to_another_way_out_and_it_stays_there() -> None:
+    down = Deferred(LATER, Scope.NEXTHOP, PauseReason.UNAVAILABLE)
+    first, other = ScriptedTransport("first", answer=lambda to: down, concurrency=1), ScriptedTransport("other")
+    rig = Rig(first, other)
+    ids = [await rig.submit(f"b{n}@example.org") for n in range(6)]
+    await rig.quiet()
+    assert other.seen == []
+    other.answer = lambda to: Deferred(LATER)
+    desk = SpoolDesk(rig.spool, rig.clock, moved=rig.scheduler.move)
+    assert await desk.change("retry", Filter(ids=tuple(ids[:4])), "other") == 4
+    await rig.quiet()
+    assert len(other.seen) == 4
+    other.answer = lambda to: Delivered(OK)
+    await rig.scheduler.swap(rig.snapshot(first, other))
+    await rig.pass_time(60.0)
+    assert [(await rig.states(each))[0] for each in ids] == [State.DELIVERED] * 4 + [State.QUEUED] * 2
+    assert await desk.change("retry", Filter(ids=(ids[4],)), "nowhere") == 1  # no such way: the route's
+    await rig.quiet()
+    assert (await rig.record(ids[4])).deliveries[0].delivery.placement.lane.transport == "first"
