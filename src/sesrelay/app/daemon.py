@@ -25,6 +25,7 @@ from sesrelay.config.problem import ConfigError
 from sesrelay.control.desk import SpoolDesk
 from sesrelay.control.server import ControlServer
 from sesrelay.delivery.housekeeping import Housekeeping
+from sesrelay.delivery.importing import Importer
 from sesrelay.delivery.intake import Acceptance
 from sesrelay.delivery.scheduler import Scheduler
 from sesrelay.delivery.snapshot import Snapshot
@@ -103,7 +104,8 @@ class Daemon:
         snapshot = wiring.snapshot(self._loaded, self._shared)
         scheduler = Scheduler(spool, snapshot, self.clock, self.observer, self._memory)
         acceptance = Acceptance(spool, scheduler, self.clock, self.observer)
-        desk = SpoolDesk(spool, self.clock, lambda: scheduler.pauses, self._queue_changed)
+        importer = Importer(spool, spool, lambda: scheduler.snapshot, scheduler.pauses, self.clock, scheduler.stored)
+        desk = SpoolDesk(spool, self.clock, lambda: scheduler.pauses, self._queue_changed, importer.take)
         listener = ListenerServer(acceptance, self.observer, lambda: self._options, memory=self._memory.incoming)
         self._rooms = _Rooms(
             lock=lock,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from sesrelay.control import documents
-from sesrelay.seams import Clock, Document, Filter, Pause, SpoolAdmin, Verb
+from sesrelay.control import documents, envelopes
+from sesrelay.seams import Clock, Document, Filter, Pause, SpoolAdmin, Submission, Unfit, Verb
 
 PAGE = 1000  # deliveries read at once: no read transaction is longer
 
@@ -23,14 +23,20 @@ async def nobody_to_tell(verb: Verb) -> None:
     """Do nothing: there is no engine to wake."""
 
 
+async def nobody_to_place(submission: Submission) -> bool:
+    """Refuse: nothing here knows where mail would go."""
+    raise Unfit("there is no queue here that could take it")
+
+
 @dataclass(frozen=True, slots=True)
 class SpoolDesk:
-    """`changed` is called after a change, so that an engine takes notice."""
+    """`changed` is called after a change, so that an engine takes notice; `importer` places and stores a message."""
 
     spool: SpoolAdmin
     clock: Clock
     pauses: Callable[[], Iterable[Pause]] = no_pauses
     changed: Callable[[Verb], Awaitable[None]] = nobody_to_tell
+    importer: Callable[[Submission], Awaitable[bool]] = nobody_to_place
 
     async def summary(self) -> Document:
         return documents.summary(await self.spool.stats(), self.pauses(), self.clock.wall())
@@ -58,3 +64,13 @@ class SpoolDesk:
 
     async def recent(self, limit: int) -> list[Document]:
         return [documents.recent(record) for record in await self.spool.recent(limit)]
+
+    async def export(self, queue_id: str) -> tuple[Document, bytes | None] | None:
+        record = await self.spool.show(queue_id)
+        if record is None:
+            return None
+        ended = all(each.delivery.state.final for each in record.deliveries)
+        return envelopes.document(record), None if ended else await self.spool.content(queue_id)
+
+    async def take(self, document: Document, content: bytes) -> bool:
+        return await self.importer(envelopes.submission(document, content, self.clock.wall()))
