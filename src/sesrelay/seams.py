@@ -136,6 +136,12 @@ class Spool(Protocol):
         Return the last one looked at, or None when there are no more. `place` is pure and may run on another thread.
         """
 
+    async def set_back(self, seconds: float, now: float) -> None:
+        """Let queued deliveries keep their wait after the clock was set back by `seconds`, to `now`.
+
+        What was due is due; what its client wants sent later keeps its hour.
+        """
+
     async def content(self, message: str) -> Canonical:
         """Return the content of a message by its queue id. Raises: SpoolError, also where it is gone."""
 

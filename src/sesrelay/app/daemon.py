@@ -24,6 +24,7 @@ from sesrelay.config.loading import Loaded, load
 from sesrelay.config.problem import ConfigError
 from sesrelay.control.desk import SpoolDesk
 from sesrelay.control.server import ControlServer
+from sesrelay.delivery.clock_watch import ClockWatch
 from sesrelay.delivery.housekeeping import Housekeeping
 from sesrelay.delivery.importing import Importer
 from sesrelay.delivery.intake import Acceptance
@@ -126,7 +127,12 @@ class Daemon:
         await self._rooms.web.start()
         await self._rooms.control.start()
         housekeeping = Housekeeping(spool, scheduler, self.clock, self.observer)
-        lasting = (housekeeping.run(), self._rooms.maildrop.run(), self._watchdog())
+        lasting = (
+            housekeeping.run(),
+            ClockWatch(spool, scheduler, self.clock, self.observer).run(),
+            self._rooms.maildrop.run(),
+            self._watchdog(),
+        )
         self._rooms.tasks = [asyncio.create_task(work) for work in lasting]
         self._systemd.tell(f"READY=1\nSTATUS=Taking mail on {', '.join(self._rooms.listener.listening)}")
         self.observer.reloaded(True, "started")

@@ -68,6 +68,11 @@ FINISHED = (
     "SELECT id, EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.id AND state < 3) "
     "FROM message WHERE id > ? AND accepted < ? ORDER BY id LIMIT ?"
 )
+# Of what has never been tried and waits for nothing of ours, a due time to come is its client's wish.
+SET_BACK = (
+    "UPDATE delivery SET due = CASE WHEN due <= ?3 + ?4 THEN ?3 ELSE due - ?4 END WHERE message = ?1 AND n = ?2 AND due > ?3 "
+    "AND (attempts > 0 OR reason IS NOT NULL OR due <= ?3 + ?4)"
+)
 PRIORITIES = (0, 1, 2)
 
 
@@ -227,6 +232,13 @@ def rekey(
             continue
         tx.cursor.execute(PLACE, (new.route, *new.lane, int(new.priority), new.site, due, *key))
         tx.tally.carry((*old.lane, int(old.priority), QUEUED), (*new.lane, int(new.priority), QUEUED))
+    return keys[-1] if len(keys) == limit else None
+
+
+def set_back(tx: Transaction, seconds: float, now: float, after: Key, limit: int) -> Key | None:
+    """Bring a page of what waits forward by `seconds`; return where the next page starts, if there is one."""
+    keys = open_keys(tx.cursor, (QUEUED,), tx.tally.transports(), after, limit)
+    tx.cursor.executemany(SET_BACK, [(*key, now, seconds) for key in keys])
     return keys[-1] if len(keys) == limit else None
 
 
