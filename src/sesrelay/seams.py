@@ -44,6 +44,10 @@ class Superseded(SpoolError):
     """What was to be settled without an attempt has moved on meanwhile."""
 
 
+class Unfit(Exception):
+    """A message that was to be imported cannot be; the text says why and what would make it fit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A message ready to be stored: content with our Received line in front, one delivery a recipient.
@@ -140,6 +144,12 @@ class Spool(Protocol):
         Those whose last obstacle's reason is in `hasten` are due at `now` at the latest.
 
         Return the last one looked at, or None when there are no more. `place` is pure and may run on another thread.
+        """
+
+    async def set_back(self, seconds: float, now: float) -> None:
+        """Let queued deliveries keep their wait after the clock was set back by `seconds`, to `now`.
+
+        What was due is due; what its client wants sent later keeps its hour.
         """
 
     async def content(self, message: str) -> Canonical:
@@ -240,6 +250,9 @@ class SpoolAdmin(Protocol):
 
     async def stats(self) -> Stats: ...
 
+    async def content(self, message: str) -> Canonical:
+        """See `Spool.content`."""
+
 
 Verb = Literal["hold", "release", "retry", "delete"]
 
@@ -328,6 +341,12 @@ class Desk(Protocol):
     async def change(self, verb: Verb, filter: Filter, via: str | None = None) -> int: ...
     async def recent(self, limit: int) -> list[Document]:
         """Return the messages accepted last, newest first, as `show` has them, with their `subject` added."""
+
+    async def export(self, queue_id: str) -> tuple[Document, bytes | None] | None:
+        """Return all that another queue needs of a message, and its content; no content where all has ended."""
+
+    async def take(self, document: Document, content: bytes) -> bool:
+        """Store an exported message under its queue id; False: it is here already. Raises: Unfit"""
 
 
 # --- observation -------------------------------------------------------------------------------------------------

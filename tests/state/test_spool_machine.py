@@ -139,6 +139,10 @@ class Machine(RuleBasedStateMachine):
             if after is None:
                 return
 
+    @rule(seconds=st.integers(1, 12), now=dues)
+    def set_back(self, seconds: int, now: float) -> None:
+        self.both(lambda store: store.set_back(seconds, now))
+
     @rule(before=dues, limit=st.integers(1, 3))
     def purge(self, before: float, limit: int) -> None:
         self.both(lambda store: store.purge(before, limit))

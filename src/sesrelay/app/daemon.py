@@ -24,7 +24,9 @@ from sesrelay.config.loading import Loaded, load
 from sesrelay.config.problem import ConfigError
 from sesrelay.control.desk import SpoolDesk
 from sesrelay.control.server import ControlServer
+from sesrelay.delivery.clock_watch import ClockWatch
 from sesrelay.delivery.housekeeping import Housekeeping
+from sesrelay.delivery.importing import Importer
 from sesrelay.delivery.intake import Acceptance
 from sesrelay.delivery.scheduler import Scheduler
 from sesrelay.delivery.snapshot import Snapshot
@@ -103,7 +105,10 @@ class Daemon:
         snapshot = wiring.snapshot(self._loaded, self._shared)
         scheduler = Scheduler(spool, snapshot, self.clock, self.observer, self._memory)
         acceptance = Acceptance(spool, scheduler, self.clock, self.observer)
-        desk = SpoolDesk(spool, self.clock, scheduler.waits, self._queue_changed, scheduler.capped, scheduler.move)
+        importer = Importer(spool, spool, lambda: scheduler.snapshot, scheduler.pauses, self.clock, scheduler.stored)
+        desk = SpoolDesk(
+            spool, self.clock, scheduler.waits, self._queue_changed, scheduler.capped, scheduler.move, importer=importer.take
+        )
         listener = ListenerServer(acceptance, self.observer, lambda: self._options, memory=self._memory.incoming)
         self._rooms = _Rooms(
             lock=lock,
@@ -124,7 +129,12 @@ class Daemon:
         await self._rooms.web.start()
         await self._rooms.control.start()
         housekeeping = Housekeeping(spool, scheduler, self.clock, self.observer)
-        lasting = (housekeeping.run(), self._rooms.maildrop.run(), self._watchdog())
+        lasting = (
+            housekeeping.run(),
+            ClockWatch(spool, scheduler, self.clock, self.observer).run(),
+            self._rooms.maildrop.run(),
+            self._watchdog(),
+        )
         self._rooms.tasks = [asyncio.create_task(work) for work in lasting]
         self._systemd.tell(f"READY=1\nSTATUS=Taking mail on {', '.join(self._rooms.listener.listening)}")
         self.observer.reloaded(True, "started")

@@ -5,18 +5,23 @@ Invariant: there is one writer always: a verb that finds no daemon takes the dae
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 from sesrelay.app.clock import SystemClock
 from sesrelay.app.places import store_path
+from sesrelay.config.loading import Loaded
 from sesrelay.config.model import Config
 from sesrelay.control.client import RemoteDesk
 from sesrelay.control.desk import SpoolDesk
-from sesrelay.seams import Desk
+from sesrelay.seams import Desk, Submission
 from sesrelay.spool.errors import LockHeld
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.memory import MemorySpool
+from sesrelay.spool.salvage import Found, bare_content, salvage
 from sesrelay.spool.sqlite import SqliteSpool
 
 Trouble = Callable[[str, BaseException | None], None]
@@ -52,8 +57,12 @@ async def reload_daemon(config: Config) -> list[str] | None:
 
 
 @asynccontextmanager
-async def open_desk(config: Config, on_trouble: Trouble) -> AsyncIterator[Desk]:
-    """Open whichever desk there is; `on_trouble` is told what the store complains of. Raises: DaemonUnreachable, SpoolError, ControlError"""
+async def open_desk(config: Config, on_trouble: Trouble, *, importing: Loaded | None = None) -> AsyncIterator[Desk]:
+    """Open whichever desk there is; `on_trouble` is told what the store complains of.
+
+    `importing`: the configuration by which a desk without a daemon is to place messages.
+    Raises: DaemonUnreachable, SpoolError, ControlError; with `importing` also OSError, ValueError
+    """
     remote = await reach_daemon(config)
     if remote is not None:
         async with remote:
@@ -61,6 +70,8 @@ async def open_desk(config: Config, on_trouble: Trouble) -> AsyncIterator[Desk]:
         return
     clock = SystemClock()
     if not store_path(config).exists():
+        if importing is not None:
+            raise DaemonUnreachable(f"there is no queue in {config.state_dir} yet: start the daemon once, which makes it")
         yield SpoolDesk(MemorySpool(clock), clock)  # nothing was ever queued; a verb is not what makes a store
         return
     try:
@@ -70,6 +81,58 @@ async def open_desk(config: Config, on_trouble: Trouble) -> AsyncIterator[Desk]:
     with lock:
         spool = await SqliteSpool.open(config.state_dir, clock=clock, on_trouble=on_trouble, lock=lock)
         try:
+            yield SpoolDesk(spool, clock, importer=_importer(spool, importing, clock)) if importing else SpoolDesk(spool, clock)
+        finally:
+            await spool.close()
+
+
+@asynccontextmanager
+async def salvaged_desk(config: Config, folder: Path, on_trouble: Trouble) -> AsyncIterator[Desk]:
+    """Open a desk over a new store, under `folder`, of all that can be read of the one in `state_dir`.
+
+    `on_trouble` is told what is incomplete. Raises: DaemonUnreachable while a daemon runs, SpoolError, OSError
+    """
+    try:
+        lock = StateLock.acquire(config.state_dir)
+    except LockHeld as held:
+        raise DaemonUnreachable(f"{held}; stop it first: a store in use is read through its daemon") from held
+    clock, store = SystemClock(), store_path(config)
+    with lock, _place_under(folder) as copy:
+        found = await asyncio.to_thread(salvage, store, config.state_dir / "bodies", copy)
+        on_trouble(f"{found.messages} messages that wait were found in what can be read of {store}", None)
+        if found.held:
+            on_trouble(f"{found.held} deliveries had lost their state and are held there, reason salvaged: look at each", None)
+        if found.bare:
+            lost = await asyncio.to_thread(_write_bare, found, copy / store.name, folder)
+            on_trouble(f"{len(found.bare)} messages have lost their envelope: {lost} has their content", None)
+        spool = await SqliteSpool.open(copy, clock=clock, on_trouble=on_trouble)
+        try:
             yield SpoolDesk(spool, clock)
         finally:
             await spool.close()
+
+
+@contextmanager
+def _place_under(folder: Path) -> Iterator[Path]:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".salvage-", dir=folder) as place:
+        yield Path(place)
+
+
+def _write_bare(found: Found, store: Path, folder: Path) -> Path:
+    lost = folder / "without-envelope"
+    lost.mkdir(mode=0o700, exist_ok=True)
+    for name in found.bare:
+        (lost / f"{name}.eml").write_bytes(bare_content(store, name))
+    return lost
+
+
+def _importer(spool: SqliteSpool, loaded: Loaded, clock: SystemClock) -> Callable[[Submission], Awaitable[bool]]:
+    """Return what places messages as a daemon with this configuration would. Raises: OSError, ValueError"""
+    from sesrelay.app import wiring
+    from sesrelay.delivery.importing import Importer
+    from sesrelay.delivery.pauses import Pauses
+    from sesrelay.observe.fanout import Fanout
+
+    snapshot = wiring.snapshot(loaded, wiring.Shared(clock, Fanout([])))
+    return Importer(spool, spool, lambda: snapshot, Pauses(), clock).take

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from sesrelay.cli import exchange
 from sesrelay.cli.desk import with_desk
 from sesrelay.cli.options import config_option, json_option, load_or_exit
 from sesrelay.cli.words import age, seconds, size
@@ -118,6 +119,9 @@ def _way(config: Path, ids: tuple[str, ...], chosen: dict[str, Any]) -> str | No
 def _filter(ids: tuple[str, ...], chosen: dict[str, Any]) -> Filter:
     states = tuple(State(name) for name in chosen["states"])
     return Filter(ids, states, chosen["sender"], chosen["recipient"], chosen["transport"], chosen["older_than"])
+
+
+exchange.add_to(command, filter_options, _filter)
 
 
 async def _list(desk: Desk, wanted: Filter, as_json: bool) -> int:

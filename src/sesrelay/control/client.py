@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sesrelay.control import wire
-from sesrelay.seams import Document, Filter, Verb
+from sesrelay.seams import Document, Filter, Unfit, Verb
 
 ANSWER_TIME = 60.0  # seconds for one line; a change of a million deliveries comes in pages, and is told at its end
 
@@ -62,16 +62,40 @@ class RemoteDesk:
     async def recent(self, limit: int) -> list[Document]:
         return list(await self.call("recent", {"limit": limit}))
 
-    async def call(self, verb: str, args: dict[str, Any] | None = None) -> Any:
+    async def export(self, queue_id: str) -> tuple[Document, bytes | None] | None:
+        content: bytes | None = None
+        document: Document | None = None
+        async for kind, value in self._ask("export", {"id": queue_id}):
+            if kind == "octets":
+                content = value
+            else:
+                document = value
+        return None if document is None else (document, content)
+
+    async def take(self, document: Document, content: bytes) -> bool:
+        answer: Document = await self.call("import", {"document": document}, content)
+        if answer["refused"] is not None:
+            raise Unfit(str(answer["refused"]))
+        return bool(answer["imported"])
+
+    async def call(self, verb: str, args: dict[str, Any] | None = None, content: bytes | None = None) -> Any:
         """Ask one thing and return its answer."""
-        async for kind, value in self._ask(verb, args or {}):
+        async for kind, value in self._ask(verb, args or {}, content):
             if kind == "end":
                 return value
         raise ControlError("the daemon gave no answer")
 
-    async def _ask(self, verb: str, args: dict[str, Any]) -> AsyncIterator[tuple[str, Any]]:
-        self.writer.write(wire.line({"verb": verb, "args": args}))
-        await self.writer.drain()
+    async def _ask(self, verb: str, args: dict[str, Any], content: bytes | None = None) -> AsyncIterator[tuple[str, Any]]:
+        """Yield `item`s, the `octets` of a content, and last the `end`."""
+        request: dict[str, Any] = {"verb": verb, "args": args}
+        if content is not None:
+            request["octets"] = len(content)
+        try:
+            self.writer.write(wire.line(request))
+            self.writer.write(content or b"")
+            await self.writer.drain()
+        except ConnectionError:
+            raise ControlError("the daemon went away before it answered") from None
         while True:
             try:
                 line = await asyncio.wait_for(self.reader.readline(), ANSWER_TIME)
@@ -83,6 +107,14 @@ class RemoteDesk:
             if "error" in answer:
                 raise ControlError(str(answer["error"]))
             kind = "item" if "item" in answer else "end"
+            if "octets" in answer:
+                yield "octets", await self._octets(answer["octets"])
             yield kind, answer[kind]
             if kind == "end":
                 return
+
+    async def _octets(self, octets: int) -> bytes:
+        try:
+            return await asyncio.wait_for(self.reader.readexactly(octets), ANSWER_TIME)
+        except (TimeoutError, asyncio.IncompleteReadError):
+            raise ControlError("the daemon went away in the middle of a message") from None

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from sesrelay.control import documents
+from sesrelay.control import documents, envelopes
 from sesrelay.mail.delivery import State
-from sesrelay.seams import Clock, Document, Filter, Pause, SpoolAdmin, Verb
+from sesrelay.seams import Clock, Document, Filter, Pause, SpoolAdmin, Submission, Unfit, Verb
 
 PAGE = 1000  # deliveries read at once: no read transaction is longer
 
@@ -32,10 +32,15 @@ def never_capped(route: str) -> None:
     """Return nothing: what a cap has counted is the daemon's to know, and there is no daemon."""
 
 
+async def nobody_to_place(submission: Submission) -> bool:
+    """Refuse: nothing here knows where mail would go."""
+    raise Unfit("there is no queue here that could take it")
+
+
 @dataclass(frozen=True, slots=True)
 class SpoolDesk:
     """`changed` is called after a change, so that an engine takes notice. `capped` tells by which cap a route waits now, and
-    until when; `moved` is called after mail was given another way out.
+    until when; `moved` is called after mail was given another way out; `importer` places and stores a message.
     """
 
     spool: SpoolAdmin
@@ -44,6 +49,7 @@ class SpoolDesk:
     changed: Callable[[Verb], Awaitable[None]] = nobody_to_tell
     capped: Callable[[str], tuple[str, float] | None] = never_capped
     moved: Callable[[], Awaitable[None]] = nothing_to_move
+    importer: Callable[[Submission], Awaitable[bool]] = nobody_to_place
 
     async def summary(self) -> Document:
         return documents.summary(await self.spool.stats(), self.pauses(), self.clock.wall())
@@ -73,6 +79,16 @@ class SpoolDesk:
 
     async def recent(self, limit: int) -> list[Document]:
         return [self._all_explained(documents.recent(record)) for record in await self.spool.recent(limit)]
+
+    async def export(self, queue_id: str) -> tuple[Document, bytes | None] | None:
+        record = await self.spool.show(queue_id)
+        if record is None:
+            return None
+        ended = all(each.delivery.state.final for each in record.deliveries)
+        return envelopes.document(record), None if ended else await self.spool.content(queue_id)
+
+    async def take(self, document: Document, content: bytes) -> bool:
+        return await self.importer(envelopes.submission(document, content, self.clock.wall()))
 
     def _all_explained(self, message: Document) -> Document:
         for delivery in message["deliveries"]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sesrelay.control import wire
-from sesrelay.seams import Desk, Document, Observer, SpoolError, Verb
+from sesrelay.seams import Desk, Document, Observer, SpoolError, Unfit, Verb
 
 CHANGES = frozenset({"hold", "release", "retry", "delete"})
 
@@ -47,21 +47,27 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async for request in reader:
-                await self._answer(request, writer)
-        except (ConnectionError, asyncio.LimitOverrunError, ValueError) as error:
+                await self._answer(request, reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
             self.observer.notice("control connection dropped", error=str(error))
         finally:
             writer.close()
 
-    async def _answer(self, request: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             asked = json.loads(request)
             verb, args = asked["verb"], asked.get("args", {})
-            if verb == "list":
+            content = await _content(asked, reader)
+            if verb == "export":
+                await self._export(str(args["id"]), writer)
+                return
+            if verb == "import":
+                end: Any = await self._import(args["document"], content)
+            elif verb == "list":
                 async for item in self.desk.listing(wire.filter_from_json(args)):
                     writer.write(wire.line({"item": item}))
                     await writer.drain()
-                end: Any = None
+                end = None
             else:
                 end = await self._do(verb, args)
         except (KeyError, TypeError, ValueError) as error:
@@ -71,6 +77,20 @@ class ControlServer:
         else:
             writer.write(wire.line({"end": end}))
         await writer.drain()
+
+    async def _export(self, queue_id: str, writer: asyncio.StreamWriter) -> None:
+        found = await self.desk.export(queue_id)
+        document, content = found or (None, None)
+        writer.write(wire.line({"end": document} if content is None else {"end": document, "octets": len(content)}))
+        if content:
+            writer.write(content)
+        await writer.drain()
+
+    async def _import(self, document: Document, content: bytes) -> Document:
+        try:
+            return {"imported": await self.desk.take(document, content), "refused": None}
+        except Unfit as error:
+            return {"imported": False, "refused": str(error)}
 
     async def _do(self, verb: str, args: dict[str, Any]) -> Any:
         if verb in CHANGES:
@@ -88,3 +108,11 @@ class ControlServer:
         if verb == "reload":
             return await self.reload()
         raise ValueError(f"there is no verb {verb!r}")
+
+
+async def _content(asked: dict[str, Any], reader: asyncio.StreamReader) -> bytes:
+    """Return the octets that follow a request. Raises: ConnectionError for more than a message may have: what comes is unknown"""
+    octets = int(asked.get("octets", 0))
+    if not 0 <= octets <= wire.CONTENT_MAX:
+        raise ConnectionError(f"{octets} octets are no message")
+    return await reader.readexactly(octets)

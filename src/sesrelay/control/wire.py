@@ -1,6 +1,7 @@
 """The control socket's protocol: one JSON object a line, a request and then its answer.
 
 Request: `{"verb": NAME, "args": {…}}`. Answer: any number of `{"item": …}`, then `{"end": …}` or `{"error": TEXT}`.
+Where a request or an end has `"octets": N`, the content of a message follows its line: N octets as they are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from sesrelay.mail.delivery import State
 from sesrelay.seams import Filter
 
 LINE_MAX = 1 << 24  # octets; one `trace` of a message with many recipients is one line
+CONTENT_MAX = 1 << 30  # octets of one message; above what any configuration lets in
 
 
 def line(document: dict[str, Any]) -> bytes:

@@ -157,6 +157,14 @@ class Pauses:
         for standing in self._standing.values():
             standing.pause = replace(standing.pause, until=min(standing.pause.until, now))
 
+    def set_back(self, seconds: float) -> None:
+        """Let every pause keep what is left of it after the clock was set back by `seconds`."""
+        for standing in self._standing.values():
+            pause = standing.pause
+            standing.pause = replace(pause, since=pause.since - seconds, until=pause.until - seconds)
+            standing.set_at -= seconds
+        self._strikes = {key: (strikes, first - seconds) for key, (strikes, first) in self._strikes.items()}
+
     def drop_stale(self, now: float) -> list[Pause]:
         """Drop the pauses that ran out long ago without a probe: nothing waits behind them any more."""
         stale = [key for key, standing in self._standing.items() if standing.pause.until < now - STALE and not standing.probing]

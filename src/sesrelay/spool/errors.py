@@ -9,6 +9,10 @@ class StoreRefused(SpoolError):
     """The store cannot be opened; the text says why and what mends it. Nothing was changed."""
 
 
+class StoreDamaged(StoreRefused):
+    """The store's file is not whole; what can be read of it can be salvaged."""
+
+
 class LockHeld(SpoolError):
     """Another process holds the state directory. `pid` is None where it cannot be read."""
 

@@ -80,6 +80,11 @@ SENT = "SELECT site, slot, n FROM sent ORDER BY site, slot"
 DUE = DELIVERY_COLUMNS.split(", ").index("due")
 NEXT = "\0"
 """Behind a text it makes the least one that is greater: where a step of an index goes on."""
+# Of what has never been tried and waits for nothing of ours, a due time to come is its client's wish.
+SET_BACK = (
+    "UPDATE delivery SET due = CASE WHEN due <= ?3 + ?4 THEN ?3 ELSE due - ?4 END WHERE message = ?1 AND n = ?2 AND due > ?3 "
+    "AND (attempts > 0 OR reason IS NOT NULL OR due <= ?3 + ?4)"
+)
 
 
 def accept(tx: Transaction, packed: Packed, claimed: bool) -> None:
@@ -274,6 +279,13 @@ def rekey(
             continue
         tx.cursor.execute(PLACE, (new.route, *new.lane, int(new.priority), new.site, due, *key))
         tx.tally.carry((*old.lane, int(old.priority), QUEUED), (*new.lane, int(new.priority), QUEUED))
+    return keys[-1] if len(keys) == limit else None
+
+
+def set_back(tx: Transaction, seconds: float, now: float, after: Key, limit: int) -> Key | None:
+    """Bring a page of what waits forward by `seconds`; return where the next page starts, if there is one."""
+    keys = open_keys(tx.cursor, (QUEUED,), tx.tally.transports(), after, limit)
+    tx.cursor.executemany(SET_BACK, [(*key, now, seconds) for key in keys])
     return keys[-1] if len(keys) == limit else None
 
 

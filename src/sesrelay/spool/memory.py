@@ -169,6 +169,14 @@ class MemorySpool:
                 each.delivery = replace(each.delivery, placement=place(each.delivery), due=due)
         return queued[-1].delivery.id if len(queued) == limit else None
 
+    async def set_back(self, seconds: float, now: float) -> None:
+        self._alive()
+        for each in self._in_order(None):
+            one = each.delivery
+            was_due = one.due <= now + seconds
+            if one.state is State.QUEUED and one.due > now and (one.attempts or one.reason is not None or was_due):
+                each.delivery = replace(one, due=now if was_due else one.due - seconds)
+
     async def content(self, message: str) -> Canonical:
         self._alive(DeliveryId(message, 0))
         entry = self._entries.get(message)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import apsw
 
-from sesrelay.spool.errors import StoreRefused
+from sesrelay.spool.errors import StoreDamaged, StoreRefused
 from sesrelay.spool.files import sync_folder
 from sesrelay.spool.migrations import migrate
 
@@ -24,7 +24,10 @@ CACHE_READER = -2 * 1024
 WAL_LEFT = 32 * 1024 * 1024  # octets of the log file that stay when it starts anew
 FILE_MODE = 0o640
 _MAGIC = b"SQLite format 3\0"
-_RESTORE = "restore it from a backup, or move it away together with its -wal and -shm files to start with an empty queue"
+_RESTORE = (
+    "`sesrelay queue export FOLDER` saves what can be read of it; then restore it from a backup, or move it away together "
+    "with its -wal and -shm files to start with an empty queue"
+)
 
 
 def open_store(path: Path, *, vfs: str | None = None) -> apsw.Connection:
@@ -33,7 +36,7 @@ def open_store(path: Path, *, vfs: str | None = None) -> apsw.Connection:
         raise StoreRefused(f"SQLite {apsw.sqlite_lib_version()} can lose commits; install apsw 3.54 or later")
     try:
         if not path.exists():
-            _create(path)
+            create(path)
         _look_at(path)
         return _guarded(path, lambda: _open_checked(path, vfs))
     except OSError as error:
@@ -65,11 +68,11 @@ def connect(path: Path, *, write: bool, vfs: str | None = None) -> apsw.Connecti
     return db
 
 
-def _create(path: Path) -> None:
+def create(path: Path) -> None:
     """Make a new store under another name and rename it: a crash half-way leaves nothing that looks like a queue."""
     wal = Path(f"{path}-wal")
     if wal.exists() and wal.stat().st_size:
-        raise StoreRefused(f"{path} is missing, but its log {wal} is there and may hold accepted mail; {_RESTORE}")
+        raise StoreDamaged(f"{path} is missing, but its log {wal} is there and may hold accepted mail; {_RESTORE}")
     fresh = Path(f"{path}.new")
     for leftover in (fresh, Path(f"{fresh}-wal"), Path(f"{fresh}-shm")):
         leftover.unlink(missing_ok=True)
@@ -94,18 +97,18 @@ def _look_at(path: Path) -> None:
     """Look at the file before SQLite does: it would take an empty one for a new database."""
     size = path.stat().st_size
     if not size:
-        raise StoreRefused(f"{path} is empty (0 bytes), which sesrelay never leaves it; {_RESTORE}")
+        raise StoreDamaged(f"{path} is empty (0 bytes), which sesrelay never leaves it; {_RESTORE}")
     with path.open("rb") as file:
         head = file.read(100)
     if not head.startswith(_MAGIC) or len(head) < 100:
-        raise StoreRefused(f"{path} is not an SQLite database; {_RESTORE}")
+        raise StoreDamaged(f"{path} is not an SQLite database; {_RESTORE}")
     page = int.from_bytes(head[16:18], "big")
     pages = int.from_bytes(head[28:32], "big")
     page = 65536 if page == 1 else page
     wal = Path(f"{path}-wal")
     # With a log beside it the file may rightly be shorter: a checkpoint writes page 1 first.
     if size < page * pages and not (wal.exists() and wal.stat().st_size):
-        raise StoreRefused(f"{path} is cut off: {size} bytes where its header says {page * pages}; {_RESTORE}")
+        raise StoreDamaged(f"{path} is cut off: {size} bytes where its header says {page * pages}; {_RESTORE}")
 
 
 def _open_checked(path: Path, vfs: str | None) -> apsw.Connection:
@@ -133,6 +136,6 @@ def _guarded(path: Path, do: Callable[[], apsw.Connection]) -> apsw.Connection:
     except (apsw.BusyError, apsw.LockedError) as error:
         raise StoreRefused(f"{path} is locked by another program (`fuser {path}` names it); stop it and start again") from error
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
-        raise StoreRefused(f"{path} is damaged ({error}); {_RESTORE}") from error
+        raise StoreDamaged(f"{path} is damaged ({error}); {_RESTORE}") from error
     except apsw.Error as error:
         raise StoreRefused(f"{path} cannot be opened: {error}; look at the disk and at the owner of the file") from error

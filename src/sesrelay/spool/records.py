@@ -71,11 +71,17 @@ def pack(submission: Submission, *, in_file: bool) -> Packed:
             claims.append((number, n))
     if not deliveries:
         raise SpoolError(f"{message.id}: a message without a delivery")
-    row = (
+    return Packed(
+        number, message_row(message, number, submission.events, in_file=in_file), deliveries, submission.content, claims, lanes
+    )
+
+
+def message_row(message: Message, number: int, events: Sequence[Event], *, in_file: bool) -> Row:
+    """Return the row of a message, as flow.INSERT_MESSAGE has its columns in order."""
+    return (
         number, message.accepted, message.size, key(message.envelope.sender), text(message.message_id), int(in_file),
-        _head(message), pack_events(submission.events),
+        _head(message), pack_events(events),
     )  # fmt: skip
-    return Packed(number, row, deliveries, submission.content, claims, lanes)
 
 
 def _head(message: Message) -> str:

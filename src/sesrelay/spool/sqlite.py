@@ -191,6 +191,12 @@ class SqliteSpool:
         last = await self._writer.submit(lambda tx: flow.rekey(tx, place, start, limit, hasten, now))
         return None if last is None else id_of(last)
 
+    async def set_back(self, seconds: float, now: float) -> None:
+        after: Key | None = START
+        while after is not None:
+            start = after
+            after = await self._writer.submit(partial(flow.set_back, seconds=seconds, now=now, after=start, limit=CHANGE_PAGE))
+
     async def content(self, message: str) -> Canonical:
         number = number_of(message)
 

@@ -1,0 +1,114 @@
+"""`sesrelay queue export` and `queue import`: mail as files, between hosts and out of a damaged store."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sesrelay.cli.desk import with_desk
+from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option
+from sesrelay.seams import Desk, Document, Filter, Unfit
+
+Options = Callable[[Callable[..., None]], Callable[..., None]]
+MakeFilter = Callable[[tuple[str, ...], dict[str, Any]], Filter]
+
+
+def add_to(group: click.Group, filter_options: Options, make_filter: MakeFilter) -> None:
+    """Add both verbs to `queue`."""
+
+    @group.command("export")
+    @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+    @click.argument("ids", metavar="[ID]...", nargs=-1)
+    @filter_options
+    @click.option(
+        "--salvage",
+        is_flag=True,
+        help="Read the store's file itself, around what is damaged; done unasked where it cannot be opened.",
+    )
+    @json_option
+    @config_option
+    def export(config: Path, as_json: bool, folder: Path, ids: tuple[str, ...], salvage: bool, **chosen: Any) -> None:
+        """Write what waits to FOLDER: ID.eml with the message, ID.json with its envelope. Changes nothing in the queue.
+
+        Without IDs or filters: all that has not ended.
+        """
+        wanted = make_filter(ids, chosen)
+        with_desk(config, lambda desk: _export(desk, folder, wanted, as_json), salvage=salvage, salvage_in=folder)
+
+    @group.command("import")
+    @click.argument("paths", metavar="FOLDER|FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+    @json_option
+    @config_option
+    def import_(config: Path, as_json: bool, paths: tuple[Path, ...]) -> None:
+        """Take exported messages into the queue, by the routes in force. What is here already is left as it is."""
+        with_desk(config, lambda desk: _import(desk, paths, as_json), importing=True)
+
+
+async def _export(desk: Desk, folder: Path, wanted: Filter, as_json: bool) -> int:
+    from sesrelay.control import folder as files
+    from sesrelay.control.client import ControlError
+    from sesrelay.seams import SpoolError
+
+    ids = list(dict.fromkeys([one["id"] async for one in desk.listing(wanted)]))
+    unknown = [one for one in wanted.ids if one not in set(ids)]
+    unreadable: list[Document] = [{"id": one, "error": "no such message, or nothing of it waits"} for one in unknown]
+    files.prepare(folder)
+    exported = 0
+    with _progress(len(ids), "exporting") as progress:
+        for queue_id in ids:
+            try:
+                found = await desk.export(queue_id)
+            except (ControlError, SpoolError) as error:
+                unreadable.append({"id": queue_id, "error": str(error)})
+            else:
+                if found is not None and found[1] is not None:
+                    files.write(folder, found[0], found[1])
+                    exported += 1
+            progress.update(1)
+    files.sync()
+    if as_json:
+        click.echo(json.dumps({"exported": exported, "folder": str(folder), "unreadable": unreadable}, ensure_ascii=False))
+    else:
+        click.echo(f"{exported} messages exported to {folder}")
+        for one in unreadable:
+            click.echo(f"{one['id']}: {one['error']}", err=True)
+    return EX_FAILED if unreadable else EX_OK
+
+
+async def _import(desk: Desk, paths: tuple[Path, ...], as_json: bool) -> int:
+    from sesrelay.control import folder as files
+
+    imported = known = 0
+    refused: list[Document] = []
+    try:
+        envelopes = files.messages(paths)
+    except Unfit as error:
+        raise click.UsageError(str(error)) from error
+    with _progress(len(envelopes), "importing") as progress:
+        for envelope in envelopes:
+            try:
+                document, content = files.read(envelope)
+                if await desk.take(document, content):
+                    imported += 1
+                else:
+                    known += 1
+            except Unfit as error:
+                refused.append({"file": str(envelope.with_suffix(".eml")), "error": str(error)})
+            progress.update(1)
+    if as_json:
+        click.echo(json.dumps({"imported": imported, "known": known, "refused": refused}, ensure_ascii=False))
+    else:
+        click.echo(f"{imported} messages imported, {known} were here already")
+        for one in refused:
+            click.echo(f"{one['file']}: {one['error']}", err=True)
+    return EX_FAILED if refused else EX_OK
+
+
+def _progress(length: int, label: str) -> Any:
+    """Return a progress bar on stderr, which shows itself on a terminal alone."""
+    return click.progressbar(range(length), label=label, file=sys.stderr, show_pos=True)

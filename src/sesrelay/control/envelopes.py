@@ -1,0 +1,172 @@
+"""A message between two queues: the document that lies beside its .eml file, made and read.
+
+Invariant: what is read back is the message that was written, with those deliveries that have not ended; nothing is
+guessed. Source: docs/export.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from sesrelay.control import documents
+from sesrelay.mail import queue_id
+from sesrelay.mail.address import check
+from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, State
+from sesrelay.mail.envelope import Envelope, Message, Origin, Owner, Recipient
+from sesrelay.mail.lineends import canonical
+from sesrelay.mail.trace import Event
+from sesrelay.policy.retry import AMBIGUOUS_WAIT, DOUBTS_MAX
+from sesrelay.seams import DeliveryRecord, Document, MessageRecord, Submission, Unfit
+
+VERSION = 1
+NOT_PLACED = Placement("", LaneKey("", ""))
+"""Where a delivery waits is decided by the queue that takes it."""
+EVENT_FIELDS = (
+    "recipient", "transport", "nexthop", "outcome", "reply", "remote_id", "duration", "tls",
+)  # fmt: skip
+
+
+def document(record: MessageRecord) -> Document:
+    """Return what stands beside the content of a message."""
+    one, envelope, origin = record.message, record.message.envelope, record.message.origin
+    return {
+        "version": VERSION,
+        "id": one.id,
+        "accepted": _moment(one.accepted),
+        "sender": envelope.sender,
+        "recipients": _recipients(envelope, record.deliveries),
+        "body": envelope.body,
+        "smtputf8": envelope.smtputf8,
+        "ret": envelope.ret,
+        "envid": envelope.envid,
+        "message_id": one.message_id or None,
+        "header_from": list(one.header_from),
+        "subject": one.subject or None,
+        "size": one.size,
+        "report": one.report,
+        "changes": list(one.changes),
+        "origin": {
+            "listener": origin.listener,
+            "client": origin.client,
+            "helo": origin.helo,
+            "user": origin.user,
+            "tls": origin.tls,
+            "owner": None if origin.owner is None else {"uid": origin.owner.uid, "name": origin.owner.name},
+        },
+        "events": [{**documents.event(each), "time": _moment(each.time)} for each in record.events],
+    }
+
+
+def _recipients(envelope: Envelope, deliveries: tuple[DeliveryRecord, ...]) -> list[Document]:
+    known = {record.delivery.id.n: record for record in deliveries}
+    return [_recipient(each, known.get(n)) for n, each in enumerate(envelope.recipients)]
+
+
+def _recipient(one: Recipient, record: DeliveryRecord | None) -> Document:
+    """Describe a recipient; `state` is null where the store knows nothing of a delivery for it."""
+    delivery = record.delivery if record else None
+    return {
+        "address": one.address,
+        "notify": None if one.notify is None else sorted(one.notify),
+        "orcpt": one.orcpt,
+        "hold": one.hold,
+        "state": delivery.state.value if delivery else None,
+        "attempts": delivery.attempts if delivery else 0,
+        "doubts": delivery.doubts if delivery else 0,
+        "warned": delivery.warned if delivery else False,
+        "pinned": delivery.pinned if delivery else None,
+        "reason": delivery.reason if delivery else None,
+        "reply": delivery.reply if delivery else None,
+        "outcome": record.end if record else None,
+        "remote_id": record.remote_id if record else None,
+    }
+
+
+def submission(given: Mapping[str, Any], content: bytes, now: float) -> Submission:
+    """Return the message of a document, not placed yet, ready to be stored here. Raises: Unfit"""
+    try:
+        return _submission(given, content, now)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Unfit(f"the envelope is not one that `queue export` writes: {type(error).__name__}: {error}") from error
+
+
+def _submission(given: Mapping[str, Any], content: bytes, now: float) -> Submission:
+    if given["version"] != VERSION:
+        raise Unfit(f"it was exported by another version (format {given['version']}; this one knows {VERSION})")
+    queue_id.decode(given["id"])
+    text, receipts = canonical(content)
+    if not text:
+        raise Unfit("its content is empty")
+    origin = given["origin"]
+    owner = None if origin["owner"] is None else Owner(int(origin["owner"]["uid"]), str(origin["owner"]["name"]))
+    recipients = tuple(_read_recipient(each) for each in given["recipients"])
+    envelope = Envelope(
+        _address(given["sender"]) if given["sender"] else "", recipients, _one_of(given["body"], "7BIT", "8BITMIME"),
+        bool(given["smtputf8"]), _one_of(given["ret"], "FULL", "HDRS", None), _text(given["envid"]),
+    )  # fmt: skip
+    message = Message(
+        given["id"], envelope,
+        Origin(str(origin["listener"]), str(origin["client"]), str(origin["helo"]), _text(origin["user"]), _text(origin["tls"]), owner),
+        len(text), datetime.fromisoformat(given["accepted"]).timestamp(), tuple(map(str, given["header_from"])),
+        given["message_id"] or "", given["subject"] or "", bool(given["report"]), (*map(str, given["changes"]), *receipts),
+    )  # fmt: skip
+    waiting = [
+        _delivery(message, n, each, now)
+        for n, each in enumerate(given["recipients"])
+        if each["state"] is not None and not State(each["state"]).final
+    ]
+    if not waiting:
+        raise Unfit("none of its recipients waits for anything")
+    return Submission(message, text, tuple(waiting), tuple(_event(each) for each in given["events"]))
+
+
+def _delivery(message: Message, n: int, given: Mapping[str, Any], now: float) -> Delivery:
+    """Return a delivery that goes on where it stood; what was being sent is in doubt here as after a crash."""
+    state = State(given["state"])
+    made = Delivery(
+        DeliveryId(message.id, n), message, message.envelope.recipients[n], NOT_PLACED, state, int(given["attempts"]),
+        int(given["doubts"]), now, _text(given["pinned"]), bool(given["warned"]), _text(given["reason"]), _text(given["reply"]),
+    )  # fmt: skip
+    if state is not State.IN_FLIGHT:
+        return made
+    doubts = made.doubts + 1
+    if doubts >= DOUBTS_MAX:
+        return replace(made, state=State.HELD, doubts=doubts, reason="in_doubt")
+    return replace(made, state=State.QUEUED, doubts=doubts, reason="in_doubt", due=now + AMBIGUOUS_WAIT)
+
+
+def _read_recipient(given: Mapping[str, Any]) -> Recipient:
+    notify = None if given["notify"] is None else frozenset(given["notify"])
+    if notify is not None and not notify <= {"NEVER", "SUCCESS", "FAILURE", "DELAY"}:
+        raise ValueError(f"notify: {given['notify']}")
+    return Recipient(_address(given["address"]), cast(Any, notify), _text(given["orcpt"]), _text(given["hold"]))
+
+
+def _event(given: Mapping[str, Any]) -> Event:
+    fields = {name: given[name] for name in EVENT_FIELDS}
+    return Event(datetime.fromisoformat(given["time"]).timestamp(), given["event"], **fields, changes=tuple(given["changes"]))
+
+
+def _address(given: str) -> str:
+    """Return an address that may stand in an SMTP command. Raises: ValueError"""
+    return check(given)
+
+
+def _text(given: Any) -> str | None:
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"{given!r} is no text")
+    return given
+
+
+def _one_of(given: Any, *known: Any) -> Any:
+    if given not in known:
+        raise ValueError(f"{given!r} is none of {known}")
+    return given
+
+
+def _moment(seconds: float) -> str:
+    """Return a time in full, so that what comes back is what went out: the contract's documents stop at milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
