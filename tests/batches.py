@@ -12,7 +12,7 @@ from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
 from sesrelay.mail.outcome import Outcome
 
 LANE = LaneKey("out", "somewhere")
-HELLO = b"From: a@example.com\r\nSubject: hello\r\n\r\nHello.\r\n"
+HELLO = b"From: a@example.com\r\nDate: Sat, 28 Nov 2026 10:00:00 +0000\r\nSubject: hello\r\n\r\nHello.\r\n"
 
 
 @dataclass

@@ -162,8 +162,9 @@ async def world(url: str, *, wire: Wire | None = None, session: PaperSession | N
 
 
 def message(*fields: str, body: bytes = b"Hello.\r\n") -> bytes:
-    """Return a message with these header fields."""
-    return "".join(f"{line}\r\n" for line in fields).encode() + b"\r\n" + body
+    """Return a message with these header fields, and a Date."""
+    lines = (*fields, "Date: Sat, 28 Nov 2026 10:00:00 +0000")
+    return "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + body
 
 
 def addresses(n: int, start: int = 0) -> Sequence[str]:

@@ -169,7 +169,7 @@ async def test_answers_that_fail(fault: Fault, scope: Scope, enhanced: str, api:
 
 @pytest.mark.parametrize("api", ["v1", "v2"])
 async def test_a_message_arrives_byte_for_byte_with_its_envelope(api: str) -> None:
-    raw = b"Received: by x\r\nFROM : a@example.com\r\nX-Odd:\r\n\tfolded \xe4\xf6\r\nSubject: s\r\n\r\n.\r\nbody \xff\xfe\r\n\r\n"
+    raw = b"Received: by x\r\nFROM : a@example.com\r\nX-Odd:\r\n\tfolded\r\nDATE: now\r\ncontent-transfer-encoding: 8BIT\r\n\r\n.\r\n\xff\r\n\r\n"
     everything = bytes(b for b in range(256) if b not in b"\r\n\0") * 3
     raw += everything + b"\r\n"
     async with SesStandIn(keys={KEY: SECRET}) as ses:
@@ -195,7 +195,7 @@ async def test_a_message_arrives_byte_for_byte_with_its_envelope(api: str) -> No
     [(200_000, {}, "v1"), (2_000_000, {}, "v1"), (2_000_000, {"api": "v2"}, "v2"), (11_000_000, {}, "v2")],
 )
 async def test_a_big_message_arrives_byte_for_byte(size: int, options: dict[str, Any], api: str) -> None:
-    raw = HELLO + (b"\xfb\xff?+/= line\r\n" * (size // 13))
+    raw = b"Content-Transfer-Encoding: 8bit\r\n" + HELLO + (b"\xfb\xff?+/= line\r\n" * (size // 13))
     async with SesStandIn(keys={KEY: SECRET}) as ses, world(ses.url, **options) as w:
         (outcome,) = await w.send("b@example.org", content=raw)
     assert isinstance(outcome, Delivered)

@@ -183,10 +183,6 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "queue: {url: postgresql://u@h/db}\n",
         ["1:14: queue.url: not supported by this version (only sqlite is)"],
     ),
-    "thread_ids not built otherwise": (
-        "transports: {a: {type: ses, thread_ids: false}}\n",
-        ["1:41: transports.a.thread_ids: not supported by this version (only true is)"],
-    ),
     "what v1 lacks": (
         "transports: {a: {type: ses, api: v1, tenant: t, list_management: {contact_list: l}}}\n",
         [

@@ -72,6 +72,8 @@ class Shared:
             daily_reserve=config.daily_reserve,
             rate="auto" if config.rate is None else config.rate,
             trusted_headers=config.trusted_headers,
+            thread_ids=config.thread_ids,
+            rewrite_from=config.rewrite_from,
             failover_after=config.failover_after,
             local_domains=local_domains,
         )

@@ -122,13 +122,11 @@ class SesTransport(Part):
     preflight: Annotated[bool, supported(False, text="false")] = Field(
         False, description="Refuse unverified sender domains at MAIL. Not yet."
     )
-    rewrite_from: Annotated[Address | None, supported(None)] = Field(
-        None, description="An address for messages whose From is not verified. Not yet."
+    rewrite_from: Address | None = Field(
+        None, description="An address for messages whose From is not verified; Reply-To keeps the old one."
     )
     trusted_headers: tuple[SesHeader, ...] = Field((), description="`X-SES-*` headers that applications may set.")
-    thread_ids: Annotated[bool, supported(True, text="true")] = Field(
-        True, description="The application's Message-ID also goes into References. Only `true` yet, and without effect."
-    )
+    thread_ids: bool = Field(True, description="The application's Message-ID, which SES overwrites, also goes into References.")
     failover_after: Duration = Field(600.0, description=_FAILOVER)
 
     @model_validator(mode="after")

@@ -7,13 +7,14 @@ Invariant: each of split, repair and reload ends: groups shrink, and the other t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sesrelay.mail import headers
 from sesrelay.mail.address import AddressError, domain_of, normalise
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.ses_shape import Shaped
 from sesrelay.seams import Clock
 from sesrelay.transport.ses import call, meaning
 from sesrelay.transport.ses.account import Account
@@ -22,11 +23,11 @@ from sesrelay.transport.ses.body import measured
 from sesrelay.transport.ses.call import Api, Fixed
 from sesrelay.transport.ses.meaning import Action, Meaning
 from sesrelay.transport.ses.seam import AwsSession, Endpoint
-from sesrelay.transport.ses.shape import shape, value_of
 from sesrelay.transport.ses.sign import RegionsSigner, Signer
 from sesrelay.transport.ses.wire import Lost, NotSent
 
 Group = tuple[str, ...]
+Reshaped = Callable[[frozenset[str], frozenset[str]], Awaitable[Shaped | Failed]]
 _BETWEEN = re.compile(r"[\s'\"`<>,;:()]+")
 
 
@@ -34,7 +35,9 @@ _BETWEEN = re.compile(r"[\s'\"`<>,;:()]+")
 class Draft:
     """What is to be sent. `senders`: addresses of the envelope and the header From that are the sender's.
 
-    `api`: the one to call first; `may_grow`: where v1 finds the message too large, v2 may have it. `names_a_set`: the message itself names a configuration set or tenant, so a fault of those is the message's.
+    `api`: the one to call first; `may_grow`: where v1 finds the message too large, v2 may have it. `reshaped` makes the
+    message anew by what a refusal told: a header that may stand only once, addresses that are not verified. `names_a_set`:
+    the message itself names a configuration set or tenant, so a fault of those is the message's.
     """
 
     source: str
@@ -43,9 +46,9 @@ class Draft:
     tags: Mapping[str, str]
     senders: tuple[str, ...] = ()
     names_a_set: bool = False
-    trusted: tuple[str, ...] = ()
     api: Api = "v1"
     may_grow: bool = False
+    reshaped: Reshaped | None = None
 
 
 @dataclass(slots=True)
@@ -147,8 +150,8 @@ class Attempt:
         if means.action is Action.SPLIT:
             self._split(group, means, refused)
         elif means.action is Action.UNVERIFIED:
-            self._unverified(group, means, refused)
-        elif means.action is Action.REPAIR and self._repair(refused):
+            await self._unverified(group, means, refused)
+        elif means.action is Action.REPAIR and await self._repair(refused):
             self._waiting.insert(0, group)
         elif means is meaning.TOO_LARGE and self._api == "v1" and self._draft.may_grow:
             self._api = "v2"
@@ -174,9 +177,9 @@ class Attempt:
             half = len(group) // 2
             self._waiting[:0] = [group[:half], group[half:]]
 
-    def _unverified(self, group: Group, means: Meaning, refused: Refused) -> None:
+    async def _unverified(self, group: Group, means: Meaning, refused: Refused) -> None:
         named = {_key(address) for address in headers.addresses([refused.text.rpartition(": ")[2]])}
-        by_header = value_of(headers.split(self._draft.raw)[0], "Sender") or ""
+        by_header = headers.value_of(headers.split(self._draft.raw)[0], "Sender") or ""
         senders = {_key(address) for address in (*self._draft.senders, *headers.addresses([by_header]))}
         if not named & senders:
             refused_here = tuple(address for address in group if _key(address) in named)
@@ -184,6 +187,9 @@ class Attempt:
                 self._settle(refused_here, self._outcome(meaning.SANDBOX, str(refused)))
                 self._waiting.insert(0, tuple(address for address in group if address not in refused_here))
                 return
+        if named & senders and await self._reshape(frozenset(), frozenset(named & senders)):
+            self._waiting.insert(0, group)
+            return
         domains = sorted(domain_of(address) for address in named & senders)
         self._sender_domain = domains[0] if domains else ""
         # A header From or Sender of somebody else's domain is this message's fault, not its envelope sender's.
@@ -191,16 +197,19 @@ class Attempt:
         scope = Scope.MESSAGE if foreign else means.scope
         self._end(group, self._outcome(replace(means, action=Action.DEFER, scope=scope), str(refused)))
 
-    def _repair(self, refused: Refused) -> bool:
+    async def _repair(self, refused: Refused) -> bool:
         name = meaning.duplicate_header(refused)
-        if self._repaired or name is None:
+        return name is not None and await self._reshape(frozenset({name}), frozenset())
+
+    async def _reshape(self, once: frozenset[str], unverified: frozenset[str]) -> bool:
+        """Make the message anew by what was learnt; return whether that made a difference. Done once."""
+        if self._repaired or self._draft.reshaped is None:
+            return False
+        shaped = await self._draft.reshaped(once, unverified)
+        if isinstance(shaped, Failed) or (shaped.content, shaped.source) == (self._draft.raw, self._draft.source):
             return False
         self._repaired = True
-        head, body = headers.split(self._draft.raw)
-        shaped, changes = shape(head, self._draft.trusted, also_once=frozenset({name}))
-        if not changes:
-            return False
-        self._draft = replace(self._draft, raw=headers.join(shaped, body), changes=self._draft.changes + changes)
+        self._draft = replace(self._draft, raw=shaped.content, changes=shaped.changes, source=shaped.source)
         return True
 
     # --- ends ---

@@ -123,5 +123,7 @@ class SesOptions:
     daily_reserve: float = 0.1
     rate: float | Literal["auto"] = "auto"
     trusted_headers: tuple[str, ...] = ()
+    thread_ids: bool = True
+    rewrite_from: str | None = None
     failover_after: float = 600.0
     local_domains: frozenset[str] = frozenset()

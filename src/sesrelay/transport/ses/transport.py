@@ -8,6 +8,7 @@ Source: Amazon SES API references, SendRawEmail (v1) and SendEmail (v2); docs/se
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,16 +17,19 @@ from functools import partial
 from sesrelay.mail import headers
 from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
+from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.pace import Governor
+from sesrelay.policy.ses_senders import nobody_knows, without
+from sesrelay.policy.ses_shape import Facts, Rules, Shaped, shape
 from sesrelay.seams import Clock, Content, Observer
 from sesrelay.transport.ses import addressing, call, meaning
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.ses.attempt import Attempt, Draft, Line
+from sesrelay.transport.ses.body import OFF_LOOP
 from sesrelay.transport.ses.ledger import RESERVE_WAIT
 from sesrelay.transport.ses.seam import AwsSession, SesOptions
-from sesrelay.transport.ses.shape import shape, value_of
 
 CONCURRENCY = 32  # calls under way: enough to fill 1,000 a second at 30 ms each
 QUEUE_ID_TAG = "sesrelay-id"
@@ -52,6 +56,8 @@ class SesTransport:
         self._observer = observer
         self._nexthop = f"ses/{session.region}/{session.credential_id}"
         self._may_grow = options.api == "auto" and call.usual(options) == "v1"
+        self._rules = Rules(frozenset(map(str.lower, options.trusted_headers)), options.thread_ids, options.rewrite_from)
+        self._verified = nobody_knows
         self._started = self._closed = False
 
     def start(self) -> None:
@@ -130,14 +136,14 @@ class SesTransport:
 
     async def _draft(self, batch: Batch, source: str, content: Content) -> Draft | Failed | Deferred:
         try:
-            raw: bytes = await content.read()
+            stored = await content.read()
         except Exception as error:
             self._observer.trouble("the content of a message cannot be read", error, transport=self.name, id=batch.message.id)
             return Deferred(Reply(451, "4.3.0", "The stored content cannot be read"), Scope.MESSAGE)
-        head, body = headers.split(raw)
-        shaped, changes = shape(head, self.options.trusted_headers)
-        if changes:
-            raw = headers.join(shaped, body)
+        shaped = await self._shaped(batch, source, stored)
+        if isinstance(shaped, Failed):
+            return shaped
+        raw, changes, source = shaped.content, shaped.changes, shaped.source
         api = call.fitting(self.options, len(raw))
         if api is None:
             found = meaning.TOO_LARGE
@@ -145,18 +151,33 @@ class SesTransport:
             text = f"The message has {len(raw)} octets, and SES takes {most} by this API"
             return Failed(Reply(554, f"5.{found.enhanced}", text), found.scope, meaning.remedy(found, {}))
         senders = (source, *batch.message.header_from)
-        trusted = self.options.trusted_headers
-        draft = Draft(
-            source, raw, changes, {QUEUE_ID_TAG: batch.message.id, **self.options.tags}, senders, api=api, may_grow=self._may_grow
-        )
-        if not trusted:  # then no order to SES is left in the header
+        again = partial(self._shaped, batch, source, stored)
+        tags = {QUEUE_ID_TAG: batch.message.id, **self.options.tags}
+        draft = Draft(source, raw, changes, tags, senders, api=api, may_grow=self._may_grow, reshaped=again)
+        if not self.options.trusted_headers:  # then no order to SES is left in the header
             return draft
-        return replace(draft, tags=self._tags(batch, shaped), names_a_set=_names_a_set(shaped), trusted=trusted)
+        head = raw[: headers.head_length(raw)]
+        return replace(draft, tags=self._tags(batch, head), names_a_set=_names_a_set(head))
+
+    async def _shaped(
+        self,
+        batch: Batch,
+        source: str,
+        stored: Canonical,
+        once: frozenset[str] = frozenset(),
+        unverified: frozenset[str] = frozenset(),
+    ) -> Shaped | Failed:
+        """Return the message as SES takes it; what may take longer than a hop to a thread is done in one."""
+        verified = without(self._verified, unverified) if unverified else self._verified
+        facts = Facts(source, batch.message.accepted, verified, once)
+        if len(stored) > OFF_LOOP:
+            return await asyncio.to_thread(shape, stored, self._rules, facts)
+        return shape(stored, self._rules, facts)
 
     def _tags(self, batch: Batch, head: bytes) -> dict[str, str]:
         """Return the call's tags; those of a trusted header are among them, because tags of the call would replace them."""
         tags: dict[str, str] = {QUEUE_ID_TAG: batch.message.id}
-        for pair in (value_of(head, "X-SES-MESSAGE-TAGS") or "").split(","):
+        for pair in (headers.value_of(head, "X-SES-MESSAGE-TAGS") or "").split(","):
             found = _TAG.match(pair)
             if found:
                 tags[found[1]] = found[2]
@@ -186,4 +207,4 @@ def _by_address(batch: Batch, outcomes: dict[DeliveryId, Outcome]) -> dict[str, 
 
 
 def _names_a_set(head: bytes) -> bool:
-    return value_of(head, "X-SES-CONFIGURATION-SET") is not None or value_of(head, "X-SES-TENANT") is not None
+    return headers.value_of(head, "X-SES-CONFIGURATION-SET") is not None or headers.value_of(head, "X-SES-TENANT") is not None
