@@ -37,7 +37,7 @@ def test_swaks_with_a_bcc_only_recipient(relay: Relay, ses: StandIn, tmp_path: P
     mail = tmp_path / "mail.txt"
     mail.write_text(
         "From: Shop <shop@example.com>\nTo: seen@example.org\nBcc: hidden@example.net\nSubject: Order =?utf-8?q?=E2=82=AC?=\n"
-        f"Message-ID: <one@example.com>\nX-Folded: a\n b\n\n{body}"
+        f"Date: Sat, 28 Nov 2026 10:00:00 +0000\nMessage-ID: <one@example.com>\nX-Folded: a\n b\n\n{body}"
     )
     host, port = relay.smtp
     swaks = require("swaks")
@@ -58,12 +58,15 @@ def test_swaks_with_a_bcc_only_recipient(relay: Relay, ses: StandIn, tmp_path: P
     rest = b"\r\n".join(lines[next(n for n, line in enumerate(lines) if n and not line.startswith(b"\t")) :])
     assert rest == (
         b"From: Shop <shop@example.com>\r\nTo: seen@example.org\r\nSubject: Order =?utf-8?q?=E2=82=AC?=\r\n"
-        b"Message-ID: <one@example.com>\r\nX-Folded: a\r\n b"
+        b"Date: Sat, 28 Nov 2026 10:00:00 +0000\r\nMessage-ID: <one@example.com>\r\nX-Folded: a\r\n b\r\n"
+        b"References: <one@example.com>"
     )
     # SES has it before its outcome is on disk.
     wait_for("the outcome is stored", lambda: relay.ask("summary")["messages"] == 0)
     trace = relay.trace("one@example.com")
     assert trace["events"][0]["changes"] == ["removed Bcc"]
+    receipts = [event["changes"] for event in trace["events"] if event["event"] == "attempt"]
+    assert receipts == [["put Message-ID into References"]] * 2
     assert [one["state"] for one in trace["deliveries"]] == ["delivered", "delivered"]
     for other in ("<one@example.com>", taken["message_id"]):
         assert relay.trace(other)["id"] == trace["id"]

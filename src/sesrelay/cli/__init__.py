@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("sesrelay.cli.demo", "Show the whole thing with no AWS account and no configuration."),
     "check": ("sesrelay.cli.check", "Validate the configuration; say what is wrong and where."),
     "route": ("sesrelay.cli.route", "Say which rule a sender's mail follows, and why."),
+    "lint": ("sesrelay.cli.lint", "Say what SES would take of a message, what would be changed and why."),
     "queue": ("sesrelay.cli.queue", "List, show, retry, hold, release, delete, export or import mail."),
     "trace": ("sesrelay.cli.trace", "Show a message's whole life."),
     "send": ("sesrelay.cli.send", "Submit a test message and follow it."),

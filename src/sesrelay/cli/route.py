@@ -30,21 +30,21 @@ def command(
 
     SENDER is an envelope sender; '<>' is the null sender.
     """
-    sender = _bare(sender)
-    _refuse_malformed(sender, "SENDER", null_allowed=True)
+    sender = bare(sender)
+    refuse_malformed(sender, "SENDER", null_allowed=True)
     for address in header_from:
-        _refuse_malformed(_bare(address), "--header-from")
+        refuse_malformed(bare(address), "--header-from")
     if recipient is not None:
-        _refuse_malformed(_bare(recipient), "--to")
+        refuse_malformed(bare(recipient), "--to")
     loaded = load_or_exit(config)
     from sesrelay.policy.admission import complete_sender
 
     completed = complete_sender(sender, loaded.local)
-    authors = [complete_sender(_bare(address), loaded.local) for address in header_from]
+    authors = [complete_sender(bare(address), loaded.local) for address in header_from]
     rule, considered = loaded.routing.explain(completed, authors)
     refusal = None if user is None else _refusal(completed, authors, user, loaded)
     asked = {} if user is None else {"user": user, "refusal": refusal}
-    to = None if recipient is None else _recipient(_bare(recipient), loaded)
+    to = None if recipient is None else _recipient(bare(recipient), loaded)
     if as_json:
         click.echo(json.dumps({**_document(completed, to, rule, considered), **asked}, indent=2, ensure_ascii=False))
     else:
@@ -69,11 +69,12 @@ def _refusal(sender: str, authors: Sequence[str], user: str, loaded: Loaded) -> 
     return str(refusal) if refusal else None
 
 
-def _bare(address: str) -> str:
+def bare(address: str) -> str:
+    """Return an address without the angle brackets that a log or an envelope has around it."""
     return address[1:-1] if address.startswith("<") and address.endswith(">") else address
 
 
-def _refuse_malformed(address: str, what: str, *, null_allowed: bool = False) -> None:
+def refuse_malformed(address: str, what: str, *, null_allowed: bool = False) -> None:
     """End with exit code 64 for what can be no address; one without a domain is completed later."""
     from sesrelay.mail.address import AddressError, check, check_local_part, normalise
 

@@ -212,3 +212,26 @@ def _thread(sheet: _Sheet) -> None:
         line = references.raw.rstrip() + b"\r\n " + own + b"\r\n"
         sheet.fields[sheet.fields.index(references)] = Field(references.name, line)
     sheet.note("references", _THREADED)
+
+
+_WHY = (
+    ("removed Bcc", "it would tell every recipient"),
+    ("removed Resent-Bcc", "it would tell every recipient"),
+    ("removed Return-Path", "the last host writes it"),
+    ("removed x-ses-", "it gives orders to the account; trusted_headers may allow it"),
+    ("removed a further", "SES takes one of these only, and refuses the message for a second"),
+    ("added ", "SES wants one"),
+    ("completed ", "an address needs a domain; this one is local.domain"),
+    (_THREADED, "SES writes a Message-ID of its own, and answers to this one would lose their thread"),
+    ("encoded as ", "only ASCII in lines of 998 octets arrives unharmed where no part says otherwise"),
+    ("encoded ", "SES does not speak SMTPUTF8"),
+    ("broke ", "no line may have more than 998 octets"),
+    ("mended quoted-printable", "its rules allow neither long lines nor 8-bit octets"),
+    ("bare ", "only CR LF ends a line in mail"),
+    ("NUL ", "mail has none"),
+)
+
+
+def why(receipt: str) -> str:
+    """Return the reason for a change, empty where its receipt says it already."""
+    return next((reason for start, reason in _WHY if receipt.lower().startswith(start.lower())), "")

@@ -1,0 +1,163 @@
+"""What would become of a message on its way into SES, found without sending it or asking anybody.
+
+Source: CONTRACT (`lint`); docs/ses.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sesrelay.config import transports as configured
+from sesrelay.config.loading import Loaded
+from sesrelay.mail import headers
+from sesrelay.mail.address import AddressError, domain_of
+from sesrelay.mail.address import check as check_address
+from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
+from sesrelay.mail.lineends import Canonical, canonical
+from sesrelay.mail.outcome import Failed, Held
+from sesrelay.policy.admission import LocalMail, complete_recipient, complete_sender
+from sesrelay.policy.ses_shape import Facts, Rules, shape, why
+from sesrelay.transport.ses import addressing
+
+V1_MAX, V2_MAX = 10_485_760, 41_943_040  # octets of a message
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    change: str
+    why: str
+
+
+@dataclass(slots=True)
+class Finding:
+    """`problems`: why SES, or this relay before it, would not take the message, or not for a recipient. `notes`: what else
+    to know. `content`: as SES would get it, None where it would not.
+    """
+
+    sender: str
+    source: str | None = None
+    recipients: list[str] = field(default_factory=list)
+    route: str | None = None
+    transport: str | None = None
+    size: int = 0
+    changes: list[Change] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    content: Canonical | None = None
+
+    @property
+    def verdict(self) -> str:
+        return "refused" if self.problems else "changed" if self.changes else "unchanged"
+
+
+def lint(data: bytes, sender: str, recipients: Sequence[str], now: float, loaded: Loaded | None, transport: str | None) -> Finding:
+    """Follow a message from acceptance to the call of SES. `loaded` None: as if everything went through SES.
+
+    Raises: KeyError for a `transport` that the configuration does not have, or that is not SES.
+    """
+    local = loaded.local if loaded else LocalMail("localhost", "localhost")
+    sender = complete_sender(sender, local)
+    found = Finding(sender)
+    content, head, receipts = _arrived(data, local, sender)
+    facts = headers.facts(head)
+    config = _transport(found, facts.header_from, loaded, transport)
+    _note(found, receipts)
+    api = config.api if config else "auto"
+    message = Message("lint", Envelope(sender, ()), Origin(), len(content), now, facts.header_from)
+    own = frozenset(domain_of(f"@{domain}") for domain in (local.hostname, local.domain)) if loaded else frozenset[str]()
+    source = addressing.source(message, own)
+    _recipients(found, recipients, local)
+    if isinstance(source, Failed | Held):
+        found.problems.append(f"{source.reply} ({source.remedy})")
+        return found
+    found.source = source
+    rules = Rules()
+    if config is not None:
+        rules = Rules(frozenset(map(str.lower, config.trusted_headers)), config.thread_ids, config.rewrite_from)
+    made = shape(content, rules, Facts(source, now))
+    if isinstance(made, Failed):
+        found.problems.append(f"{made.reply} ({made.remedy})")
+        return found
+    _note(found, made.changes)
+    found.source, found.size, found.content = made.source, len(made.content), made.content
+    limit = V1_MAX if api == "v1" else V2_MAX
+    if found.size > limit:
+        found.problems.append(f"554 5.3.4 It has {found.size} octets, and SES takes {limit} by this API")
+    _identities(found, facts.header_from, config)
+    return found
+
+
+def _arrived(data: bytes, local: LocalMail, sender: str) -> tuple[Canonical, bytes, tuple[str, ...]]:
+    """Return a message as acceptance stores it, but for the Received line."""
+    # A file of Unix is sent with the line ends of mail; where they are mixed, the application did that.
+    content, changes = canonical(data if b"\r\n" in data else data.replace(b"\n", b"\r\n"))
+    content, removed = headers.without_envelope_line(content)
+    end = headers.head_length(content)
+    head = content[:end]
+    facts = headers.facts(head)
+    completed: tuple[str, ...] = ()
+    if facts.unqualified or not facts.header_from:
+        head, completed = headers.completed(head, local.domain, sender)
+    head, private = headers.without_private(head)
+    return headers.with_head(content, end, head), head, changes + removed + completed + private
+
+
+def _transport(
+    found: Finding, authors: tuple[str, ...], loaded: Loaded | None, wanted: str | None
+) -> configured.SesTransport | None:
+    """Find the SES transport that the message would take: the one `wanted`, or the route's first."""
+    if loaded is None:
+        if wanted is not None:
+            raise KeyError(wanted)
+        found.notes.append("no configuration was read: a transport of type ses with nothing set is assumed")
+        return None
+    rule = loaded.routing.route(found.sender, authors)
+    found.route = rule.name
+    names = [name for name in rule.transports if isinstance(loaded.config.transports[name], configured.SesTransport)]
+    if rule.reject:
+        found.problems.append("550 5.7.1 This relay has no route for this sender's domain")
+    elif not names and wanted is None:
+        found.notes.append(
+            f"by its route it goes through {', then '.join(rule.transports)}, not SES; this is what SES would make of it"
+        )
+    name = wanted or (names[0] if names else None)
+    if name is None:
+        return None
+    config = loaded.config.transports[name]
+    if not isinstance(config, configured.SesTransport):
+        raise KeyError(name)
+    found.transport = name
+    return config
+
+
+def _recipients(found: Finding, recipients: Sequence[str], local: LocalMail) -> None:
+    for given in recipients:
+        completed = complete_recipient(Recipient(given), local)
+        if not isinstance(completed, Recipient):
+            found.problems.append(f"{given}: {completed}")
+            continue
+        if completed.hold:
+            found.problems.append(f"{given}: held for the operator: no alias for it is under local.aliases")
+            continue
+        try:
+            address = addressing.destination(check_address(completed.address))
+        except AddressError as error:
+            found.problems.append(f"{given}: 553 5.1.3 Malformed address: {error}")
+            continue
+        if address is None:
+            found.problems.append(f"{given}: {addressing.NOT_ASCII.reply} ({addressing.NOT_ASCII.remedy})")
+        else:
+            found.recipients.append(address)
+
+
+def _identities(found: Finding, authors: tuple[str, ...], config: configured.SesTransport | None) -> None:
+    domains = dict.fromkeys(domain_of(address) for address in (found.source or "", *authors))
+    named = ", ".join(domain for domain in domains if domain)
+    found.notes.append(f"the account must have verified {named}; whether it has is not asked here")
+    if config is not None and config.rewrite_from:
+        found.notes.append(f"a From, Sender or envelope sender that is not verified would become {config.rewrite_from}")
+
+
+def _note(found: Finding, receipts: Sequence[str]) -> None:
+    found.changes += [Change(receipt, why(receipt)) for receipt in receipts]

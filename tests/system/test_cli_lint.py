@@ -1,0 +1,126 @@
+"""`sesrelay lint`: what SES would take of a file, what would be changed and why; nothing leaves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sesrelay.cli import main
+
+CLEAN = "From: a@example.com\nTo: b@example.org\nDate: Sat, 28 Nov 2026 10:00:00 +0000\nSubject: s\n\nHello.\n"
+
+
+@pytest.fixture
+def mail(tmp_path: Path) -> Path:
+    file = tmp_path / "mail.eml"
+    file.write_text(CLEAN)
+    return file
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "hostname: host.example.com\n"
+        "local: {aliases: {root: ops@example.com}}\n"
+        "transports:\n"
+        "  s: {type: ses, region: us-east-1, thread_ids: false, trusted_headers: [X-SES-MESSAGE-TAGS], rewrite_from: post@example.com}\n"
+        "  one: {type: ses, region: us-east-1, api: v1}\n"
+        "routes:\n"
+        "  - {sender: example.com, transport: [direct, s]}\n"
+        "  - {sender: away.example, transport: direct}\n"
+        "  - {sender: bad.example, reject: true}\n"
+        "default_route: {transport: one}\n"
+    )
+    return str(file)
+
+
+def found(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, Any]:
+    code = main(["lint", *args, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_clean_message_is_taken_as_it_is(mail: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = mail.with_suffix(".out")
+    code, document = found(
+        capsys, str(mail), "--from", "<a@example.com>", "--to", "b@bücher.example", "--config", config, "--write", str(out)
+    )
+    assert code == 0
+    notes = document.pop("notes")
+    assert document == {
+        "ok": True, "verdict": "unchanged", "sender": "a@example.com", "source": "a@example.com",
+        "recipients": ["b@xn--bcher-kva.example"], "route": "example.com", "transport": "s", "size": len(CLEAN) + 6, "changes": [],
+        "problems": [],
+    }  # fmt: skip
+    assert out.read_bytes() == CLEAN.replace("\n", "\r\n").encode()
+    assert any("post@example.com" in note for note in notes)
+
+
+def test_what_is_changed_is_told_with_its_reason(mail: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    mail.write_text(
+        "Bcc: x@y.example\nSubject: 1\nX-SES-MESSAGE-TAGS: a=b\nMessage-ID: <1@a>\n" + CLEAN.replace("a@example.com", "root")
+    )
+    code, document = found(capsys, str(mail), "--from", "root", "--to", "root", "--config", config, "--transport", "one")
+    assert code == 0
+    assert document["verdict"] == "changed"
+    assert document["source"] == "root@host.example.com"
+    assert document["recipients"] == ["ops@example.com"]
+    assert [one["change"] for one in document["changes"]] == [
+        "completed From", "removed Bcc", "removed X-SES-MESSAGE-TAGS", "removed a further Subject, different from the first",
+        "put Message-ID into References",
+    ]  # fmt: skip
+    assert all(one["why"] for one in document["changes"])
+
+
+@pytest.mark.parametrize(
+    ("content", "sender", "to", "says"),
+    [
+        (CLEAN, "a@example.com", "jürgen@x.example", "5.6.7"),
+        (CLEAN, "jürgen@example.com", "b@x.example", "5.6.7"),
+        (CLEAN.replace("Subject: s", "Subject: s\nCc: jürgen@x.example"), "a@example.com", "b@x.example", "jürgen@x.example"),
+        (CLEAN, "a@bad.example", "b@x.example", "5.7.1"),
+        (CLEAN, "a@example.com", "nobody", "no alias"),
+        (CLEAN + "x" * 990 + "\n" * 10_485_760, "a@elsewhere.example", "b@x.example", "5.3.4"),
+    ],
+)
+def test_what_ses_would_not_take_exits_1(
+    content: str, sender: str, to: str, says: str, mail: Path, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mail.write_text(content)
+    code, document = found(capsys, str(mail), "--from", sender, "--to", to, "--config", config)
+    assert code == 1
+    assert document["verdict"] == "refused"
+    assert says in " ".join(document["problems"])
+
+
+def test_mail_that_goes_another_way_says_so(mail: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lint", str(mail), "--from", "a@away.example", "--to", "b@example.org", "--config", config]) == 0
+    assert "goes through direct, not SES" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["{mail}", "--from", "a@b@c", "--to", "b@example.org"],
+        ["{mail}", "--from", "a@example.com"],
+        ["{mail}.not", "--from", "a@example.com", "--to", "b@example.org"],
+        ["{mail}", "--from", "a@example.com", "--to", "b@example.org", "--transport", "direct"],
+    ],
+)
+def test_a_wrong_command_line_exits_64(args: list[str], mail: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lint", *(arg.format(mail=mail) for arg in args), "--config", config]) == 64
+    assert "Error:" in capsys.readouterr().err
+
+
+def test_a_message_comes_by_standard_input_without_any_configuration() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sesrelay", "lint", "-", "--from", "<>", "--to", "b@example.org"],
+        input=CLEAN.replace("Subject", "Message-ID: <1@a>\nSubject"), capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("SES would take it, changed\n  put Message-ID into References: ")
