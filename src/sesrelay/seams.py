@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Priority, State, Stream
 from sesrelay.mail.envelope import Envelope, Message, Origin
@@ -302,6 +302,14 @@ class Transport(Protocol):
         """Try once. One outcome for each delivery; raises nothing but CancelledError."""
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Preflight(Protocol):
+    """A transport that knows of some senders beforehand that its next hop will not take them."""
+
+    def refusal(self, sender: str) -> Reply | None:
+        """Return what to answer mail from `sender`, or None where it may go or nobody knows. Never waits."""
 
 
 # --- mail in -----------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from sesrelay.listener.tls import server_context
 from sesrelay.mail.address import domain_of
 from sesrelay.policy.budget import COPIES_IN, COPIES_OUT
 from sesrelay.policy.retry import RetryPolicy
-from sesrelay.seams import Clock, Observer, SpoolAdmin, Transport
+from sesrelay.seams import Clock, Observer, Preflight, SpoolAdmin, Transport
 from sesrelay.web.options import WebOptions
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Shared:
             trusted_headers=config.trusted_headers,
             thread_ids=config.thread_ids,
             rewrite_from=config.rewrite_from,
+            preflight=config.preflight,
             failover_after=config.failover_after,
             local_domains=local_domains,
         )
@@ -124,11 +125,13 @@ def _source(config: configured.SesTransport) -> Source:
 def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
     """Make the engine's view of a configuration. Raises: OSError, ValueError for a file or option that cannot be used"""
     config = loaded.config
+    transports = {name: transport(name, config.transports[name], loaded, shared) for name in loaded.ways}
     return Snapshot(
         hostname=config.hostname,
         local=loaded.local,
         routing=loaded.routing,
-        transports={name: transport(name, config.transports[name], loaded, shared) for name in loaded.ways},
+        transports=transports,
+        preflights={name: made.refusal for name, made in transports.items() if isinstance(made, Preflight)},
         retry=RetryPolicy(config.queue.retry, config.queue.max_age, config.queue.delay_warning),
         keep_delivered=config.queue.keep_delivered,
         senders=loaded.senders,

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sesrelay.aws import number
 from sesrelay.aws.account import Account, Reputation, fetch, fetch_reputation
 from sesrelay.aws.endpoint import Endpoint, resolve
+from sesrelay.aws.verified import fetch_identities
 from sesrelay.seams import Clock
 
 T = TypeVar("T")
@@ -127,6 +128,11 @@ class Session:
         """Ask the account for its limits. Raises: botocore's errors."""
         opened = self._opened or await self._open()
         return await self._in_thread(lambda: fetch(opened.v2, opened.v1))
+
+    async def identities(self) -> frozenset[str]:
+        """Ask for the verified addresses and domains, in normal form. Raises: botocore's errors."""
+        opened = self._opened or await self._open()
+        return await self._in_thread(lambda: fetch_identities(opened.v2, opened.v1))
 
     async def reputation(self) -> Reputation:
         """Ask what became of the account's mail in 24 hours. Raises: botocore's errors."""

@@ -119,9 +119,7 @@ class SesTransport(Part):
         0.1, description="Of the 24 h quota, kept for priority high."
     )
     tariff: Tariff | None = Field(None, description="What SES costs; for the metric of the estimated price.")
-    preflight: Annotated[bool, supported(False, text="false")] = Field(
-        False, description="Refuse unverified sender domains at MAIL. Not yet."
-    )
+    preflight: bool = Field(False, description="Refuse unverified sender domains at MAIL; without effect beside `rewrite_from`.")
     rewrite_from: Address | None = Field(
         None, description="An address for messages whose From is not verified; Reply-To keeps the old one."
     )

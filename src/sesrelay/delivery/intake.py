@@ -59,7 +59,8 @@ class Acceptance:
             return refusal
         if not envelope_sender or routing.routing_address(envelope_sender, ("\0",)) == "\0":
             return None  # the header From decides, and is not known yet
-        return REJECTED if routing.match(envelope_sender).reject else None
+        rule = routing.match(envelope_sender)
+        return REJECTED if rule.reject else snapshot.preflight(rule, (envelope_sender,))
 
     async def submit(self, envelope: Envelope, content: Canonical, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
         start, now, snapshot = self.clock.monotonic(), self.clock.wall(), self.scheduler.snapshot
@@ -80,6 +81,10 @@ class Acceptance:
         rule = snapshot.routing.route(envelope.sender, facts.header_from)
         if rule.reject:
             return REJECTED
+        if snapshot.preflights:
+            refusal = snapshot.preflight(rule, facts.header_from)
+            if refusal is not None:
+                return refusal
         if facts.has_private:
             head, removed = headers.without_private(head)
             changes += removed

@@ -88,6 +88,9 @@ class AwsSession(Protocol):
     async def reload(self) -> None:
         """Read the source anew, because the credentials in hand were refused."""
 
+    async def identities(self) -> frozenset[str]:
+        """Ask for the verified addresses and domains, in normal form. Raises: whatever kept the answer away."""
+
     async def account(self) -> Figures:
         """Ask the account for its limits, once. Raises: whatever kept the answer away."""
 
@@ -125,5 +128,6 @@ class SesOptions:
     trusted_headers: tuple[str, ...] = ()
     thread_ids: bool = True
     rewrite_from: str | None = None
+    preflight: bool = False
     failover_after: float = 600.0
     local_domains: frozenset[str] = frozenset()

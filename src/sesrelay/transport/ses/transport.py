@@ -21,13 +21,14 @@ from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.pace import Governor
-from sesrelay.policy.ses_senders import nobody_knows, without
+from sesrelay.policy.ses_senders import Verified, nobody_knows, without
 from sesrelay.policy.ses_shape import Facts, Rules, Shaped, shape
 from sesrelay.seams import Clock, Content, Observer
 from sesrelay.transport.ses import addressing, call, meaning
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.ses.attempt import Attempt, Draft, Line
 from sesrelay.transport.ses.body import OFF_LOOP
+from sesrelay.transport.ses.identities import Identities
 from sesrelay.transport.ses.ledger import RESERVE_WAIT
 from sesrelay.transport.ses.seam import AwsSession, SesOptions
 
@@ -57,13 +58,31 @@ class SesTransport:
         self._nexthop = f"ses/{session.region}/{session.credential_id}"
         self._may_grow = options.api == "auto" and call.usual(options) == "v1"
         self._rules = Rules(frozenset(map(str.lower, options.trusted_headers)), options.thread_ids, options.rewrite_from)
-        self._verified = nobody_knows
+        wants_identities = options.preflight or options.rewrite_from is not None
+        # An identity that another account lends by its ARN is in no list of ours.
+        lent = options.source_arn or options.from_arn
+        self._identities = Identities(session.identities, clock, self._unlisted) if wants_identities and not lent else None
+        self._verified: Verified = self._identities.verified if self._identities else nobody_knows
         self._started = self._closed = False
 
     def start(self) -> None:
         """Fetch the account's figures in the background. Runs on: the loop."""
         self._started = True
         self._account.start(self._session, self._accounts)
+        if self._identities is not None:
+            self._identities.start()
+
+    def refusal(self, sender: str) -> Reply | None:
+        """Return the refusal at MAIL of a sender that SES would certainly not take (`preflight`), or None."""
+        if self._identities is None or not self.options.preflight or self.options.rewrite_from is not None:
+            return None
+        return self._identities.refusal(addressing.destination(sender) or sender, self._session.region)
+
+    def _unlisted(self, error: Exception) -> None:
+        self._observer.trouble(
+            "the verified identities of the SES account cannot be listed, so no sender is refused or rewritten by them", error,
+            transport=self.name, remedy="allow ses:ListEmailIdentities, or ses:ListIdentities and ses:GetIdentityVerificationAttributes",
+        )  # fmt: skip
 
     def nexthop(self, recipient: str) -> str:
         return self._nexthop
@@ -87,6 +106,8 @@ class SesTransport:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
+            if self._identities is not None:
+                await self._identities.close()
             await self._accounts.detach(self.name, self._account)
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
