@@ -67,7 +67,7 @@ def test_boto3_sends_and_another_process_reads_the_journal(process: str) -> None
     assert taken.pop("at") > 1_700_000_000
     assert taken == {
         "message_id": sent, "source": "a@example.com", "destinations": ["b@example.org"], "tags": {"n": "v"},
-        "configuration_set": "c", "fault": None, "api": "v1", "named": {},
+        "configuration_set": "c", "fault": None, "suppressed": [], "api": "v1", "named": {},
     }  # fmt: skip
     assert client(process).get_send_quota()["MaxSendRate"] == 100.0
 
@@ -112,7 +112,7 @@ def test_boto3_sends_by_v2(process: str) -> None:
     assert taken.pop("at") > 1_700_000_000
     assert taken == {
         "message_id": sent, "source": "a@example.com", "destinations": ["b@example.org"], "tags": {"n": "v"},
-        "configuration_set": "c", "fault": None, "api": "v2", "named": {"TenantName": "t"},
+        "configuration_set": "c", "fault": None, "suppressed": [], "api": "v2", "named": {"TenantName": "t"},
     }  # fmt: skip
     with pytest.raises(v2.exceptions.NotFoundException):
         v2.send_email(**call, ConfigurationSetName="unknown")

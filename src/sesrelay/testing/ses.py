@@ -12,9 +12,7 @@ import base64
 import binascii
 import json
 import random
-import socket
 import ssl
-import struct
 import time
 import uuid
 from collections import Counter, deque
@@ -28,57 +26,13 @@ from xml.sax.saxutils import escape
 from aiohttp import web
 
 from sesrelay.testing import ses_v2, sigv4
+from sesrelay.testing.ses_faults import Fault, after, before
+from sesrelay.testing.ses_journal import Taken
 from sesrelay.testing.ses_rules import Account, Refusal
+from sesrelay.testing.ses_suppression import handle as handle_suppression
 
 NAMESPACE = "http://ses.amazonaws.com/doc/2010-12-01/"
 BODY_MAX = 64 * 1024 * 1024  # octets of a request; the limit of a message is checked after
-FAULTS = (
-    "ok", "throttle", "quota", "500", "503", "reset_before", "reset_after", "hang", "slow", "garbage", "garbage_after",
-    "no_message_id", "truncated", "portal", "error",
-)  # fmt: skip
-_PORTAL = "<html><head><title>Welcome</title></head><body>Please sign in to use this network.</body></html>"
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A message that was accepted. `fault`: what then kept the caller from learning so. Units: `at` Unix seconds.
-
-    `named`: what else the call named: ARNs, tenant, endpoint, lists.
-    """
-
-    message_id: str
-    source: str
-    destinations: tuple[str, ...]
-    raw: bytes
-    tags: Mapping[str, str]
-    configuration_set: str | None
-    at: float
-    fault: str | None = None
-    api: str = "v1"
-    named: Mapping[str, Any] = field(default_factory=dict)
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "message_id": self.message_id, "source": self.source, "destinations": list(self.destinations),
-            "raw": base64.b64encode(self.raw).decode("ascii"), "tags": dict(self.tags),
-            "configuration_set": self.configuration_set, "at": self.at, "fault": self.fault,
-            "api": self.api, "named": dict(self.named),
-        }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One of FAULTS. `seconds` of `slow` and `hang`; `code`, `text` and `status` of `error`."""
-
-    name: str = "ok"
-    seconds: float = 1.0
-    code: str = "InternalFailure"
-    text: str = ""
-    status: int = 400
-
-    def __post_init__(self) -> None:
-        if self.name not in FAULTS:
-            raise ValueError(f"{self.name!r} is none of {', '.join(FAULTS)}")
 
 
 @dataclass
@@ -100,6 +54,7 @@ class SesStandIn:
     wall: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
+        self.account.wall = self.wall
         self.journal: list[Taken] = []
         self.requests: Counter[str] = Counter()
         self._random = random.Random(self.seed)
@@ -122,6 +77,7 @@ class SesStandIn:
         app.router.add_post("/", self._query)
         app.router.add_get("/v2/email/account", self._get_account)
         app.router.add_post(ses_v2.PATH, self._send_email)
+        app.router.add_route("*", "/v2/email/suppression/{path:.*}", self._suppression)
         app.router.add_get("/journal", self._show_journal)
         app.router.add_post("/control", self._control)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
@@ -152,7 +108,7 @@ class SesStandIn:
                 return await self._send(request, form)
             if action == "GetSendQuota":
                 a = self.account
-                inner = f"<SentLast24Hours>{a.sent}</SentLast24Hours><Max24HourSend>{a.quota}</Max24HourSend>"
+                inner = f"<SentLast24Hours>{a.sent_last_24h}</SentLast24Hours><Max24HourSend>{a.quota}</Max24HourSend>"
                 return _success(action, f"{inner}<MaxSendRate>{a.rate}</MaxSendRate>")
             if action == "GetSendStatistics":
                 return _success(action, f"<SendDataPoints>{self._statistics()}</SendDataPoints>")
@@ -162,7 +118,7 @@ class SesStandIn:
 
     async def _send(self, request: web.Request, form: Mapping[str, str]) -> web.StreamResponse:
         fault = self._next_fault()
-        answer = await self._before(request, fault, _refused)
+        answer = await before(fault, request, _refused, _refused, self._stopping)
         if answer is not None:
             return answer
         destinations = tuple(_members(form, "Destinations.member"))
@@ -175,7 +131,8 @@ class SesStandIn:
         named = {name: form[name] for name in ("SourceArn", "FromArn", "ReturnPathArn") if name in form}
         self.account.admit(form.get("Source", ""), destinations, raw, form.get("ConfigurationSetName"))
         taken = self._take(form.get("Source", ""), destinations, raw, tags, form.get("ConfigurationSetName"), fault, "v1", named)
-        return self._after(request, fault, taken.message_id, "v1")
+        shown = "" if fault.name == "no_message_id" else f"<MessageId>{taken.message_id}</MessageId>"
+        return after(fault, request, "v1") or _success("SendRawEmail", shown)
 
     async def _send_email(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -185,14 +142,14 @@ class SesStandIn:
                 raise Refusal("NotFoundException", "Not found", 404)
             self._check_signature(request, body)
             fault = self._next_fault()
-            answer = await self._before(request, fault, ses_v2.refused)
+            answer = await before(fault, request, ses_v2.refused, partial(ses_v2.refused, names={}), self._stopping)
             if answer is not None:
                 return answer
             source, destinations, raw, tags, named = ses_v2.read(body)
             configuration_set = named.pop("ConfigurationSetName", None)
             self.account.admit(source, destinations, raw, configuration_set, ses_v2.SIZE_MAX)
             taken = self._take(source, destinations, raw, tags, configuration_set, fault, "v2", named)
-            return self._after(request, fault, taken.message_id, "v2")
+            return after(fault, request, "v2") or ses_v2.accepted("" if fault.name == "no_message_id" else taken.message_id)
         except (Refusal, sigv4.SignatureError) as refusal:
             return ses_v2.refused(refusal.code, refusal.text, refusal.status)
 
@@ -201,54 +158,10 @@ class SesStandIn:
         fault: Fault, api: str, named: Mapping[str, Any],
     ) -> Taken:  # fmt: skip
         message_id = f"{len(self.journal) + 1:016x}-{uuid.uuid4()}-000000"
-        lost = fault.name if fault.name in ("reset_after", "garbage_after", "no_message_id", "truncated") else None
-        taken = Taken(message_id, source, destinations, raw, tags, configuration_set, self.wall(), lost, api, named)
+        lost, suppressed = fault.name if fault.takes else None, self.account.suppressed_of(destinations)
+        taken = Taken(message_id, source, destinations, raw, tags, configuration_set, self.wall(), lost, api, named, suppressed)
         self.journal.append(taken)
         return taken
-
-    async def _before(
-        self, request: web.Request, fault: Fault, refused: Callable[[str, str, int], web.Response]
-    ) -> web.StreamResponse | None:
-        """Return the answer of a fault that comes before the message is taken."""
-        match fault.name:
-            case "throttle":
-                return refused("Throttling", "Maximum sending rate exceeded.", 400)
-            case "quota":
-                return refused("Throttling", "Daily message quota exceeded.", 400)
-            case "500":
-                return refused("InternalFailure", "The request processing has failed because of an unknown error.", 500)
-            case "503":
-                return web.Response(status=503, text="<html><body>Service Unavailable</body></html>", content_type="text/html")
-            case "portal":
-                return web.Response(text=_PORTAL, content_type="text/html")
-            case "garbage":
-                return web.Response(body=b"\x00\xff<<<not xml", content_type="text/xml")
-            case "error":  # by the name that it has
-                exactly = _refused if refused is _refused else partial(ses_v2.refused, names={})
-                return exactly(fault.code, fault.text, fault.status)
-            case "reset_before":
-                return _reset(request)
-            case "slow" | "hang":
-                try:
-                    await asyncio.wait_for(self._stopping.wait(), fault.seconds if fault.name == "slow" else None)
-                    return _reset(request)
-                except TimeoutError:
-                    return None
-        return None
-
-    def _after(self, request: web.Request, fault: Fault, message_id: str, api: str) -> web.StreamResponse:
-        match fault.name:
-            case "reset_after":
-                return _reset(request)
-            case "garbage_after":
-                return web.Response(body=b"\x00\xff<<<not xml", content_type="text/xml")
-            case "no_message_id":
-                return _success("SendRawEmail", "") if api == "v1" else ses_v2.accepted("")
-            case "truncated" if api == "v2":
-                return web.Response(body=b'{"MessageId": "0100', content_type="application/json")
-            case "truncated":
-                return web.Response(body=f'<SendRawEmailResponse xmlns="{NAMESPACE}"><SendRawEm', content_type="text/xml")
-        return _success("SendRawEmail", f"<MessageId>{message_id}</MessageId>") if api == "v1" else ses_v2.accepted(message_id)
 
     def _statistics(self) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.wall()))
@@ -264,11 +177,21 @@ class SesStandIn:
         except sigv4.SignatureError as refusal:
             return web.json_response({"message": refusal.text}, status=403, headers={"x-amzn-ErrorType": refusal.code})
         a = self.account
-        quota = {"Max24HourSend": a.quota, "MaxSendRate": a.rate, "SentLast24Hours": a.sent}
+        quota = {"Max24HourSend": a.quota, "MaxSendRate": a.rate, "SentLast24Hours": a.sent_last_24h}
         return web.json_response(
             {"SendQuota": quota, "SendingEnabled": not a.suspended, "ProductionAccessEnabled": not a.sandbox,
              "EnforcementStatus": "SHUTDOWN" if a.suspended else "HEALTHY", "DedicatedIpAutoWarmupEnabled": False}
         )  # fmt: skip
+
+    async def _suppression(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        self.requests[f"{request.method} suppression"] += 1
+        try:
+            self._check_signature(request, body)
+            path = request.match_info["path"]
+            return web.json_response(handle_suppression(self.account, request.method, path, request.query, body))
+        except (Refusal, sigv4.SignatureError) as refusal:
+            return ses_v2.refused(refusal.code, refusal.text, refusal.status)
 
     def _check_signature(self, request: web.Request, body: bytes) -> None:
         if self.keys is not None:
@@ -313,8 +236,12 @@ class SesStandIn:
                 self.requests.clear()
             elif name in ("keys", "v2"):
                 setattr(self, name, value)
-            elif name in ("rate", "quota", "sent"):
+            elif name in ("rate", "quota"):
                 setattr(self.account, name, float(value))
+            elif name == "sent":
+                self.account.tell_sent(float(value))
+            elif name == "suppressed":
+                self.account.suppressed = {address.lower(): (reason, self.wall()) for address, reason in dict(value).items()}
             elif name in ("sandbox", "suspended", "region", "statistics"):
                 setattr(self.account, name, value)
             elif name in ("verified", "configuration_sets", "paused_sets"):
@@ -350,15 +277,6 @@ def _refused(code: str, text: str, status: int) -> web.Response:
         f"    <Message>{escape(text)}</Message>\n  </Error>\n  <RequestId>{uuid.uuid4()}</RequestId>\n</ErrorResponse>\n"
     )
     return web.Response(status=status, text=body, content_type="text/xml")
-
-
-def _reset(request: web.Request) -> web.StreamResponse:
-    transport = request.transport
-    if transport is not None:
-        made = transport.get_extra_info("socket")
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
-    return web.Response()
 
 
 async def _serve(ses: SesStandIn) -> None:

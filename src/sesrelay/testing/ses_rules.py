@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import getaddresses
 
 SIZE_MAX, RECIPIENTS_MAX, LINE_MAX = 10_485_760, 50, 1_000
+DAY = 24 * 3600.0  # seconds
 _ONCE = """
 accept-language acceptlanguage archived-at auto-submitted bounces-to comments content-alternative content-base content-class
 content-description content-disposition content-duration content-id content-language content-length content-location
@@ -62,6 +64,8 @@ class Bucket:
 class Account:
     """How the account stands. `verified` None: every identity is; else addresses and domains, which cover sub-domains.
 
+    `sent` is what was sent in the 24 hours before the start; what is sent from then on leaves that window as its time comes.
+    `suppressed`: addresses in lower case, each with its reason (BOUNCE, COMPLAINT) and when it was put there: Unix seconds.
     `statistics`: of GetSendStatistics, as in `{"DeliveryAttempts": 100, "Bounces": 3, "Complaints": 0, "Rejects": 0}`.
     """
 
@@ -74,8 +78,29 @@ class Account:
     verified: frozenset[str] | None = None
     configuration_sets: frozenset[str] = frozenset()
     paused_sets: frozenset[str] = frozenset()
+    suppressed: dict[str, tuple[str, float]] = field(default_factory=dict)
     bucket: Bucket = field(default_factory=lambda: Bucket(1_000.0))
+    wall: Callable[[], float] = time.time
     statistics: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._sent: deque[tuple[float, float]] = deque()
+        self.tell_sent(self.sent)
+
+    def tell_sent(self, recipients: float) -> None:
+        """Let so many have been sent just now, and none before."""
+        self.sent = recipients
+        self._sent = deque([(self.wall(), recipients)] if recipients else [])
+
+    @property
+    def sent_last_24h(self) -> float:
+        while self._sent and self._sent[0][0] <= self.wall() - DAY:
+            self.sent -= self._sent.popleft()[1]
+        return self.sent
+
+    def suppressed_of(self, destinations: Iterable[str]) -> tuple[str, ...]:
+        """Return those whom SES takes mail for, counts it, and sends nothing."""
+        return tuple(address for address in destinations if bare(address).lower() in self.suppressed)
 
     def admit(
         self, source: str, destinations: Sequence[str], raw: bytes, configuration_set: str | None, size_max: int = SIZE_MAX
@@ -91,12 +116,13 @@ class Account:
         self._check_set(configuration_set or _value(head, b"x-ses-configuration-set"))
         check_form(source, destinations, raw, head, size_max)
         self._check_identities(source, destinations, head)
-        if self.quota >= 0 and self.sent + len(destinations) > self.quota:
+        if self.quota >= 0 and self.sent_last_24h + len(destinations) > self.quota:
             raise Refusal("Throttling", "Daily message quota exceeded.")
         self.bucket.rate = self.rate
         if not self.bucket.take(len(destinations)):
             raise Refusal("Throttling", "Maximum sending rate exceeded.")
         self.sent += len(destinations)
+        self._sent.append((self.wall(), len(destinations)))
 
     def _check_set(self, name: str | None) -> None:
         if name and name not in self.configuration_sets:
@@ -143,6 +169,9 @@ def check_form(source: str, destinations: Sequence[str], raw: bytes, head: bytes
         seen.add(name.lower())
     if "from" not in seen:
         raise _invalid("Missing required header 'From'.")
+    for name in (b"from", b"sender", b"reply-to", b"to", b"cc"):
+        for address in _addresses(head, name):
+            _check_ascii(address)
     if "bcc" in seen:
         raise _invalid("A Bcc header reached SES, and would have reached the recipients.")
     if max(map(len, raw.split(b"\n")), default=0) + 1 > LINE_MAX:
@@ -166,6 +195,14 @@ def check_address(address: str) -> None:
         raise _invalid("Local address contains dot-dot")
     if not _LOCAL.match(local):
         raise _invalid("Local address contains control or whitespace")
+
+
+def _check_ascii(address: str) -> None:
+    local, _, domain = address.rpartition("@")
+    if not local.isascii():
+        raise _invalid("Local address contains control or whitespace")
+    if not domain.isascii():
+        raise _invalid(f"Invalid domain name: '{domain}'.")
 
 
 def bare(address: str) -> str:

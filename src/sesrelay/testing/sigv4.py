@@ -38,7 +38,7 @@ def check(method: str, path: str, query: str, headers: Mapping[str, str], body: 
     names = signed.split(";")
     canonical_headers = "".join(f"{name}:{' '.join(headers.get(name, '').split())}\n" for name in names)
     digest = sha256(body).hexdigest()
-    canonical = f"{method}\n{quote(path, safe='/~%')}\n{_canonical_query(query)}\n{canonical_headers}\n{signed}\n{digest}"
+    canonical = f"{method}\n{quote(path, safe='/~')}\n{_canonical_query(query)}\n{canonical_headers}\n{signed}\n{digest}"
     scope = f"{date}/{region}/{service}/aws4_request"
     text = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
     secret = f"AWS4{keys[key]}".encode()
