@@ -31,9 +31,11 @@ def config(tmp_path: Path) -> str:
         "transports:\n"
         "  s: {type: ses, region: us-east-1, thread_ids: false, trusted_headers: [X-SES-MESSAGE-TAGS], rewrite_from: post@example.com}\n"
         "  one: {type: ses, region: us-east-1, api: v1}\n"
+        "  by-smtp: {type: smtp, host: email-smtp.us-east-1.amazonaws.com}\n"
         "routes:\n"
         "  - {sender: example.com, transport: [direct, s]}\n"
         "  - {sender: away.example, transport: direct}\n"
+        "  - {sender: smtp.example, transport: by-smtp}\n"
         "  - {sender: bad.example, reject: true}\n"
         "default_route: {transport: one}\n"
     )
@@ -96,6 +98,12 @@ def test_what_ses_would_not_take_exits_1(
     assert code == 1
     assert document["verdict"] == "refused"
     assert says in " ".join(document["problems"])
+
+
+def test_the_smtp_endpoint_of_ses_is_ses(mail: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, document = found(capsys, str(mail), "--from", "a@smtp.example", "--to", "b@example.org", "--config", config)
+    assert document["transport"] == "by-smtp"
+    assert not any("not SES" in note for note in document["notes"])
 
 
 def test_mail_that_goes_another_way_says_so(mail: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sesrelay.mail.lineends import canonical
-from sesrelay.transport.smtp_content import shaped, wire
+from sesrelay.transport.smtp_content import wire
 
 
 def unstuffed(stuffed: bytes) -> bytes:
@@ -67,11 +67,3 @@ def test_large_contents_are_not_copied_without_need() -> None:
 )
 def test_it_knows_what_the_host_must_be_able_to_take(content: bytes, eight_bit: bool, utf8_header: bool) -> None:
     assert (wire(content).eight_bit, wire(content).utf8_header) == (eight_bit, utf8_header)
-
-
-def test_orders_to_ses_are_taken_out_for_ses_alone() -> None:
-    content = b"A: b\r\nX-SES-Configuration-Set: mine\r\n folded\r\nX-Sesame: stays\r\n\r\nX-SES-Body: stays\r\n"
-    data, changes = shaped(canonical(content)[0], for_ses=True)
-    assert data == b"A: b\r\nX-Sesame: stays\r\n\r\nX-SES-Body: stays\r\n"
-    assert changes == ("removed X-SES-Configuration-Set",)
-    assert shaped(canonical(content)[0]) == (content, ())

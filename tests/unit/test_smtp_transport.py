@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from batches import HELLO, Bytes, batch, by_address, eventually, unused_port
+from batches import HELLO, Bytes, Unreadable, batch, by_address, eventually, unused_port
 from fakes import FakeClock
 from scripted_host import DROP, RESET, STALL, ScriptedHost
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, PauseReason, Scope
+from sesrelay.seams import SpoolError
 from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
 from sesrelay.transport.smtp_connect import Timeouts
 from sesrelay.transport.smtp_pool import Keeping
@@ -500,6 +501,36 @@ async def test_ses_texts_count_only_at_ses() -> None:
         at_ses = await deliver(host, ses=True)
         assert isinstance(at_ses, Deferred)
         assert at_ses.scope is Scope.SENDER_DOMAIN
+
+
+async def test_what_goes_to_ses_is_made_fit_for_it_first() -> None:
+    dated = b"From: a@example.com\r\nDate: now\r\n"
+    content = dated + b"X-SES-TENANT: t\r\nSubject: 1\r\nsubject: 2\r\nMessage-ID: <1@a>\r\n\r\n" + b"x" * 999 + b"\r\n"
+    async with ScriptedHost() as host:
+        taken = await deliver(host, content=content, ses=True)
+        refused = await deliver(host, content=dated + "Cc: jürgen@x.example\r\n\r\n".encode(), ses=True)
+        assert isinstance(taken, Delivered)
+        assert isinstance(refused, Failed)
+        (message,) = host.messages
+    head, _, body = message.content.partition(b"\r\n\r\n")
+    assert head.startswith(
+        dated + b"Subject: 1\r\nMessage-ID: <1@a>\r\nReferences: <1@a>\r\nContent-Transfer-Encoding: quoted-printable"
+    )
+    assert body.replace(b"=\r\n", b"") == b"x" * 999 + b"\r\n"
+    assert taken.trail.changes == (
+        "removed X-SES-TENANT", "removed a further subject, different from the first", "put Message-ID into References",
+        "encoded as quoted-printable (a line over 998 octets)",
+    )  # fmt: skip
+    assert (refused.scope, refused.reply.enhanced) == (Scope.MESSAGE, "5.6.7")
+
+
+async def test_content_that_cannot_be_read_for_ses_waits() -> None:
+    async with ScriptedHost() as host:
+        out = transport(host, ses=True)
+        (outcome,) = (await out.deliver(batch(), Unreadable(SpoolError("gone")))).values()
+        await out.close()
+    assert isinstance(outcome, Deferred)
+    assert (outcome.reply.code, outcome.scope) == (451, Scope.MESSAGE)
 
 
 def test_names_and_secrets() -> None:

@@ -19,6 +19,7 @@ from sesrelay.mail.outcome import Failed, Held
 from sesrelay.policy.admission import LocalMail, complete_recipient, complete_sender
 from sesrelay.policy.ses_shape import Facts, Rules, shape, why
 from sesrelay.transport.ses import addressing
+from sesrelay.transport.smtp_ses import is_ses
 
 V1_MAX, V2_MAX = 10_485_760, 41_943_040  # octets of a message
 
@@ -106,7 +107,10 @@ def _arrived(data: bytes, local: LocalMail, sender: str) -> tuple[Canonical, byt
 def _transport(
     found: Finding, authors: tuple[str, ...], loaded: Loaded | None, wanted: str | None
 ) -> configured.SesTransport | None:
-    """Find the SES transport that the message would take: the one `wanted`, or the route's first."""
+    """Find the SES transport that the message would take: the one `wanted`, or the route's first.
+
+    Return None where it has no keys of its own: SES's SMTP endpoint, or none at all.
+    """
     if loaded is None:
         if wanted is not None:
             raise KeyError(wanted)
@@ -114,7 +118,7 @@ def _transport(
         return None
     rule = loaded.routing.route(found.sender, authors)
     found.route = rule.name
-    names = [name for name in rule.transports if isinstance(loaded.config.transports[name], configured.SesTransport)]
+    names = [name for name in rule.transports if _leads_to_ses(loaded.config.transports[name])]
     if rule.reject:
         found.problems.append("550 5.7.1 This relay has no route for this sender's domain")
     elif not names and wanted is None:
@@ -125,10 +129,17 @@ def _transport(
     if name is None:
         return None
     config = loaded.config.transports[name]
-    if not isinstance(config, configured.SesTransport):
+    if not _leads_to_ses(config):
         raise KeyError(name)
     found.transport = name
-    return config
+    return config if isinstance(config, configured.SesTransport) else None
+
+
+def _leads_to_ses(config: configured.Transport) -> bool:
+    """By its API, or by its SMTP endpoint, for which mail is made fit with nothing set."""
+    if isinstance(config, configured.SmtpTransport):
+        return is_ses(config.relays[0])
+    return isinstance(config, configured.SesTransport)
 
 
 def _recipients(found: Finding, recipients: Sequence[str], local: LocalMail) -> None:

@@ -57,7 +57,7 @@ def command(
     try:
         found = lint(data, sender, [bare(address) for address in recipients], time.time(), loaded, transport)
     except KeyError as error:
-        raise click.BadParameter(f"{error.args[0]!r} is no transport of type ses", param_hint="--transport") from None
+        raise click.BadParameter(f"{error.args[0]!r} is no transport that leads to SES", param_hint="--transport") from None
     if write is not None and found.content is not None:
         try:
             write.write_bytes(found.content)

@@ -115,14 +115,6 @@ def fields(head: bytes) -> list[Field]:
     return [Field(found[1].decode("ascii"), found[0]) for found in _FIELD.finditer(head)]
 
 
-def value_of(head: bytes, name: str) -> str | None:
-    """Return the value of the first field called `name`, or None."""
-    key = name.lower()
-    if key.encode() not in head.lower():
-        return None
-    return next((field.value for field in fields(head) if field.key == key), None)
-
-
 def facts(head: bytes) -> Facts:
     """Read what acceptance needs in one pass over `head`."""
     senders: list[bytes] = []

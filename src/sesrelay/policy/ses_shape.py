@@ -130,8 +130,8 @@ def _shape_slowly(content: Canonical, end: int, rules: Rules, facts: Facts) -> S
     work = _joined(content, end, sheet)
     made = recoding.recoded(work)
     if isinstance(made, recoding.Stuck):
-        enhanced, remedy = ("5.6.7", _LOCAL_PART) if made.address else ("5.6.0", _SEALED)
-        return Failed(Reply(554, enhanced, f"SES cannot carry this message: {made.why}"), Scope.MESSAGE, remedy)
+        enhanced, what, remedy = ("5.6.7", "header", _LOCAL_PART) if made.address else ("5.6.0", "content", _SEALED)
+        return Failed(Reply(554, enhanced, f"SES cannot carry the {what} of this message: {made.why}"), Scope.MESSAGE, remedy)
     sheet.receipts += made.changes
     sheet.touched |= made.fields
     end = headers.head_length(made.content)

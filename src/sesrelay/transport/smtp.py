@@ -22,6 +22,7 @@ from sesrelay.transport.smtp_connect import Endpoint, Timeouts, Tls, Unreached, 
 from sesrelay.transport.smtp_content import Payload
 from sesrelay.transport.smtp_dead import DeadHosts
 from sesrelay.transport.smtp_exchange import converse, over_kept
+from sesrelay.transport.smtp_for_ses import shaped_first
 from sesrelay.transport.smtp_pool import Keeping, Pool
 from sesrelay.transport.smtp_ses import from_ses, is_ses
 from sesrelay.transport.smtp_session import Session, Transaction
@@ -98,9 +99,12 @@ class SmtpTransport:
         self._pool.close()
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
+        return await (shaped_first(batch, content, self._relay) if self._ses else self._relay(batch, content))
+
+    async def _relay(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         try:
             keys = signer(self._dkim, batch.message, self._clock)
-            return await self._deliver(batch, Payload(content, for_ses=self._ses, signer=keys, changes=self._receipts(batch)))
+            return await self._deliver(batch, Payload(content, signer=keys, changes=self._receipts(batch)))
         except Unsigned as error:
             return dict.fromkeys((delivery.id for delivery in batch.deliveries), error.outcome)
         except SpoolError as error:

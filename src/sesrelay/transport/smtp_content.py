@@ -41,15 +41,6 @@ class Wire:
         return b"." + stuffed if stuffed.startswith(b".") else stuffed
 
 
-def shaped(content: Canonical, *, for_ses: bool = False) -> tuple[bytes, tuple[str, ...]]:
-    """Return the content as the next hop may have it, with receipts; `for_ses`: without the X-SES-* fields that SES takes orders from."""
-    if not for_ses:
-        return content, ()
-    head, body = headers.split(content)
-    head, removed = headers.without(head, lambda field: field.key.startswith("x-ses-"))
-    return (headers.join(head, body), removed) if removed else (content, ())
-
-
 def wire(data: bytes, changes: tuple[str, ...] = ()) -> Wire:
     """Make the octets to send of what is otherwise ready."""
     eight_bit = not data.isascii()
@@ -60,12 +51,9 @@ def wire(data: bytes, changes: tuple[str, ...] = ()) -> Wire:
 class Payload:
     """Fetches the content when the first host wants it, and keeps it for the next one. `changes`: receipts of the envelope."""
 
-    def __init__(
-        self, content: Content, *, for_ses: bool = False, signer: Signer | None = None, changes: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, content: Content, *, signer: Signer | None = None, changes: tuple[str, ...] = ()) -> None:
         self._content = content
         self._changes = changes
-        self._for_ses = for_ses
         self._signer = signer
         self._wires: dict[bool, Wire] = {}
 
@@ -74,11 +62,11 @@ class Payload:
         known = self._wires.get(seven_bit)
         if known is not None:
             return known
-        original, changes = shaped(await self._content.read(), for_ses=self._for_ses)
+        original = await self._content.read()
         data, more = await self._recoded(original, seven_bit=seven_bit)
         if self._signer is not None:
             data, more = await self._signer.signed(data, more)
-        made = wire(data, (*self._changes, *changes, *more))
+        made = wire(data, (*self._changes, *more))
         if data is not original:  # what the message needs is asked of it as it came, not as it was made for one host
             made = replace(made, utf8_header=wire(original).utf8_header)
         self._wires[seven_bit] = made
