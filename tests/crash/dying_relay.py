@@ -15,6 +15,7 @@ from sesrelay.cli import main
 from sesrelay.spool import flow
 from sesrelay.spool.sqlite import SqliteSpool
 from sesrelay.transport.ses.transport import SesTransport
+from sesrelay.transport.smtp import SmtpTransport
 
 
 def die(*_: object, **__: object) -> NoReturn:
@@ -47,13 +48,13 @@ def inside_settle() -> None:
     flow.settle = and_die  # type: ignore[assignment]
 
 
-POINTS: dict[str, Callable[[], None]] = {
+POINTS: dict[str, Callable[[], object]] = {
     "before_A": lambda: before(SqliteSpool, "accept"),
     "after_A": lambda: after(SqliteSpool, "accept"),
     "before_B": lambda: before(SqliteSpool, "open_attempt"),
     "after_B": lambda: after(SqliteSpool, "open_attempt"),
-    "before_sending": lambda: before(SesTransport, "deliver"),
-    "after_sending": lambda: after(SesTransport, "deliver"),
+    "before_sending": lambda: [before(way, "deliver") for way in (SesTransport, SmtpTransport)],
+    "after_sending": lambda: [after(way, "deliver") for way in (SesTransport, SmtpTransport)],
     "inside_C": inside_settle,
     "after_C": lambda: after(SqliteSpool, "settle"),
     "nowhere": lambda: None,

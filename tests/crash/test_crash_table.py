@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from onslaught import SmtpHop
 from relay_process import KEY, PYTHON, SECRET, Relay, StandIn, ses_transport, wait_for
 
 DYING = Path(__file__).with_name("dying_relay.py")
@@ -120,6 +121,29 @@ def test_between_b_and_c_it_is_in_doubt_and_waits_a_minute(relay: Mortal, ses: S
     assert relay.ask("retry", **_all()) == 1
     assert relay.ended(str(message["id"]))[0]["state"] == "delivered"
     assert len(ses.journal()) == sent + 1, "possibly twice, never lost"
+
+
+@pytest.mark.parametrize(("point", "sent"), [("before_sending", 0), ("after_sending", 1), ("inside_C", 1), ("after_C", 1)])
+def test_before_a_relay_it_is_the_same(tmp_path: Path, point: str, sent: int) -> None:
+    """What stands above holds for SMTP too: in doubt between B and C, done after C, never lost."""
+    with SmtpHop() as hop:
+        relay = Mortal(tmp_path, f"transports:\n{hop.transport}\ndefault_route: {{transport: out}}\n")
+        try:
+            relay.live(point)
+            send(relay)
+            relay.died()
+            wait_for("the host has it", lambda: len(hop.taken()) == sent)
+            relay.live()
+            (one,) = relay.the_message()["deliveries"]  # type: ignore[attr-defined]
+            if point == "after_C":
+                assert one["state"] == "delivered"
+                return
+            assert (one["state"], one["reason"]) == ("queued", "in_doubt")
+            assert relay.ask("retry", **{**_all(), "transport": "out"}) == 1
+            assert relay.ended(one["id"])[0]["state"] == "delivered"
+            assert hop.taken() == [one["id"]] * (sent + 1)
+        finally:
+            relay.__exit__()
 
 
 def test_after_three_doubts_it_is_held_and_never_failed(relay: Mortal, ses: StandIn) -> None:

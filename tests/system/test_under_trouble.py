@@ -1,0 +1,252 @@
+"""The whole process in trouble: a full disk, signals in a storm, an end with much in flight, a store it may not have."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+import smtplib
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+import pytest
+
+from onslaught import FIVE_PERCENT, Clients, SesHop, SmtpHop, finish, relay_before, vitals
+from relay_process import KEY, PYTHON, SECRET, Relay, StandIn, ses_transport, wait_for
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MiB of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs", place], capture_output=True, check=False)
+    if mounted.returncode:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"cannot mount a small disk: {mounted.stderr.decode()}")
+        pytest.skip("mounting a small disk wants root")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def on(disk: Path, relay: Relay) -> None:
+    relay.config.write_text(relay.config.read_text().replace(f"{relay.folder}/state", f"{disk}/state"))
+
+
+def send(port: int, size: int = 100_000) -> int:
+    """Submit one message and return the last code."""
+    with smtplib.SMTP("127.0.0.1", port, timeout=30) as smtp:
+        smtp.ehlo("client.example")
+        smtp.mail("a@example.com")
+        smtp.rcpt("b@example.org")
+        return smtp.data(b"From: a@example.com\r\nSubject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * (size // 72))[0]
+
+
+def test_a_full_disk_is_told_loses_nothing_and_heals_without_a_restart(small_disk: Path, tmp_path: Path) -> None:
+    """Outcomes that cannot be stored stop sending first: no message goes out in circles."""
+    ballast = small_disk / "ballast"
+    with StandIn({"keys": {KEY: SECRET}, "chances": {"503": 1.0}}) as ses:
+        relay = Relay(
+            tmp_path,
+            f"transports:\n{ses_transport('out', ses.url)}\ndefault_route: {{transport: out}}\n"
+            "limits: {min_free_disk: 0}\nqueue: {retry: [1s]}\nlog: {level: warning}",
+        )
+        on(small_disk, relay)
+        with relay:
+            port = relay.smtp[1]
+            codes = [send(port) for _ in range(20)]
+            assert set(codes) == {250}
+            ballast.write_bytes(bytes(4096))
+            with ballast.open("ab") as file:
+                while True:
+                    try:
+                        os.write(file.fileno(), bytes(4096))
+                    except OSError:
+                        break
+            while codes[-1] == 250:
+                codes.append(send(port))
+            codes += [send(port) for _ in range(5)]
+            assert set(codes) <= {250, 451, 452}
+            assert set(codes[-5:]) <= {451, 452}
+            ses.tell(chances={})  # SES takes all now, and the store can take no outcome
+            relay.ask("status")
+            time.sleep(3.0)
+            told = len(ses.journal())
+            time.sleep(2.0)
+            assert len(ses.journal()) <= told + 1, "sending has stopped"
+            ballast.unlink()
+            wait_for("mail is taken again", lambda: send(port) == 250)
+            assert relay.process is not None
+            assert relay.process.poll() is None
+            finish(relay)
+            taken = [one["tags"]["sesrelay-id"] for one in ses.journal()]
+            assert len(set(taken)) == codes.count(250) + 1
+            assert len(taken) == len(set(taken)), "each once: no process died"
+
+
+def test_a_file_that_may_not_grow_is_a_full_disk_to_any_user(tmp_path: Path) -> None:
+    with SesHop() as hop, relay_before(hop, tmp_path, "limits: {min_free_disk: 0}") as (relay, port):
+        assert relay.process is not None
+        assert send(port, 4096) == 250
+        resource.prlimit(relay.process.pid, resource.RLIMIT_FSIZE, (64 * 1024, resource.RLIM_INFINITY))
+        assert {send(port, size) for size in (200_000, 200_000, 600_000)} <= {451, 452}
+        resource.prlimit(relay.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        wait_for("mail is taken again", lambda: send(port, 200_000) == 250)
+        finish(relay)
+        assert len(hop.taken()) == len(set(hop.taken())) == 2
+
+
+def test_a_storm_of_signals_refuses_and_loses_nothing(tmp_path: Path) -> None:
+    with SesHop() as hop, relay_before(hop, tmp_path) as (relay, port):
+        good = relay.config.read_text()
+        clients = Clients(port, count=5, pause=0.01)
+        clients.start()
+        assert relay.process is not None
+        for n in range(16):
+            relay.config.write_text(good + ("default_rote: {}\n" if n % 2 else f"# {n}\n"))
+            relay.process.send_signal(signal.SIGHUP)
+            time.sleep(0.25)
+        relay.config.write_text(good)
+        assert relay.ask("reload")["ok"]
+        clients.stop()
+        finish(relay)
+        assert clients.refused == {}
+        assert clients.acknowledged
+        assert sorted(clients.acknowledged) == sorted(hop.taken()), "each exactly once"
+        told = [event["detail"] for event in relay.events("reloaded") if not event["ok"]]
+        assert told
+        assert all("default_rote" in detail and "default_route" in detail for detail in told)
+
+
+def test_sigterm_with_two_hundred_in_flight(tmp_path: Path) -> None:
+    """Two hundred are on their way, as many of them at SES as its lane lets: they are finished, or stay for the next life."""
+    with StandIn({"keys": {KEY: SECRET}}, ("--rate", "100000")) as ses:
+        more = (
+            f"transports:\n{ses_transport('out', ses.url, rate='1000')}\ndefault_route: {{transport: out}}\nlog: {{level: warning}}"
+        )
+        with Relay(tmp_path, more) as relay:
+            warm = Clients(relay.smtp[1], count=4, messages=60)
+            warm.start()
+            warm.join()
+            finish(relay)
+            ses.tell(clear=True, script=[{"name": "slow", "seconds": 2.0}] * 200)
+            clients = Clients(relay.smtp[1], count=20, messages=200)
+            clients.start()
+            clients.join()
+            assert relay.ask("status")["in_flight"] >= 10
+            assert relay.stop(60) == 0
+            relay.start()
+            finish(relay)
+            taken = [one["tags"]["sesrelay-id"] for one in ses.journal()]
+            assert sorted(taken) == sorted(clients.acknowledged), "each exactly once"
+
+
+def test_a_store_that_it_may_not_have_ends_the_start_with_the_remedy(tmp_path: Path) -> None:
+    relay = Relay(tmp_path, "transports: {park: {type: hold}}\ndefault_route: {transport: park}\nlog: {level: warning}")
+    with relay:
+        relay.submit("a@example.com", "b@example.org")
+        second = relay.run("run")
+        assert second.returncode == 75
+        assert f"pid {relay.process and relay.process.pid}" in second.stderr
+        relay.stop()
+    store = tmp_path / "state" / "queue.db"
+    whole = store.read_bytes()
+    with closing(apsw.Connection(str(store))) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        locked = relay.run("run")
+        db.execute("ROLLBACK")
+        version = db.pragma("user_version")
+        db.pragma("user_version", version + 1)
+    newer = relay.run("run")
+    store.write_bytes(b"")
+    empty = relay.run("run")
+    assert store.read_bytes() == b"", "never started empty"
+    store.unlink()
+    for made in ("queue.db-wal", "queue.db-shm"):
+        (tmp_path / "state" / made).unlink(missing_ok=True)
+    store.write_bytes(whole)
+    assert {each.returncode for each in (locked, newer, empty)} == {1}
+    assert "locked by another program" in locked.stderr
+    assert "start that version again" in newer.stderr
+    assert "queue export" in empty.stderr
+    with relay:
+        assert relay.ask("summary")["messages"] == 1
+
+
+def test_under_load_with_faults_nothing_grows(tmp_path: Path) -> None:
+    """The short form of `make soak`: descriptors and threads as before, the log bounded, nothing lost."""
+    with SesHop(FIVE_PERCENT) as hop, relay_before(hop, tmp_path, "queue: {retry: [1s]}") as (relay, port):
+        clients = Clients(port, count=5, pause=0.01)
+        clients.start()
+        wait_for("it runs warm", lambda: len(clients.acknowledged) > 200)
+        before = vitals(relay)
+        wait_for("more of the same", lambda: len(clients.acknowledged) > 800, 60)
+        after = vitals(relay)
+        clients.stop()
+        hop.mend()
+        finish(relay)
+        assert clients.acknowledged <= set(hop.taken())
+        assert after.descriptors <= before.descriptors + 20
+        assert after.threads <= before.threads + 4
+        assert after.log < 64
+        assert after.resident < before.resident + 40
+        assert clients.refused == {}
+
+
+@pytest.mark.peer
+def test_each_250_follows_the_sync_of_its_message(tmp_path: Path) -> None:
+    """Power loss: the system calls of the whole process show the sync of the log before each reply."""
+    strace = shutil.which("strace")
+    if strace is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("strace is missing")
+        pytest.skip("strace is missing")
+    trace = tmp_path / "trace"
+    with SmtpHop() as hop, relay_before(hop, tmp_path, "limits: {min_free_disk: 0}") as (relay, port):
+        assert relay.process is not None
+        calls = "trace=pwrite64,fdatasync,fsync,sendto,write,writev,sendmsg"
+        tracer = subprocess.Popen(
+            [strace, "-f", "-y", "-s", "80", "-o", trace, "-e", calls, "-p", str(relay.process.pid)],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert tracer.stderr is not None
+        if "attached" not in tracer.stderr.readline():
+            if os.environ.get("CI") == "true":
+                pytest.fail("strace could not trace")
+            pytest.skip("tracing is not allowed here")
+        sizes = [1_000, 300_000, 1_000, 1_000, 300_000]
+        for size in sizes:
+            assert send(port, size) == 250
+        finish(relay)
+        tracer.terminate()
+        tracer.wait(30)
+    assert PYTHON
+    check_order(trace, len(sizes), sizes.count(300_000))
+
+
+def check_order(trace: Path, messages: int, bodies: int) -> None:
+    """Raise unless each reply that promises something comes after the sync of what was written before it."""
+    from faults.test_spool_crash import completed
+
+    told = synced_bodies = 0
+    written = body_open = False
+    for call in completed(trace):
+        if re.match(r"pwrite64\(\d+<[^>]*/queue\.db-wal>", call):
+            assert not body_open, "the commit began before the body was synced"
+            written = True
+        elif re.match(r"f(data)?sync\(\d+<[^>]*/queue\.db-wal>\) += 0", call):
+            written = False
+        elif re.match(r"write\(\d+<[^>]*/bodies/", call):
+            body_open = True
+        elif re.match(r"fsync\(\d+<[^>]*/bodies>\) += 0", call):
+            body_open, synced_bodies = False, synced_bodies + 1
+        elif "250 2.0.0 Ok: queued as" in call:
+            assert not written, f"told before the sync: {call}"
+            told += 1
+    assert (told, synced_bodies) == (messages, bodies)
