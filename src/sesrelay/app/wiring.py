@@ -27,7 +27,7 @@ from sesrelay.seams import Clock, Observer, Preflight, SpoolAdmin, Transport
 from sesrelay.web.options import WebOptions
 
 if TYPE_CHECKING:
-    from sesrelay.aws.session import Sessions, Source
+    from sesrelay.aws.session import Sessions
     from sesrelay.transport.ses.account import Accounts
     from sesrelay.transport.signing import KeysByDomain
 
@@ -46,6 +46,7 @@ class Shared:
     _accounts: Accounts | None = field(default=None, init=False)
 
     def ses(self, name: str, config: configured.SesTransport, local_domains: frozenset[str]) -> Transport:
+        from sesrelay.app.ses_access import source_of
         from sesrelay.aws.session import Sessions
         from sesrelay.transport.ses.account import Accounts
         from sesrelay.transport.ses.seam import SesOptions
@@ -53,7 +54,7 @@ class Shared:
 
         self._sessions = self._sessions or Sessions(self.clock)
         self._accounts = self._accounts or Accounts(self.clock)
-        source = _source(config)
+        source = source_of(config)
         options = SesOptions(
             region=source.region,
             endpoint_url=config.endpoint_url,
@@ -100,26 +101,15 @@ class Shared:
     def retain(self, configs: Iterable[configured.Transport]) -> None:
         """Forget the sessions that no transport of the configuration uses any more."""
         if self._sessions is not None:
-            self._sessions.retain([_source(config) for config in configs if isinstance(config, configured.SesTransport)])
+            from sesrelay.app.ses_access import source_of
+
+            self._sessions.retain([source_of(config) for config in configs if isinstance(config, configured.SesTransport)])
 
     async def close(self) -> None:
         if self._accounts is not None:
             await self._accounts.close()
         if self._sessions is not None:
             self._sessions.close()
-
-
-def _source(config: configured.SesTransport) -> Source:
-    """Return where a transport's credentials come from. Raises: ValueError where the region is unknown"""
-    from sesrelay.aws.region import default_region
-    from sesrelay.aws.session import Source
-
-    secret = config.secret_access_key.get_secret_value() if config.secret_access_key else None
-    region = config.region or default_region(config.profile)
-    return Source(
-        region, config.access_key_id, secret, config.profile, config.role_arn, config.external_id, config.endpoint_url, config.fips,
-        config.dual_stack, config.endpoint_id,
-    )  # fmt: skip
 
 
 def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:

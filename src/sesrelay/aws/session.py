@@ -13,13 +13,17 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sesrelay.aws import number
 from sesrelay.aws.account import Account, Reputation, fetch, fetch_reputation
 from sesrelay.aws.endpoint import Endpoint, resolve
 from sesrelay.aws.verified import fetch_identities
 from sesrelay.seams import Clock
+
+if TYPE_CHECKING:
+    import boto3
+    from botocore.config import Config as BotocoreConfig
 
 T = TypeVar("T")
 
@@ -194,28 +198,36 @@ class Sessions:
 
 
 def _open(source: Source) -> _Opened:
-    import boto3  # noqa: PLC0415 - 100 ms and 10 MiB, wanted only where an SES route is
+    session, config = boto_session(source), client_config(source)
+    v1 = session.client("ses", endpoint_url=source.endpoint_url, config=config)
+    v2 = session.client("sesv2", endpoint_url=source.endpoint_url, config=config)
+    at = resolve(session._session, v1, v2, source.endpoint_id, own=bool(source.endpoint_url))
+    return _Opened(session.get_credentials(), at, v1, v2)
+
+
+def client_config(source: Source) -> BotocoreConfig:
+    """Return how clients are made. One call is one request: botocore's default posts a throttled or reset one three times."""
     from botocore.config import Config  # noqa: PLC0415
-    from botocore.session import Session as BotocoreSession  # noqa: PLC0415
 
-    def session_on(inner: BotocoreSession) -> boto3.Session:
-        return boto3.Session(source.access_key_id, source.secret_access_key, region_name=source.region, botocore_session=inner)
-
-    # One call is one request: botocore's default posts a throttled or reset one three times.
-    config = Config(
+    return Config(
         retries={"total_max_attempts": 1}, connect_timeout=CONNECT, read_timeout=READ, tcp_keepalive=True,
         use_fips_endpoint=source.fips, use_dualstack_endpoint=source.dual_stack,
     )  # fmt: skip
+
+
+def boto_session(source: Source) -> boto3.Session:
+    """Return boto3's session for a source of credentials; nobody is asked yet, but for a role. Raises: botocore's errors"""
+    import boto3  # noqa: PLC0415 - 100 ms and 10 MiB, wanted only where an SES route is
+    from botocore.session import Session as BotocoreSession  # noqa: PLC0415
+
     inner = BotocoreSession(profile=source.profile)
-    session = session_on(inner)
+    session = boto3.Session(source.access_key_id, source.secret_access_key, region_name=source.region, botocore_session=inner)
     if source.role_arn:
-        role = _role(session.client("sts", config=config), source)
+        role = _role(session.client("sts", config=client_config(source)), source)
         inner = BotocoreSession(profile=source.profile)
         inner.register_component("credential_provider", role)
         session = boto3.Session(region_name=source.region, botocore_session=inner)
-    v1 = session.client("ses", endpoint_url=source.endpoint_url, config=config)
-    v2 = session.client("sesv2", endpoint_url=source.endpoint_url, config=config)
-    return _Opened(session.get_credentials(), resolve(inner, v1, v2, source.endpoint_id, own=bool(source.endpoint_url)), v1, v2)
+    return session
 
 
 def _role(sts: Any, source: Source) -> Any:

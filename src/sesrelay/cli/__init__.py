@@ -31,6 +31,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "site": ("sesrelay.cli.site", "Add, list or remove a site: its domains and their way out."),
     "import": ("sesrelay.cli.import_", "Make sites of what Postfix or UBOS was told."),
     "dkim": ("sesrelay.cli.dkim", "Make DKIM keys, and the DNS records that go with them."),
+    "domain": ("sesrelay.cli.domain", "Set up a sender's domain in SES and the DNS."),
+    "account": ("sesrelay.cli.account", "Show what the SES account may send; ask for production access."),
+    "iam-policy": ("sesrelay.cli.iam_policy", "Print the least IAM policy for the configuration."),
+    "credentials": ("sesrelay.cli.credentials", "Create or rotate the IAM user of this relay."),
+    "smtp-password": ("sesrelay.cli.smtp_password", "Turn a secret access key on stdin into an SES SMTP password."),
     "password-hash": ("sesrelay.cli.password_hash", "Make the hash of a password, for access.users."),
 }
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,12 +23,29 @@ from sesrelay.control.client import ControlError, RemoteDesk
 from sesrelay.policy.admission import check_mailbox
 from sesrelay.seams import Document
 
+if TYPE_CHECKING:
+    from sesrelay.config.loading import Loaded
+
 LOOK_EVERY = 0.1  # seconds
+SIMULATOR_DOMAIN = "simulator.amazonses.com"
+# Source: SES developer guide, "Using the mailbox simulator". SES accepts each of them; what follows comes as an event.
+SIMULATOR = {
+    "success": "delivers it",
+    "bounce": "refuses it for good (550 5.1.1), which SES reports as a bounce",
+    "complaint": "delivers it, and the recipient complains",
+    "ooto": "delivers it, and answers that the recipient is out of the office",
+    "suppressionlist": "SES reports a bounce, as for an address on its suppression list",
+}
 
 
 @click.command()
 @click.option("--from", "sender", required=True, metavar="ADDRESS", help="The sender; its domain decides the route.")
-@click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="May be repeated.")
+@click.option("--to", "recipients", multiple=True, metavar="ADDRESS", help="May be repeated.")
+@click.option(
+    "--simulator",
+    type=click.Choice([*SIMULATOR]),
+    help="Send to SES's mailbox simulator instead, which answers in this way and costs no reputation.",
+)
 @click.option("--subject", default="Test message from sesrelay", show_default=True)
 @click.option("--timeout", default="60s", type=seconds, metavar="TIME", show_default=True, help="How long to follow it.")
 @click.option(
@@ -38,16 +55,36 @@ LOOK_EVERY = 0.1  # seconds
     help="When it is to leave, as in 2026-12-31T09:00:00Z, '2026-12-31 09:00', 09:00 or +2h; later than --timeout, it is not followed.",
 )
 @config_option
-def command(config: Path, sender: str, recipients: tuple[str, ...], subject: str, timeout: float, at: float | None) -> None:
+def command(
+    config: Path, sender: str, recipients: tuple[str, ...], simulator: str | None, subject: str, timeout: float, at: float | None
+) -> None:
     """Submit a test message and follow it. 0: all delivered, 1: any failed, 75: unfinished, 69: no daemon."""
+    if (simulator is None) == (not recipients):
+        raise click.UsageError("Say either --to or --simulator.")
+    if simulator is not None:
+        recipients = (f"{simulator}@{SIMULATOR_DOMAIN}",)
     for address in (sender, *recipients):
         refusal = check_mailbox(address, smtputf8=True, sender=False) if "@" in address else None
         if refusal is not None:
             raise click.UsageError(f"{address}: {refusal.text}")
     loaded = load_or_exit(config)
+    if simulator is not None:
+        _simulated_or_exit(loaded, sender, simulator)
     open_doors = [one.listen for one in loaded.config.listeners if one.tls != "implicit" and one.auth != "required"]
     message = _message(sender, recipients, subject)
     sys.exit(asyncio.run(_send(loaded.config.control, open_doors, message, sender, recipients, timeout, at)))
+
+
+def _simulated_or_exit(loaded: Loaded, sender: str, simulator: str) -> None:
+    """Say what the simulator does; mail that does not leave through SES cannot get there."""
+    from sesrelay.app.ses_access import leads_to_ses
+
+    rule = loaded.routing.route(sender, [sender])
+    if not any(leads_to_ses(loaded.config.transports[name]) for name in rule.transports):
+        ways = ", ".join(rule.transports) or "no way at all"
+        click.echo(f"sesrelay: mail from {sender} leaves by {ways} ({rule.pattern}), and the simulator is SES's own", err=True)
+        raise SystemExit(EX_FAILED)
+    click.echo(f"the simulator takes it, and then: {SIMULATOR[simulator]}", err=True)
 
 
 async def _send(

@@ -6,24 +6,12 @@ base64, 44 characters; a secret access key has 40.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
+
+from sesrelay.aws.smtp_password import is_smtp_password
 
 _SECRET_KEY = re.compile(r"[A-Za-z0-9/+]{40}\Z")
 _ACCESS_KEY_ID = re.compile(r"(?:AKIA|ASIA)[A-Z0-9]{12,124}\Z")
-_VERSION = 0x04
-
-
-def is_smtp_password(text: str) -> bool:
-    """Tell whether `text` looks like an SMTP password of SES."""
-    if len(text) != 44:
-        return False
-    try:
-        octets = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        return False
-    return len(octets) == 33 and octets[0] == _VERSION
 
 
 def is_secret_key(text: str) -> bool:

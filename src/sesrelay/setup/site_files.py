@@ -21,9 +21,8 @@ from sesrelay.config.document import Document, parse
 from sesrelay.config.loading import load
 from sesrelay.config.problem import ConfigError
 from sesrelay.config.sites import FOLDER, site_files
+from sesrelay.setup.files import NewFile, write_files
 from sesrelay.setup.site import Site, compose
-
-MODE = 0o640
 
 
 class SiteExists(Exception):
@@ -125,24 +124,11 @@ def listed(config: Path) -> Iterator[Listed]:
 
 def write(file: Path, text: str, like: Path) -> None:
     """Write `file` durably in one step, mode 0640, owned as `like` is where that may be set. Raises: OSError"""
-    made = file.with_name(f".{file.name}.new")
-    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            os.fchmod(descriptor, MODE)
-            _own(descriptor, like)
-            stream.write(text)
-            stream.flush()
-            os.fsync(descriptor)
-        made.rename(file)
-    except BaseException:
-        made.unlink(missing_ok=True)
-        raise
-    _sync(file.parent)
+    write_files([NewFile(file, text, like)])
 
 
-def _own(file: Path | int, like: Path) -> None:
-    """Give a new file to those who have `like`, so that the daemon can read one as the other; only root can."""
+def _own(file: Path, like: Path) -> None:
+    """Give a new folder to those who have `like`, so that the daemon can read one as the other; only root can."""
     if os.geteuid() == 0 and like.exists():
         owner = like.stat()
         os.chown(file, owner.st_uid, owner.st_gid)

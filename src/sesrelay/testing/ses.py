@@ -25,7 +25,7 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from sesrelay.testing import ses_v2, sigv4
+from sesrelay.testing import ses_identities, ses_v2, sigv4
 from sesrelay.testing.ses_faults import Fault, after, before
 from sesrelay.testing.ses_journal import Taken
 from sesrelay.testing.ses_rules import Account, Refusal
@@ -39,6 +39,7 @@ BODY_MAX = 64 * 1024 * 1024  # octets of a request; the limit of a message is ch
 class SesStandIn:
     """Listens from `start` to `stop`. `keys` None: any key and signature will do; else access key ids and secrets.
 
+    `look_up`: the DNS in which the records of pending domains are looked for.
     `script`: the faults of the next sends, in order; after them `chances` (name → probability) decide, by `seed`.
     """
 
@@ -52,11 +53,13 @@ class SesStandIn:
     v2: bool = True
     tls: ssl.SSLContext | None = None
     wall: Callable[[], float] = time.time
+    look_up: ses_identities.LookUp | None = None
 
     def __post_init__(self) -> None:
         self.account.wall = self.wall
         self.journal: list[Taken] = []
         self.requests: Counter[str] = Counter()
+        self.identities = ses_identities.Identities(self.account, self.look_up)
         self._random = random.Random(self.seed)
         self._runner: web.AppRunner | None = None
         self._stopping = asyncio.Event()
@@ -75,7 +78,7 @@ class SesStandIn:
     async def start(self) -> None:
         app = web.Application(client_max_size=BODY_MAX)
         app.router.add_post("/", self._query)
-        app.router.add_get("/v2/email/account", self._get_account)
+        app.router.add_route("*", ses_identities.PATHS, self._manage)
         app.router.add_post(ses_v2.PATH, self._send_email)
         app.router.add_route("*", "/v2/email/suppression/{path:.*}", self._suppression)
         app.router.add_get("/journal", self._show_journal)
@@ -164,24 +167,22 @@ class SesStandIn:
         return taken
 
     def _statistics(self) -> str:
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.wall()))
-        counts = "".join(f"<{name}>{number}</{name}>" for name, number in self.account.statistics.items())
-        return f"<member><Timestamp>{at}</Timestamp>{counts}</member>" if counts else ""
+        given = self.account.statistics
+        now = {"Timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.wall()))}
+        points = ([now | given] if given else []) if isinstance(given, dict) else given
+        fields = ("".join(f"<{name}>{value}</{name}>" for name, value in point.items()) for point in points)
+        return "".join(f"<member>{one}</member>" for one in fields)
 
-    async def _get_account(self, request: web.Request) -> web.Response:
-        self.requests["GetAccount"] += 1
-        if not self.v2:
-            return web.json_response({"message": "Not found"}, status=404, headers={"x-amzn-ErrorType": "NotFoundException"})
+    async def _manage(self, request: web.Request) -> web.Response:
+        path, body = request.match_info["path"], await request.read()
+        self.requests["GetAccount" if path == "account" else f"{request.method} {path}"] += 1
         try:
-            self._check_signature(request, await request.read())
-        except sigv4.SignatureError as refusal:
-            return web.json_response({"message": refusal.text}, status=403, headers={"x-amzn-ErrorType": refusal.code})
-        a = self.account
-        quota = {"Max24HourSend": a.quota, "MaxSendRate": a.rate, "SentLast24Hours": a.sent_last_24h}
-        return web.json_response(
-            {"SendQuota": quota, "SendingEnabled": not a.suspended, "ProductionAccessEnabled": not a.sandbox,
-             "EnforcementStatus": "SHUTDOWN" if a.suspended else "HEALTHY", "DedicatedIpAutoWarmupEnabled": False}
-        )  # fmt: skip
+            if not self.v2:
+                raise Refusal("NotFoundException", "Not found", 404)
+            self._check_signature(request, body)
+            return web.json_response(self.identities.handle(request.method, path, json.loads(body or b"{}")))
+        except (Refusal, sigv4.SignatureError) as refusal:
+            return ses_v2.refused(refusal.code, refusal.text, refusal.status)
 
     async def _suppression(self, request: web.Request) -> web.Response:
         body = await request.read()
@@ -222,7 +223,8 @@ class SesStandIn:
         return web.json_response({"requests": dict(self.requests), "taken": len(self.journal)})
 
     def control(self, wishes: Mapping[str, Any]) -> None:
-        """Change behaviour: fields of the account, `script`, `chances`, `keys`, `v2`, `clear` (the journal).
+        """Change behaviour: fields of the account, `script`, `chances`, `keys`, `v2`, `clear` (the journal), `identities`
+        (name to status), `review` (of the request for production access).
 
         Raises: ValueError, TypeError
         """
@@ -236,6 +238,11 @@ class SesStandIn:
                 self.requests.clear()
             elif name in ("keys", "v2"):
                 setattr(self, name, value)
+            elif name == "identities":
+                for identity, status in value.items():
+                    self.identities.order(identity, status)
+            elif name == "review":
+                self.identities.grant(value)
             elif name in ("rate", "quota"):
                 setattr(self.account, name, float(value))
             elif name == "sent":

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import getaddresses
+from typing import Any
 
 SIZE_MAX, RECIPIENTS_MAX, LINE_MAX = 10_485_760, 50, 1_000
 DAY = 24 * 3600.0  # seconds
@@ -66,7 +67,8 @@ class Account:
 
     `sent` is what was sent in the 24 hours before the start; what is sent from then on leaves that window as its time comes.
     `suppressed`: addresses in lower case, each with its reason (BOUNCE, COMPLAINT) and when it was put there: Unix seconds.
-    `statistics`: of GetSendStatistics, as in `{"DeliveryAttempts": 100, "Bounces": 3, "Complaints": 0, "Rejects": 0}`.
+    `statistics`: of GetSendStatistics, as in `{"DeliveryAttempts": 100, "Bounces": 3, "Complaints": 0, "Rejects": 0}`; or a list
+    of such points, each with its `Timestamp`.
     """
 
     region: str = "us-east-1"
@@ -81,7 +83,7 @@ class Account:
     suppressed: dict[str, tuple[str, float]] = field(default_factory=dict)
     bucket: Bucket = field(default_factory=lambda: Bucket(1_000.0))
     wall: Callable[[], float] = time.time
-    statistics: Mapping[str, int] = field(default_factory=dict)
+    statistics: dict[str, int] | Sequence[Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._sent: deque[tuple[float, float]] = deque()

@@ -1,0 +1,75 @@
+"""The SMTP password that belongs to a secret access key, and what else people take for one.
+
+Source: Amazon SES developer guide, "Obtaining SES SMTP credentials by converting existing AWS credentials".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+
+VERSION = b"\x04"
+LENGTH = 44  # characters of an SMTP password
+_KEY_ID = re.compile(r"(?:AKIA|ASIA)[A-Z2-7]{16}\Z")
+_REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]+)+-\d\Z")
+
+
+class NoSecretKey(ValueError):
+    """What was given is no long-lived secret access key. The text says what it is, and what is meant; never the value."""
+
+
+def derive(secret_access_key: str, region: str) -> str:
+    """Return the SMTP password of a secret key for one region. It cannot be turned back."""
+    key = f"AWS4{secret_access_key}".encode()
+    for part in ("11111111", region, "ses", "aws4_request", "SendRawEmail"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return base64.b64encode(VERSION + key).decode("ascii")
+
+
+def is_smtp_password(text: str) -> bool:
+    """Tell whether the text has the shape of an SES SMTP password: 33 octets in base64, the first of them the version."""
+    if len(text) != LENGTH:
+        return False
+    try:
+        return base64.b64decode(text, validate=True)[:1] == VERSION
+    except binascii.Error:
+        return False
+
+
+def is_region(text: str) -> bool:
+    """Tell whether the text has the shape of an AWS region."""
+    return bool(_REGION.match(text))
+
+
+def read_secret(text: str, session_secret: str | None = None) -> str:
+    """Return the secret key in what somebody typed or piped. Raises: NoSecretKey
+
+    `session_secret`: the secret of temporary credentials that are known, as those in the environment.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if any("session_token" in line.lower() or "sessiontoken" in line.lower() for line in lines):
+        raise NoSecretKey(_TEMPORARY)
+    if len(lines) != 1:
+        raise NoSecretKey("one line is meant, with the secret access key and nothing else" if lines else "stdin is empty")
+    secret = lines[0]
+    if secret.startswith("ASIA") and _KEY_ID.match(secret):
+        raise NoSecretKey(_TEMPORARY)
+    if _KEY_ID.match(secret):
+        raise NoSecretKey("this is an access key id; its secret access key is meant")
+    if is_smtp_password(secret):
+        raise NoSecretKey("this is an SMTP password already; it was derived from a secret access key for one region")
+    if len(secret) > 128:
+        raise NoSecretKey(_TEMPORARY)
+    if secret == session_secret:
+        raise NoSecretKey(_TEMPORARY)
+    if not secret.isascii() or any(character.isspace() for character in secret):
+        raise NoSecretKey("a secret access key has no spaces and only ASCII characters")
+    return secret
+
+
+_TEMPORARY = (
+    "these are temporary credentials (a session token, or a key id that begins with ASIA), from which no SMTP password can be "
+    "made; use the key of an IAM user: sesrelay credentials create"
+)

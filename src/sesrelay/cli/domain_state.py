@@ -1,0 +1,188 @@
+"""What SES says of a domain beside what the DNS has, for people and as JSON."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sesrelay.cli.ses import Access, stop
+
+if TYPE_CHECKING:
+    from sesrelay.aws.identities import Identity
+    from sesrelay.setup.lookup import Answers
+    from sesrelay.setup.records import Finding, Record
+
+_COLOURS = {"ok": "green", "missing": "red", "different": "red", "unknown": "yellow"}
+_ADVICE = {
+    "HOST_NOT_FOUND": "SES has not found the records",
+    "TYPE_NOT_FOUND": "SES has not found the records",
+    "INVALID_VALUE": "SES has found other values than it wants",
+    "DNS_SERVER_ERROR": "the domain's name servers answer SES with an error",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DnsWish:
+    """What somebody says of the DNS on the command line."""
+
+    dkim_key: Path | None
+    nameservers: tuple[str, ...]
+    dmarc: str
+
+
+def dns_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb `--nameserver`, `--dmarc` and `--dkim-key`, passed as `dns: DnsWish`."""
+
+    @functools.wraps(function)
+    def verb(dkim_key: Path | None, nameservers: tuple[str, ...], dmarc: str, **rest: Any) -> Any:
+        return function(dns=DnsWish(dkim_key, nameservers, dmarc), **rest)
+
+    for option in (
+        click.option(
+            "--dkim-key",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="The private key (PEM, RSA of 1024 to 2048 bits), where DKIM is by a key of your own.",
+        ),
+        click.option(
+            "--dmarc",
+            default="v=DMARC1; p=none",
+            show_default=True,
+            metavar="TEXT",
+            callback=_dmarc,
+            help="The DMARC record, where there is none.",
+        ),
+        click.option(
+            "--nameserver",
+            "nameservers",
+            multiple=True,
+            metavar="IP[:PORT]",
+            callback=_nameservers,
+            help="Ask this one; may be repeated. Default: those of direct transports, else the system's.",
+        ),
+    ):
+        verb = option(verb)
+    return verb
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A domain as SES and the DNS have it. `answers`: what the DNS said, as it came."""
+
+    identity: Identity
+    findings: list[Finding]
+    answers: Answers
+
+    def document(self) -> dict[str, Any]:
+        return {**self.identity.document(), "records": [finding.document() for finding in self.findings]}
+
+    def missing(self) -> str:
+        """Return one line that says what is still in the way."""
+        wrong = [finding for finding in self.findings if finding.state != "ok" and finding.record.purpose in ("dkim", "mail_from")]
+        if wrong:
+            return "waiting for " + "; ".join(f"{f.record.type} {f.record.name} ({f.note or f.state})" for f in wrong)
+        waiting = [] if self.identity.verified else [f"DKIM {self.identity.dkim_status}"]
+        if self.identity.mail_from_status not in (None, "success"):
+            waiting.append(f"MAIL FROM {self.identity.mail_from_status}")
+        return f"the DNS has all records; waiting for SES to see them ({', '.join(waiting)})"
+
+
+def known_records(used: Access, identity: Identity, wish: DnsWish) -> list[Record]:
+    """Return the records that a domain wants."""
+    from sesrelay.app.ses_access import direct_senders
+    from sesrelay.setup.dkim_key import dkim_record
+    from sesrelay.setup.records import wanted
+
+    own = ""
+    if wish.dkim_key is not None:
+        try:
+            own = dkim_record(wish.dkim_key.read_bytes())
+        except OSError as error:
+            raise click.BadParameter(f"{wish.dkim_key}: {error.strerror}", param_hint="--dkim-key") from None
+        except ValueError as error:
+            raise click.BadParameter(f"{wish.dkim_key}: {error}", param_hint="--dkim-key") from None
+    root_spf = direct_senders(identity.domain, used.loaded) if used.loaded else []
+    return wanted(identity, own_dkim=own, root_spf=root_spf, dmarc=wish.dmarc)
+
+
+def identity_or_exit(used: Access, domain: str) -> Identity:
+    """Return the identity, or say how it is made. Raises: AwsError"""
+    from sesrelay.aws.identities import read
+
+    identity = read(used.clients, domain)
+    if identity is None:
+        stop(f"{domain} is no identity in {used.clients.region}; make it: sesrelay domain add {domain}")
+    return identity
+
+
+def state_of(used: Access, domain: str, wish: DnsWish) -> State:
+    """Ask SES and the DNS. Raises: AwsError"""
+    from sesrelay.setup.lookup import Dns, findings, look_up
+
+    identity = identity_or_exit(used, domain)
+    records = known_records(used, identity, wish)
+    answers = look_up(Dns(wish.nameservers or _configured(used)), domain, records)
+    return State(identity, findings(records, answers), answers)
+
+
+def print_state(state: State) -> None:
+    identity = state.identity
+    ready = (
+        "may send" if identity.ready else "may send, but not yet by its MAIL FROM domain" if identity.verified else "not verified"
+    )
+    click.secho(f"{identity.domain} in {identity.region}: ", bold=True, nl=False)
+    click.secho(ready, fg="green" if identity.ready else "yellow" if identity.verified else "red")
+    signing = "" if identity.dkim_enabled else ", signing is off"
+    click.echo(f"  DKIM           {identity.dkim_status}, {'a key of your own' if identity.own_key else 'keys of SES'}{signing}")
+    if identity.mail_from:
+        click.echo(f"  MAIL FROM      {identity.mail_from}: {identity.mail_from_status}")
+    else:
+        click.echo("  MAIL FROM      amazonses.com: SPF does not align for DMARC, DKIM does")
+    click.echo(f"  configuration  {identity.configuration_set or 'no default set'}")
+    if identity.error and not identity.verified:
+        click.echo(f"  last look      {_ADVICE.get(identity.error, identity.error.lower())}")
+    print_findings(state.findings)
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        record = finding.record
+        click.secho(f"{finding.state:<10}", fg=_COLOURS[finding.state], nl=False)
+        click.echo(
+            f"{record.type:<6}{record.name}\n{'':10}{'':6}{record.value or '(the public key: name its file with --dkim-key)'}"
+        )
+        for found in finding.found if finding.state == "different" else ():
+            click.echo(f"{'':16}there is: {found}")
+        if finding.note:
+            click.echo(f"{'':16}{finding.note}")
+
+
+def _configured(used: Access) -> list[str]:
+    from sesrelay.config.transports import DirectTransport
+
+    configs = used.loaded.config.transports.values() if used.loaded else ()
+    return next((list(one.nameservers) for one in configs if isinstance(one, DirectTransport) and one.nameservers), [])
+
+
+def _nameservers(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    from sesrelay.config.values import nameserver
+
+    for text in value:
+        try:
+            nameserver(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
+
+
+def _dmarc(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    from sesrelay.setup.records import is_dmarc
+
+    if not is_dmarc(value) or "p=" not in value:
+        raise click.BadParameter(f"{value!r} is no DMARC record (one as in 'v=DMARC1; p=none' is meant)")
+    return value

@@ -1,0 +1,58 @@
+"""SPF records as values: what one covers, and two made into one.
+
+Source: RFC 7208 §3.2 (one record a name), §4.6 (terms), §5.1 (all), §6.1 (redirect).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+VERSION = "v=spf1"
+LOOKUPS_MAX = 10  # RFC 7208 §4.6.4
+_LOOKS_UP = re.compile(r"[+?~-]?(?:include:|exists:|redirect=|(?:a|mx|ptr)(?:[:/]|\Z))", re.I)
+
+
+def is_spf(text: str) -> bool:
+    """Tell whether a TXT value is an SPF record."""
+    return text.lower() == VERSION or text.lower().startswith(f"{VERSION} ")
+
+
+def covers(text: str, terms: Iterable[str]) -> bool:
+    """Tell whether the record has all these mechanisms as passing ones."""
+    there = {_bare(term) for term in text.split()[1:]}
+    return all(_bare(term) in there for term in terms)
+
+
+def merge(existing: Sequence[str], terms: Sequence[str], ending: str = "~all") -> str:
+    """Return one record with what the existing ones say and these mechanisms; `ending` where none says how it ends.
+
+    What decides for everybody else (`all`, `redirect=`) stays as it was, the strictest one where several records disagree.
+    """
+    mechanisms: list[str] = []
+    endings: list[str] = []
+    redirects: list[str] = []
+    for term in [*(term for text in existing for term in text.split()[1:]), *terms]:
+        lowered = term.lower()
+        if lowered.lstrip("+-~?") == "all":
+            endings.append(lowered)
+        elif lowered.startswith("redirect="):
+            redirects.append(term)
+        elif _bare(term) not in {_bare(other) for other in mechanisms}:
+            mechanisms.append(term)
+    # A redirect is followed only where nothing matched, and not at all beside `all`.
+    last = redirects[:1] if redirects and not endings else [min(endings or [ending], key=_leniency)]
+    return " ".join([VERSION, *mechanisms, *last])
+
+
+def lookups(text: str) -> int:
+    """Count the terms that make the receiver ask the DNS again; those of included records are not seen."""
+    return sum(_LOOKS_UP.match(term) is not None for term in text.split()[1:])
+
+
+def _leniency(ending: str) -> int:
+    return "-~?+".find(ending[0]) if ending[0] in "-~?+" else 3
+
+
+def _bare(term: str) -> str:
+    return term.lower().removeprefix("+")
