@@ -113,12 +113,15 @@ def test_a_key_of_ones_own(world: AwsWorld, tmp_path: Path) -> None:
     pem = generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     key = tmp_path / "dkim.pem"
     key.write_bytes(pem)
+    assert world.domain("add", "--dkim-selector", "s1", "--dkim-key", key).code == 64  # others could read it
+    key.chmod(0o600)
     added = world.domain("add", "--dkim-selector", "s1", "--dkim-key", key, "--json")
     assert added.code == 0, added.err
     record = next(one for one in added.json["records"] if one["purpose"] == "dkim")
     assert (record["name"], record["type"]) == ("s1._domainkey.example.com", "TXT")
     assert record["value"].startswith("v=DKIM1; k=rsa; p=MIIB")
-    assert "PRIVATE" not in added.out + added.err
+    body = "".join(pem.decode().splitlines()[1:-1])
+    assert body not in added.out + added.err
     zone = world.domain("dns", "--format", "bind", "--dkim-key", key).out
     line = next(line for line in zone.splitlines() if line.startswith("s1._domainkey"))
     assert all(len(piece) <= 257 for piece in line.split("\t")[-1].split(" ") if piece.startswith('"M'))

@@ -130,19 +130,10 @@ def set_mail_from(clients: Clients, domain: str, mail_from: str, on_mx_failure: 
         )
 
 
-def restart_easy_dkim(clients: Clients, domain: str) -> None:
-    """Have SES look for the DKIM records anew, as it stops doing after 72 hours. Raises: AwsError"""
-    with told(f"start the verification of {domain} anew"):
-        clients["sesv2"].put_email_identity_dkim_signing_attributes(EmailIdentity=domain, SigningAttributesOrigin="AWS_SES")
-
-
-def remove(clients: Clients, domain: str) -> bool:
-    """Remove the identity; tells whether there was one. Raises: AwsError"""
-    if read(clients, domain) is None:
-        return False
+def remove(clients: Clients, domain: str) -> None:
+    """Remove the identity. Raises: AwsError, also where there is none"""
     with told(f"remove the identity {domain}"):
         clients["sesv2"].delete_email_identity(EmailIdentity=domain)
-    return True
 
 
 def _signing(key: OwnKey) -> dict[str, str]:

@@ -126,19 +126,13 @@ def show(domain: str, as_json: bool, dns: DnsWish, wish: Wish) -> None:
 
 @command.command("verify")
 @click.argument("domain", type=domain_name)
-@click.option("--restart", is_flag=True, help="Have SES look anew, as it stops doing after 72 hours.")
 @wait_options
 @dns_options
 @account_options
 @json_option
-def verify(domain: str, restart: bool, as_json: bool, dns: DnsWish, waiting: Waiting, wish: Wish) -> None:
+def verify(domain: str, as_json: bool, dns: DnsWish, waiting: Waiting, wish: Wish) -> None:
     """Tell whether DOMAIN may send, and record by record what is missing. 0: it may; 1: not yet; 75: not within --timeout."""
-    from sesrelay.aws import identities
-
     used = access(wish, domain)
-    if restart:
-        with refusals():
-            identities.restart_easy_dkim(used.clients, domain)
     _watch(used, domain, dns, waiting, as_json, pending=EX_FAILED)
 
 
@@ -208,14 +202,13 @@ def _own_key(selector: str | None, file: Path | None) -> OwnKey | None:
         raise click.UsageError("--dkim-selector and --dkim-key go together.")
     if selector is None or file is None:
         return None
+    from sesrelay.config.dkim import parse_selector
     from sesrelay.setup.dkim_key import own_key
 
     try:
-        return own_key(selector, file.read_bytes())
-    except OSError as error:
-        raise click.BadParameter(f"{file}: {error.strerror}", param_hint="--dkim-key") from None
+        return own_key(parse_selector(selector), file)
     except ValueError as error:
-        raise click.BadParameter(f"{file}: {error}", param_hint="--dkim-key") from None
+        raise click.UsageError(str(error)) from None
 
 
 def _mail_from(domain: str, name: str | None, without: bool) -> str | None:

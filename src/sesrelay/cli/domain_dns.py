@@ -52,7 +52,7 @@ def command(
     used = access(wish, domain)
     with refusals():
         state = state_of(used, domain, dns)
-        records = [finding.record for finding in state.findings if not _stood_in_for(finding.note)]
+        records = [finding.record for finding in state.findings if not finding.elsewhere]
         if provider is None and (form == "table" or as_json or form == "json"):
             _print(state, as_json or form == "json")
             return
@@ -62,10 +62,6 @@ def command(
             return
         zone = _zone(provider, used, domain, token_file, zone_id, dns_profile, api_url)
         _apply(zone, records, replace=replace, dry_run=dry_run, yes=yes, as_json=as_json)
-
-
-def _stood_in_for(note: str | None) -> bool:
-    return note is not None and note.endswith("speaks for it")
 
 
 def _print(state: State, as_json: bool) -> None:

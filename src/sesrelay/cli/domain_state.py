@@ -101,11 +101,9 @@ def known_records(used: Access, identity: Identity, wish: DnsWish) -> list[Recor
     own = ""
     if wish.dkim_key is not None:
         try:
-            own = dkim_record(wish.dkim_key.read_bytes())
-        except OSError as error:
-            raise click.BadParameter(f"{wish.dkim_key}: {error.strerror}", param_hint="--dkim-key") from None
+            own = dkim_record(wish.dkim_key)
         except ValueError as error:
-            raise click.BadParameter(f"{wish.dkim_key}: {error}", param_hint="--dkim-key") from None
+            raise click.UsageError(str(error)) from None
     root_spf = direct_senders(identity.domain, used.loaded) if used.loaded else []
     return wanted(identity, own_dkim=own, root_spf=root_spf, dmarc=wish.dmarc)
 

@@ -1,57 +1,49 @@
-"""A DKIM key of one's own: from its PEM file to what SES and the DNS want of it.
+"""A DKIM key of one's own, from its file to what SES and the DNS want of it.
 
 Invariant: the private key stands in no error.
 
-Source: RFC 6376 §3.6.1 (the record), RFC 8301 (key sizes); SES developer guide, "BYODKIM".
+Source: SES developer guide, "BYODKIM" (RSA of 1024 to 2048 bits; the PEM file's base64 without its first and last line).
 """
 
 from __future__ import annotations
 
-import base64
+import os
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from sesrelay.aws.identities import OwnKey
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-
-BITS_MIN, BITS_MAX = 1024, 2048  # what SES takes
-_SELECTOR = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
+PUBLIC_MAX = 294  # octets of the public half of an RSA key of 2048 bits, as the record has it (RFC 6376 §3.6.1)
+_FRAME = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----(.*?)-----END", re.DOTALL)
 
 
-def own_key(selector: str, pem: bytes) -> OwnKey:
-    """Return the key as SES takes it: base64 of its DER form. Raises: ValueError"""
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - 60 ms
-
-    if not _SELECTOR.match(selector):
-        raise ValueError(f"{selector!r} is no selector that SES takes: letters, digits and hyphens, one label")
-    der = _private(pem).private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
-    return OwnKey(selector, base64.b64encode(der).decode("ascii"))
+def own_key(selector: str, file: Path) -> OwnKey:
+    """Return the key as SES takes it. Raises: ValueError, with a text for people"""
+    pem, _ = _read(file)
+    found = _FRAME.search(pem)
+    if "." in selector or found is None:
+        raise ValueError(f"{selector}: SES takes selectors of one label" if found else f"{file} is no PEM file")
+    return OwnKey(selector, b"".join(found[1].split()).decode("ascii"))
 
 
-def dkim_record(pem: bytes) -> str:
-    """Return the text of the TXT record at SELECTOR._domainkey. Raises: ValueError"""
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
-
-    public = _private(pem).public_key()
-    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return f"v=DKIM1; k=rsa; p={base64.b64encode(der).decode('ascii')}"
+def dkim_record(file: Path) -> str:
+    """Return the text of the TXT record for the key. Raises: ValueError, with a text for people"""
+    return _read(file)[1]
 
 
-def _private(pem: bytes) -> RSAPrivateKey:
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+def _read(file: Path) -> tuple[bytes, str]:
+    """Return the file and the record of its public half."""
+    from sesrelay.config.dkim_keys import parse  # noqa: PLC0415 - cryptography costs 60 ms
+    from sesrelay.config.secrets import read_private  # noqa: PLC0415
+    from sesrelay.mail.dkim import record  # noqa: PLC0415
 
+    data = read_private(file, os.environ)
+    if isinstance(data, str):
+        raise ValueError(data)
     try:
-        key = load_pem_private_key(pem, password=None)
-    except TypeError:
-        raise ValueError("the key wants a passphrase, which SES cannot be given") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("no private key in PEM form is there") from None
-    if not isinstance(key, RSAPrivateKey) or not BITS_MIN <= key.key_size <= BITS_MAX:
-        raise ValueError(f"SES takes RSA keys of {BITS_MIN} to {BITS_MAX} bits")
-    return key
+        key = parse(data)
+    except ValueError as error:
+        raise ValueError(f"{file} {error}") from None
+    if key.algorithm != "rsa-sha256" or len(key.public) > PUBLIC_MAX:
+        raise ValueError(f"{file} holds a key that SES does not take (RSA of 1024 to 2048 bits is meant)")
+    return data, record(key.algorithm, key.public)

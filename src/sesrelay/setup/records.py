@@ -59,6 +59,11 @@ class Finding:
     found: tuple[str, ...] = ()
     note: str | None = None
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a record of another name does what this one would."""
+        return self.state == "ok" and not self.found
+
     def document(self) -> dict[str, Any]:
         record = self.record
         return {
