@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -170,12 +171,12 @@ def _print_plan(zone: Zone, changes: Sequence[Change]) -> None:
 
 
 def _token(file: Path) -> str:
-    try:
-        if file.stat().st_mode & 0o007:
-            raise click.BadParameter(f"{file} can be read by others: chmod o-rwx {file}", param_hint="--token-file")
-        token = file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise click.BadParameter(f"{file}: {error.strerror}", param_hint="--token-file") from None
-    if not token or not token.isascii() or len(token.split()) != 1:
+    from sesrelay.config.secrets import read_private
+
+    data = read_private(file, os.environ)
+    if isinstance(data, str):
+        raise click.BadParameter(data, param_hint="--token-file")
+    token = data.decode("utf-8", "replace").strip()
+    if not token.isascii() or len(token.split()) != 1:
         raise click.BadParameter(f"{file} holds no token: one line is meant", param_hint="--token-file")
     return token
