@@ -216,7 +216,7 @@ def journey(hop: NextHop, folder: Path, rounds: int) -> tuple[int, list[str]]:
         signing = ", ".join(f"{domain}: {{selector: s1, key_file: s1.{domain}.pem}}" for domain in keys)
         relay.write(
             f"transports:\n  hop: {{type: smtp, host: 127.0.0.1, port: {hop.port}, dkim: {{{signing}}}}}\n"
-            f"  direct: {{type: direct, port: {hop.port}, nameservers: ['{dns.nameserver}'], allow_private_addresses: true, "
+            f"  direct: {{type: direct, port: {hop.port}, nameservers: ['{dns.nameserver}'], allow_private_addresses: true, race_addresses: true, "
             f"dkim: {{{signing}}}}}\n"
             "routes: [{sender: example.com, transport: hop}]\n"
         )

@@ -37,6 +37,11 @@ async def test_nobody_answers(stagger: float | None) -> None:
     assert list(caught.value.failed) == ["127.0.0.3", "127.0.0.4"]
 
 
+async def test_a_source_address_that_is_not_ours_is_said(listening: socket.socket) -> None:
+    with pytest.raises(Unreachable, match=r"cannot connect from 192\.0\.2\.1 \(source_address\): Cannot assign requested address"):
+        await reach(["127.0.0.2"], listening.getsockname()[1], source="192.0.2.1", timeout=5.0)
+
+
 async def slow_and_quick(monkeypatch: pytest.MonkeyPatch, stagger: float | None, timeout: float) -> tuple[str, list[str]]:
     """Reach for one that never answers and one that does; return who won, and what was begun and given up."""
     log: list[str] = []

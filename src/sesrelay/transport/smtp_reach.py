@@ -89,14 +89,21 @@ async def _connect(address: str, port: int, source: str | None, timeout: float) 
     try:
         sock.setblocking(False)
         if source is not None:
-            sock.bind((source, 0))
-        where = (plain, port, 0, int(zone)) if zone else (plain, port)
+            _bind(sock, source)
+        where = (plain, port, 0, int(zone) if zone.isdigit() else socket.if_nametoindex(zone)) if zone else (plain, port)
         async with asyncio.timeout(timeout):
             await asyncio.get_running_loop().sock_connect(sock, where)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _bind(sock: socket.socket, source: str) -> None:
+    try:
+        sock.bind((source, 0))
+    except OSError as error:  # without its errno: it is no fault of the other host's
+        raise OSError(f"cannot connect from {source} (source_address): {error.strerror}") from error
 
 
 def _with_zone(where: tuple[object, ...]) -> str:
