@@ -319,3 +319,17 @@ async def test_the_policy_of_a_domain_goes_before_that_of_all(ca_file: Path, by_
         outcome = await deliver(dns, web, host, ca_file, tls="opportunistic", tls_by_domain=by_domain)
         assert isinstance(outcome, Deferred if strict else Delivered)
         assert bool(host.said("MAIL")) is not strict
+
+
+async def test_dane_waits_where_no_name_server_can_be_trusted(ca_file: Path) -> None:
+    async with SmallDns(dict(RECORDS)) as dns, ScriptedHost() as host:
+        options = DirectOptions("relay.example.com", host.port, "dane", [dns.nameserver], allow_private_addresses=True)
+        out = DirectTransport("direct", options, FakeClock())
+        out._tls._dns._named = False  # as if it had stood in /etc/resolv.conf, and not on this host
+        message = batch()
+        outcome = by_address(message, await out.deliver(message, Bytes()))["b@example.org"]
+        await out.close()
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reason) == (Scope.TRANSPORT, PauseReason.CONFIGURATION)
+        assert "validating resolver" in outcome.remedy
+        assert host.connections == 0
