@@ -1,7 +1,6 @@
 """A signed zone and a resolver that validates it: real Knot and real Unbound, unpacked, on loopback ports of their own.
 
-`example.org` is signed by Knot; Unbound has its key as a trust anchor. `bogus.example.org` has a record that Unbound is told
-not to believe (its signatures are broken on the way out), `plain.test` is a zone without DNSSEC.
+Knot signs the zones with keys of its own making; Unbound has those keys as trust anchors, and nothing above them.
 """
 
 from __future__ import annotations
@@ -118,7 +117,8 @@ class SignedDns:
             self._start(knot.command("-c", config), knot.env, "knot.log")
             anchors = [f'    trust-anchor: "{self._anchor(zone)}"' for zone in self.zones if zone not in self.plain]
             insecure = [f'    domain-insecure: "{zone}"' for zone in self.plain]
-            stubs = [f'stub-zone:\n    name: "{zone}"\n    stub-addr: 127.0.0.1@{self.knot_port}' for zone in self.zones]
+            # The root as well: nothing leaves this machine.
+            stubs = [f'stub-zone:\n    name: "{zone}"\n    stub-addr: 127.0.0.1@{self.knot_port}' for zone in (".", *self.zones)]
             conf = self.folder / "unbound.conf"
             conf.write_text(
                 UNBOUND.format(port=self.port, folder=self.folder, anchors="\n".join(anchors + insecure), stubs="\n".join(stubs))

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from batches import Bytes, batch, by_address
 from dnssec import SignedDns
 from fakes import FakeClock
+from policy_host import PolicyHost
 from relay_process import Relay, wait_for
 from scripted_host import ScriptedHost
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome
@@ -67,6 +68,7 @@ SIGNED = "".join(
     "alias MX 10 mx-alias\nmx-alias CNAME mx-ee\n"
     "elsewhere MX 10 mx.plain.test.\n"
     "bad MX 10 mx-bad\nmx-bad A 127.0.0.1\n_tcp.mx-bad NS dead\ndead A 127.0.0.99\n"
+    '_mta-sts.unusable TXT "v=STSv1; id=one"\nmta-sts.unusable A 127.0.0.1\n'
     '_smtp._tls.ee TXT "v=TLSRPTv1; rua=mailto:tls@example.org"\n'
     '_smtp._tls.wrong TXT "v=TLSRPTv1; rua=mailto:tls@example.org"\n'
     '_smtp._tls.none TXT "v=TLSRPTv1; rua=mailto:tls@example.org"\n'
@@ -154,6 +156,20 @@ async def test_mta_sts_makes_nothing_good_that_dane_refuses(dns: SignedDns) -> N
         assert isinstance(await deliver(dns, there.port, "wrong.example.org", tls="mta-sts"), Deferred)
         assert isinstance(await deliver(dns, there.port, "ee.example.org", tls="mta-sts"), Delivered)
         assert isinstance(await deliver(dns, there.port, "wrong.example.org", tls="opportunistic"), Delivered)
+
+
+async def test_records_that_nobody_can_use_do_not_weaken_a_policy(dns: SignedDns, tmp_path: Path) -> None:
+    ROOT.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    policy = "version: STSv1\nmode: enforce\nmx: mx-unusable.example.org\nmax_age: 86400\n"
+    right = ROOT.issue_cert("mx-unusable.example.org")
+    async with PolicyHost(ROOT, names=("mta-sts.unusable.example.org",), body=policy) as web:
+        for leaf, kind in ((SELF, Deferred), (right, Delivered)):
+            async with host(leaf) as there:
+                outcome = await deliver(
+                    dns, there.port, "unusable.example.org", tls="mta-sts", ca_file=tmp_path / "ca.pem", policy_port=web.port
+                )
+                assert isinstance(outcome, kind), outcome
+    assert outcome.trail.tls is not None and outcome.trail.tls.endswith(" (mta-sts enforce: verified)")
 
 
 async def test_the_collector_is_told(dns: SignedDns, tmp_path: Path) -> None:

@@ -204,7 +204,10 @@ async def _start_tls(client: aiosmtplib.SMTP, endpoint: Endpoint, security: Secu
         if weak and error.code != 421 and client.is_connected:
             return  # it cannot just now, and the connection is as it was
         raise Unreached(_tls_answer(endpoint, f"it answered STARTTLS with {error.code} {error.message}")) from error
-    except (SMTPException, OSError, ssl.CertificateError, NotProven) as error:
+    except NotProven as error:
+        remedy = f"ask whoever runs {endpoint.name}: its certificate is not the one that the DNS speaks of"
+        raise Unreached(_tls_answer(endpoint, str(error), remedy)) from error
+    except (SMTPException, OSError, ssl.CertificateError) as error:
         raise Unreached(_tls_answer(endpoint, _tls_error(error) or plainly(error))) from error
     _check_fingerprint(client, endpoint)
     try:
@@ -302,10 +305,11 @@ def _lost_at(stage: Stage, endpoint: Endpoint, error: BaseException) -> Answer:
     return Answer(stage, Reply(451, "4.4.2", f"lost the connection to {endpoint.name}: {plainly(error)}"), lost=True)
 
 
-def _tls_answer(endpoint: Endpoint, what: str) -> Answer:
-    remedy = f"see that {endpoint.security.name or endpoint.name} is the name in its certificate, and that its issuer is trusted here (ca_file)"
+def _tls_answer(endpoint: Endpoint, what: str, remedy: str = "") -> Answer:
+    name = endpoint.security.name or endpoint.name
+    usual = f"see that {name} is the name in its certificate, and that its issuer is trusted here (ca_file)"
     reply = Reply(451, "4.7.5", f"no TLS with {endpoint.name}: {what}")
-    return Answer(Stage.TLS, reply, lost=True, reason=PauseReason.UNAVAILABLE, remedy=remedy)
+    return Answer(Stage.TLS, reply, lost=True, reason=PauseReason.UNAVAILABLE, remedy=remedy or usual)
 
 
 def _tls_error(error: BaseException | None) -> str | None:

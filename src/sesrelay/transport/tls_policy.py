@@ -98,7 +98,9 @@ class TlsPolicies:
             return _untrusted()
         if level in ("dane", "mta-sts"):
             by_dns = await self._by_dane(domain, name, record)
-            if by_dns is not None:
+            # Records that nobody can use ask for encryption alone, and so for less than a policy in force.
+            enforced = found.policy is not None and found.policy.mode == "enforce"
+            if by_dns is not None and not (enforced and isinstance(by_dns, Security) and by_dns.proof is None):
                 return by_dns
         if found.policy is not None and self._strong is not None:
             return self._by_sts(domain, name, found.policy, record, self._strong)
