@@ -102,10 +102,23 @@ class SignedDns:
         return f"127.0.0.1:{self.port}"
 
     def __enter__(self) -> SignedDns:
+        for left in (2, 1, 0):
+            try:
+                return self._begin()
+            except AssertionError:  # somebody else may have taken a port meanwhile
+                self.__exit__()
+                if not left:
+                    raise
+            except BaseException:
+                self.__exit__()
+                raise
+        raise AssertionError("unreachable")
+
+    def _begin(self) -> SignedDns:
         knot, unbound = peers.require("knotd"), peers.require("unbound")
         self.knot_port, self.port = unused_port(), unused_port()
         for name in ("run", "db"):
-            (self.folder / name).mkdir()
+            (self.folder / name).mkdir(exist_ok=True)
         lines: list[str] = []
         for zone, text in self.zones.items():
             (self.folder / f"{zone}.zone").write_text(f"$ORIGIN {zone}.\n" + SOA.format(zone=zone) + text)
@@ -113,29 +126,26 @@ class SignedDns:
             lines.append(f"  - domain: {zone}\n    file: {zone}.zone{signing}")
         config = self.folder / "knot.conf"
         config.write_text(KNOT.format(port=self.knot_port, folder=self.folder, zones="\n".join(lines)))
-        try:
-            self._start(knot.command("-c", config), knot.env, "knot.log")
-            anchors = [f'    trust-anchor: "{self._anchor(zone)}"' for zone in self.zones if zone not in self.plain]
-            insecure = [f'    domain-insecure: "{zone}"' for zone in self.plain]
-            # The root as well: nothing leaves this machine.
-            stubs = [f'stub-zone:\n    name: "{zone}"\n    stub-addr: 127.0.0.1@{self.knot_port}' for zone in (".", *self.zones)]
-            conf = self.folder / "unbound.conf"
-            conf.write_text(
-                UNBOUND.format(port=self.port, folder=self.folder, anchors="\n".join(anchors + insecure), stubs="\n".join(stubs))
-            )
-            self._start(unbound.command("-d", "-c", conf), unbound.env, "unbound.log")
-            for zone in self.zones:
-                expected = dns.rcode.SERVFAIL if zone in self.forged else dns.rcode.NOERROR
-                self._until(self.port, zone, "SOA", lambda answer, expected=expected: answer.rcode() == expected)
-        except BaseException:
-            self.__exit__()
-            raise
+        self._start(knot.command("-c", config), knot.env, "knot.log")
+        anchors = [f'    trust-anchor: "{self._anchor(zone)}"' for zone in self.zones if zone not in self.plain]
+        insecure = [f'    domain-insecure: "{zone}"' for zone in self.plain]
+        # The root as well: nothing leaves this machine.
+        stubs = [f'stub-zone:\n    name: "{zone}"\n    stub-addr: 127.0.0.1@{self.knot_port}' for zone in (".", *self.zones)]
+        conf = self.folder / "unbound.conf"
+        conf.write_text(
+            UNBOUND.format(port=self.port, folder=self.folder, anchors="\n".join(anchors + insecure), stubs="\n".join(stubs))
+        )
+        self._start(unbound.command("-d", "-c", conf), unbound.env, "unbound.log")
+        for zone in self.zones:
+            expected = dns.rcode.SERVFAIL if zone in self.forged else dns.rcode.NOERROR
+            self._until(self.port, zone, "SOA", lambda answer, expected=expected: answer.rcode() == expected)
         return self
 
     def __exit__(self, *_: object) -> None:
         for process in self.processes:
             process.kill()
             process.wait()
+        self.processes.clear()
 
     def _start(self, command: list[str], env: Any, log: str) -> None:
         with (self.folder / log).open("wb") as out:
