@@ -29,7 +29,6 @@ from sesrelay.config.values import (
     as_list,
     nameserver,
     parse_domain,
-    supported,
 )
 
 _FAILOVER = "Pause after which the route's next transport is tried."
