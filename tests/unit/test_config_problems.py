@@ -21,7 +21,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "transports: {a: {type: smtp, host: h, regoin: x}}\n",
         [
             "1:39: transports.a.regoin: unknown key (known here: type, host, hosts, port, tls, ca_file, tls_name, "
-            "tls_fingerprints, username, password, password_file, token, token_file, rewrite_sender, source_address, dkim, "
+            "tls_fingerprints, username, password, password_file, token, token_file, rewrite_sender, source_address, dkim, rate, "
             "failover_after)"
         ],
     ),
