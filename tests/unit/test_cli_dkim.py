@@ -81,3 +81,23 @@ def test_a_wrong_command_line(config: Path, args: tuple[str, ...]) -> None:
 def test_a_folder_that_is_not_there(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(config.parent / "gone" / "config.yaml", "example.org") == 1
     assert "cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_show_prints_the_records_of_what_is_configured(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = []
+    made = {}
+    for selector, kind in (("r", "rsa"), ("e", "ed25519")):
+        run(config, "example.org", "--selector", selector, "--type", kind, "--json")
+        (record,) = json.loads(capsys.readouterr().out)["records"]
+        made[record["name"]] = record
+        entries.append(f"{{selector: {selector}, key_file: {selector}.example.org.pem}}")
+    config.write_text(f"transports:\n  direct: {{type: direct, dkim: {{example.org: [{', '.join(entries)}]}}}}\n")
+    assert main(["dkim", "show", "--json", "--config", str(config)]) == 0
+    assert {one["name"]: one for one in json.loads(capsys.readouterr().out)["records"]} == made
+    assert main(["dkim", "show", "Example.ORG", "--config", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert all(record["value"] in said for record in made.values())
+    assert main(["dkim", "show", "--format", "bind", "--config", str(config)]) == 0
+    assert [line.split(" ")[0] for line in capsys.readouterr().out.splitlines()] == [f"{name}." for name in made]
+    assert main(["dkim", "show", "elsewhere.example", "--config", str(config)]) == 1
+    assert "no key of elsewhere.example" in capsys.readouterr().err

@@ -63,9 +63,17 @@ def of_curve() -> bytes:
     return ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
+def of_parts_that_do_not_belong_together() -> bytes:
+    one, other = (rsa.generate_private_key(65537, 2048).private_numbers() for _ in range(2))
+    mixed = rsa.RSAPrivateNumbers(one.p, one.q, other.d, other.dmp1, one.dmq1, one.iqmp, one.public_numbers)
+    key = mixed.private_key(unsafe_skip_rsa_key_validation=True)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
 @pytest.mark.parametrize(
     ("pem", "said"),
     [
+        (of_parts_that_do_not_belong_together(), "holds a key that does not sign"),
         (b"", "holds no private key (PEM is meant"),
         (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds no private key (PEM is meant"),
         (PEM.replace(b"PRIVATE", b"PUBLIC"), "holds no private key (PEM is meant"),

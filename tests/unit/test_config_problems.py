@@ -21,7 +21,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "transports: {a: {type: smtp, host: h, regoin: x}}\n",
         [
             "1:39: transports.a.regoin: unknown key (known here: type, host, hosts, port, tls, ca_file, tls_name, "
-            "tls_fingerprints, username, password, password_file, token, token_file, rewrite_sender, source_address, dkim, "
+            "tls_fingerprints, username, password, password_file, token, token_file, rewrite_sender, source_address, dkim, rate, "
             "failover_after)"
         ],
     ),
@@ -205,9 +205,14 @@ BAD: dict[str, tuple[str, list[str]]] = {
             "1:80: transports.a.tariff.per_1000: a price as a number is meant, as in 0.10",
         ],
     ),
-    "dane not built": (
-        "transports: {direct: {type: direct, tls: dane}}\n",
-        ["1:42: transports.direct.tls: not supported by this version (only none, opportunistic or required is)"],
+    "a level of TLS that is none": (
+        "transports: {direct: {type: direct, tls: dan, tls_policy: {a..b: dane, x.example: mta_sts}}}\n",
+        [
+            "1:42: transports.direct.tls: must be none, opportunistic, required, dane or mta-sts, not 'dan' (did you mean dane?)",
+            "1:66: transports.direct.tls_policy.a..b: a domain is meant, as in example.com: the domain has an empty label",
+            "1:83: transports.direct.tls_policy.x.example: must be none, opportunistic, required, dane or mta-sts, not 'mta_sts' "
+            "(did you mean mta-sts?)",
+        ],
     ),
     "limits of a route": (
         "routes:\n- {sender: a.example, transport: direct, rate: fast, concurrency: 0, daily_cap: -1}\n"

@@ -15,7 +15,7 @@ EXAMPLES = dict(re.findall(r"<!-- checked: (\w+) -->\n```yaml\n(.*?)```", PAGE, 
 
 
 def test_there_are_examples() -> None:
-    assert "dkim" in EXAMPLES
+    assert {"dkim", "tls"} <= set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

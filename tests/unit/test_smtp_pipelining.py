@@ -20,9 +20,10 @@ import uvloop
 from batches import HELLO, Bytes, batch, eventually
 from sesrelay.mail.delivery import Batch
 from sesrelay.transport.smtp_answers import Answer, Stage
-from sesrelay.transport.smtp_connect import Endpoint, Timeouts, Tls
+from sesrelay.transport.smtp_connect import Endpoint, Timeouts
 from sesrelay.transport.smtp_content import Payload
 from sesrelay.transport.smtp_session import Session
+from sesrelay.transport.tls_security import Security, Tls
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -118,7 +119,7 @@ class Host:
 
     async def session(self, tls: Tls = "none", context: ssl.SSLContext | None = None, **timeouts: float) -> Session:
         return await Session.open(
-            Endpoint("localhost", self.port, "127.0.0.1", tls, "relay.test", context, timeouts=Timeouts(**timeouts))
+            Endpoint("localhost", self.port, "127.0.0.1", Security(tls, context), "relay.test", timeouts=Timeouts(**timeouts))
         )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, cast
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sesrelay.config import transports as configured
 from sesrelay.config.certificates import wrong_with_certificate
@@ -28,22 +29,27 @@ from sesrelay.web.options import WebOptions
 
 if TYPE_CHECKING:
     from sesrelay.aws.session import Sessions
+    from sesrelay.transport.mta_sts_cache import PolicyCache
     from sesrelay.transport.ses.account import Accounts
     from sesrelay.transport.signing import KeysByDomain
 
 
-BuiltTls = Literal["none", "opportunistic", "required"]
-"""What `tls` of a direct transport may be in this version; the configuration refuses the rest."""
-
-
 @dataclass(slots=True)
 class Shared:
-    """What outlives a reload: AWS sessions, and the connections and pace of each account. Made when first wanted."""
+    """What outlives a reload: AWS sessions, the connections and pace of each account, MTA-STS policies. Made when first wanted."""
 
     clock: Clock
     observer: Observer
     _sessions: Sessions | None = field(default=None, init=False)
     _accounts: Accounts | None = field(default=None, init=False)
+    _policies: PolicyCache | None = field(default=None, init=False)
+
+    def policies(self, state_dir: Path) -> PolicyCache:
+        """Return the MTA-STS policies that are kept, in `state_dir` too."""
+        from sesrelay.transport.mta_sts_cache import PolicyCache
+
+        self._policies = self._policies or PolicyCache(state_dir / "mta-sts.json")
+        return self._policies
 
     def ses(self, name: str, config: configured.SesTransport, local_domains: frozenset[str]) -> Transport:
         from sesrelay.app.ses_access import source_of
@@ -153,10 +159,12 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             from sesrelay.transport.direct import DirectOptions, DirectTransport
 
             direct = DirectOptions(
-                hostname, config.port, cast(BuiltTls, config.tls), config.nameservers, config.allow_private_addresses, config.source_address,
+                hostname, config.port, config.tls, config.nameservers, config.allow_private_addresses, config.source_address, config.ca_file,
                 address_families=config.address_families,
                 race_addresses=config.race_addresses,
                 failover_after=config.failover_after, dkim=_dkim(config.dkim),
+                tls_by_domain=config.tls_policy, policies=shared.policies(loaded.config.state_dir),
+                policy_port=config.policy_port, tlsrpt_socket=config.tlsrpt_socket,
             )  # fmt: skip
             return DirectTransport(name, direct, shared.clock)
         case configured.HoldTransport():

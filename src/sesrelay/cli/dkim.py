@@ -18,11 +18,16 @@ def command() -> None:
     """Keys that sign mail of a domain on its way out by `direct` and `smtp` transports."""
 
 
-def _domain(_: click.Context, __: click.Parameter, value: str) -> str:
+_FORMAT = click.option(
+    "--format", "form", type=click.Choice(["table", "bind"]), default="table", show_default=True, help="How records are printed."
+)
+
+
+def _domain(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     from sesrelay.config.values import parse_domain
 
     try:
-        return parse_domain(value)
+        return None if value is None else parse_domain(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -53,9 +58,7 @@ def _selector(_: click.Context, __: click.Parameter, value: str | None) -> str |
     metavar="FILE",
     help="Where the private key goes. Default: SELECTOR.DOMAIN.pem beside the configuration.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(["table", "bind"]), default="table", show_default=True, help="How the record is printed."
-)
+@_FORMAT
 @json_option
 @config_option
 def generate(
@@ -98,6 +101,43 @@ def generate(
     if kind == "ed25519":
         click.echo("Not every receiver verifies Ed25519: let an RSA key sign beside it.", err=form == "bind")
     return 0
+
+
+@command.command("show")
+@click.argument("domain", required=False, callback=_domain)
+@_FORMAT
+@json_option
+@config_option
+def show(domain: str | None, form: str, as_json: bool, config: Path) -> int:
+    """Print the DNS records of the keys that the configuration names, or of those of DOMAIN."""
+    import os
+
+    from sesrelay.cli.options import load_or_exit
+    from sesrelay.config.dkim_keys import read_key
+    from sesrelay.mail.dkim import record, record_name
+
+    found: dict[str, dict[str, object]] = {}
+    for transport in load_or_exit(config).config.transports.values():
+        for owner, entries in getattr(transport, "dkim", {}).items():
+            for entry in entries if domain in (None, owner) else ():
+                key = read_key(entry.key_file, os.environ)
+                name = record_name(owner, entry.selector)
+                found[name] = {"type": "TXT", "name": name, "value": record(key.algorithm, key.public), "ttl": TTL}
+    if as_json:
+        click.echo(json.dumps({"records": list(found.values())}))
+    elif form == "bind":
+        for name, one in found.items():
+            click.echo(_bind(name, str(one["value"])))
+    elif found:
+        width = max(map(len, found)) + 2
+        click.echo(
+            "\n".join(
+                [f"{'TYPE':<6}{'NAME':<{width}}VALUE", *(f"{'TXT':<6}{name:<{width}}{one['value']}" for name, one in found.items())]
+            )
+        )
+    if not found:
+        click.echo(f"sesrelay: no key of {domain or 'any domain'} is named in {config}", err=True)
+    return 0 if found else EX_FAILED
 
 
 def _bind(name: str, value: str) -> str:

@@ -23,7 +23,7 @@ SECRET_MAX = 64 * 1024  # octets; no password is longer
 OTHERS = 0o007  # the mode bits of those who are neither owner nor group
 
 _INLINE = {"transports": ("password", "token", "secret_access_key"), "users": ("password_hash",), "http": ("token",)}
-_PATHS = {"transports": ("ca_file",), "listeners": ("certificate", "key")}
+_PATHS = {"transports": ("ca_file", "tlsrpt_socket"), "listeners": ("certificate", "key")}
 
 
 def anchor_paths(document: Document, environ: Mapping[str, str]) -> None:

@@ -28,7 +28,7 @@ from sesrelay.config.values import (
     Url,
     as_list,
     nameserver,
-    supported,
+    parse_domain,
 )
 
 _FAILOVER = "Pause after which the route's next transport is tried."
@@ -49,6 +49,13 @@ def _not_all(part: float) -> float:
 
 def _without_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
+
+
+TlsLevel = Literal["none", "opportunistic", "required", "dane", "mta-sts"]
+
+
+def _recipient_domain(value: str) -> str:
+    return ("*." if value.startswith("*.") else "") + parse_domain(value.removeprefix("*."))
 
 
 class ListManagement(Part):
@@ -253,10 +260,19 @@ class DirectTransport(Part):
 
     type: Literal["direct"] = Field(description="To the recipient domain's MX hosts.")
     port: Port = Field(25, description="The port of the MX hosts; another one than 25 only in tests.")
-    tls: Annotated[
-        Literal["none", "opportunistic", "required", "dane", "mta-sts"], supported("none", "opportunistic", "required")
-    ] = Field("opportunistic", description="`none`, `opportunistic` or `required`; `dane` and `mta-sts` not yet.")
-    tls_policy: Annotated[dict[str, str], supported({})] = Field({}, description="`tls` by recipient domain. Not yet.")
+    tls: TlsLevel = Field(
+        "opportunistic", description="What TLS mail hosts have to show: `none`, `opportunistic`, `required`, `dane` or `mta-sts`."
+    )
+    tls_policy: dict[Annotated[str, AfterValidator(_recipient_domain)], TlsLevel] = Field(
+        {}, description="`tls` by recipient domain, or `*.domain` for its sub-domains."
+    )
+    ca_file: FilePath | None = Field(
+        None, description="CA certificates (PEM) to trust instead of the system's, of mail hosts and of MTA-STS policies' hosts."
+    )
+    policy_port: Port = Field(443, description="The port of MTA-STS policies' hosts; another one than 443 only in tests.")
+    tlsrpt_socket: FilePath | None = Field(
+        None, description="The datagram socket of a TLSRPT collector, which is told how each connection went."
+    )
     nameservers: tuple[Nameserver, ...] = Field((), description="IP or IP:PORT of resolvers. Default: the system's.")
     allow_private_addresses: bool = Field(
         False, description="MX hosts on loopback and private networks are connected to. Only in tests."

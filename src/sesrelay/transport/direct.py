@@ -24,14 +24,17 @@ from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock, Content, SpoolError
 from sesrelay.transport.direct_hosts import Place, Places
 from sesrelay.transport.direct_visit import Visit
+from sesrelay.transport.mta_sts_cache import PolicyCache
 from sesrelay.transport.mx import LIFETIME, MailHosts
 from sesrelay.transport.signing import KeysByDomain, Unsigned, signer
 from sesrelay.transport.smtp_answers import agree, from_mail_host
-from sesrelay.transport.smtp_connect import Endpoint, Timeouts, tls_context
+from sesrelay.transport.smtp_connect import Endpoint, Timeouts
 from sesrelay.transport.smtp_content import Payload
 from sesrelay.transport.smtp_dead import DeadHosts
 from sesrelay.transport.smtp_pool import Keeping, Pool
 from sesrelay.transport.smtp_reach import STAGGER
+from sesrelay.transport.tls_policy import DomainTls, Level, TlsOptions, TlsPolicies
+from sesrelay.transport.tls_security import Security
 
 ADDRESS_LIMIT = 10  # connections for one attempt, so that a domain of many dead hosts holds up no lane for an hour
 DEAD_FOR = 300.0  # seconds; Postfix's minimal_backoff_time
@@ -42,12 +45,12 @@ ENDPOINTS = 5_000  # remembered
 class DirectOptions:
     """`nameservers` empty: the system's. `source_address` an IP address of this host. `ca_file` replaces the system's issuers.
 
-    `tls` required: verified against the mail host's name. Units: `failover_after`, `dns_lifetime` seconds.
+    `tls` and what follows of it: see TlsOptions. Units: `failover_after`, `dns_lifetime` seconds.
     """
 
     local_hostname: str
     port: int = 25
-    tls: Literal["none", "opportunistic", "required"] = "opportunistic"
+    tls: Level = "opportunistic"
     nameservers: Sequence[str] = ()
     allow_private_addresses: bool = False
     source_address: str | None = None
@@ -58,6 +61,10 @@ class DirectOptions:
     race_addresses: bool = False
     failover_after: float = 600.0
     dkim: KeysByDomain = field(default_factory=dict)
+    tls_by_domain: Mapping[str, Level] = field(default_factory=dict)
+    policies: PolicyCache = field(default_factory=PolicyCache)
+    policy_port: int = 443
+    tlsrpt_socket: Path | None = None
     dns_lifetime: float = LIFETIME
     keeping: Keeping = field(default_factory=lambda: Keeping(idle=5.0, messages=100))  # strangers want short visits
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -73,12 +80,21 @@ class DirectTransport:
         self.failover_after = options.failover_after
         self._options = options
         self._clock = clock
-        self._context = tls_context(options.tls, options.ca_file)
         self._pool = Pool(options.keeping, clock)
         self._dead = DeadHosts(clock, DEAD_FOR)
-        self._endpoints: dict[tuple[str, str], Endpoint] = {}
+        self._endpoints: dict[tuple[str, str, Security], Endpoint] = {}
+        dns = MailHosts(clock, options.nameservers, options.dns_lifetime)
+        self._tls = TlsPolicies(
+            TlsOptions(
+                options.tls, options.tls_by_domain, options.ca_file, options.policies, options.policy_port, options.tlsrpt_socket
+            ),
+            dns,
+            clock,
+            options.port,
+            allow_private=options.allow_private_addresses,
+        )
         self._places = Places(
-            MailHosts(clock, options.nameservers, options.dns_lifetime),
+            dns,
             clock,
             self._dead,
             options.local_hostname,
@@ -102,6 +118,7 @@ class DirectTransport:
     async def close(self) -> None:
         """Leave the idle connections; those in use are left when their message is done."""
         self._pool.close()
+        self._tls.close()
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         outcome: Outcome
@@ -126,13 +143,20 @@ class DirectTransport:
             return Failed(Reply(550, "5.1.3", "the recipient's address has no domain that mail can be taken to"))
         refusals: list[Outcome] = []
         tries = ADDRESS_LIMIT
+        tls: DomainTls | None = None
         async for place in self._places.of(domain):
             if not isinstance(place, Place):
                 refusals.append(place)
                 continue
             if not tries:
                 break
-            visit = Visit(self._pool, self._dead, [self._endpoint(place.name, address) for address in place.addresses[:tries]])
+            tls = tls or await self._tls.of(domain)
+            security = await tls.host(place.name)
+            if isinstance(security, Deferred):
+                refusals.append(security)
+                continue
+            endpoints = [self._endpoint(place.name, address, security) for address in place.addresses[:tries]]
+            visit = Visit(self._pool, self._dead, endpoints)
             done = await visit.offer(batch, payload, stagger=STAGGER if self._options.race_addresses else None)
             if done is not None:
                 return {key: from_mail_host(answer, done.trail, dsn_passed_on=done.dsn) for key, answer in done.answers.items()}
@@ -140,9 +164,9 @@ class DirectTransport:
             tries -= visit.tried
         return agree(refusals)
 
-    def _endpoint(self, host: str, address: str) -> Endpoint:
-        """Return the one endpoint of this host and address: what connections are kept by."""
-        known = self._endpoints.get((host, address))
+    def _endpoint(self, host: str, address: str, security: Security) -> Endpoint:
+        """Return the one endpoint of this host and address under this TLS: what connections are kept by."""
+        known = self._endpoints.get((host, address, security))
         if known is not None:
             return known
         options = self._options
@@ -150,15 +174,14 @@ class DirectTransport:
             name=host,
             port=options.port,
             address=address,
-            tls=options.tls,
+            security=security,
             local_hostname=options.local_hostname,
-            context=self._context,
             source_address=options.source_address,
             timeouts=options.timeouts,
         )
         if len(self._endpoints) >= ENDPOINTS:  # connections kept by it are left when they have been idle for long enough
             del self._endpoints[next(iter(self._endpoints))]
-        self._endpoints[host, address] = endpoint
+        self._endpoints[host, address, security] = endpoint
         return endpoint
 
 

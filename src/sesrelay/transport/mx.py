@@ -18,6 +18,8 @@ from typing import Any
 
 import dns.asyncresolver
 import dns.exception
+import dns.flags
+import dns.message
 import dns.name
 import dns.nameserver
 import dns.resolver
@@ -45,7 +47,16 @@ class MailHost:
     name: str
 
 
-class _Unknown(Exception):
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What the DNS has. `secure`: a name server that can be trusted vouches for it (DNSSEC); `canonical`: behind all CNAMEs."""
+
+    records: Sequence[Any]
+    secure: bool
+    canonical: str
+
+
+class Unknown(Exception):
     """The DNS gave no usable answer: it may be there, it may not. `ours`: no name server of ours answered at all."""
 
     def __init__(self, text: str, *, ours: bool) -> None:
@@ -53,12 +64,13 @@ class _Unknown(Exception):
         self.ours = ours
 
 
-class _Absent(Exception):
-    """The DNS says that it is not there. `no_name`: not even the name."""
+class Absent(Exception):
+    """The DNS says that it is not there. `no_name`: not even the name; `secure`: see `Records`."""
 
-    def __init__(self, no_name: bool) -> None:
+    def __init__(self, no_name: bool, secure: bool = False) -> None:
         super().__init__()
         self.no_name = no_name
+        self.secure = secure
 
 
 class MailHosts:
@@ -68,18 +80,21 @@ class MailHosts:
     """
 
     def __init__(self, clock: Clock, nameservers: Iterable[str] = (), lifetime: float = LIFETIME) -> None:
-        self._resolver = _resolver([_nameserver(text) for text in nameservers])
+        named = [_nameserver(text) for text in nameservers]
+        self._named = bool(named)
+        self._resolver = _resolver(named)
         self._resolver.lifetime = lifetime
         self._resolver.cache = AnswerCache(clock)
         self._resolver.use_edns(0, 0, EDNS_PAYLOAD)
+        self._resolver.set_flags(dns.flags.RD | dns.flags.AD)  # AD: say whether it was validated (RFC 6840 §5.7)
 
     async def hosts(self, domain: str) -> list[MailHost] | Obstacle:
         """Return the mail hosts of a normalised domain, by preference, or why there are none to go to."""
         try:
             records = await self._look_up(domain, RdataType.MX)
-        except _Unknown as error:
+        except Unknown as error:
             return _unknown(f"mail hosts of {domain}", error)
-        except _Absent as error:
+        except Absent as error:
             if error.no_name:
                 return _failed("5.1.2", f"the domain {domain} does not exist")
             return [MailHost(0, domain)]
@@ -93,13 +108,13 @@ class MailHosts:
         """Return the addresses of a host in the order of `families`, or why there are none."""
         found = await asyncio.gather(*(self._addresses(name, family) for family in families), return_exceptions=True)
         addresses: list[str] = []
-        trouble: _Unknown | None = None
+        trouble: Unknown | None = None
         for result in found:
             if isinstance(result, list):
                 addresses += result
-            elif isinstance(result, _Unknown):
+            elif isinstance(result, Unknown):
                 trouble = result
-            elif not isinstance(result, _Absent):
+            elif not isinstance(result, Absent):
                 raise result
         if addresses:
             return addresses
@@ -111,16 +126,29 @@ class MailHosts:
         return [str(record.address) for record in await self._look_up(name, family)]
 
     async def _look_up(self, name: str, kind: RdataType) -> list[Any]:
-        """Return the records. Raises: _Absent, _Unknown."""
+        """Return the records. Raises: Absent, Unknown."""
+        return list((await self.answer(name, kind)).records)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether what the name servers say of DNSSEC counts: they were named for us, or are on this host (RFC 7672 §2.1)."""
+        return self._named or all(_on_loopback(server) for server in self._resolver.nameservers)
+
+    async def answer(self, name: str, kind: RdataType) -> Records:
+        """Look up one type of a name. Raises: Absent, Unknown."""
         try:
-            return list(await self._resolver.resolve(dns.name.from_text(name), kind, search=False))
+            found = await self._resolver.resolve(dns.name.from_text(name), kind, search=False)
+            return Records(list(found), self._secure(found.response), _text(found.canonical_name))
         except dns.resolver.NXDOMAIN:
-            raise _Absent(no_name=True) from None
-        except dns.resolver.NoAnswer:
-            raise _Absent(no_name=False) from None
+            raise Absent(no_name=True) from None
+        except dns.resolver.NoAnswer as error:
+            raise Absent(no_name=False, secure=self._secure(error.kwargs["response"])) from None
         except (dns.exception.DNSException, OSError, ValueError) as error:
             # A name server that works says SERVFAIL for a domain whose own servers are dead.
-            raise _Unknown(_plainly(error), ours=isinstance(error, dns.exception.Timeout | OSError)) from error
+            raise Unknown(_plainly(error), ours=isinstance(error, dns.exception.Timeout | OSError)) from error
+
+    def _secure(self, response: dns.message.Message) -> bool:
+        return bool(response.flags & dns.flags.AD) and self.trusted
 
 
 def without_ourselves(hosts: Sequence[MailHost], local_hostname: str) -> list[MailHost]:
@@ -167,6 +195,10 @@ def _nameserver(text: str) -> dns.nameserver.Nameserver:
         raise ValueError(f"{text!r} is no name server: write ADDRESS, IPV4:PORT or [IPV6]:PORT") from None
 
 
+def _on_loopback(server: str | dns.nameserver.Nameserver) -> bool:
+    return isinstance(server, str) and ip_address(server.partition("%")[0]).is_loopback
+
+
 def _text(name: dns.name.Name) -> str:
     return name.to_text(omit_final_dot=True).lower() if name != dns.name.root else ""
 
@@ -186,7 +218,7 @@ def _plainly(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _unknown(what: str, error: _Unknown) -> Deferred:
+def _unknown(what: str, error: Unknown) -> Deferred:
     reply = Reply(451, "4.4.3", f"cannot look up the {what}: {error}")
     scope = Scope.TRANSPORT if error.ours else Scope.RECIPIENT_DOMAIN
     tolerance = SILENCES if error.ours else 1

@@ -7,7 +7,6 @@ Invariant: another host is tried only where the former has certainly not taken t
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock, Content, SpoolError
 from sesrelay.transport.signing import KeysByDomain, Unsigned, signer
 from sesrelay.transport.smtp_answers import Answer, from_relay, most_telling
-from sesrelay.transport.smtp_connect import Endpoint, Timeouts, Tls, Unreached, tls_context
+from sesrelay.transport.smtp_connect import Endpoint, Timeouts, Unreached
 from sesrelay.transport.smtp_content import Payload
 from sesrelay.transport.smtp_dead import DeadHosts
 from sesrelay.transport.smtp_exchange import converse, over_kept
@@ -26,6 +25,7 @@ from sesrelay.transport.smtp_for_ses import shaped_first
 from sesrelay.transport.smtp_pool import Keeping, Pool
 from sesrelay.transport.smtp_ses import from_ses, is_ses
 from sesrelay.transport.smtp_session import Session, Transaction
+from sesrelay.transport.tls_security import Security, Tls, security, unverified
 
 DOWN_FOR = 60.0  # seconds for which a host that could not be reached comes after the others
 
@@ -76,9 +76,8 @@ class SmtpTransport:
         self._nexthop = f"smtp/{options.hosts[0]}:{options.port}/{options.username or ''}"
         self._ses = options.ses if options.ses is not None else is_ses(options.hosts[0])
         self._rewrite_sender = options.rewrite_sender
-        tls: Tls = options.tls or ("required" if options.password or options.token else "opportunistic")
-        context = tls_context("opportunistic" if options.tls_fingerprints else tls, options.ca_file)
-        self._endpoints = [_endpoint(host, tls, context, options) for host in options.hosts]
+        secure = _security(options)
+        self._endpoints = [_endpoint(host, secure, options) for host in options.hosts]
         self._down = DeadHosts(clock, DOWN_FOR)
         self._pool = Pool(options.keeping, clock)
 
@@ -168,19 +167,25 @@ class SmtpTransport:
         return from_relay(answer, endpoint.name, trail, dsn_passed_on=dsn)
 
 
-def _endpoint(host: str, tls: Tls, context: ssl.SSLContext | None, options: SmtpOptions) -> Endpoint:
+def _security(options: SmtpOptions) -> Security:
+    """Raises: OSError, ssl.SSLError where `ca_file` cannot be used."""
+    asked = security(options.tls or ("required" if options.password or options.token else "opportunistic"), options.ca_file)
+    if options.tls_fingerprints and asked.context is not None:
+        asked = replace(asked, context=unverified(), label="fingerprint")
+    return replace(asked, name=options.tls_name)
+
+
+def _endpoint(host: str, secure: Security, options: SmtpOptions) -> Endpoint:
     return Endpoint(
         name=host,
         port=options.port,
         address=host,
-        tls=tls,
+        security=secure,
         local_hostname=options.local_hostname,
-        context=context,
         source_address=options.source_address,
         username=options.username,
         password=options.password,
         token=options.token,
-        tls_name=options.tls_name,
         fingerprints=options.tls_fingerprints,
         timeouts=options.timeouts,
     )

@@ -16,8 +16,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import aiosmtplib
 from aiosmtplib import SMTPException, SMTPHeloError, SMTPResponseException
@@ -26,8 +25,7 @@ from sesrelay.mail.outcome import PauseReason, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.transport.smtp_answers import Answer, Stage
 from sesrelay.transport.smtp_reach import Unreachable, reach, resolve
-
-Tls = Literal["none", "opportunistic", "required", "implicit"]
+from sesrelay.transport.tls_security import Fault, Finding, NotProven, Security, fault_of
 
 _REPEATED_STATUS = re.compile(r"\n[245]\.\d{1,3}\.\d{1,3}[ \t]+")
 
@@ -46,7 +44,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Endpoint:
-    """Where to connect and how. `name` is what people read, and what TLS verifies unless `tls_name` is there; `address` what
+    """Where to connect and how. `name` is what people read, and what TLS verifies unless `security` has another; `address` what
     is connected to. `fingerprints`: SHA-256 of the certificates that are taken, instead of any other verification.
     `token`: returns the access token for XOAUTH2; raises OSError, ValueError.
 
@@ -56,14 +54,12 @@ class Endpoint:
     name: str
     port: int
     address: str
-    tls: Tls
+    security: Security
     local_hostname: str
-    context: ssl.SSLContext | None = field(default=None, repr=False)
     source_address: str | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     token: Callable[[], str] | None = field(default=None, repr=False)
-    tls_name: str | None = None
     fingerprints: frozenset[str] = frozenset()
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -71,30 +67,15 @@ class Endpoint:
 class Unreached(Exception):
     """No transaction could be begun there; `answer` says why."""
 
-    def __init__(self, answer: Answer, tls: str | None = None) -> None:
+    def __init__(self, answer: Answer, tls: str | None = None, fault: Fault | None = None) -> None:
         super().__init__(str(answer.reply))
         self.answer = answer
+        self.fault = fault
         self.trail = Trail(tls)
 
 
 class _Client(aiosmtplib.SMTP):
     AUTH_METHODS = ("plain", "login", "cram-md5")
-
-
-def tls_context(tls: Tls, ca_file: Path | None = None) -> ssl.SSLContext | None:
-    """Return what to secure connections with: verified for `required` and `implicit`, not for `opportunistic`.
-
-    Raises: OSError, ssl.SSLError where `ca_file` cannot be used.
-    """
-    if tls == "none":
-        return None
-    if tls == "opportunistic":
-        # Whoever could forge a certificate here could as well strip STARTTLS: clear text is the alternative (RFC 7435).
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +89,39 @@ class Opened:
 
 async def open_connection(endpoint: Endpoint, sock: socket.socket | None = None) -> Opened:
     """Connect, unless `sock` is connected already, say EHLO, secure and log in. Raises: Unreached."""
-    try:
-        client = await _open(endpoint, endpoint.tls, sock)
-    except Unreached as error:
-        if endpoint.tls != "opportunistic" or error.answer.stage is not Stage.TLS:
-            raise
-        client = await _open(endpoint, "none", None)
+    security = endpoint.security
+    while True:
+        sock = sock or await _connect(endpoint)
+        local = str(sock.getsockname()[0])
+        try:
+            client = await _open(endpoint, security, sock)
+            break
+        except Unreached as error:
+            if error.answer.stage is not Stage.TLS:
+                raise
+            _tell(endpoint, security, local, error.fault or fault_of(error), error.answer.reply.text)
+            if security.otherwise is None:
+                raise
+            security, sock = security.otherwise, None
+    tls = tls_of(client)
+    if security.tls != "none" and client.is_connected:
+        _tell(endpoint, security, local, None if tls else Fault.STARTTLS_NOT_SUPPORTED)
     # No isinstance: uvloop's transports are no subclasses of asyncio's. After STARTTLS this is the one that encrypts.
     transport = cast("asyncio.Transport | None", client.transport)
-    return Opened(transport, dict(client.esmtp_extensions), tls_of(client))
+    return Opened(transport, dict(client.esmtp_extensions), f"{tls} ({security.label})" if tls and security.label else tls)
 
 
-async def _open(endpoint: Endpoint, tls: Tls, sock: socket.socket | None) -> aiosmtplib.SMTP:
-    client = await _greeted(endpoint, tls, sock or await _connect(endpoint))
+def _tell(endpoint: Endpoint, security: Security, local: str, fault: Fault | None, text: str = "") -> None:
+    if security.witness is not None:
+        security.witness(Finding(endpoint.name, endpoint.address, fault, text, local))
+
+
+async def _open(endpoint: Endpoint, security: Security, sock: socket.socket) -> aiosmtplib.SMTP:
+    client = await _greeted(endpoint, security, sock)
     try:
         await _hello(client, endpoint)
-        if tls in ("opportunistic", "required"):
-            await _start_tls(client, endpoint, tls)
+        if security.tls in ("opportunistic", "required"):
+            await _start_tls(client, endpoint, security)
         if endpoint.username is not None:
             await _log_in(client, endpoint)
     except BaseException:
@@ -143,17 +140,17 @@ async def _connect(endpoint: Endpoint) -> socket.socket:
         raise cannot_connect(endpoint, plainly(error)) from error
 
 
-async def _greeted(endpoint: Endpoint, tls: Tls, sock: socket.socket) -> aiosmtplib.SMTP:
+async def _greeted(endpoint: Endpoint, security: Security, sock: socket.socket) -> aiosmtplib.SMTP:
     """Wait for the greeting, under TLS where that comes first. Raises: Unreached."""
-    implicit = tls == "implicit"
+    implicit = security.tls == "implicit"
     client = _Client(
-        hostname=(endpoint.tls_name or endpoint.name) if implicit else None,
+        hostname=(security.name or endpoint.name) if implicit else None,
         sock=sock,
         local_hostname=endpoint.local_hostname,
         timeout=endpoint.timeouts.command,
         use_tls=implicit,
         start_tls=False,
-        tls_context=endpoint.context if implicit else None,
+        tls_context=security.context if implicit else None,
     )
     try:
         await client.connect()
@@ -191,26 +188,32 @@ async def _hello(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
         raise Unreached(_lost_at(Stage.HELLO, endpoint, error)) from error
 
 
-async def _start_tls(client: aiosmtplib.SMTP, endpoint: Endpoint, tls: Tls) -> None:
+async def _start_tls(client: aiosmtplib.SMTP, endpoint: Endpoint, security: Security) -> None:
+    weak = security.tls == "opportunistic"
     if not client.supports_extension("starttls"):
-        if tls == "opportunistic":
+        if weak:
             return
-        raise Unreached(_tls_answer(endpoint, "the host does not offer STARTTLS"))
+        answer = _tls_answer(endpoint, "the host does not offer STARTTLS")
+        raise Unreached(answer, fault=Fault.STARTTLS_NOT_SUPPORTED)
     try:
-        await client.starttls(
-            server_hostname=endpoint.tls_name or endpoint.name, tls_context=endpoint.context, timeout=endpoint.timeouts.connect
-        )
+        name = security.name or endpoint.name
+        await client.starttls(server_hostname=name, tls_context=security.context, timeout=endpoint.timeouts.connect)
+        if security.proof is not None:
+            security.proof(client.get_transport_info("ssl_object"))
     except SMTPResponseException as error:
-        if tls == "opportunistic" and error.code != 421 and client.is_connected:
+        if weak and error.code != 421 and client.is_connected:
             return  # it cannot just now, and the connection is as it was
         raise Unreached(_tls_answer(endpoint, f"it answered STARTTLS with {error.code} {error.message}")) from error
+    except NotProven as error:
+        remedy = f"ask whoever runs {endpoint.name}: its certificate is not the one that the DNS speaks of"
+        raise Unreached(_tls_answer(endpoint, str(error), remedy)) from error
     except (SMTPException, OSError, ssl.CertificateError) as error:
         raise Unreached(_tls_answer(endpoint, _tls_error(error) or plainly(error))) from error
     _check_fingerprint(client, endpoint)
     try:
         await _hello(client, endpoint)
     except Unreached as error:
-        if tls == "opportunistic" and error.answer.lost:
+        if weak and error.answer.lost:
             raise Unreached(_tls_answer(endpoint, error.answer.reply.text)) from error
         raise
 
@@ -302,10 +305,11 @@ def _lost_at(stage: Stage, endpoint: Endpoint, error: BaseException) -> Answer:
     return Answer(stage, Reply(451, "4.4.2", f"lost the connection to {endpoint.name}: {plainly(error)}"), lost=True)
 
 
-def _tls_answer(endpoint: Endpoint, what: str) -> Answer:
-    remedy = f"see that {endpoint.tls_name or endpoint.name} is the name in its certificate, and that its issuer is trusted here (ca_file)"
+def _tls_answer(endpoint: Endpoint, what: str, remedy: str = "") -> Answer:
+    name = endpoint.security.name or endpoint.name
+    usual = f"see that {name} is the name in its certificate, and that its issuer is trusted here (ca_file)"
     reply = Reply(451, "4.7.5", f"no TLS with {endpoint.name}: {what}")
-    return Answer(Stage.TLS, reply, lost=True, reason=PauseReason.UNAVAILABLE, remedy=remedy)
+    return Answer(Stage.TLS, reply, lost=True, reason=PauseReason.UNAVAILABLE, remedy=remedy or usual)
 
 
 def _tls_error(error: BaseException | None) -> str | None:

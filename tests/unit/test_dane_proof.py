@@ -1,0 +1,136 @@
+"""DANE: which certificates keep to which TLSA records, without any network."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from fakes import FakeClock
+from sesrelay.transport.dane import Tlsa, TlsaSet
+from sesrelay.transport.dane_proof import DaneProof
+from sesrelay.transport.mx import MailHosts
+from sesrelay.transport.tls_security import NotProven
+
+NOW = datetime.datetime(2026, 11, 28, tzinfo=datetime.UTC)
+ROOT = trustme.CA()
+ISSUER = ROOT.create_child_ca()
+OTHER = trustme.CA()
+LEAF = ISSUER.issue_cert("mx.example.org")
+EXPIRED = ISSUER.issue_cert(
+    "mx.example.org", not_before=NOW - datetime.timedelta(days=20), not_after=NOW - datetime.timedelta(days=10)
+)
+
+
+def load(pem: bytes) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(pem)
+
+
+def chain(leaf: trustme.LeafCert) -> list[x509.Certificate]:
+    return [load(blob.bytes()) for blob in leaf.cert_chain_pems]
+
+
+def data(certificate: x509.Certificate, selector: int, matching: int) -> bytes:
+    der = (
+        certificate.public_bytes(Encoding.DER)
+        if selector == 0
+        else certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
+    return {0: lambda: der, 1: hashlib.sha256(der).digest, 2: hashlib.sha512(der).digest}[matching]()
+
+
+def record(usage: int, selector: int, matching: int, certificate: x509.Certificate) -> Tlsa:
+    return Tlsa(usage, selector, matching, data(certificate, selector, matching))
+
+
+def holds(records: list[Tlsa], certificates: list[x509.Certificate], *names: str) -> str:
+    """Return what is wrong, or nothing."""
+    proof = DaneProof(tuple(records), names or ("mx.example.org",), FakeClock(now=NOW.timestamp()))
+    try:
+        proof.check(certificates)
+    except NotProven as error:
+        return str(error)
+    return ""
+
+
+ISSUER_CERT, ROOT_CERT, OTHER_CERT = load(ISSUER.cert_pem.bytes()), load(ROOT.cert_pem.bytes()), load(OTHER.cert_pem.bytes())
+ALL = [(selector, matching) for selector in (0, 1) for matching in (0, 1, 2)]
+
+
+@pytest.mark.parametrize(("selector", "matching"), ALL)
+def test_the_hosts_own_certificate(selector: int, matching: int) -> None:
+    own = record(3, selector, matching, chain(LEAF)[0])
+    assert own.usable
+    assert holds([own], chain(LEAF)) == ""
+    assert holds([own], chain(LEAF), "another.example") == ""  # names do not matter: RFC 7672 §3.1.1
+    assert holds([own], chain(EXPIRED)) == "DANE: the certificate matches no TLSA record"
+    assert holds([record(3, selector, matching, ISSUER_CERT)], chain(LEAF)) != ""
+
+
+def test_nor_do_its_dates() -> None:
+    assert holds([record(3, 1, 1, chain(EXPIRED)[0])], chain(EXPIRED)) == ""
+
+
+@pytest.mark.parametrize(("selector", "matching"), ALL)
+def test_an_issuer(selector: int, matching: int) -> None:
+    issuer = record(2, selector, matching, ISSUER_CERT)
+    assert len(chain(LEAF)) == 2
+    assert holds([issuer], chain(LEAF)) == ""
+    assert holds([issuer], chain(LEAF), "x.test", "mx.example.org") == ""
+    assert "does not lead" in holds([issuer], chain(LEAF), "another.example")
+    assert "does not lead" in holds([issuer], chain(EXPIRED))
+    assert holds([record(2, selector, matching, OTHER_CERT)], chain(LEAF)) != ""
+
+
+def test_an_issuer_above_in_the_chain_or_whole_in_the_dns() -> None:
+    assert holds([record(2, 1, 1, ROOT_CERT)], [*chain(LEAF), ROOT_CERT]) == ""
+    assert holds([record(2, 1, 1, ROOT_CERT)], chain(LEAF)) != ""  # the host has to send it: RFC 7672 §3.1.2
+    assert holds([record(2, 0, 0, ROOT_CERT)], chain(LEAF)) == ""
+    assert holds([record(2, 0, 0, OTHER_CERT)], chain(LEAF)) != ""
+
+
+def test_an_issuer_in_the_chain_that_issued_nothing() -> None:
+    """Whoever has any certificate can put somebody else's issuer beside it."""
+    stranger = [load(blob.bytes()) for blob in OTHER.issue_cert("mx.example.org").cert_chain_pems]
+    assert "does not lead" in holds([record(2, 0, 1, ISSUER_CERT)], [*stranger, ISSUER_CERT])
+    assert holds([record(2, 0, 1, stranger[0])], stranger) != ""
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [Tlsa(0, 0, 1, b"x" * 32), Tlsa(1, 1, 1, b"x" * 32), Tlsa(3, 2, 1, b"x" * 32), Tlsa(3, 1, 3, b"x"), Tlsa(3, 1, 1, b"x" * 31), Tlsa(3, 1, 0, b"")],
+)  # fmt: skip
+def test_what_nobody_can_use(unusable: Tlsa) -> None:
+    assert not unusable.usable
+    assert TlsaSet("mx.example.org", (unusable,)).usable == ()
+
+
+def test_the_strongest_digest_counts() -> None:
+    """RFC 7671 §9."""
+    leaf = chain(LEAF)[0]
+    weak, strong, full = record(3, 1, 1, leaf), record(3, 1, 2, leaf), record(3, 1, 0, leaf)
+    issuer = record(2, 1, 1, ISSUER_CERT)
+    assert TlsaSet("x", (weak, strong, issuer, full)).usable == (strong, issuer, full)
+    assert TlsaSet("x", (weak,)).usable == (weak,)
+
+
+def test_equal_proofs_may_share_connections() -> None:
+    one = DaneProof((record(3, 1, 1, ROOT_CERT),), ("a",), FakeClock())
+    assert one == DaneProof((record(3, 1, 1, ROOT_CERT),), ("a",), FakeClock(now=1.0))
+    assert hash(one) == hash(DaneProof((record(3, 1, 1, ROOT_CERT),), ("a",), FakeClock(now=1.0)))
+
+
+@pytest.mark.parametrize(
+    ("system", "named", "trusted"),
+    [(["127.0.0.53"], [], True), (["127.0.0.1", "::1"], [], True), (["192.0.2.1"], [], False), (["127.0.0.1", "192.0.2.1"], [], False),
+     ([], ["192.0.2.1"], True)],
+)  # fmt: skip
+def test_whose_word_on_dnssec_counts(system: list[str], named: list[str], trusted: bool) -> None:
+    hosts = MailHosts(FakeClock(), named)
+    if not named:
+        hosts._resolver.nameservers = system
+    assert hosts.trusted is trusted
