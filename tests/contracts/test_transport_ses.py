@@ -788,6 +788,18 @@ async def test_a_used_up_quota_defers_without_a_call_and_is_looked_at_once_a_min
             assert w.session.asked == 2
 
 
+async def test_a_used_up_quota_of_which_nothing_more_is_heard_is_tried() -> None:
+    async with SesStandIn() as ses:
+        clock = FakeClock()
+        async with world(ses.url, clock=clock, session=PaperSession(ses.url, figures=Figures(10.0, 200.0, 200.0))) as w:
+            await w.transport._account.refresh(0.0)
+            w.session.figures = PermissionError("not any more")
+            clock.advance(600.0)
+            assert isinstance((await w.send("b@example.org"))[0], Deferred)
+            clock.advance(600.0)
+            assert isinstance((await w.send("b@example.org"))[0], Delivered)
+
+
 async def test_a_quota_that_cannot_be_read_is_said_once() -> None:
     async with SesStandIn() as ses:
         clock = FakeClock()

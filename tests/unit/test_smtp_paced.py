@@ -9,6 +9,7 @@ import pytest
 
 from batches import HELLO, Bytes, batch
 from fakes import FakeClock
+from ses_world import Figures
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.outcome import NO_TRAIL, Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
@@ -128,12 +129,14 @@ async def test_the_account_learns_what_was_taken_and_that_it_was_too_fast() -> N
     assert way.pace(1, clock.monotonic()) >= 1 / (14 * 0.7)
 
 
-async def test_urgent_mail_has_the_rest_of_a_known_quota() -> None:
+async def test_urgent_mail_has_the_rest_of_a_quota_while_that_is_known() -> None:
     clock = FakeClock()
     way = made(lambda _: TAKEN, clock)
-    way.budget.window.told(200, 185, 0)  # type: ignore[attr-defined]
+    way.budget.told(Figures(14.0, 200.0, 185.0), 0)  # type: ignore[attr-defined]
     assert way.pace(1, clock.monotonic()) == 60.0
     assert way.pace(1, clock.monotonic(), Priority.HIGH) == 0.0
+    clock.advance(901.0)  # the transport that asked is gone: the window has moved on, and nobody has seen how far
+    assert way.pace(1, clock.monotonic()) == 0.0
 
 
 async def test_a_rate_of_ones_own_goes_for_any_relay() -> None:

@@ -17,6 +17,7 @@ from sesrelay.transport.ses.seam import Figures, Reputation
 
 FIRST_RATE = 1.0  # the sandbox's
 FALLBACK_RATE = 14.0  # what a new account out of the sandbox has, where the figures may not be read
+FRESH = 900.0  # seconds for which an answer about the 24 hours keeps mail back; then SES itself has to say so
 RESERVE_WAIT = 60.0  # seconds between looks at whether the window has freed something for others than urgent mail
 
 Way = float | str
@@ -33,6 +34,7 @@ class Ledger:
         self.asking = asyncio.Lock()
         self.asked_at: float | None = None
         self.answers = 0
+        self._told_at: float | None = None
         self.reserving = False  # mail that is not urgent waits, for what is left is kept
         self._clock = clock
         self._rate, self._climbs = FIRST_RATE, False
@@ -66,7 +68,8 @@ class Ledger:
 
     def reserved_from(self, recipients: int, priority: Priority, reserve: float) -> bool:
         """Tell whether mail of `priority` waits, because what is left of the window is kept for urgent mail."""
-        if self.window.most < 0:
+        if self.window.most < 0 or not self._fresh:
+            self.reserving = False
             return False
         keeps = self.window.keeps_from(recipients, priority, reserve)
         if priority is not Priority.HIGH:
@@ -76,11 +79,15 @@ class Ledger:
     @property
     def exhausted(self) -> bool:
         """Tell whether the account's 24 hours are used up."""
-        return self.figures is not None and self.window.used_up
+        return self.window.used_up and self._fresh
+
+    @property
+    def _fresh(self) -> bool:
+        return self._told_at is not None and self._clock.monotonic() - self._told_at < FRESH
 
     def told(self, figures: Figures, spent_before: float) -> None:
         """Take over what the account said; `spent_before`: what the window had spent when it was asked."""
-        self.figures = figures
+        self.figures, self._told_at = figures, self._clock.monotonic()
         self.answers += 1
         self.window.told(figures.max_24h_send, figures.sent_last_24h, spent_before)
         self.set_rate(figures.max_send_rate)
