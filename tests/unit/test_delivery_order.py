@@ -138,3 +138,29 @@ async def test_all_that_waits_goes_out_once_whatever_memory_holds() -> None:
             break
     assert len(way.seen) == len({recipients for recipients, _ in way.seen}) == 1200
     assert all(lane.wake == math.inf for lane in rig.scheduler._lanes.values())
+
+
+class Reserving(ScriptedTransport):
+    """A way out whose quota is all but used up: what is left is for urgent mail."""
+
+    reserving = True
+
+    def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
+        return 60.0 if self.reserving and priority is not Priority.HIGH else 0.0
+
+
+async def test_urgent_mail_passes_what_waits_for_a_quotas_sake_however_much_there_is_of_it() -> None:
+    way, urgent = Reserving("t"), 3 * PASSED_OVER_MAX
+    rig = Rig(way, rules=RULES)
+    for n in range(5):
+        await rig.submit(f"n{n}@example.org", sender="a@a.example")
+        await rig.submit(f"l{n}@example.org", sender="a@low.example")
+    await rig.quiet()
+    assert way.seen == []
+    for n in range(urgent):
+        await rig.submit(f"u{n}@example.org", sender="a@high.example")
+    await rig.quiet()
+    assert sorted(to for (to,), _ in way.seen) == sorted(f"u{n}@example.org" for n in range(urgent))
+    way.reserving = False
+    await rig.pass_time(60.0)
+    assert len(way.seen) == urgent + 10

@@ -26,7 +26,7 @@ from sesrelay.delivery.slots import Slots
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.delivery.supply import Supply
 from sesrelay.delivery.tasks import Tasks
-from sesrelay.mail.delivery import Batch, LaneKey, State, Stream
+from sesrelay.mail.delivery import Batch, LaneKey, Priority, State, Stream
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Delivered, PauseReason
 from sesrelay.policy.budget import MEMORY, ByteBudget
@@ -237,8 +237,9 @@ class Scheduler:
         probing = bool(self.pauses) and self.pauses.must_probe(lane.key)
         limit = min(lane.inflight + 1 if probing else lane.window, transport.concurrency)
         postponed: list[tuple[Ready, float]] = []
+        urgent_only = False  # what is not urgent has to wait for its pace; a quota's reserve lets urgent mail pass it
         while len(lane) and lane.inflight < limit:
-            stream = lane.next(self._closed(lane, now) if self.gates else None)
+            stream = lane.next(self._closed(lane, now, urgent_only) if self.gates or urgent_only else None)
             if stream is None:
                 break
             batch = lane.head(stream).batch
@@ -259,7 +260,10 @@ class Scheduler:
             wait = transport.pace(len(batch), self._clock.monotonic(), batch.priority)
             if wait > 0.0:
                 self._lanes.arm(lane, wait)
-                break
+                if urgent_only or stream.priority is Priority.HIGH:
+                    break
+                urgent_only = True
+                continue
             ready = lane.pop(stream)
             self._take(lane, transport, stream.site, len(batch))
             if self.pauses:
@@ -328,8 +332,9 @@ class Scheduler:
 
     # --- bookkeeping ---
 
-    def _closed(self, lane: Lane, now: float) -> Callable[[Stream], bool]:
-        return self.gates.closed(lane.key, now, self._clock.monotonic(), lambda wait: self._lanes.arm(lane, wait))
+    def _closed(self, lane: Lane, now: float, urgent_only: bool) -> Callable[[Stream], bool]:
+        closed = self.gates.closed(lane.key, now, self._clock.monotonic(), lambda wait: self._lanes.arm(lane, wait))
+        return (lambda stream: stream.priority is not Priority.HIGH or closed(stream)) if urgent_only else closed
 
     def _take(self, lane: Lane, transport: Transport, site: str, recipients: int) -> None:
         """Take the slot, and what the route's limits count, of a batch that goes out; its tokens are taken already."""
