@@ -11,7 +11,7 @@ from batches import HELLO, Bytes, batch
 from fakes import FakeClock
 from sesrelay.mail.delivery import DeliveryId
 from sesrelay.mail.outcome import Outcome
-from sesrelay.seams import AccountStanding
+from sesrelay.policy.reputation import AccountStanding
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.ses.seam import SesOptions
 from sesrelay.transport.ses.transport import SesTransport

@@ -16,6 +16,7 @@ from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Outcome, PauseReason
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.trace import Event
+from sesrelay.policy.reputation import AccountStanding
 from sesrelay.policy.verdict import Verdict
 
 # --- time and chance ---------------------------------------------------------------------------------------------
@@ -374,29 +375,6 @@ class Pause:
     until: float
     remedy: str = ""
     domain: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AccountStanding:
-    """How an SES account stands in its region, as it last said; None: not told.
-
-    Units: `rate` recipients a second; `max_24h` recipients, -1: unlimited; `seconds_left` until the quota is used up at the
-    present rate, infinite where it is not; the rest numbers of messages. `reserving`: what is left is kept for urgent mail.
-    """
-
-    region: str
-    credential_id: str
-    number: str | None = None
-    rate: float | None = None
-    max_24h: float | None = None
-    sent_24h: float | None = None
-    sandbox: bool | None = None
-    reserving: bool = False
-    seconds_left: float = float("inf")
-    attempts_24h: int | None = None
-    bounces_24h: int | None = None
-    complaints_24h: int | None = None
-    rejects_24h: int | None = None
 
 
 class Observer(Protocol):

@@ -9,7 +9,7 @@ import aiohttp
 
 from browser.paper_desk import PaperDesk, message
 from fakes import FakeClock
-from sesrelay.seams import AccountStanding
+from sesrelay.policy.reputation import AccountStanding
 from sesrelay.web.options import WebOptions
 from sesrelay.web.server import WebServer
 

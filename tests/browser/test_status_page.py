@@ -12,7 +12,7 @@ import pytest
 import peers
 from browser.paper_desk import CONTROLS, HOSTILE, LONG, REVERSED, PaperDesk, delivery, message
 from fakes import FakeClock
-from sesrelay.seams import AccountStanding
+from sesrelay.policy.reputation import AccountStanding
 from sesrelay.web.options import WebOptions
 from sesrelay.web.server import WebServer
 

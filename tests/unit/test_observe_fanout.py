@@ -14,8 +14,9 @@ from sesrelay.mail.outcome import PauseReason
 from sesrelay.mail.reply import Reply
 from sesrelay.observe.fanout import Fanout
 from sesrelay.observe.metrics import MetricsSink
+from sesrelay.policy.reputation import AccountStanding
 from sesrelay.policy.verdict import Verdict
-from sesrelay.seams import AccountStanding, Observer, Pause
+from sesrelay.seams import Observer, Pause
 
 RECIPIENT = Recipient("reader@example.org")
 MESSAGE = Message("0h2k3j4l5m6n7", Envelope("blog@example.com", (RECIPIENT,)), Origin("127.0.0.1:25"), 1, 0.0)

@@ -17,8 +17,9 @@ from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.observe.metrics import MetricsSink
+from sesrelay.policy.reputation import AccountStanding
 from sesrelay.policy.verdict import End, Verdict
-from sesrelay.seams import AccountStanding, Pause, Stats
+from sesrelay.seams import Pause, Stats
 
 MONITORING = Path(__file__).parents[2] / "docs" / "monitoring.md"
 NOW = 1_800_000_000.0

@@ -9,7 +9,7 @@ import pytest
 
 from browser.paper_desk import HOSTILE, LONG, REVERSED, delivery, message
 from browser.paper_relay import ID, Relay
-from sesrelay.seams import AccountStanding
+from sesrelay.policy.reputation import AccountStanding
 from sesrelay.web.guard import HEADERS
 from sesrelay.web.options import WebOptions
 

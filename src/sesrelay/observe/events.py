@@ -19,8 +19,9 @@ from sesrelay.mail.reply import Reply
 from sesrelay.observe.flood import Flood
 from sesrelay.observe.log import describe, facts_of, stamp
 from sesrelay.observe.outcomes import outcome_name
+from sesrelay.policy.reputation import AccountStanding
 from sesrelay.policy.verdict import Verdict
-from sesrelay.seams import AccountStanding, Clock, Pause
+from sesrelay.seams import Clock, Pause
 
 CHEAP = frozenset({"limits", "client", "tls", "auth", "timeout", "syntax", "sequence"})
 """Reasons of refusals that cost a client next to nothing to provoke, as often as it likes."""

@@ -13,8 +13,9 @@ from sesrelay.mail.delivery import Batch, Delivery, DeliveryId
 from sesrelay.mail.envelope import Message, Origin
 from sesrelay.mail.outcome import Outcome
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.reputation import AccountStanding
 from sesrelay.policy.verdict import Verdict
-from sesrelay.seams import AccountStanding, Observer, Pause
+from sesrelay.seams import Observer, Pause
 
 _log = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason
 from sesrelay.mail.reply import Reply
 from sesrelay.observe.outcomes import outcome_name
 from sesrelay.observe.ses_metrics import SesMetrics, Tariff
+from sesrelay.policy.reputation import AccountStanding
 from sesrelay.policy.verdict import Verdict
-from sesrelay.seams import AccountStanding, Clock, Pause, Stats
+from sesrelay.seams import Clock, Pause, Stats
 
 OPEN_STATES = (State.QUEUED, State.IN_FLIGHT, State.HELD)
 ATTEMPT_OUTCOMES = ("delivered", "deferred", "failed", "ambiguous")

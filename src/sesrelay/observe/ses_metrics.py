@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from sesrelay.seams import AccountStanding
+from sesrelay.policy.reputation import AccountStanding
 
 GB = 1_000_000_000
 

@@ -1,4 +1,4 @@
-"""How near an SES account is to what AWS acts on: its rates of bounces and complaints.
+"""How an SES account stands, and how near it is to what AWS acts on: its rates of bounces and complaints.
 
 Source: Amazon SES developer guide, "Reputation metrics": an account comes under review at a bounce rate of 5 % or a
 complaint rate of 0.1 %, and sending may be paused at 10 % and 0.5 %.
@@ -15,6 +15,29 @@ _REMEDIES = {
     "bounce": "send to addresses that asked for it and take out those that bounce; at 10 % AWS may pause the account",
     "complaint": "send to people who asked for it and let them unsubscribe at once; at 0.5 % AWS may pause the account",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStanding:
+    """How an SES account stands in its region, as it last said; None: not told.
+
+    Units: `rate` recipients a second; `max_24h` recipients, -1: unlimited; `seconds_left` until the quota is used up at the
+    present rate, infinite where it is not; the rest numbers of messages. `reserving`: what is left is kept for urgent mail.
+    """
+
+    region: str
+    credential_id: str
+    number: str | None = None
+    rate: float | None = None
+    max_24h: float | None = None
+    sent_24h: float | None = None
+    sandbox: bool | None = None
+    reserving: bool = False
+    seconds_left: float = float("inf")
+    attempts_24h: int | None = None
+    bounces_24h: int | None = None
+    complaints_24h: int | None = None
+    rejects_24h: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

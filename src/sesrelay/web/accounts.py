@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sesrelay.policy import reputation
-from sesrelay.seams import AccountStanding, Document
+from sesrelay.policy.reputation import AccountStanding
+from sesrelay.seams import Document
 from sesrelay.web import view
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sesrelay
-from sesrelay.seams import AccountStanding, Document
+from sesrelay.policy.reputation import AccountStanding
+from sesrelay.seams import Document
 from sesrelay.web import accounts, view
 from sesrelay.web.options import WebOptions
 

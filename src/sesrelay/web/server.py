@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from sesrelay.seams import AccountStanding, Clock, Desk, SpoolError
+from sesrelay.policy.reputation import AccountStanding
+from sesrelay.seams import Clock, Desk, SpoolError
 from sesrelay.web import accounts
 from sesrelay.web.guard import add_headers, known_hosts, token_holders
 from sesrelay.web.options import ListenError, WebOptions, show_address

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 
 from sesrelay.policy import reputation
-from sesrelay.seams import AccountStanding, Clock, Observer
+from sesrelay.policy.reputation import AccountStanding
+from sesrelay.seams import Clock, Observer
 from sesrelay.transport.ses.ledger import FALLBACK_RATE, Ledger
 from sesrelay.transport.ses.seam import AwsSession, Figures
 from sesrelay.transport.ses.wire import Wire
