@@ -100,6 +100,7 @@ class Account:
         self._reputation_at = now
         try:
             self.ledger.reputation = await self._session.reputation()
+            self._told.discard("reputation")
         except Exception as error:
             self._say_once(
                 "reputation",
