@@ -96,6 +96,21 @@ def test_an_address_without_a_domain_is_refused(double: Double) -> None:
     assert "omain" in caught.value.response["Error"]["Message"]
 
 
+def test_identities_are_made_listed_and_removed_by_either_api(double: Double) -> None:
+    from sesrelay.aws.verified import fetch_identities
+
+    assert "example.com" in fetch_identities(double.v2, double.v1)
+    double.v2.create_email_identity(EmailIdentity="new.example")
+    assert "new.example" in double.v1.list_identities(IdentityType="Domain")["Identities"]
+    told = double.v2.get_email_identity(EmailIdentity="new.example")
+    assert told["IdentityType"] == "DOMAIN"
+    double.v2.delete_email_identity(EmailIdentity="new.example")
+    assert "new.example" not in double.v1.list_identities()["Identities"]
+    double.v1.verify_email_identity(EmailAddress="one@else.example")
+    assert "one@else.example" in double.v1.list_identities(IdentityType="EmailAddress")["Identities"]
+    double.v1.delete_identity(Identity="one@else.example")
+
+
 # --- the stand-in alone ---
 
 
@@ -121,6 +136,28 @@ def test_a_server_can_be_waited_for_told_and_read(server: SesServer) -> None:
     assert server.account.rate == 5
     with pytest.raises(ValueError, match="nothing that can be controlled"):
         server.control(sripts=[])
+
+
+def test_a_pending_identity_is_listed_and_may_not_send(server: SesServer) -> None:
+    from sesrelay.aws.verified import fetch_identities
+
+    sends = Double(server.url)
+    with pytest.raises(ClientError):
+        sends.v1.list_identities()  # where every identity is verified there is no list
+    sends.v1.verify_domain_identity(Domain="Pending.example")
+    sends.v2.create_email_identity(EmailIdentity="a@one.example")
+    server.control(identities={"good.example": "SUCCESS"})
+    status = sends.v1.get_identity_verification_attributes(Identities=["pending.example", "good.example", "no.example"])
+    found = {name: one["VerificationStatus"] for name, one in status["VerificationAttributes"].items()}
+    assert found == {"pending.example": "Pending", "good.example": "Success"}
+    assert fetch_identities(sends.v2, sends.v1) == {"good.example"}
+    server.control(v2=False)
+    assert fetch_identities(sends.v2, sends.v1) == {"good.example"}
+    assert sends.send("b@example.org", source="x@elsewhere.example")  # everybody else still is verified
+    with pytest.raises(ClientError, match="not verified"):
+        sends.send("b@example.org", source="x@sub.pending.example", raw=message("From: x@sub.pending.example"))
+    server.control(identities={"pending.example": "SUCCESS"})
+    assert sends.send("b@example.org", source="x@sub.pending.example", raw=message("From: x@sub.pending.example"))
 
 
 def test_a_port_that_is_taken_is_said(server: SesServer) -> None:

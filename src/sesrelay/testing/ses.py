@@ -25,7 +25,7 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from sesrelay.testing import ses_identities, ses_v2, sigv4
+from sesrelay.testing import ses_identities, ses_v1_identities, ses_v2, sigv4
 from sesrelay.testing.ses_faults import Fault, after, before
 from sesrelay.testing.ses_journal import Taken
 from sesrelay.testing.ses_rules import Account, Refusal
@@ -115,6 +115,9 @@ class SesStandIn:
                 return _success(action, f"{inner}<MaxSendRate>{a.rate}</MaxSendRate>")
             if action == "GetSendStatistics":
                 return _success(action, f"<SendDataPoints>{self._statistics()}</SendDataPoints>")
+            inside = ses_v1_identities.answer(self.identities, action, form, tuple(_members(form, "Identities.member")))
+            if inside is not None:
+                return _success(action, inside)
             raise Refusal("InvalidAction", f"Could not find operation {action} for version 2010-12-01")
         except (Refusal, sigv4.SignatureError) as refusal:
             return _refused(refusal.code, refusal.text, refusal.status)

@@ -54,6 +54,29 @@ class Identities:
     details: dict[str, Any] = field(default_factory=dict)
     known: dict[str, Identity] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.account.pending = self.pending
+
+    def pending(self) -> frozenset[str]:
+        """Return the identities that are known and may not send; those that may by now are verified with it."""
+        return frozenset(one.name for one in self.known.values() if not self._verified(one))
+
+    def statuses(self) -> dict[str, str]:
+        """Return every identity with its status, in order."""
+        found = {one.name: self._status(one) for one in self.known.values()}
+        return dict(sorted((found | dict.fromkeys(self.account.verified or (), "SUCCESS")).items()))
+
+    def refuse_endless_list(self) -> None:
+        """Raises: Refusal where every identity is verified"""
+        if self.account.verified is None and not self.known:
+            raise Refusal("UnknownOperationException", "An account that sends for everybody has no list of whom it sends for", 404)
+
+    def forget(self, name: str) -> None:
+        """Remove an identity, if there is one."""
+        self.known.pop(name.lower(), None)
+        if self.account.verified is not None:
+            self.account.verified -= {name.lower()}
+
     def handle(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a call below /v2/email. Raises: Refusal"""
         match method, path.strip("/").split("/"):
@@ -64,9 +87,7 @@ class Identities:
             case "GET", ["identities", name]:
                 return self._show(self._find(name))
             case "DELETE", ["identities", name]:
-                self.known.pop(self._find(name).name)
-                if self.account.verified is not None:
-                    self.account.verified -= {name.lower()}
+                self.forget(self._find(name).name)
                 return {}
             case "PUT", ["identities", name, "mail-from"]:
                 return self._put_mail_from(self._find(name), body)
@@ -111,11 +132,8 @@ class Identities:
         return told
 
     def _list(self) -> dict[str, Any]:
-        if self.account.verified is None and not self.known:
-            raise Refusal("UnknownOperationException", "An account that sends for everybody has no list of whom it sends for", 404)
-        listed = {one.name: self._status(one) for one in self.known.values()}
-        listed |= dict.fromkeys(self.account.verified or (), "SUCCESS")
-        return {"EmailIdentities": [_listed(name, status) for name, status in sorted(listed.items())]}
+        self.refuse_endless_list()
+        return {"EmailIdentities": [_listed(name, status) for name, status in self.statuses().items()]}
 
     def _create(self, body: Mapping[str, Any]) -> dict[str, Any]:
         name = str(body.get("EmailIdentity", "")).lower()

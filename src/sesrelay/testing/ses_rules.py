@@ -66,6 +66,7 @@ class Account:
     """How the account stands. `verified` None: every identity is; else addresses and domains, which cover sub-domains.
 
     `sent` is what was sent in the 24 hours before the start; what is sent from then on leaves that window as its time comes.
+    `pending` tells which identities nobody may send from yet, even where every other one is verified.
     `suppressed`: addresses in lower case, each with its reason (BOUNCE, COMPLAINT) and when it was put there: Unix seconds.
     `statistics`: of GetSendStatistics, as in `{"DeliveryAttempts": 100, "Bounces": 3, "Complaints": 0, "Rejects": 0}`; or a list
     of such points, each with its `Timestamp`.
@@ -83,6 +84,7 @@ class Account:
     suppressed: dict[str, tuple[str, float]] = field(default_factory=dict)
     bucket: Bucket = field(default_factory=lambda: Bucket(1_000.0))
     wall: Callable[[], float] = time.time
+    pending: Callable[[], frozenset[str]] = frozenset
     statistics: dict[str, int] | Sequence[Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -145,13 +147,13 @@ class Account:
             )
 
     def _is_verified(self, address: str) -> bool:
-        if self.verified is None:
-            return not self.sandbox
         lowered = bare(address).lower()
-        domain = lowered.rpartition("@")[2]
-        labels = domain.split(".")
-        parents = {".".join(labels[n:]) for n in range(len(labels))}
-        return lowered in self.verified or not parents.isdisjoint(self.verified)
+        labels = lowered.rpartition("@")[2].split(".")
+        names = {lowered} | {".".join(labels[n:]) for n in range(len(labels))}
+        pending = self.pending()  # asked first: what the DNS has by now is verified with it
+        if self.verified is None:
+            return not self.sandbox and names.isdisjoint(pending)
+        return not names.isdisjoint(self.verified)
 
 
 def check_form(source: str, destinations: Sequence[str], raw: bytes, head: bytes, size_max: int = SIZE_MAX) -> None:
