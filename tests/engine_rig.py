@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fakes import FakeClock
@@ -17,11 +18,13 @@ from sesrelay.mail.outcome import Delivered, Outcome
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.budget import ByteBudget
+from sesrelay.policy.ladder import FOLDER, Ladder
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.policy.routing import RouteRule, RoutingTable
-from sesrelay.seams import Content, Filter, MessageRecord, Pause
+from sesrelay.seams import Content, Filter, MessageRecord, Pause, Transport
 from sesrelay.spool.memory import MemorySpool
+from sesrelay.transport.folder import FolderTransport
 
 OK = Reply(250, "2.0.0", "Ok")
 CONTENT = b"From: a@example.com\r\nSubject: hi\r\n\r\nBody\r\n"
@@ -96,7 +99,7 @@ class Witness:
 
 class Rig:
     """`rules` maps a sender pattern to transports, or to a whole rule's options; what it does not name goes to the first
-    transport.
+    transport. `folder` is where a bounce's ladder ends; without one it ends held.
     """
 
     def __init__(
@@ -105,9 +108,13 @@ class Rig:
         rules: Rules | None = None,
         retry: RetryPolicy | None = None,
         memory: ByteBudget | None = None,
+        ladder: Ladder | None = None,
+        folder: Path | None = None,
         before: Rig | None = None,
     ) -> None:
         """`before`: the life of the relay that came before this one, whose clock and store go on."""
+        self.ladder = ladder or Ladder()
+        self.folder = folder
         self.clock = before.clock if before else FakeClock()
         self.witness = Witness()
         self.spool = before.spool if before else MemorySpool(self.clock)
@@ -121,9 +128,12 @@ class Rig:
             for pattern, ways in (rules or {}).items()
         ]
         default = RouteRule("default_route", "c:9", "default", (transports[0].name,))
+        ways: dict[str, Transport] = {transport.name: transport for transport in transports}
+        if self.folder is not None:
+            ways[FOLDER] = FolderTransport(FOLDER, self.folder, "relay.example.net", self.witness)
         return Snapshot(
             "relay.example.net", LocalMail("relay.example.net", "relay.example.net", {"root": "ops@example.com"}),
-            RoutingTable(made, default), {transport.name: transport for transport in transports}, self.retry,
+            RoutingTable(made, default), ways, self.retry, ladder=self.ladder,
         )  # fmt: skip
 
     async def submit(

@@ -155,15 +155,17 @@ class Relay:
         assert done.stdout, done.stderr
         return json.loads(done.stdout)
 
-    def submit(self, sender: str, recipients: str | Iterable[str], content: bytes = b"", *, options: Iterable[str] = ()) -> str:
-        """Send by smtplib and return the queue id."""
+    def submit(
+        self, sender: str, recipients: str | Iterable[str], content: bytes = b"", *, options: Iterable[str] = (), notify: str = ""
+    ) -> str:
+        """Send by smtplib and return the queue id. `notify`: NOTIFY, and with it ORCPT, for each recipient."""
         to = [recipients] if isinstance(recipients, str) else list(recipients)
         raw = content or f"From: {sender}\r\nTo: {', '.join(to)}\r\nSubject: test\r\n\r\nHello\r\n".encode()
         with smtplib.SMTP(*self.smtp, timeout=30) as smtp:
             smtp.ehlo("client.example.net")
             code, text = smtp.mail(sender, list(options))
             for address in to if code == 250 else []:
-                code, text = smtp.rcpt(address)
+                code, text = smtp.rcpt(address, [f"NOTIFY={notify}", f"ORCPT=rfc822;{address}"] if notify else [])
             if code == 250:
                 code, text = smtp.data(raw)
         assert code == 250, (code, text)

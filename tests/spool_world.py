@@ -9,7 +9,7 @@ from pathlib import Path
 from fakes import FakeClock
 from sesrelay.mail import queue_id
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State
-from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
+from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Recipient
 from sesrelay.mail.trace import Event
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import Settlement, Submission
@@ -42,7 +42,7 @@ def submission(
     content: bytes = BODY,
     message_id: str = "",
     accepted: float | None = None,
-    report: bool = False,
+    report: Descent | None = None,
 ) -> Submission:
     """Make a message; `serial` orders it: its queue id and acceptance grow with it."""
     accepted = NOW + serial if accepted is None else accepted

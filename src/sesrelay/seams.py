@@ -17,6 +17,7 @@ from sesrelay.mail.outcome import Outcome, PauseReason
 from sesrelay.mail.records import DeliveryRecord as DeliveryRecord  # noqa: PLC0414 - handed on
 from sesrelay.mail.records import Filter as Filter  # noqa: PLC0414 - handed on
 from sesrelay.mail.records import MessageRecord as MessageRecord  # noqa: PLC0414 - handed on
+from sesrelay.mail.records import StandingHold as StandingHold  # noqa: PLC0414
 from sesrelay.mail.records import Stats as Stats  # noqa: PLC0414 - handed on
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.trace import Event
@@ -178,6 +179,12 @@ class Spool(Protocol):
     async def sent_counts(self) -> Sequence[tuple[str, int, int]]:
         """Return what `count_sent` has stored."""
 
+    def standing_hold(self, delivery: Delivery) -> str | None:
+        """Return why a delivery that is about to be accepted is to be held, by `SpoolAdmin.park`; None where it is not.
+
+        In memory, and asked for each delivery: quick where nothing is parked. Reports in a settlement are held without it.
+        """
+
     async def close(self) -> None:
         """Finish what waits, checkpoint, close. Later calls raise SpoolError."""
 
@@ -196,14 +203,23 @@ class SpoolAdmin(Protocol):
     async def recent(self, limit: int) -> Sequence[MessageRecord]:
         """Return the messages accepted last, newest first, without events."""
 
-    async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None) -> int:
+    async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None, told: Told | None = None) -> int:
         """Hold (reason operator), release (held → queued, due now, doubts forgotten), retry (queued → due now) or delete.
 
         `via`, with retry: the transport to take from now on instead of the route's; what is in doubt stays where it is.
 
         Return how many deliveries changed; one in flight counts, and changes when its attempt ends. Deleting the last
-        open delivery of a message deletes its content. Events are recorded.
+        open delivery of a message deletes its content. Events are recorded. `told` hears how far it is.
         """
+
+    async def park(self, filter: Filter, now: float) -> None:
+        """Hold from now on what comes and matches, for reason operator, until `unpark`; what is here is left as it is."""
+
+    async def unpark(self, filter: Filter) -> bool:
+        """Hold no longer what comes; False where nothing of that filter was parked. What is held is left as it is."""
+
+    def parked(self) -> Sequence[StandingHold]:
+        """Return what is held as it comes, the oldest wish first."""
 
     async def stats(self) -> Stats: ...
 
@@ -212,6 +228,9 @@ class SpoolAdmin(Protocol):
 
 
 Verb = Literal["hold", "release", "retry", "delete"]
+
+Told = Callable[[int, int], None]
+"""How far a long change is: deliveries looked at, and changed."""
 
 # --- mail out ----------------------------------------------------------------------------------------------------
 
@@ -303,7 +322,13 @@ class Desk(Protocol):
     def listing(self, filter: Filter) -> AsyncIterator[Document]: ...
     async def show(self, queue_id: str) -> Document | None: ...
     async def trace(self, any_id: str) -> list[Document]: ...
-    async def change(self, verb: Verb, filter: Filter, via: str | None = None) -> int: ...
+    async def change(self, verb: Verb, filter: Filter, via: str | None = None, told: Told | None = None) -> int: ...
+    async def park(self, filter: Filter, told: Told | None = None) -> int:
+        """Hold what is here and what comes; return how many are held now."""
+
+    async def unpark(self, filter: Filter, told: Told | None = None) -> int | None:
+        """Release what is held, and hold no longer what comes; None, and nothing is done, where that was not parked."""
+
     async def recent(self, limit: int) -> list[Document]:
         """Return the messages accepted last, newest first, as `show` has them, with their `subject` added."""
 

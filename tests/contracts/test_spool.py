@@ -11,7 +11,7 @@ import pytest
 
 from fakes import FakeClock
 from sesrelay.mail.delivery import DeliveryId, LaneKey, Placement, Priority, State, Stream
-from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
+from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Recipient, Rung
 from sesrelay.mail.trace import Event
 from sesrelay.seams import Claim, Filter, Settlement, SpoolError, Submission
 from sesrelay.spool.files import THRESHOLD
@@ -34,6 +34,8 @@ from spool_world import (
 )
 
 Store = SqliteSpool | MemorySpool
+
+REPORT = Descent(Rung.SES, ("direct", "ses as example.com"), ("example.com",))
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ async def test_what_is_accepted_comes_back_whole(spool: Store) -> None:
     message = Message(
         "0abcdefghijkl", Envelope("ann@example.com", recipients, "8BITMIME", True, "HDRS", "env+2B1"),
         Origin("[::1]:25", "::1", "hélo", "www-data", "TLSv1.3"), 7, NOW + 0.123456, ("ann@example.com", "b@c.example"),
-        "<a@b>", "Grüße \udce4 \x00 end", True, ("removed Bcc", "NUL became a space"),
+        "<a@b>", "Grüße \udce4 \x00 end", REPORT, ("removed Bcc", "NUL became a space"),
     )  # fmt: skip
     plain = submission(1).deliveries[0]
     deliveries = tuple(
@@ -69,7 +71,10 @@ async def test_what_is_accepted_comes_back_whole(spool: Store) -> None:
                 reason="why" if n else None, reply="451 4.0.0 Später" if n else None)
         for n, each in enumerate(recipients)
     )  # fmt: skip
-    events = (Event(NOW, "accepted", changes=("a", "b")), Event(NOW + 1, "routed", "x@y", "t", "n", "o", "r", "i", 0.25, "TLS"))
+    events = (
+        Event(NOW, "accepted", changes=("a", "b")),
+        Event(NOW + 1, "routed", "x@y", "t", "n", "o", "r", "i", 0.25, "TLS", host="mx"),
+    )
     await spool.accept(Submission(message, b"\0\xff\r\n.\r\n", deliveries, events))
     shown = await spool.show(message.id)
     assert shown is not None
@@ -258,7 +263,7 @@ async def test_an_end_is_stored_with_its_reply_events_and_report(spool: Store) -
     made = submission(1, recipients=["a@example.org", "b@example.org", "c@example.org"])
     await spool.accept(made)
     await spool.open_attempt(ids(made), NOW + 60)
-    report = submission(2, sender="", recipients=["alice@example.com"], report=True, content=b"bounce")
+    report = submission(2, sender="", recipients=["alice@example.com"], report=REPORT, content=b"bounce")
     verdicts = dict(zip(ids(made), [delivered("ses-1"), failed(), deferred()], strict=True))
     event = Event(NOW + 3_000, "attempt", "a@example.org", *SES, "delivered", "250 Ok", "ses-1", 0.5)
     await spool.settle(Settlement(verdicts, (event,), (report,)))

@@ -10,7 +10,7 @@ import pytest
 
 from fakes import FakeClock
 from sesrelay.mail.delivery import DeliveryId, State
-from sesrelay.seams import Filter, Stats
+from sesrelay.seams import Filter, Settlement, Stats
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.sqlite import SqliteSpool
 from spool_world import BODY, MX, NOW, SES, deferred, delivered, failed, held, ids, opened, settlement, submission
@@ -215,3 +215,45 @@ async def test_what_is_retried_by_another_way_out_keeps_it_and_what_is_in_doubt_
     found = {each.delivery.id: each.delivery for each in await spool.list(Filter(), NOW, None, 9)}
     assert [found[ids(each)[0]].via for each in (plain, doubtful, flying, kept)] == ["other", None, "other", None]
     assert found[ids(plain)[0]].due == NOW
+
+
+async def test_what_is_parked_is_held_as_it_comes_until_it_is_lifted(spool: Store) -> None:
+    (delivery,) = submission(1).deliveries
+    assert (spool.standing_hold(delivery), spool.parked()) == (None, [])
+    wish = Filter(sender="@Example.com", transport="ses")
+    await spool.park(wish, NOW)
+    await spool.park(Filter(sender="*@example.COM", transport="ses"), NOW + 1)
+    (hold,) = spool.parked()
+    assert (hold.filter, hold.since) == (Filter(sender="*@example.com", transport="ses"), NOW)
+    assert spool.standing_hold(delivery) == "operator"
+    made, report = submission(2, state=State.IN_FLIGHT), submission(3)
+    await spool.accept(made)
+    await spool.settle(Settlement(dict.fromkeys(ids(made), failed()), (), (report,)))
+    shown = await spool.show(report.message.id)
+    assert shown is not None
+    assert (shown.deliveries[0].delivery.state, "held" in {event.event for event in shown.events}) == (State.HELD, True)
+    assert not await spool.unpark(Filter(sender="@example.com"))
+    assert await spool.unpark(wish)
+    assert (spool.standing_hold(delivery), spool.parked()) == (None, [])
+
+
+async def test_a_change_tells_how_far_it_is(spool: Store) -> None:
+    for n in range(1, 4):
+        await spool.accept(submission(n, sender="a@example.com" if n % 2 else "b@example.net"))
+    told: list[tuple[int, int]] = []
+    assert await spool.change("hold", Filter(sender="@example.com"), NOW, told=lambda *far: told.append(far)) == 2
+    assert told[-1][1] == 2
+    assert told[-1][0] >= 2
+
+
+async def test_what_is_parked_outlives_a_restart(tmp_path: Path) -> None:
+    first = await opened(tmp_path / "state")
+    await first.park(Filter(recipient="*@example.org"), NOW)
+    await first.close()
+    again = await opened(tmp_path / "state")
+    assert again.standing_hold(submission(1).deliveries[0]) == "operator"
+    assert await again.unpark(Filter(recipient="@example.org"))
+    await again.close()
+    last = await opened(tmp_path / "state")
+    assert last.parked() == []
+    await last.close()

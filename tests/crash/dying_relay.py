@@ -9,11 +9,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from itertools import count
 from typing import Any, NoReturn
 
 from sesrelay.cli import main
 from sesrelay.spool import flow
 from sesrelay.spool.sqlite import SqliteSpool
+from sesrelay.transport.folder import FolderTransport
 from sesrelay.transport.ses.transport import SesTransport
 from sesrelay.transport.smtp import SmtpTransport
 
@@ -37,13 +39,13 @@ def after(owner: Any, name: str) -> None:
     setattr(owner, name, and_die)
 
 
-def inside_settle() -> None:
-    """Die in the writer's thread, with C's rows written and not committed."""
-    real = flow.settle
+def inside_settle(nth: int = 1) -> None:
+    """Die in the writer's thread, with the rows of the n-th C written and not committed."""
+    real, calls = flow.settle, count(1)
 
     def and_die(*args: Any, **kwargs: Any) -> Any:
-        real(*args, **kwargs)
-        die()
+        settled = real(*args, **kwargs)
+        return settled if next(calls) < nth else die()
 
     flow.settle = and_die  # type: ignore[assignment]
 
@@ -56,6 +58,9 @@ POINTS: dict[str, Callable[[], object]] = {
     "before_sending": lambda: [before(way, "deliver") for way in (SesTransport, SmtpTransport)],
     "after_sending": lambda: [after(way, "deliver") for way in (SesTransport, SmtpTransport)],
     "inside_C": inside_settle,
+    "inside_second_C": lambda: inside_settle(2),
+    "inside_third_C": lambda: inside_settle(3),
+    "after_folder": lambda: after(FolderTransport, "deliver"),
     "after_C": lambda: after(SqliteSpool, "settle"),
     "nowhere": lambda: None,
 }

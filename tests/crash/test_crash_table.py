@@ -177,5 +177,39 @@ def test_after_c_it_is_done_and_the_bounce_exists_once(relay: Mortal, ses: Stand
     assert [taken["source"] for taken in ses.journal()] == ["mailer-daemon@example.com"]
 
 
+REJECTED = {"name": "error", "code": "MessageRejected", "text": "Transaction failed: Missing start boundary"}
+NO_ADDRESS = {"name": "error", "code": "InvalidParameterValue", "text": "Domain contains illegal character"}
+
+
+@pytest.mark.parametrize(
+    ("point", "answers"),
+    [("inside_C", [REJECTED, NO_ADDRESS]), ("inside_second_C", [NO_ADDRESS]), ("inside_third_C", []), ("after_folder", [])],
+)
+def test_a_bounce_on_its_way_down_exists_once_wherever_the_process_dies(
+    relay: Mortal, ses: StandIn, tmp_path: Path, point: str, answers: list[dict[str, str]]
+) -> None:
+    ses.tell(script=[REJECTED, NO_ADDRESS])
+    relay.live(point)
+    send(relay)
+    relay.died()
+    ses.tell(script=answers)
+    relay.live()
+    relay.ask("retry", **_everything())
+
+    def ended() -> bool:
+        relay.ask("retry", **_everything())
+        return bool(relay.ask("summary")["deliveries"] == 0)
+
+    wait_for("it is over", ended)
+    reports = [each for each in relay.ask("recent", limit=10) if not each["sender"]]
+    assert len(reports) == 2, "the bounce, and the same on its last rung"
+    assert len(list((tmp_path / "state" / "undeliverable" / "new").iterdir())) == 1
+    assert ses.journal() == []
+
+
+def _everything() -> dict[str, object]:
+    return {**_all(), "transport": None, "states": ["queued"]}
+
+
 def _all() -> dict[str, object]:
     return {"ids": [], "states": [], "sender": None, "recipient": None, "transport": "ses-main", "older_than": None}

@@ -16,6 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from fakes import FakeClock
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State, Stream
+from sesrelay.mail.envelope import Descent
 from sesrelay.mail.trace import Event
 from sesrelay.seams import Filter, Settlement, SpoolError, Submission, Verb
 from sesrelay.spool.memory import MemorySpool
@@ -112,7 +113,7 @@ class Machine(RuleBasedStateMachine):
         chosen = picked(made, pick)
         given = {each: verdict if each.n % 2 else other for each in chosen}
         self.serial += report
-        reports = (submission(self.serial, sender="", report=True, due=NOW + 2),) if report else ()
+        reports = (submission(self.serial, sender="", report=Descent(), due=NOW + 2),) if report else ()
         events = (Event(NOW + self.serial, "attempt", reply="x"),) if chosen else ()
         self.both(lambda store: store.settle(Settlement(given, events, reports)))  # type: ignore[arg-type]
 

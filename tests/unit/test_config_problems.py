@@ -284,6 +284,10 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "transports: {ses-main: {type: ses}}\nroutes: [{sender: a.example, transport: ses-mian}]\n",
         ["2:41: routes[0].transport: there is no transport 'ses-mian' (did you mean ses-main?)"],
     ),
+    "transport's name that is taken": (
+        "transports: {undeliverable: {type: hold}}\n",
+        ["1:14: transports.undeliverable: is the folder for bounces that cannot be sent (another name is meant)"],
+    ),
     "transport's name elsewhere": (
         "default_route: {transport: [direct, a]}\nnull_sender_route: {transport: dirct}\n",
         [

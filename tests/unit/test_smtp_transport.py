@@ -524,6 +524,17 @@ async def test_what_goes_to_ses_is_made_fit_for_it_first() -> None:
     assert (refused.scope, refused.reply.enhanced) == (Scope.MESSAGE, "5.6.7")
 
 
+async def test_ses_gets_the_header_from_for_the_null_sender_which_it_refuses() -> None:
+    async with ScriptedHost() as host:
+        for ses in (True, False):
+            out = transport(host, ses=ses)
+            message = batch(sender="", header_from=["mailer-daemon@example.com"])
+            (outcome,) = (await out.deliver(message, Bytes(b"X-SES-TENANT: t\r\n" + HELLO))).values()
+            assert outcome.trail.host == "127.0.0.1"
+            await out.close()
+        assert [each.mail for each in host.messages] == ["MAIL FROM:<mailer-daemon@example.com>", "MAIL FROM:<>"]
+
+
 async def test_content_that_cannot_be_read_for_ses_waits() -> None:
     async with ScriptedHost() as host:
         out = transport(host, ses=True)

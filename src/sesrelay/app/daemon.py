@@ -20,6 +20,7 @@ from sesrelay import __version__
 from sesrelay.app import wiring
 from sesrelay.app.clock import SystemClock
 from sesrelay.app.notify import Systemd
+from sesrelay.app.operator import undeliverable
 from sesrelay.config.loading import Loaded, load
 from sesrelay.config.problem import ConfigError
 from sesrelay.control.desk import SpoolDesk
@@ -107,8 +108,9 @@ class Daemon:
         acceptance = Acceptance(spool, scheduler, self.clock, self.observer)
         importer = Importer(spool, spool, lambda: scheduler.snapshot, scheduler.pauses, self.clock, scheduler.stored)
         desk = SpoolDesk(
-            spool, self.clock, scheduler.waits, self._queue_changed, scheduler.capped, scheduler.move, importer=importer.take
-        )
+            spool, self.clock, scheduler.waits, self._queue_changed, scheduler.capped, scheduler.move, importer=importer.take,
+            undeliverable=lambda: undeliverable(config),
+        )  # fmt: skip
         listener = ListenerServer(acceptance, self.observer, lambda: self._options, memory=self._memory.incoming)
         self._rooms = _Rooms(
             lock=lock,

@@ -9,26 +9,48 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from sesrelay.app.clock import SystemClock
-from sesrelay.app.places import store_path
+from sesrelay.app.places import store_path, undeliverable_path
 from sesrelay.config.loading import Loaded
 from sesrelay.config.model import Config
 from sesrelay.control.client import RemoteDesk
 from sesrelay.control.desk import SpoolDesk
-from sesrelay.seams import Desk, Submission
+from sesrelay.seams import Desk, Document, SpoolError, Submission
 from sesrelay.spool.errors import LockHeld
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.salvage import Found, bare_content, salvage
 from sesrelay.spool.sqlite import SqliteSpool
+from sesrelay.transport.folder import count
 
 Trouble = Callable[[str, BaseException | None], None]
 
 
 class DaemonUnreachable(Exception):
     """A daemon holds the queue but its control socket does not answer, or may not be used. The text has the remedy."""
+
+
+class NoStore(MemorySpool):
+    """What stands for a store that no daemon has made yet: empty, and no place for a wish that is to last."""
+
+    def __init__(self, state_dir: Path) -> None:
+        super().__init__()
+        self._state_dir = state_dir
+
+    async def keep(self, statement: str, bindings: tuple[object, ...]) -> None:
+        raise SpoolError(f"there is no queue in {self._state_dir} yet; start the daemon first: sesrelay run")
+
+
+def undeliverable(config: Config) -> Document:
+    """Return what the summary says of the folder for reports that could not be sent."""
+    folder = undeliverable_path(config)
+    try:
+        return {"folder": str(folder), "messages": count(folder)}
+    except OSError:
+        return {"folder": str(folder), "messages": None}  # it is not for us to read
 
 
 async def reach_daemon(config: Config) -> RemoteDesk | None:
@@ -72,7 +94,8 @@ async def open_desk(config: Config, on_trouble: Trouble, *, importing: Loaded | 
     if not store_path(config).exists():
         if importing is not None:
             raise DaemonUnreachable(f"there is no queue in {config.state_dir} yet: start the daemon once, which makes it")
-        yield SpoolDesk(MemorySpool(clock), clock)  # nothing was ever queued; a verb is not what makes a store
+        # Nothing was ever queued; a verb is not what makes a store.
+        yield SpoolDesk(NoStore(config.state_dir), clock, undeliverable=lambda: undeliverable(config))
         return
     try:
         lock = StateLock.acquire(config.state_dir)
@@ -81,7 +104,8 @@ async def open_desk(config: Config, on_trouble: Trouble, *, importing: Loaded | 
     with lock:
         spool = await SqliteSpool.open(config.state_dir, clock=clock, on_trouble=on_trouble, lock=lock)
         try:
-            yield SpoolDesk(spool, clock, importer=_importer(spool, importing, clock)) if importing else SpoolDesk(spool, clock)
+            desk = SpoolDesk(spool, clock, undeliverable=lambda: undeliverable(config))
+            yield replace(desk, importer=_importer(spool, importing, clock)) if importing else desk
         finally:
             await spool.close()
 

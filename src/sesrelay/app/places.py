@@ -9,3 +9,7 @@ from sesrelay.config.model import Config
 
 def store_path(config: Config) -> Path:
     return config.state_dir / "queue.db"
+
+
+def undeliverable_path(config: Config) -> Path:
+    return config.state_dir / "undeliverable"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sesrelay.app.places import undeliverable_path
 from sesrelay.config import transports as configured
 from sesrelay.config.certificates import wrong_with_certificate
 from sesrelay.config.dkim import Dkim
@@ -23,8 +24,10 @@ from sesrelay.listener.peer import prove_owners
 from sesrelay.listener.tls import server_context
 from sesrelay.mail.address import domain_of
 from sesrelay.policy.budget import COPIES_IN, COPIES_OUT
+from sesrelay.policy.ladder import FOLDER, Ladder
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.seams import Clock, Observer, Preflight, SpoolAdmin, Transport
+from sesrelay.transport.folder import FolderTransport
 from sesrelay.web.options import WebOptions
 
 if TYPE_CHECKING:
@@ -120,8 +123,10 @@ class Shared:
 
 def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
     """Make the engine's view of a configuration. Raises: OSError, ValueError for a file or option that cannot be used"""
-    config = loaded.config
-    transports = {name: transport(name, config.transports[name], loaded, shared) for name in loaded.ways}
+    config, bounces = loaded.config, ladder(loaded)
+    names = dict.fromkeys((*loaded.ways, *([bounces.direct] if bounces.direct else [])))
+    transports = {name: transport(name, config.transports[name], loaded, shared) for name in names}
+    transports[FOLDER] = FolderTransport(FOLDER, undeliverable_path(config), config.hostname, shared.observer)
     return Snapshot(
         hostname=config.hostname,
         local=loaded.local,
@@ -131,7 +136,22 @@ def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
         retry=RetryPolicy(config.queue.retry, config.queue.max_age, config.queue.delay_warning),
         keep_delivered=config.queue.keep_delivered,
         senders=loaded.senders,
+        ladder=bounces,
     )
+
+
+def ladder(loaded: Loaded) -> Ladder:
+    """Say what the rungs of a bounce's ladder are made of."""
+    from sesrelay.transport.smtp_ses import is_ses
+
+    ses, direct = set(), []
+    for name, way in loaded.config.transports.items():
+        if way.type == "ses" or (way.type == "smtp" and is_ses(way.relays[0])):
+            ses.add(name)
+        elif way.type == "direct":
+            direct.append(name)
+    own = dict.fromkeys((loaded.local.domain, loaded.config.hostname))
+    return Ladder(frozenset(ses), "direct" if "direct" in direct else next(iter(direct), None), tuple(own))
 
 
 def transport(name: str, config: configured.Transport, loaded: Loaded, shared: Shared) -> Transport:

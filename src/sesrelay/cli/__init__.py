@@ -2,6 +2,7 @@
 
 Invariant: `sesrelay --help` imports click and nothing heavier.
 Invariant: a wrong command line exits 64 (sysexits.h), never click's own 2.
+Invariant: colours are for terminals, and for those who have not set NO_COLOR (https://no-color.org).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import click
 
 from sesrelay import __version__
-from sesrelay.cli.options import EX_FAILED, EX_INTERRUPTED, EX_OK, EX_USAGE
+from sesrelay.cli.options import EX_FAILED, EX_INTERRUPTED, EX_OK, EX_USAGE, reader_left
 
 # verb: (module, what it does in one line). The module's `command` is the click command or group.
 VERBS: dict[str, tuple[str, str]] = {
@@ -71,6 +72,8 @@ def cli() -> None:
 
     Every verb has its own --help.
     """
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
 
 
 def main(args: list[str] | None = None) -> int:
@@ -86,16 +89,10 @@ def main(args: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EX_INTERRUPTED
     except BrokenPipeError:
-        return _reader_left()
+        return reader_left()
     code = result if isinstance(result, int) else EX_OK
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        return _reader_left()
+        return reader_left()
     return code
-
-
-def _reader_left() -> int:
-    # `sesrelay queue list | head`: nobody to tell, also not at the interpreter's own last flush.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return EX_FAILED

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, load_or_exit
+from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, load_or_exit, reader_left
 from sesrelay.seams import Desk
 
 
@@ -47,6 +47,8 @@ def with_desk(
     loaded = load_or_exit(config)
     try:
         code = asyncio.run(run())
+    except BrokenPipeError:
+        code = reader_left()
     except (DaemonUnreachable, ControlError, SpoolError) as error:
         click.echo(f"sesrelay: {error}", err=True)
         code = EX_TEMPFAIL

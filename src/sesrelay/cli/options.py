@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -55,6 +57,12 @@ def load_or_exit(path: Path, *, problems_to_stdout: bool = False, now: float | N
         return load(path, now=now)
     except ConfigError as error:
         exit_with_problems(error, problems_to_stdout=problems_to_stdout)
+
+
+def reader_left() -> int:
+    """Return the exit code where the reader of stdout has gone, as in `sesrelay queue list | head`: nothing has failed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own last flush
+    return EX_OK
 
 
 def exit_with_problems(error: ConfigError, *, problems_to_stdout: bool = False) -> NoReturn:

@@ -12,12 +12,18 @@ import click
 
 from sesrelay.cli import exchange
 from sesrelay.cli.desk import with_desk
-from sesrelay.cli.options import config_option, json_option, load_or_exit
-from sesrelay.cli.words import age, seconds, size
+from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option, load_or_exit
+from sesrelay.cli.progress import progress
+from sesrelay.cli.words import age, number, seconds, size
 from sesrelay.mail.delivery import State
-from sesrelay.seams import Desk, Document, Filter, Verb
+from sesrelay.seams import Desk, Document, Filter, Told, Verb
 
 STATE_COLOUR = {"queued": "yellow", "in_flight": "cyan", "held": "magenta", "delivered": "green", "failed": "red"}
+COUNTED_MAX = 10_000  # deliveries that are counted before somebody is asked whether to delete them
+FUTURE = {
+    "hold": "Also hold what comes from now on, until released with --future; also after restarts.",
+    "release": "Also hold no longer what comes; alone: list what is held as it comes.",
+}
 
 
 @click.group()
@@ -72,25 +78,35 @@ VIA = click.option("--via", metavar="NAME", help="The transport by which what is
 def _changing(verb: Verb, help: str) -> None:
     """Add one of the verbs that change the queue."""
 
-    @command.command(verb, help=help)
-    @click.argument("ids", metavar="[ID]...", nargs=-1)
-    @filter_options
-    @click.option("--yes", is_flag=True, help="Do not ask.")
-    @json_option
-    @config_option
-    def change(config: Path, as_json: bool, yes: bool, ids: tuple[str, ...], **chosen: Any) -> None:
+    def change(config: Path, as_json: bool, ids: tuple[str, ...], yes: bool = False, future: bool = False, **chosen: Any) -> None:
         via = _way(config, ids, chosen) if verb == "retry" else None
         wanted = _filter(ids, chosen)
+        if future and verb == "release" and wanted == Filter():
+            with_desk(config, lambda desk: _list_future(desk, as_json))
         if wanted == Filter():
             raise click.UsageError(f"name the messages to {verb} by ID, or choose them with --sender, --state and the like")
-        if verb == "delete" and not ids and not yes:
-            if not sys.stdin.isatty():
-                raise click.UsageError("deleting by filter wants --yes where nobody can be asked")
-            click.confirm("Delete every delivery that matches, without a bounce?", abort=True)
-        with_desk(config, lambda desk: _change(desk, verb, wanted, as_json, via))
+        if future:
+            if wanted.ids or wanted.states or wanted.older_than is not None:
+                raise click.UsageError(
+                    "--future goes with --sender, --recipient and --transport: the rest is not known of what comes"
+                )
+            with_desk(config, lambda desk: _change_future(desk, verb, wanted, as_json))
+        if verb == "delete" and not ids and not yes and not sys.stdin.isatty():
+            raise click.UsageError("deleting by filter wants --yes where nobody can be asked")
+        ask = verb == "delete" and not yes and sys.stdin.isatty()
+        with_desk(config, lambda desk: _change(desk, verb, wanted, as_json, via, ask=ask))
 
+    options: list[Any] = [config_option, json_option]
+    options.append(click.option("--yes", is_flag=True, hidden=verb != "delete", help="Do not ask."))
     if verb == "retry":
-        VIA(change)
+        options.append(VIA)
+    if verb in FUTURE:
+        options.append(click.option("--future", is_flag=True, help=FUTURE[verb]))
+    made: Any = change
+    options += [filter_options, click.argument("ids", metavar="[ID]...", nargs=-1)]
+    for option in options:
+        made = option(made)
+    command.command(verb, help=help)(made)
 
 
 _changing(
@@ -100,7 +116,7 @@ _changing(
 )
 _changing("hold", "Keep back until released.")
 _changing("release", "Let what was held go on.")
-_changing("delete", "Remove for good, without a bounce.")
+_changing("delete", "Remove for good, without a bounce. Asks first on a terminal.")
 
 
 def _way(config: Path, ids: tuple[str, ...], chosen: dict[str, Any]) -> str | None:
@@ -124,6 +140,9 @@ def _filter(ids: tuple[str, ...], chosen: dict[str, Any]) -> Filter:
 exchange.add_to(command, filter_options, _filter)
 
 
+# --- looking ---
+
+
 async def _list(desk: Desk, wanted: Filter, as_json: bool) -> int:
     count = 0
     async for one in desk.listing(wanted):
@@ -136,52 +155,65 @@ async def _list(desk: Desk, wanted: Filter, as_json: bool) -> int:
         click.echo("[]" if not count else "\n]")
     elif not count:
         click.echo("Nothing matches." if wanted != Filter() else "The queue is empty.", err=True)
-    return 0
+    return EX_OK
 
 
 async def _show(desk: Desk, queue_id: str, as_json: bool) -> int:
     found = await desk.show(queue_id)
-    if found is None:
-        click.echo(f"{queue_id}: no such message", err=True)
-        return 1
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
-        return 0
-    for key in ("id", "message_id", "sender", "header_from", "size", "accepted", "listener", "client", "user"):
-        click.echo(f"{key + ':':<13}{found[key] if found[key] is not None else '-'}")
-    for one in found["deliveries"]:
-        click.echo()
-        _print_delivery(one)
-    return 0
+    elif found is None:
+        click.echo(f"{queue_id}: no such message", err=True)
+    else:
+        for key in ("id", "message_id", "sender", "header_from", "size", "accepted", "listener", "client", "user"):
+            click.echo(f"{key + ':':<13}{_shown(found, key)}")
+        for one in found["deliveries"]:
+            click.echo()
+            _print_delivery(one)
+    return EX_OK if found is not None else EX_FAILED
+
+
+def _shown(found: Document, key: str) -> str:
+    if key == "sender":
+        return found["sender"] or "<>"
+    if key == "size":
+        return size(found["size"])
+    return str(found[key]) if found[key] is not None else "-"
 
 
 async def _summary(desk: Desk, as_json: bool) -> int:
     found = await desk.summary()
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
-        return 0
-    oldest = age(found["oldest_seconds"]) if found["oldest_seconds"] is not None else "-"
-    click.echo(f"{found['messages']} messages, {found['deliveries']} deliveries, {size(found['bytes'])}, oldest {oldest}")
-    states = list(found["by_state"])
-    if found["by_transport"]:
-        click.echo(f"\n{'transport':<20}" + "".join(f"{state:>12}" for state in states))
-    for name, counts in found["by_transport"].items():
-        click.echo(f"{name or '(none)':<20}" + "".join(f"{counts.get(state, 0):>12}" for state in states))
+        return EX_OK
+    oldest = f", the oldest {age(found['oldest_seconds'])}" if found["oldest_seconds"] is not None else ""
+    click.echo(f"{number(found['messages'], 'message')}, {number(found['deliveries'], 'delivery')}, {size(found['bytes'])}{oldest}")
+    _print_counts(found["by_transport"], found["by_state"])
     for pause in found["paused"]:
-        about = pause["domain"] or pause["nexthop"] or ""
-        click.secho(f"\npaused: {pause['transport']} {about} ({pause['reason']}, since {pause['since']})", fg="red")
+        about = " ".join(filter(None, (pause["transport"], pause["domain"] or pause["nexthop"])))
+        click.secho(f"\npaused: {about} ({pause['reason']}, since {pause['since']})", fg="red")
         click.echo(f"    {pause['remedy']}")
-    return 0
+    if found["future_holds"]:
+        click.secho("\nheld as it comes:", fg="magenta")
+        _print_future(found["future_holds"])
+    kept = found["undeliverable"]
+    if kept["messages"]:
+        click.secho(f"\n{number(kept['messages'], 'bounce')} could not be sent, and lie in {kept['folder']}", fg="red")
+        click.echo(f"    Read them there, as in: mutt -f {kept['folder']}; what is deleted there is done with.")
+    return EX_OK
 
 
-async def _change(desk: Desk, verb: Verb, wanted: Filter, as_json: bool, via: str | None) -> int:
-    unknown = [queue_id for queue_id in wanted.ids if await desk.show(queue_id) is None]
-    if unknown:
-        click.echo(f"no such message: {', '.join(unknown)}; nothing was changed", err=True)
-        return 1
-    count = await desk.change(verb, wanted, via)
-    click.echo(json.dumps({"changed": count}) if as_json else f"{count} deliveries changed")
-    return 0
+def _print_counts(by_transport: dict[str, dict[str, int]], total: dict[str, int]) -> None:
+    if not by_transport:
+        return
+    width = max(len("transport"), *(len(name) for name in by_transport))
+    click.echo(f"\n{'transport':<{width}}" + "".join(f"{state:>14}" for state in total))
+    rows = [*by_transport.items(), *([("all", total)] if len(by_transport) > 1 else [])]
+    for name, counts in rows:
+        figures = (
+            click.style(f"{counts.get(state, 0):>14,}", fg=STATE_COLOUR[state] if counts.get(state) else None) for state in total
+        )
+        click.echo(f"{name or '(none)':<{width}}" + "".join(figures))
 
 
 def _print_delivery(one: Document) -> None:
@@ -195,3 +227,81 @@ def _print_delivery(one: Document) -> None:
     details += [str(one[key]) for key in ("reason", "reply") if one[key]]
     if details:
         click.echo(f"    {', '.join(details)}")
+
+
+# --- changing ---
+
+
+async def _change(desk: Desk, verb: Verb, wanted: Filter, as_json: bool, via: str | None, *, ask: bool = False) -> int:
+    unknown = [queue_id for queue_id in wanted.ids if await desk.show(queue_id) is None]
+    if unknown:
+        click.echo(f"no such message: {', '.join(unknown)}; nothing was changed", err=True)
+        return EX_FAILED
+    if ask and not await _sure(desk, wanted):
+        click.echo("nothing was deleted", err=True)
+        return EX_FAILED
+    count = await _with_progress(desk, verb, wanted, lambda told: desk.change(verb, wanted, via, told))
+    click.echo(json.dumps({"changed": count}) if as_json else f"{count} deliveries changed")
+    return EX_OK
+
+
+async def _sure(desk: Desk, wanted: Filter) -> bool:
+    count = 0
+    async for one in desk.listing(wanted):
+        count += one["state"] not in ("delivered", "failed")
+        if count == COUNTED_MAX:
+            break
+    if not count:
+        return True
+    many = f"{COUNTED_MAX:,} deliveries or more" if count == COUNTED_MAX else number(count, "delivery")
+    return click.confirm(f"Delete {many} for good, without a bounce?", err=True)
+
+
+async def _with_progress(desk: Desk, verb: str, wanted: Filter, work: Callable[[Told], Any]) -> Any:
+    """Run a change under a bar; all that has not ended is looked at, unless IDs or finished states are named."""
+    bounded = not wanted.ids and not any(state.final for state in wanted.states) and sys.stderr.isatty()
+    total = (await desk.summary())["deliveries"] if bounded else 0 if wanted.ids else None
+    with progress(verb, total) as told:
+        return await work(told)
+
+
+async def _change_future(desk: Desk, verb: Verb, wanted: Filter, as_json: bool) -> int:
+    changing = desk.park if verb == "hold" else desk.unpark
+    count = await _with_progress(desk, verb, wanted, lambda told: changing(wanted, told))
+    standing = (await desk.summary())["future_holds"]
+    if count is None:
+        click.echo("nothing of exactly that is held as it comes; nothing was changed", err=True)
+        _print_future(standing, err=True)
+        return EX_FAILED
+    if as_json:
+        click.echo(json.dumps({"changed": count, "future_holds": standing}, ensure_ascii=False))
+        return EX_OK
+    click.echo(f"{count} deliveries changed")
+    if verb == "hold":
+        click.echo(f"What comes is held, until: sesrelay queue release {_as_options(wanted)} --future")
+    else:
+        click.echo("What comes is held no longer.")
+    return EX_OK
+
+
+async def _list_future(desk: Desk, as_json: bool) -> int:
+    standing = (await desk.summary())["future_holds"]
+    if as_json:
+        click.echo(json.dumps(standing, ensure_ascii=False))
+    elif standing:
+        _print_future(standing)
+    else:
+        click.echo("Nothing is held as it comes.", err=True)
+    return EX_OK
+
+
+def _print_future(standing: list[Document], *, err: bool = False) -> None:
+    for one in standing:
+        wanted = Filter(sender=one["sender"], recipient=one["recipient"], transport=one["transport"])
+        click.echo(f"    since {one['since']}; to end it: sesrelay queue release {_as_options(wanted)} --future", err=err)
+
+
+def _as_options(wanted: Filter) -> str:
+    """Return the options that name what `wanted` does, as a shell takes them."""
+    named = {"--sender": wanted.sender, "--recipient": wanted.recipient, "--transport": wanted.transport}
+    return " ".join(f"{option} '{value}'" for option, value in named.items() if value is not None)

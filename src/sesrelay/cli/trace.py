@@ -53,4 +53,6 @@ def print_event(event: Document) -> None:
 
 
 def _way(event: Document) -> str | None:
-    return f"by {event['transport']}" + (f" ({event['nexthop']})" if event["nexthop"] else "") if event["transport"] else None
+    """Say by which way: the transport, where it goes next, and the host that answered where that is another name."""
+    places = dict.fromkeys(place for place in (event["nexthop"], event["host"]) if place)
+    return f"by {event['transport']}" + (f" ({', '.join(places)})" if places else "") if event["transport"] else None

@@ -49,3 +49,10 @@ def age(elapsed: float) -> str:
         if elapsed >= 2 * length:
             return f"{elapsed / length:.0f}{unit}"
     return f"{elapsed:.0f}s"
+
+
+def number(count: int, what: str) -> str:
+    """Return a count with its noun: `1 delivery`, `12,000 deliveries`."""
+    if count != 1:
+        what = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{count:,} {what}"

@@ -15,6 +15,7 @@ from sesrelay.config.routes import NullSenderTarget, Route
 from sesrelay.mail.address import AddressError
 from sesrelay.mail.delivery import Priority
 from sesrelay.policy.budget import COPIES_IN, COPIES_OUT
+from sesrelay.policy.ladder import FOLDER
 from sesrelay.policy.patterns import pattern_key
 from sesrelay.policy.routing import RouteRule, RoutingTable
 
@@ -26,6 +27,10 @@ def check_names(document: Document) -> None:
     """Report transports that are named and not there."""
     transports = document.root.get("transports")
     known = list(transports) if isinstance(transports, dict) else []
+    if FOLDER in known:
+        document.report(
+            ("transports", FOLDER), "is the folder for bounces that cannot be sent (another name is meant)", at_key=True
+        )
     if "direct" not in known:
         known.append("direct")
     for path, name in _transport_names(document):

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sesrelay.control import wire
-from sesrelay.seams import Document, Filter, Unfit, Verb
+from sesrelay.seams import Document, Filter, Told, Unfit, Verb
 
 ANSWER_TIME = 60.0  # seconds for one line; a change of a million deliveries comes in pages, and is told at its end
 
@@ -56,8 +56,15 @@ class RemoteDesk:
     async def trace(self, any_id: str) -> list[Document]:
         return list(await self.call("trace", {"id": any_id}))
 
-    async def change(self, verb: Verb, filter: Filter, via: str | None = None) -> int:
-        return int(await self.call(verb, {**wire.filter_to_json(filter), "via": via}))
+    async def change(self, verb: Verb, filter: Filter, via: str | None = None, told: Told | None = None) -> int:
+        return int(await self.call(verb, {**wire.filter_to_json(filter), "via": via}, told=told))
+
+    async def park(self, filter: Filter, told: Told | None = None) -> int:
+        return int(await self.call("park", wire.filter_to_json(filter), told=told))
+
+    async def unpark(self, filter: Filter, told: Told | None = None) -> int | None:
+        changed: int | None = await self.call("unpark", wire.filter_to_json(filter), told=told)
+        return changed
 
     async def recent(self, limit: int) -> list[Document]:
         return list(await self.call("recent", {"limit": limit}))
@@ -78,11 +85,15 @@ class RemoteDesk:
             raise Unfit(str(answer["refused"]))
         return bool(answer["imported"])
 
-    async def call(self, verb: str, args: dict[str, Any] | None = None, content: bytes | None = None) -> Any:
+    async def call(
+        self, verb: str, args: dict[str, Any] | None = None, content: bytes | None = None, *, told: Told | None = None
+    ) -> Any:
         """Ask one thing and return its answer."""
         async for kind, value in self._ask(verb, args or {}, content):
             if kind == "end":
                 return value
+            if kind == "progress" and told is not None:
+                told(*value)
         raise ControlError("the daemon gave no answer")
 
     async def _ask(self, verb: str, args: dict[str, Any], content: bytes | None = None) -> AsyncIterator[tuple[str, Any]]:
@@ -106,7 +117,7 @@ class RemoteDesk:
             answer = json.loads(line)
             if "error" in answer:
                 raise ControlError(str(answer["error"]))
-            kind = "item" if "item" in answer else "end"
+            kind = next((one for one in ("item", "progress") if one in answer), "end")
             if "octets" in answer:
                 yield "octets", await self._octets(answer["octets"])
             yield kind, answer[kind]

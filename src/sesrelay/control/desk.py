@@ -5,12 +5,13 @@ Implements `seams.Desk`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from sesrelay.control import documents, envelopes
 from sesrelay.mail.delivery import State
-from sesrelay.seams import Clock, Document, Filter, Pause, SpoolAdmin, Submission, Unfit, Verb
+from sesrelay.seams import Clock, Document, Filter, Pause, SpoolAdmin, Submission, Told, Unfit, Verb
 
 PAGE = 1000  # deliveries read at once: no read transaction is longer
 
@@ -18,6 +19,11 @@ PAGE = 1000  # deliveries read at once: no read transaction is longer
 def no_pauses() -> Iterable[Pause]:
     """Return nothing: pauses live in the daemon's memory, and there is no daemon."""
     return ()
+
+
+def no_folder() -> Document:
+    """Return what the summary says where no folder of undeliverable reports is known."""
+    return {"folder": None, "messages": 0}
 
 
 async def nobody_to_tell(verb: Verb) -> None:
@@ -40,7 +46,8 @@ async def nobody_to_place(submission: Submission) -> bool:
 @dataclass(frozen=True, slots=True)
 class SpoolDesk:
     """`changed` is called after a change, so that an engine takes notice. `capped` tells by which cap a route waits now, and
-    until when; `moved` is called after mail was given another way out; `importer` places and stores a message.
+    until when; `moved` is called after mail was given another way out; `importer` places and stores a message;
+    `undeliverable` looks into the folder of reports that could not be sent.
     """
 
     spool: SpoolAdmin
@@ -50,9 +57,11 @@ class SpoolDesk:
     capped: Callable[[str], tuple[str, float] | None] = never_capped
     moved: Callable[[], Awaitable[None]] = nothing_to_move
     importer: Callable[[Submission], Awaitable[bool]] = nobody_to_place
+    undeliverable: Callable[[], Document] = no_folder
 
     async def summary(self) -> Document:
-        return documents.summary(await self.spool.stats(), self.pauses(), self.clock.wall())
+        stats, kept = await self.spool.stats(), await asyncio.to_thread(self.undeliverable)
+        return documents.summary(stats, self.pauses(), self.spool.parked(), kept, self.clock.wall())
 
     async def listing(self, filter: Filter) -> AsyncIterator[Document]:
         after = None
@@ -69,13 +78,20 @@ class SpoolDesk:
         found = [await self.spool.show(queue_id) for queue_id in await self.spool.find(any_id)]
         return [self._all_explained(documents.traced(record)) for record in found if record is not None]
 
-    async def change(self, verb: Verb, filter: Filter, via: str | None = None) -> int:
-        count = await self.spool.change(verb, filter, self.clock.wall(), via)
+    async def change(self, verb: Verb, filter: Filter, via: str | None = None, told: Told | None = None) -> int:
+        count = await self.spool.change(verb, filter, self.clock.wall(), via, told)
         if count:
             await self.changed(verb)
         if count and via is not None:
             await self.moved()
         return count
+
+    async def park(self, filter: Filter, told: Told | None = None) -> int:
+        await self.spool.park(filter, self.clock.wall())  # first: what comes meanwhile is then held by one or the other
+        return await self.change("hold", filter, told=told)
+
+    async def unpark(self, filter: Filter, told: Told | None = None) -> int | None:
+        return await self.change("release", filter, told=told) if await self.spool.unpark(filter) else None
 
     async def recent(self, limit: int) -> list[Document]:
         return [self._all_explained(documents.recent(record)) for record in await self.spool.recent(limit)]

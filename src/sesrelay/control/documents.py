@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from sesrelay.mail.delivery import State
 from sesrelay.mail.trace import Event
-from sesrelay.seams import DeliveryRecord, Document, MessageRecord, Pause, Stats
+from sesrelay.seams import DeliveryRecord, Document, MessageRecord, Pause, StandingHold, Stats
 
 OPEN = (State.QUEUED, State.IN_FLIGHT, State.HELD)
 
@@ -81,10 +81,11 @@ def event(one: Event) -> Document:
         "duration": one.duration,
         "tls": one.tls,
         "changes": list(one.changes),
+        "host": one.host,
     }
 
 
-def summary(stats: Stats, pauses: Iterable[Pause], now: float) -> Document:
+def summary(stats: Stats, pauses: Iterable[Pause], parked: Iterable[StandingHold], undeliverable: Document, now: float) -> Document:
     by_state = {state.value: 0 for state in OPEN}
     by_transport: dict[str, dict[str, int]] = {}
     for (transport, state), count in sorted(stats.counts.items()):
@@ -98,7 +99,14 @@ def summary(stats: Stats, pauses: Iterable[Pause], now: float) -> Document:
         "by_state": by_state,
         "by_transport": by_transport,
         "paused": [pause(each) for each in pauses],
+        "future_holds": [standing_hold(each) for each in parked],
+        "undeliverable": undeliverable,
     }
+
+
+def standing_hold(one: StandingHold) -> Document:
+    filter = one.filter
+    return {"sender": filter.sender, "recipient": filter.recipient, "transport": filter.transport, "since": moment(one.since)}
 
 
 def pause(one: Pause) -> Document:

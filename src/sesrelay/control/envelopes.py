@@ -15,7 +15,7 @@ from sesrelay.control import documents
 from sesrelay.mail import queue_id
 from sesrelay.mail.address import check
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, State
-from sesrelay.mail.envelope import Envelope, Message, Origin, Owner, Recipient
+from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Owner, Recipient, Rung
 from sesrelay.mail.lineends import canonical
 from sesrelay.mail.trace import Event
 from sesrelay.policy.retry import AMBIGUOUS_WAIT, DOUBTS_MAX
@@ -46,7 +46,7 @@ def document(record: MessageRecord) -> Document:
         "header_from": list(one.header_from),
         "subject": one.subject or None,
         "size": one.size,
-        "report": one.report,
+        "report": None if one.report is None else _descent(one.report),
         "changes": list(one.changes),
         "origin": {
             "listener": origin.listener,
@@ -58,6 +58,16 @@ def document(record: MessageRecord) -> Document:
         },
         "events": [{**documents.event(each), "time": _moment(each.time)} for each in record.events],
     }
+
+
+def _descent(report: Descent) -> Document:
+    return {"rung": report.rung.name.lower(), "tried": list(report.tried), "domains": list(report.domains)}
+
+
+def _read_descent(given: Any) -> Descent | None:
+    if not isinstance(given, Mapping):
+        return Descent() if given else None
+    return Descent(Rung[str(given["rung"]).upper()], tuple(map(str, given["tried"])), tuple(map(str, given["domains"])))
 
 
 def _recipients(envelope: Envelope, deliveries: tuple[DeliveryRecord, ...]) -> list[Document]:
@@ -111,7 +121,7 @@ def _submission(given: Mapping[str, Any], content: bytes, now: float) -> Submiss
         given["id"], envelope,
         Origin(str(origin["listener"]), str(origin["client"]), str(origin["helo"]), _text(origin["user"]), _text(origin["tls"]), owner),
         len(text), datetime.fromisoformat(given["accepted"]).timestamp(), tuple(map(str, given["header_from"])),
-        given["message_id"] or "", given["subject"] or "", bool(given["report"]), (*map(str, given["changes"]), *receipts),
+        given["message_id"] or "", given["subject"] or "", _read_descent(given["report"]), (*map(str, given["changes"]), *receipts),
     )  # fmt: skip
     waiting = [
         _delivery(message, n, each, now)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from sesrelay.control import wire
-from sesrelay.seams import Desk, Document, Observer, SpoolError, Unfit, Verb
+from sesrelay.seams import Desk, Document, Observer, SpoolError, Told, Unfit, Verb
 
 CHANGES = frozenset({"hold", "release", "retry", "delete"})
+STANDING = frozenset({"park", "unpark"})
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ class ControlServer:
                     await writer.drain()
                 end = None
             else:
-                end = await self._do(verb, args)
+                end = await self._do(verb, args, lambda *far: writer.write(wire.line({"progress": far})))
         except (KeyError, TypeError, ValueError) as error:
             writer.write(wire.line({"error": f"the request is not understood: {error}"}))
         except SpoolError as error:
@@ -92,9 +93,12 @@ class ControlServer:
         except Unfit as error:
             return {"imported": False, "refused": str(error)}
 
-    async def _do(self, verb: str, args: dict[str, Any]) -> Any:
+    async def _do(self, verb: str, args: dict[str, Any], told: Told) -> Any:
         if verb in CHANGES:
-            return await self.desk.change(cast(Verb, verb), wire.filter_from_json(args), args.get("via"))
+            return await self.desk.change(cast(Verb, verb), wire.filter_from_json(args), args.get("via"), told)
+        if verb in STANDING:
+            filter = wire.filter_from_json(args)
+            return await (self.desk.park(filter, told) if verb == "park" else self.desk.unpark(filter, told))
         if verb == "summary":
             return await self.desk.summary()
         if verb == "show":

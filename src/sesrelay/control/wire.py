@@ -1,6 +1,7 @@
 """The control socket's protocol: one JSON object a line, a request and then its answer.
 
-Request: `{"verb": NAME, "args": {…}}`. Answer: any number of `{"item": …}`, then `{"end": …}` or `{"error": TEXT}`.
+Request: `{"verb": NAME, "args": {…}}`. Answer: any number of `{"item": …}` and
+`{"progress": [LOOKED_AT, CHANGED]}`, then `{"end": …}` or `{"error": TEXT}`.
 Where a request or an end has `"octets": N`, the content of a message follows its line: N octets as they are.
 """
 

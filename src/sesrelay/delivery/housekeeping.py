@@ -11,7 +11,7 @@ from sesrelay.delivery.settle import sender_domain_of
 from sesrelay.mail.delivery import Batch, Delivery, State
 from sesrelay.mail.trace import Event
 from sesrelay.policy import verdict as policy
-from sesrelay.seams import Clock, Observer, Settlement, Spool, SpoolError, Superseded
+from sesrelay.seams import Clock, Observer, Settlement, Spool, SpoolError, Submission, Superseded
 
 EVERY = 60.0  # seconds
 PAGE = 500
@@ -70,18 +70,20 @@ class Housekeeping:
         verdict = policy.overdue(delivery, snapshot.retry, now)
         if verdict is None:
             return
-        made = []
+        batch = Batch(delivery.placement.lane, (delivery,))
+        made: tuple[Submission, ...] = ()
         events = []
         if verdict.state is State.HELD:
             events.append(Event(now, "held", delivery.recipient.address, outcome=verdict.reason, reply=verdict.reply))
-        for kind, reported in reports.due((delivery,), {delivery.id: verdict}, {}).items():
+        elif verdict.state is State.FAILED:
+            events.append(Event(now, "failed", delivery.recipient.address, outcome=verdict.end, reply=verdict.reply))
+        due = reports.due(batch.deliveries, {delivery.id: verdict}, {}, None)
+        if due:
             original = await self.spool.content(delivery.message.id)
-            made.append(
-                reports.compose(kind, delivery.message, original, reported, snapshot, self.scheduler.pauses, self.scheduler.ids)
-            )
-            events.append(Event(now, "bounced", delivery.recipient.address, reply=made[-1].message.id))
+            made, told = reports.make(due, batch, original, snapshot, self.scheduler.pauses, self.scheduler.ids)
+            events += told
         try:
-            await self.spool.settle(Settlement({delivery.id: verdict}, tuple(events), tuple(made), attempted=False))
+            await self.spool.settle(Settlement({delivery.id: verdict}, tuple(events), made, attempted=False))
         except Superseded:
             return  # an attempt or an operator was quicker
         self.observer.settled(delivery, verdict)

@@ -97,7 +97,7 @@ class Acceptance:
                 facts.marks, headers.value_of(head, rule.priority_header) if rule.priority_header else None
             )
         message = Message(
-            new_id, envelope, origin, len(content), now, facts.header_from, facts.message_id, facts.subject, False, changes, priority
+            new_id, envelope, origin, len(content), now, facts.header_from, facts.message_id, facts.subject, None, changes, priority
         )  # fmt: skip
         return await self._store(message, content, rule, snapshot, now, start)
 
@@ -141,16 +141,18 @@ class Acceptance:
     def _sort(self, deliveries: Sequence[Delivery], now: float) -> tuple[list[Offered], list[Batch], list[Delivery]]:
         """Split into batches whose attempt begins at once, batches that wait, and deliveries held from the start."""
         held = [
-            replace(delivery, state=State.HELD, reason=delivery.recipient.hold)
+            replace(delivery, state=State.HELD, reason=reason)
             for delivery in deliveries
-            if delivery.recipient.hold
+            if (reason := delivery.recipient.hold or self.spool.standing_hold(delivery))
         ]
+        if held:
+            kept = {delivery.id for delivery in held}
+            deliveries = [delivery for delivery in deliveries if delivery.id not in kept]
         offered: list[Offered] = []
         waiting: list[Batch] = []
         by_lane: dict[object, list[Delivery]] = {}
         for delivery in deliveries:
-            if not delivery.recipient.hold:
-                by_lane.setdefault(delivery.placement.lane, []).append(delivery)
+            by_lane.setdefault(delivery.placement.lane, []).append(delivery)
         for group in by_lane.values():
             lane = group[0].placement.lane
             for batch in batches(lane, group, self.scheduler.transport(lane.transport).batch_limit):

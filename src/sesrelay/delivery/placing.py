@@ -11,7 +11,7 @@ from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.mail.delivery import Delivery, LaneKey, Placement
 from sesrelay.mail.envelope import Message
-from sesrelay.policy import routing
+from sesrelay.policy import ladder, routing
 from sesrelay.policy.routing import RouteRule
 
 NOWHERE = LaneKey("", "")
@@ -19,9 +19,9 @@ NOWHERE = LaneKey("", "")
 
 
 def rule_for(message: Message, snapshot: Snapshot) -> RouteRule:
-    """Return the rule for a message; our own reports go by their header From, that is by the domain they report to."""
+    """Return the rule for a message; our own reports go by their ladder, which begins with the domain they report to."""
     if message.report:
-        return snapshot.routing.match(message.header_from[0])
+        return ladder.rule(message.report, message.header_from[0], snapshot.routing, snapshot.ladder)
     return snapshot.routing.route(message.sender, message.header_from)
 
 

@@ -7,7 +7,7 @@ and tried again, while nothing new is sent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sesrelay.delivery import reports
 from sesrelay.delivery.content import MessageContent
@@ -17,11 +17,12 @@ from sesrelay.delivery.placing import rule_for
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
-from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope
 from sesrelay.mail.trace import Event
 from sesrelay.policy import verdict as policy
+from sesrelay.policy.pausing import PROBE_EVERY
 from sesrelay.policy.verdict import Verdict
-from sesrelay.seams import Clock, Observer, Pause, Settlement, Submission
+from sesrelay.seams import Clock, Observer, Pause, Settlement, SpoolError, Submission
 
 OUTCOME_NAME: dict[type, str] = {Delivered: "delivered", Deferred: "deferred", Failed: "failed", Held: "held"}
 
@@ -50,7 +51,7 @@ class Settler:
     ) -> Judged:
         """Decide every delivery of `batch`. Units: `began` Unix seconds, `seconds` what the attempt took.
 
-        Raises: SpoolError where a report is due and the original cannot be read.
+        Where a report is due and the original cannot be read, what would have been reported is held.
         """
         snapshot, now, chance = self._snapshot(), self._clock.wall(), self._clock.chance()
         verdicts: dict[DeliveryId, Verdict] = {}
@@ -64,13 +65,16 @@ class Settler:
             )
             verdicts[delivery.id] = verdict
             events += _events(batch, delivery, outcome, verdict, now, seconds)
-        kinds = reports.due(batch.deliveries, verdicts, outcomes)
-        made: list[Submission] = []
-        for kind, reported in kinds.items():
-            original = await content.read()
-            made.append(reports.compose(kind, batch.message, original, reported, snapshot, self._pauses, self._ids))
-            events += [Event(now, "bounced", one.recipient.address, reply=made[-1].message.id) for one in reported]
-        return Judged(batch, Settlement(verdicts, tuple(events), tuple(made)), tuple(news))
+        made: tuple[Submission, ...] = ()
+        due = reports.due(batch.deliveries, verdicts, outcomes, now)
+        if due:
+            try:
+                made, told = reports.make(due, batch, await content.read(), snapshot, self._pauses, self._ids)
+                events += told
+            except SpoolError as error:
+                self._observer.trouble("a report cannot be made, as the message cannot be read", error, queue_id=batch.message.id)
+                verdicts = {one: _unreportable(verdict) for one, verdict in verdicts.items()}
+        return Judged(batch, Settlement(verdicts, tuple(events), made), tuple(news))
 
     def announce(self, judged: Judged) -> None:
         """Tell observers what is durable now."""
@@ -85,6 +89,8 @@ class Settler:
         """Set or lift pauses by `outcome`; return the seconds that its scope waits."""
         sender_domain = sender_domain_of(batch, self._snapshot())
         if isinstance(outcome, Deferred) and not outcome.ambiguous:
+            if batch.message.report and outcome.scope is Scope.SENDER_DOMAIN:
+                return PROBE_EVERY[PauseReason.SUSPENDED]  # says nothing of the domain's other addresses: they go on
             seconds, pause = self._pauses.set(
                 outcome, batch.lane, sender_domain, began=began, now=now, schedule=self._snapshot().retry.schedule, chance=chance
             )
@@ -105,6 +111,13 @@ class Settler:
         return max(min(seconds, since + transport.failover_after - now), 0.0)
 
 
+def _unreportable(verdict: Verdict) -> Verdict:
+    """Return the verdict where no report can be made: a failure waits for the operator, rather than passing in silence."""
+    if verdict.report is None or verdict.state is not State.FAILED:
+        return replace(verdict, report=None)
+    return replace(verdict, state=State.HELD, reason="unreadable", end=None, report=None)
+
+
 def sender_domain_of(batch: Batch, snapshot: Snapshot) -> str:
     """Return the sender's domain as routing sees it: of the header From where the envelope's is null, or local."""
     return domain_of(snapshot.routing.routing_address(batch.message.sender, batch.message.header_from))
@@ -115,7 +128,18 @@ def _events(batch: Batch, delivery: Delivery, outcome: Outcome, verdict: Verdict
     name = "ambiguous" if isinstance(outcome, Deferred) and outcome.ambiguous else OUTCOME_NAME[type(outcome)]
     common = (to, transport, nexthop)
     events = [
-        Event(now, "attempt", *common, name, str(outcome.reply), verdict.remote_id, round(seconds, 4), trail.tls, trail.changes)
+        Event(
+            now,
+            "attempt",
+            *common,
+            name,
+            str(outcome.reply),
+            verdict.remote_id,
+            round(seconds, 4),
+            trail.tls,
+            trail.changes,
+            trail.host,
+        )
     ]
     if verdict.state is State.DELIVERED:
         events.append(Event(now, "delivered", *common, verdict.end, verdict.reply, verdict.remote_id))

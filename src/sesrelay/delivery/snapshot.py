@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import LocalMail
+from sesrelay.policy.ladder import Ladder
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.policy.routing import RouteRule, RoutingTable
 from sesrelay.policy.senders import SenderRules
@@ -24,6 +25,7 @@ class Snapshot:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     keep_delivered: float = 7 * 86400.0
     senders: SenderRules = field(default_factory=SenderRules)
+    ladder: Ladder = field(default_factory=Ladder)
     preflights: Mapping[str, Callable[[str], Reply | None]] = field(default_factory=dict)
 
     def preflight(self, rule: RouteRule, senders: Iterable[str]) -> Reply | None:

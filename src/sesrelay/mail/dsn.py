@@ -1,41 +1,44 @@
 """Delivery status notifications: the report that a sender gets about its message.
 
 Invariant: a report has a null envelope sender, says Auto-Submitted, and carries no line end but CRLF.
+Invariant: its text for a person begins with what to do.
+Invariant: beyond `To`, nothing of a report's own header is anything but ASCII; what is not stands in the parts.
 
-Source: RFC 3461 §6, RFC 3464, RFC 6522; RFC 6533 §3 (addresses that are not ASCII); RFC 3834 (Auto-Submitted).
+Source: RFC 3461 §4.3, §6, RFC 3464, RFC 6522; RFC 6533 §3 (addresses that are not ASCII); RFC 3834 (Auto-Submitted).
 """
 
 from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sesrelay.mail import headers
-from sesrelay.mail.address import domain_of
+from sesrelay.mail.advice import advice
 from sesrelay.mail.dates import rfc5322
 from sesrelay.mail.envelope import Message, Recipient
 
 Kind = Literal["failed", "delayed", "relayed"]
 
-FULL_MAX = 65536  # octets of an original that is returned whole; beyond that its header (Postfix: bounce_size_limit)
+FULL_MAX = 65536  # octets of an original that is returned whole where nobody asked for that (Postfix: bounce_size_limit)
+FULL_ASKED_MAX = 4 << 20  # with RET=FULL; what is larger would not get through everywhere, and its header tells enough
 LINE_MAX = 998  # octets, RFC 5322 §2.1.1: what is longer may be cut on its way back
 
 _STATUS = re.compile(r"\d{3} ([245]\.\d{1,3}\.\d{1,3})")
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
+_UNITEXT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
+_CLASS = {"failed": "5", "delayed": "4", "relayed": "2"}
 _SUBJECT = {
     "failed": "Undelivered mail returned to sender",
     "delayed": "Delayed mail: still being tried",
     "relayed": "Your mail was handed on",
 }
-_OPENING = {
-    "failed": "Your message could not be delivered to the recipients below, and will not be tried again.",
-    "delayed": "Your message has not reached the recipients below yet. There is nothing you need to do: it is being tried "
-    "until {until}, and you will be told if that fails.",
-    "relayed": "Your message was handed on to a mail system that does not report on delivery itself. "
-    "This is the last that will be heard of it from here.",
+_HAPPENED = {
+    "failed": "It could not be delivered to {whom} below, and is not tried again.",
+    "delayed": "It has not reached {whom} below yet.",
+    "relayed": "It was handed on for {whom} below.",
 }
 
 
@@ -43,116 +46,223 @@ _OPENING = {
 class Reported:
     """One recipient of a report. `reply` is the last answer, as `mail.reply.Reply` prints it; `remedy` says what to do.
 
-    `nexthop` says for a person who answered; where it is a host name, `Remote-MTA` says it as well.
+    `answered` says for a person who gave that answer, where it was not this relay. `host` is the mail host that did, and `source` the kind of answer
+    (`smtp`, `X-Amazon-SES`, …; RFC 3464 §2.3.6). Units: `attempted` Unix seconds of the last attempt, None: there was none.
     """
 
     recipient: Recipient
     reply: str
-    nexthop: str = ""
+    answered: str = ""
     remedy: str = ""
+    host: str = ""
+    source: str = "X-sesrelay"
+    attempted: float | None = None
 
 
-def compose(
-    kind: Kind,
-    original: Message,
-    content: bytes,
-    reported: Sequence[Reported],
-    *,
-    hostname: str,
-    queue_id: str,
-    now: float,
-    until: float | None = None,
-) -> bytes:
-    """Return a report about `original` to its sender, as content with CRLF line ends.
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report to be written. Units: `now` and `until` (when a delayed message is given up) Unix seconds.
 
-    Units: `now` and `until` (when a delayed message is given up) Unix seconds. `content` is the original's.
+    `sender` is the address in From; `queue_id` the report's own.
     """
-    boundary = f"=_{queue_id}/{hostname}"
-    sender = f"mailer-daemon@{domain_of(original.sender) or hostname}"
-    thread = f"In-Reply-To: {original.message_id}\nReferences: {original.message_id}\n" if original.message_id else ""
+
+    kind: Kind
+    original: Message
+    reported: Sequence[Reported]
+    sender: str
+    hostname: str
+    queue_id: str
+    now: float
+    until: float | None = None
+
+    @property
+    def global_(self) -> bool:
+        """The sender reads UTF-8 in headers: it sent such a message (RFC 6533 §3)."""
+        addresses = (self.original.sender, *(one.recipient.address for one in self.reported))
+        return self.original.envelope.smtputf8 and not "".join(addresses).isascii()
+
+
+def compose(report: Report, content: bytes) -> bytes:
+    """Return the report as content with CRLF line ends. `content` is the original's."""
+    original, boundary = report.original, f"=_{report.queue_id}/{report.hostname}"
+    thread = f"In-Reply-To: {original.message_id}\nReferences: {original.message_id}\n" if _is_id(original.message_id) else ""
     head = (
-        f"Date: {rfc5322(now)}\nFrom: Mail Delivery System <{sender}>\nTo: <{original.sender}>\n"
-        f"Subject: {_SUBJECT[kind]}\nMessage-ID: <{queue_id}@{hostname}>\n{thread}Auto-Submitted: auto-replied\n"
-        f'MIME-Version: 1.0\nContent-Type: multipart/report; report-type=delivery-status;\n\tboundary="{boundary}"\n'
+        f"Date: {rfc5322(report.now)}\nFrom: Mail Delivery System <{report.sender}>\nTo: <{original.sender}>\n"
+        f"Subject: {_SUBJECT[report.kind]}\nMessage-ID: <{report.queue_id}@{report.hostname}>\n{thread}"
+        "Auto-Submitted: auto-replied\nMIME-Version: 1.0\n"
+        f'Content-Type: multipart/report; report-type=delivery-status;\n\tboundary="{boundary}"\n'
     )
-    returned_type, returned = _returned(original, content, kind)
+    returned_type, returned = _returned(report, content)
+    status = _status(report)
+    status_type = "message/global-delivery-status" if report.global_ else "message/delivery-status"
     parts = (
-        f"Content-Description: Notification\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n"
-        f"{_explanation(kind, original, reported, hostname, until)}",
-        f"Content-Description: Delivery report\nContent-Type: message/delivery-status\n\n"
-        f"{_status(kind, original, reported, hostname, now, until)}",
+        _part("Notification", "text/plain; charset=utf-8", _explanation(report, returned_type)),
+        _part("Delivery report", status_type, status),
+        _part("Undelivered Message", returned_type, "", ascii_only=returned.isascii()),
     )
-    encoding = "8bit" if not returned.isascii() else "7bit"
-    body = "".join(f"--{boundary}\n{part}\n" for part in parts)
-    body += (
-        f"--{boundary}\nContent-Description: Undelivered Message\nContent-Type: {returned_type}\n"
-        f"Content-Transfer-Encoding: {encoding}\n\n"
-    )
+    body = "\n".join(f"--{boundary}\n{part}" for part in parts)
     text = f"{head}\nThis is a MIME-encapsulated message.\n\n{body}".replace("\n", "\r\n").encode("utf-8", "replace")
     return b"%b%b\r\n--%b--\r\n" % (text, returned, boundary.encode())
 
 
-def _explanation(kind: Kind, original: Message, reported: Sequence[Reported], hostname: str, until: float | None) -> str:
-    lines = [textwrap.fill(_OPENING[kind].format(until=rfc5322(until) if until else "it expires"), 72), ""]
-    for one in reported:
+def with_sender(content: bytes, sender: str) -> bytes:
+    """Return a report of ours with another address in From."""
+    head, body = headers.split(content)
+    fields = (
+        f"From: Mail Delivery System <{sender}>\r\n".encode() if field.key == "from" else field.raw
+        for field in headers.fields(head)
+    )
+    return headers.join(b"".join(fields), body)
+
+
+def _part(description: str, content_type: str, text: str, *, ascii_only: bool = True) -> str:
+    encoding = "7bit" if ascii_only and text.isascii() else "8bit"
+    return f"Content-Description: {description}\nContent-Type: {content_type}\nContent-Transfer-Encoding: {encoding}\n\n{text}"
+
+
+# --- for a person ---
+
+
+def _explanation(report: Report, returned_type: str) -> str:
+    original = report.original
+    subject = f' "{_printable(original.subject)}"' if original.subject else ""
+    about = f"This is about your message{subject}"
+    whom = "the recipient" if len(report.reported) == 1 else "the recipients"
+    happened = _HAPPENED[report.kind].format(whom=whom)
+    lines = [*_what_to_do(report), _filled(f"{about} of {rfc5322(original.accepted)}. {happened}"), ""]
+    for one in report.reported:
         lines.append(f"<{one.recipient.address}>")
-        if one.remedy:
-            lines.extend(textwrap.wrap(f"What to do: {one.remedy}", 72, initial_indent="    ", subsequent_indent="    "))
-        said = f"{one.nexthop or 'the mail system'} said: {one.reply}"
-        lines.extend(textwrap.wrap(said, 72, initial_indent="    ", subsequent_indent="    "))
+        if one.reply:
+            lines += _indented(f"{one.answered or report.hostname} said: {one.reply}")
+        if report.kind == "delayed" and one.remedy:
+            lines += _indented(f"For the administrator of {report.hostname}: {one.remedy}")
         lines.append("")
-    if original.subject:
-        lines.append(f"Subject of your message: {_printable(original.subject)}")
-    lines.append(f"Queue id: {original.id} at {hostname}. `sesrelay trace {original.id}` there shows its whole life.")
+    whole = returned_type in ("message/rfc822", "message/global")
+    lines.append(_filled(f"Attached are a report for programs and {'your message' if whole else 'the header of your message'}."))
+    lines.append(f"Queue id: {original.id} at {report.hostname}. `sesrelay trace {original.id}` there shows its whole life.")
     return "\n".join(lines) + "\n"
 
 
-def _status(kind: Kind, original: Message, reported: Sequence[Reported], hostname: str, now: float, until: float | None) -> str:
-    lines = [
-        f"Reporting-MTA: dns; {hostname}",
+def _what_to_do(report: Report) -> list[str]:
+    """Return the first paragraphs: what to do, once for all recipients to whom it applies."""
+    if report.kind == "delayed":
+        until = f"until {rfc5322(report.until)}" if report.until else "until it expires"
+        return [_filled(f"What to do: nothing. Your message is being tried {until}, and you will be told if that fails."), ""]
+    if report.kind == "relayed":
+        text = "Your message was handed on to a mail system that does not report on delivery itself"
+        return [_filled(f"What to do: nothing. {text}, so this is the last that is heard of it from here."), ""]
+    groups: dict[str, list[str]] = {}
+    for one in report.reported:
+        groups.setdefault(one.remedy or advice(one.reply), []).append(one.recipient.address)
+    lines: list[str] = []
+    for remedy, addresses in groups.items():
+        for_whom = f" about {', '.join(addresses)}" if len(groups) > 1 else ""
+        lines += [_filled(f"What to do{for_whom}: {remedy}"), ""]
+    return lines
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 72, break_long_words=False, break_on_hyphens=False)
+
+
+def _indented(text: str) -> list[str]:
+    return textwrap.wrap(text, 72, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+
+
+# --- for a program ---
+
+
+def _status(report: Report) -> str:
+    original = report.original
+    lines = [f"Original-Envelope-Id: {_decoded(original.envelope.envid)}"] if original.envelope.envid else []
+    lines += [
+        f"Reporting-MTA: dns; {report.hostname}",
         f"X-Sesrelay-Queue-ID: {original.id}",
-        f"X-Sesrelay-Sender: {_typed(original.sender)}",
+        f"X-Sesrelay-Sender: {_typed(original.sender, as_is=report.global_)}",
     ]
-    if original.envelope.envid:
-        lines.insert(0, f"Original-Envelope-Id: {_decoded(original.envelope.envid)}")
     lines.append(f"Arrival-Date: {rfc5322(original.accepted)}")
-    for one in reported:
-        status = _STATUS.match(one.reply)
-        code = status[1] if status else {"failed": "5.0.0", "delayed": "4.0.0", "relayed": "2.0.0"}[kind]
-        if kind == "failed" and not code.startswith("5"):
-            code = "5.4.7"  # delivery time expired, RFC 3463 §3.5
-        lines.append("")
-        lines.append(f"Final-Recipient: {_typed(one.recipient.address)}")
-        if one.recipient.orcpt:
-            lines.append(f"Original-Recipient: {_decoded(one.recipient.orcpt)}")
-        lines += [f"Action: {kind}", f"Status: {code}"]
-        if one.nexthop and " " not in one.nexthop:
-            lines.append(f"Remote-MTA: dns; {one.nexthop}")
-        lines.append(f"Diagnostic-Code: smtp; {_printable(one.reply)}")
-        lines.append(f"Last-Attempt-Date: {rfc5322(now)}")
-        if kind == "delayed" and until is not None:
-            lines.append(f"Will-Retry-Until: {rfc5322(until)}")
-    return "\n".join(lines) + "\n"
+    for one in report.reported:
+        lines += ["", *_recipient(report, one)]
+    text = "\n".join(lines) + "\n"
+    return text if report.global_ else text.encode("ascii", "replace").decode()  # RFC 3464 §2.1: 7bit
 
 
-def _returned(original: Message, content: bytes, kind: Kind) -> tuple[str, bytes]:
-    """Return the type and bytes of the third part: the original whole, or its header."""
-    whole = kind == "failed" and original.envelope.ret != "HDRS" and len(content) <= FULL_MAX
-    if whole and max(map(len, content.split(b"\r\n")), default=0) <= LINE_MAX:
-        return "message/rfc822", content
-    return "text/rfc822-headers", headers.split(content)[0]
+def _recipient(report: Report, one: Reported) -> Iterable[str]:
+    yield f"Final-Recipient: {_typed(one.recipient.address, as_is=report.global_)}"
+    if one.recipient.orcpt:
+        yield f"Original-Recipient: {_original_recipient(one.recipient.orcpt, as_is=report.global_)}"
+    yield f"Action: {report.kind}"
+    yield f"Status: {_status_code(report.kind, one.reply)}"
+    if one.host:
+        yield f"Remote-MTA: dns; {_host(one.host)}"
+    if one.reply:
+        yield f"Diagnostic-Code: {one.source}; {_printable(one.reply)}"
+    if one.attempted is not None:
+        yield f"Last-Attempt-Date: {rfc5322(one.attempted)}"
+    if report.kind == "delayed" and report.until is not None:
+        yield f"Will-Retry-Until: {rfc5322(report.until)}"
 
 
-def _typed(address: str) -> str:
-    """Return an address with its type; one that is not ASCII in the escaped form (RFC 6533 §3, utf-8-addr-xtext)."""
+def _status_code(kind: Kind, reply: str) -> str:
+    """Return the status of the answer, where it is of the class that the action has (RFC 3464 §2.3.4)."""
+    found = _STATUS.match(reply)
+    if found and found[1][0] == _CLASS[kind]:
+        return found[1]
+    if kind == "failed" and reply.startswith("4"):
+        return "5.4.7"  # put off until its time was over: delivery time expired, RFC 3463 §3.5
+    return f"{_CLASS[kind]}.0.0"
+
+
+def _returned(report: Report, content: bytes) -> tuple[str, bytes]:
+    """Return the type and bytes of the third part: the original whole, or its header.
+
+    Only a report of failure returns it whole, and RET decides (RFC 3461 §4.3).
+    """
+    ret = report.original.envelope.ret
+    limit = {"HDRS": -1, "FULL": FULL_ASKED_MAX, None: FULL_MAX}[ret] if report.kind == "failed" else -1
+    if len(content) <= limit and max(map(len, content.split(b"\r\n")), default=0) <= LINE_MAX:
+        return "message/global" if report.global_ else "message/rfc822", content
+    head = headers.split(content)[0]
+    return "message/global-headers" if report.global_ else "text/rfc822-headers", head
+
+
+def _typed(address: str, *, as_is: bool) -> str:
+    """Return an address with its type; one that is not ASCII escaped, except in a part that is UTF-8 (RFC 6533 §3)."""
     if address.isascii():
         return f"rfc822; {address}"
-    return "utf-8; " + "".join(c if c.isascii() else f"\\x{{{ord(c):X}}}" for c in address)
+    return f"utf-8; {address if as_is else _escaped(address)}"
+
+
+def _original_recipient(orcpt: str, *, as_is: bool) -> str:
+    """Return ORCPT as it was before its encoding (RFC 3461 §4.2); a `utf-8` one as `_typed` has it."""
+    kind, _, encoded = orcpt.partition(";")
+    if kind.lower() != "utf-8":
+        return f"{kind};{_decoded(encoded)}"
+    address = _UNITEXT.sub(lambda found: _character(int(found[1], 16)), encoded)
+    return f"{kind};{_printable(address if as_is else _escaped(address))}"
+
+
+def _escaped(text: str) -> str:
+    """Return `text` as utf-8-addr-xtext: printable ASCII without `+`, `=` and `\\`, and the rest by its code point."""
+    return "".join(c if c.isascii() and c.isprintable() and c not in "+=\\ " else f"\\x{{{ord(c):X}}}" for c in text)
+
+
+def _character(code: int) -> str:
+    return chr(code) if code <= 0x10FFFF and not 0xD800 <= code <= 0xDFFF else "\ufffd"
 
 
 def _decoded(xtext: str) -> str:
     """Return what `xtext` stands for (RFC 3461 §4), on one line."""
     return _printable(_XTEXT.sub(lambda found: chr(int(found[1], 16)), xtext))
+
+
+def _host(name: str) -> str:
+    return f"[{name}]" if ":" in name or name.replace(".", "").isdigit() else name
+
+
+def _is_id(message_id: str) -> bool:
+    """Tell whether a Message-ID may stand in a header of ours."""
+    return bool(message_id) and message_id.isascii() and message_id.isprintable() and len(message_id) <= LINE_MAX - 20
 
 
 def _printable(text: str) -> str:

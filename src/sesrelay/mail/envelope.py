@@ -6,6 +6,7 @@ Source: RFC 5321 §2.3.1; RFC 3461 §4 (RET, ENVID, NOTIFY, ORCPT); RFC 4865 (re
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Literal
 
 from sesrelay.mail.priority import Priority
@@ -73,12 +74,30 @@ class Origin:
         return self.user or (str(self.owner) if self.owner else None)
 
 
+class Rung(IntEnum):
+    """How a report of ours travels, from the first choice down to the last: see `policy.ladder`."""
+
+    ROUTE = 1
+    SES = 2
+    DIRECT = 3
+    FOLDER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """How far down the ladder a report is. `tried`: the ways that did not serve; `domains`: others that it may speak for."""
+
+    rung: Rung = Rung.ROUTE
+    tried: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message as accepted; its content is fetched by `id`.
 
     Units: `size` octets as stored, with our Received line; `accepted` Unix seconds.
-    `header_from` has the addresses of the header From; `report` marks our own bounces.
+    `header_from` has the addresses of the header From; `report` marks our own bounces, and says how they travel.
     `changes` are the receipts of what was changed in the header at acceptance. `priority` is what the header says of it;
     None leaves it to the route.
     """
@@ -91,7 +110,7 @@ class Message:
     header_from: tuple[str, ...] = ()
     message_id: str = ""
     subject: str = ""
-    report: bool = False
+    report: Descent | None = None
     changes: tuple[str, ...] = field(default=())
     priority: Priority | None = None
 

@@ -203,6 +203,17 @@ def without(head: bytes, unwanted: Callable[[Field], bool]) -> tuple[bytes, tupl
     return (b"".join(kept), tuple(receipts)) if receipts else (head, ())
 
 
+def automatic(head: bytes) -> bool:
+    """Tell whether no person wrote it, by its own word (RFC 3834 §5), or it is itself a report (RFC 6522)."""
+    for field in fields(head):
+        value = field.value.partition(";")[0].partition("(")[0].strip().lower()
+        if (field.key == "auto-submitted" and value not in ("", "no")) or (
+            field.key == "content-type" and value == "multipart/report"
+        ):
+            return True
+    return False
+
+
 def unfold(value: bytes) -> str:
     """Return a field's value in one line."""
     return _FOLD.sub("", value.decode("utf-8", "replace")).strip()

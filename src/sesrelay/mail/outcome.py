@@ -37,10 +37,11 @@ class PauseReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """What an attempt leaves for `trace`: the TLS it ran under, and a receipt of each header change."""
+    """What an attempt leaves for `trace`: the TLS it ran under, a receipt of each header change, and the host that answered."""
 
     tls: str | None = None
     changes: tuple[str, ...] = ()
+    host: str | None = None
 
 
 NO_TRAIL = Trail()

@@ -27,6 +27,14 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class StandingHold:
+    """What is held as it comes: `filter` names sender, recipient or transport only. Units: `since` Unix seconds."""
+
+    filter: Filter
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryRecord:
     """A delivery as stored, for people: the delivery itself, its end and the remote id. `end`: see Verdict.end."""
 

@@ -13,7 +13,7 @@ class Event:
     """One line of a trace. Units: `time` Unix seconds, `duration` seconds.
 
     `outcome` of an attempt is delivered, deferred, failed, ambiguous or held; of the end of a delivery, as the
-    metric `deliveries_total` names it.
+    metric `deliveries_total` names it. `host` is the one that answered, of the several that a nexthop may have.
     """
 
     time: float
@@ -27,3 +27,4 @@ class Event:
     duration: float | None = None
     tls: str | None = None
     changes: tuple[str, ...] = ()
+    host: str | None = None

@@ -4,8 +4,8 @@ Invariant: an ambiguous attempt never ends in failure, and is never repeated by 
 Invariant: an obstacle that is ours or the operator's to mend (nexthop, transport, sender's domain) spends no
 attempt and never bounces: at `max_age` it is held.
 
-Invariant: what fails is reported to its sender, unless the sender asked not to be told; a failure that has no sender to
-tell (a bounce that bounces) is held, and never dropped.
+Invariant: what fails is reported to its sender, unless the sender asked not to be told; a report of ours that cannot go
+its way goes down the ladder, and any other failure that has no sender to tell is held. Neither is ever dropped.
 
 Source: DESIGN (verdict); RFC 3461 §4.1 (NOTIFY), §5.2.2 (relayed).
 """
@@ -16,14 +16,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sesrelay.mail.delivery import Delivery, State
+from sesrelay.mail.envelope import Rung
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, Scope
 from sesrelay.policy.retry import AMBIGUOUS_WAIT, DOUBTS_MAX, RetryPolicy
 
 End = Literal["delivered", "failed", "expired", "suppressed"]
-Report = Literal["failed", "delayed", "relayed"]
+Report = Literal["failed", "delayed", "relayed", "lower"]
+"""What is due: a report of that kind to the sender; `lower`: this report itself, once more, by another way."""
 
 SPENDS_ATTEMPT = frozenset({Scope.RECIPIENT, Scope.MESSAGE})
 FAILS_AT_MAX_AGE = frozenset({Scope.RECIPIENT, Scope.MESSAGE, Scope.RECIPIENT_DOMAIN})
+NO_WAY = frozenset({"no_route", "no_sender", "permission"})  # why a report's way is none, though an operator could make it one
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ def decide(
     if isinstance(outcome, Failed):
         return _failure(delivery, reply, "failed", None, now)
     if isinstance(outcome, Held):
+        if _can_go_lower(delivery) and outcome.reason in NO_WAY:
+            return _lower(delivery, reply, "failed", outcome.reason, now)
         return Verdict(
             State.HELD, now, max(spent - 1, 0), delivery.doubts, delivery.pinned, outcome.reason, reply, warned=delivery.warned
         )
@@ -80,6 +85,8 @@ def decide(
 def overdue(delivery: Delivery, retry: RetryPolicy, now: float) -> Verdict | None:
     """Return the verdict on a delivery that waits behind a pause, or None where its age calls for nothing yet."""
     if retry.expired(delivery.message.began, now):
+        if _can_go_lower(delivery) and not delivery.pinned:
+            return _lower(delivery, delivery.reply or "", "expired", "max_age", now)
         return Verdict(
             State.HELD, now, delivery.attempts, delivery.doubts, delivery.pinned, "max_age", delivery.reply, warned=delivery.warned
         )
@@ -92,6 +99,8 @@ def overdue(delivery: Delivery, retry: RetryPolicy, now: float) -> Verdict | Non
 
 
 def _failure(delivery: Delivery, reply: str, end: End, reason: str | None, now: float) -> Verdict:
+    if _can_go_lower(delivery):
+        return _lower(delivery, reply, end, reason, now)
     if not delivery.message.sender:  # nobody can be told: it is laid before the operator
         return Verdict(
             State.HELD, now, delivery.attempts, delivery.doubts, delivery.pinned, "double_bounce", reply, warned=delivery.warned
@@ -99,6 +108,17 @@ def _failure(delivery: Delivery, reply: str, end: End, reason: str | None, now: 
     report: Report | None = "failed" if _wants(delivery, "FAILURE") else None
     return Verdict(
         State.FAILED, now, delivery.attempts, delivery.doubts, delivery.pinned, reason, reply, None, delivery.warned, end, report
+    )
+
+
+def _can_go_lower(delivery: Delivery) -> bool:
+    report = delivery.message.report
+    return report is not None and report.rung < Rung.FOLDER
+
+
+def _lower(delivery: Delivery, reply: str, end: End, reason: str | None, now: float) -> Verdict:
+    return Verdict(
+        State.FAILED, now, delivery.attempts, delivery.doubts, delivery.pinned, reason, reply, None, delivery.warned, end, "lower"
     )
 
 
@@ -114,12 +134,14 @@ def _deferral(
     delivery: Delivery, outcome: Deferred, reply: str, retry: RetryPolicy, now: float, chance: float, pause: float
 ) -> Verdict:
     reason = outcome.reason.value if outcome.reason else None
+    if outcome.scope is Scope.SENDER_DOMAIN and _can_go_lower(delivery) and not delivery.pinned:
+        return _lower(delivery, reply, "failed", reason, now)  # mailer-daemon@ that domain may not send: others of it may
     spends = outcome.scope in SPENDS_ATTEMPT
     attempts = delivery.attempts if spends else max(delivery.attempts - 1, 0)
     if retry.expired(delivery.message.began, now):
         if delivery.pinned:
             return Verdict(State.HELD, now, attempts, delivery.doubts, delivery.pinned, "in_doubt", reply, warned=delivery.warned)
-        if outcome.scope in FAILS_AT_MAX_AGE:
+        if outcome.scope in FAILS_AT_MAX_AGE or _can_go_lower(delivery):
             return _failure(delivery, reply, "expired", "max_age", now)
         return Verdict(State.HELD, now, attempts, delivery.doubts, None, "max_age", reply, warned=delivery.warned)
     if spends:

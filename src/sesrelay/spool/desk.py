@@ -99,8 +99,8 @@ def oldest(cursor: apsw.Cursor, counts: Iterable[tuple[str, int]]) -> dict[str, 
 
 def change(
     tx: Transaction, verb: Verb, match: Match, after: Key, limit: int, now: float, via: str | None = None
-) -> tuple[int, Key | None]:
-    """Do `verb` to what matches on one page; return how many changed, and the last key where more may follow."""
+) -> tuple[int, int, Key | None]:
+    """Do `verb` to what matches on one page; return how many it looked at and changed, and the last key where more may follow."""
     cursor, messages = tx.cursor, Messages(tx.cursor)
     keys = matching_keys(cursor, match, tx.tally.transports(), after, limit)
     changed = 0
@@ -132,4 +132,4 @@ def change(
     for number, events in told.items():
         cursor.execute(INSERT_EVENT, (number, pack_events(events)))
     finish(tx, ended)
-    return changed, keys[-1] if len(keys) == limit else None
+    return len(keys), changed, keys[-1] if len(keys) == limit else None

@@ -27,10 +27,12 @@ from sesrelay.seams import (
     Stats,
     Submission,
     Superseded,
+    Told,
     Verb,
 )
 from sesrelay.spool import wishes
 from sesrelay.spool.matching import OPEN, Match, key, restricts
+from sesrelay.spool.standing import Parking, StandingHolds
 
 
 @dataclass(slots=True)
@@ -57,7 +59,7 @@ class _Entry:
         return any(each.open for each in self.deliveries.values())
 
 
-class MemorySpool:
+class MemorySpool(Parking):
     """Implements `seams.Spool` and `seams.SpoolAdmin`. Nothing outlives the process.
 
     `clock` dates what an operator's wish does at the end of an attempt; without one that is the epoch.
@@ -69,6 +71,7 @@ class MemorySpool:
         self._claimed: set[DeliveryId] = set()
         self._sent: dict[tuple[str, int], int] = {}
         self._closed = False
+        self.standing = StandingHolds()
 
     # --- Spool -----------------------------------------------------------------------------------------------
 
@@ -139,7 +142,7 @@ class MemorySpool:
             if stored is not None:
                 self._apply(stored, verdict, now)
         for report in settlement.reports:
-            self._store(report)
+            self._store(self.standing.applied(report))
         self._finish(messages)
         standing = {each: self._find(each) for each in settlement.verdicts}
         return {each: one.delivery.due for each, one in standing.items() if one and one.delivery.state is State.QUEUED}
@@ -259,7 +262,7 @@ class MemorySpool:
         newest = sorted(self._entries, reverse=True)[:limit]
         return [replace(record, events=()) for record in [await self.show(name) for name in newest] if record is not None]
 
-    async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None) -> int:
+    async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None, told: Told | None = None) -> int:
         self._alive()
         if not restricts(filter):
             return 0
@@ -277,7 +280,12 @@ class MemorySpool:
             self._tell(stored, verb, now)
             stored.delivery = _changed(stored.delivery, verb, decision.state, now)
         self._finish(set(self._entries))
+        if told is not None:
+            told(changed, changed)
         return changed
+
+    async def keep(self, statement: str, bindings: tuple[object, ...]) -> None:
+        self._alive()
 
     async def stats(self) -> Stats:
         self._alive()

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import apsw
 
 from sesrelay.spool.errors import StoreRefused
-from sesrelay.spool.schema import APPLICATION_ID, TABLES_1, TABLES_2
+from sesrelay.spool.schema import APPLICATION_ID, TABLES_1, TABLES_2, TABLES_3
 
-STEPS: tuple[str, ...] = (TABLES_1, TABLES_2)
+STEPS: tuple[str, ...] = (TABLES_1, TABLES_2, TABLES_3)
 """Step i leads from user_version i to i + 1."""
 
 

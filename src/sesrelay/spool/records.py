@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sesrelay.mail import queue_id
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State
-from sesrelay.mail.envelope import Envelope, Message, Origin, Owner, Recipient
+from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Owner, Recipient, Rung
 from sesrelay.mail.trace import Event
 from sesrelay.seams import DeliveryRecord, SpoolError, Submission
 from sesrelay.spool.matching import key
@@ -91,10 +91,14 @@ def _head(message: Message) -> str:
         envelope.sender, [_recipient(each) for each in envelope.recipients], envelope.body, envelope.smtputf8,
         envelope.ret, envelope.envid,
         origin.listener, origin.client, origin.helo, origin.user, origin.tls,
-        message.header_from, message.subject, message.report, message.changes,
+        message.header_from, message.subject, message.report and _descent(message.report), message.changes,
         *([[origin.owner.uid, origin.owner.name]] if origin.owner else []),
         *([{"priority": message.priority, "release": envelope.release}] if special else []),
     ))  # fmt: skip
+
+
+def _descent(report: Descent) -> Row:
+    return (int(report.rung), report.tried, report.domains)
 
 
 def _recipient(each: Recipient) -> str | Row:
@@ -118,9 +122,17 @@ def unpack_message(row: Row) -> Message:
     origin = Origin(listener, client, helo, user, tls, owner)
     priority = special.get("priority")
     return Message(
-        queue_id.encode(number), envelope, origin, size, accepted, tuple(header_from), message_id, subject, report, tuple(changes),
+        queue_id.encode(number), envelope, origin, size, accepted, tuple(header_from), message_id, subject,
+        _read_descent(report) if report else None, tuple(changes),
         None if priority is None else Priority(priority),
     )  # fmt: skip
+
+
+def _read_descent(stored: Any) -> Descent:
+    if stored is True:  # as it was stored while there was one way only
+        return Descent()
+    rung, tried, domains = stored
+    return Descent(Rung(rung), tuple(tried), tuple(domains))
 
 
 def _read_recipient(each: str | list[Any]) -> Recipient:
@@ -147,7 +159,8 @@ def unpack_record(row: Row, message: Message) -> DeliveryRecord:
 
 def pack_events(events: Sequence[Event]) -> str:
     return _encode([
-        (e.time, e.event, e.recipient, e.transport, e.nexthop, e.outcome, e.reply, e.remote_id, e.duration, e.tls, e.changes)
+        (e.time, e.event, e.recipient, e.transport, e.nexthop, e.outcome, e.reply, e.remote_id, e.duration, e.tls, e.changes,
+         *((e.host,) if e.host else ()))
         for e in events
     ])  # fmt: skip
 
@@ -160,7 +173,7 @@ def unpack_events(texts: Iterable[str]) -> tuple[Event, ...]:
 
 
 def _event(fields: Any) -> Event:
-    fields[-1] = tuple(fields[-1])
+    fields[10] = tuple(fields[10])
     return Event(*fields)
 
 

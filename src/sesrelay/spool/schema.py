@@ -12,7 +12,7 @@ Invariant: `backlog` and `total` change in the transactions that change what the
 from __future__ import annotations
 
 APPLICATION_ID = 0x53455352  # "SESR": tells our file from any other SQLite database
-VERSION = 2
+VERSION = 3
 
 TABLES_1 = """
 CREATE TABLE message (
@@ -90,4 +90,9 @@ CREATE TABLE sent (
   n INTEGER NOT NULL,
   PRIMARY KEY (site, slot)
 ) WITHOUT ROWID;
+"""
+
+TABLES_3 = """
+-- What operators want held as it comes; `filter` is JSON in one form, so that the same wish stands once.
+CREATE TABLE standing_hold (filter TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID;
 """

@@ -30,9 +30,10 @@ from sesrelay.seams import (
     SpoolError,
     Stats,
     Submission,
+    Told,
     Verb,
 )
-from sesrelay.spool import desk, flow, query
+from sesrelay.spool import desk, flow, query, standing
 from sesrelay.spool.bulk import Accept, Open, Settle
 from sesrelay.spool.errors import StoreRefused
 from sesrelay.spool.files import THRESHOLD, Bodies
@@ -42,6 +43,7 @@ from sesrelay.spool.opening import connect, open_store
 from sesrelay.spool.reader import Reader
 from sesrelay.spool.reading import PAGE, START
 from sesrelay.spool.records import STATES, Key, Packed, id_of, key_of, number_of, pack
+from sesrelay.spool.standing import Parking, StandingHolds
 from sesrelay.spool.transaction import Transaction
 from sesrelay.spool.writer import Writer, as_spool_error
 
@@ -57,12 +59,12 @@ WHERE_BODY = "SELECT EXISTS (SELECT 1 FROM delivery WHERE message = ?1 AND state
 Trouble = Callable[[str, BaseException | None], None]
 
 
-class SqliteSpool:
+class SqliteSpool(Parking):
     """Implements `seams.Spool` and `seams.SpoolAdmin`. Made by `open`, for one event loop after the other."""
 
     def __init__(
         self, state_dir: Path, writer: Writer, readers: tuple[Reader, Reader], bodies: Bodies, pool: ThreadPoolExecutor,
-        clock: Clock, min_free_disk: int, lock: StateLock | None,
+        clock: Clock, min_free_disk: int, lock: StateLock | None, holds: StandingHolds,
     ) -> None:  # fmt: skip
         self._state_dir = state_dir
         self._writer = writer
@@ -72,6 +74,7 @@ class SqliteSpool:
         self._clock = clock
         self._min_free_disk = min_free_disk
         self._own_lock = lock
+        self.standing = holds
         self._room_seen: float | None = None
         self._room = 0
 
@@ -106,7 +109,9 @@ class SqliteSpool:
         path = state_dir / DATABASE
         bodies = Bodies(state_dir / BODIES)
         db = open_store(path, vfs=vfs)
+        holds = StandingHolds()
         try:
+            holds.load(query.rows(db.cursor(), standing.SELECT))
             bodies.prepare()
             bodies.sweep(lambda number: bool((db.execute(WHERE_BODY, (number,)).fetchone() or (0,))[0]))
             readers = (
@@ -125,7 +130,7 @@ class SqliteSpool:
         writer = Writer(
             db, reopen=lambda: open_store(path, vfs=vfs), on_ended=remove, on_trouble=on_trouble, monotonic=clock.monotonic
         )
-        return cls(state_dir, writer, readers, bodies, pool, clock, min_free_disk, own)
+        return cls(state_dir, writer, readers, bodies, pool, clock, min_free_disk, own, holds)
 
     # --- Spool -----------------------------------------------------------------------------------------------
 
@@ -165,11 +170,10 @@ class SqliteSpool:
         events, now, attempted = settlement.events, self._clock.wall(), settlement.attempted
         if events and len({key[0] for key in verdicts}) != 1:
             raise SpoolError("the events of a settlement belong to one message")
-        if any(len(report.content) > THRESHOLD for report in settlement.reports):
-            return await self._with_files(
-                settlement.reports, lambda tx, packed: flow.settle(tx, verdicts, events, packed, now, attempted)
-            )
-        reports = [pack(report, in_file=False) for report in settlement.reports]
+        submitted = [self.standing.applied(report) for report in settlement.reports]
+        if any(len(report.content) > THRESHOLD for report in submitted):
+            return await self._with_files(submitted, lambda tx, packed: flow.settle(tx, verdicts, events, packed, now, attempted))
+        reports = [pack(report, in_file=False) for report in submitted]
         if attempted:
             return await self._writer.perform(Settle(verdicts, events, reports, now), patient=True)
         return await self._writer.submit(lambda tx: flow.settle(tx, verdicts, events, reports, now, attempted), patient=True)
@@ -289,19 +293,24 @@ class SqliteSpool:
     async def recent(self, limit: int) -> Sequence[MessageRecord]:
         return await self._desk_reader.run(lambda cursor: desk.recent(cursor, limit))
 
-    async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None) -> int:
+    async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None, told: Told | None = None) -> int:
         if not restricts(filter):
             return 0
         match = Match(filter, now)
-        changed = 0
+        looked = changed = 0
         key: Key | None = START
         while key is not None:
             start = key
-            more, key = await self._writer.submit(
+            seen, more, key = await self._writer.submit(
                 partial(desk.change, verb=verb, match=match, after=start, limit=CHANGE_PAGE, now=now, via=via)
             )
-            changed += more
+            looked, changed = looked + seen, changed + more
+            if told is not None:
+                told(looked, changed)
         return changed
+
+    async def keep(self, statement: str, bindings: query.Row) -> None:
+        await self._writer.submit(lambda tx: query.rows(tx.cursor, statement, bindings))
 
     async def stats(self) -> Stats:
         tally = self._writer.tally

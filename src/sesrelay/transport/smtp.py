@@ -23,7 +23,7 @@ from sesrelay.transport.smtp_dead import DeadHosts
 from sesrelay.transport.smtp_exchange import converse, over_kept
 from sesrelay.transport.smtp_for_ses import shaped_first
 from sesrelay.transport.smtp_pool import Keeping, Pool
-from sesrelay.transport.smtp_ses import from_ses, is_ses
+from sesrelay.transport.smtp_ses import from_ses, is_ses, with_source
 from sesrelay.transport.smtp_session import Session, Transaction
 from sesrelay.transport.tls_security import Security, Tls, security, unverified
 
@@ -98,7 +98,7 @@ class SmtpTransport:
         self._pool.close()
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
-        return await (shaped_first(batch, content, self._relay) if self._ses else self._relay(batch, content))
+        return await (shaped_first(with_source(batch), content, self._relay) if self._ses else self._relay(batch, content))
 
     async def _relay(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         try:

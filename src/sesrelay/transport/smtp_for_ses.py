@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.lineends import Canonical
-from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope, Trail
+from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.ses_shape import Facts, Rules, shape
 from sesrelay.seams import Content, SpoolError
@@ -51,7 +51,7 @@ async def shaped_first(batch: Batch, content: Content, send: Send) -> Mapping[De
     if not made.changes:
         return outcomes
     return {
-        of: replace(outcome, trail=Trail(outcome.trail.tls, made.changes + outcome.trail.changes))
+        of: replace(outcome, trail=replace(outcome.trail, changes=made.changes + outcome.trail.changes))
         for of, outcome in outcomes.items()
     }
 

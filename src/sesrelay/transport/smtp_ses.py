@@ -8,10 +8,10 @@ Source: "Amazon SES SMTP response codes" in its developer guide; the texts are m
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sesrelay.mail.address import domain_of
-from sesrelay.mail.delivery import Delivery
+from sesrelay.mail.delivery import Batch, Delivery
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, PauseReason, Scope, Trail
 from sesrelay.transport.smtp_answers import Answer, Stage
 
@@ -55,6 +55,15 @@ def about_an_address(outcome: Failed) -> bool:
 def wants_others(outcome: Outcome) -> bool:
     """Tell whether a recipient was refused for the sake of others only, and may be tried again without them."""
     return isinstance(outcome, Deferred) and outcome.remedy == OTHERS_GO
+
+
+def with_source(batch: Batch) -> Batch:
+    """Return a batch as SES takes it: for the null sender, which it refuses, the first header From stands in."""
+    message = batch.message
+    if message.sender or not message.header_from:
+        return batch
+    spoken = replace(message, envelope=replace(message.envelope, sender=message.header_from[0]))
+    return replace(batch, deliveries=tuple(replace(delivery, message=spoken) for delivery in batch.deliveries))
 
 
 def from_ses(answer: Answer, delivery: Delivery, trail: Trail) -> Outcome | None:

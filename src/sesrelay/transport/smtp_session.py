@@ -96,7 +96,8 @@ class Session:
             self.transactions += 1
             if await self._agreed(offer):
                 offer.settle(await (self._chunk(wire.data) if offer.chunking else self._content(wire.stuffed, b".\r\n")))
-        return Transaction(offer.answers, "dsn" in self._extensions, Trail(self.tls, wire.changes))
+        trail = Trail(self.tls, wire.changes, self.endpoint.name)
+        return Transaction(offer.answers, "dsn" in self._extensions, trail)
 
     async def _agreed(self, offer: Offer) -> bool:
         """Go as far as the reply to DATA; tell whether the content is to follow."""

@@ -1,0 +1,79 @@
+"""What a sender can do about an answer, in words for a person who has never heard of status codes.
+
+Invariant: every answer has an advice; the more general one stands in where the exact status is not known.
+
+Source: RFC 3463 §3 (what the digits mean), RFC 7505 (null MX), RFC 7372 and RFC 7504 (authentication, hosts without mail).
+"""
+
+from __future__ import annotations
+
+import re
+
+_REPLY = re.compile(r"(\d{3})(?: ([245])\.(\d{1,3}\.\d{1,3}))?")
+
+EXPIRED = (
+    "Check the part behind the @ for typing errors. If it is right, tell the recipient by other means, and send the message again "
+    "later: their mail system could not be reached, or kept putting the message off, until its time was over."
+)
+_NO_MAILBOX = (
+    "Check the address for typing errors: the other side says that there is no such mailbox. If it is written correctly, ask the "
+    "recipient by other means for the address in use."
+)
+_NO_DOMAIN = "Check the part of the address behind the @ for typing errors: this domain takes no mail."
+_OLD_ADDRESS = "Ask the recipient by other means for the new address: the other side says that this one is no longer in use."
+_SENDER = (
+    "Show this to whoever looks after mail for your domain: the other side does not take your own address as that of a sender."
+)
+_FULL = "Ask the recipient by other means to make room in the mailbox, and then send the message again."
+_LARGE = (
+    "Send a smaller message, or a link to the file instead of the file itself: the message is larger than the other side takes."
+)
+_LOOP = "Show this to your administrator: mail for this address goes in circles between mail systems."
+_LETTERS = "Use another address of the recipient's: their mail system does not take addresses with letters such as ä, é or 日."
+_CONTENT = (
+    "Send the message again as plain text, or without its attachments: the other side cannot, or will not, read it in this form."
+)
+_REFUSED = (
+    "Ask the recipient by other means to allow mail from your address: their mail system refuses it by a rule of its own, often a "
+    "filter against junk mail."
+)
+_UNPROVEN = "Show this to whoever looks after your domain: the other side cannot verify that the message comes from there (SPF, DKIM, DMARC)."
+_GENERAL = (
+    "Ask the recipient by other means whether the address is right and takes mail from you. If it should, show this to your "
+    "administrator: the answer of the other side stands below."
+)
+
+_BY_STATUS = {
+    "1.1": _NO_MAILBOX,
+    "1.2": _NO_DOMAIN,
+    "1.3": "Check the address for typing errors: it is not written as an address can be.",
+    "1.6": _OLD_ADDRESS,
+    "1.7": _SENDER,
+    "1.8": _SENDER,
+    "1.10": _NO_DOMAIN,
+    "2.1": _OLD_ADDRESS,
+    "2.2": _FULL,
+    "2.3": _LARGE,
+    "3.4": _LARGE,
+    "4.4": _NO_DOMAIN,
+    "4.6": _LOOP,
+    "4.7": EXPIRED,
+    "6.7": _LETTERS,
+    **{f"7.{detail}": _UNPROVEN for detail in (*range(20, 30), 509, 515)},
+}
+_BY_SUBJECT = {"1": _NO_MAILBOX, "6": _CONTENT, "7": _REFUSED}
+_BY_CODE = {"550": _NO_MAILBOX, "551": _OLD_ADDRESS, "552": _LARGE, "553": _NO_MAILBOX}
+
+
+def advice(reply: str) -> str:
+    """Return what a sender can do about a failure; `reply` is the last answer, as `mail.reply.Reply` prints it."""
+    found = _REPLY.match(reply)
+    if found is None:
+        return _GENERAL
+    code, digit, status = found.groups()
+    if code.startswith("4"):
+        return EXPIRED  # it was put off until its time was over
+    if digit is None:
+        return _BY_CODE.get(code, _GENERAL)
+    subject = status.partition(".")[0]
+    return _BY_STATUS.get(status) or _BY_SUBJECT.get(subject, _GENERAL)
