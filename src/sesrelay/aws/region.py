@@ -1,4 +1,4 @@
-"""The region where the configuration names none: the environment's, else that of the AWS configuration files."""
+"""Regions: the one where the configuration names none (the environment's, else that of the AWS files), and those with SES."""
 
 from __future__ import annotations
 
@@ -20,3 +20,10 @@ def default_region(profile: str | None) -> str:
     if not found:
         raise ValueError("the AWS region is unknown: set region in the transport, or AWS_REGION")
     return found
+
+
+def offering_ses() -> list[str]:
+    """Return the regions where SES is, by botocore's own list."""
+    import botocore.session  # noqa: PLC0415 - importing it costs 100 ms
+
+    return sorted(botocore.session.Session().get_available_regions("sesv2"))

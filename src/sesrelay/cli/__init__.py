@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "queue": ("sesrelay.cli.queue", "List, show, retry, hold, release, delete, export or import mail."),
     "trace": ("sesrelay.cli.trace", "Show a message's whole life."),
     "send": ("sesrelay.cli.send", "Submit a test message and follow it."),
+    "doctor": ("sesrelay.cli.doctor", "Look at all that keeps mail from arriving, and tell the remedy."),
     "init": ("sesrelay.cli.init", "Write a first configuration, from a few questions."),
     "site": ("sesrelay.cli.site", "Add, list or remove a site: its domains and their way out."),
     "import": ("sesrelay.cli.import_", "Make sites of what Postfix or UBOS was told."),

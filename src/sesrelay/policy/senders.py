@@ -62,6 +62,11 @@ class SenderRules:
     def __bool__(self) -> bool:
         return bool(self._named)
 
+    def binds(self, pattern: str) -> bool:
+        """Tell whether senders of a route's pattern are named for somebody. Raises: AddressError"""
+        somebody = pattern if "@" in pattern else f"postmaster@{pattern.replace('*.', 'www.', 1)}"
+        return self._table.find(_key(somebody)) is not None
+
     def check_envelope(self, sender: str, origin: Origin) -> Reply | None:
         """Return the refusal of an envelope sender, or None; the null sender passes, its header From is held to the rules."""
         return self._check(sender, origin) if sender and self._named else None

@@ -34,6 +34,13 @@ class Dns:
         self._resolver.cache = None
         self._resolver.use_edns(0, 0, EDNS_PAYLOAD)
 
+    def blocking(self) -> dns.resolver.Resolver:
+        """Return a resolver of the same servers for libraries that wait for each answer."""
+        resolver = dns.resolver.Resolver(configure=False)
+        resolver.nameservers, resolver.lifetime = self._resolver.nameservers, self._resolver.lifetime
+        resolver.use_edns(0, 0, EDNS_PAYLOAD)
+        return resolver
+
     async def ask(self, questions: Iterable[tuple[str, str]]) -> Answers:
         """Return what each name and type has, all asked at once."""
         distinct = list(dict.fromkeys(questions))

@@ -1,0 +1,164 @@
+"""`doctor`'s work: every look at the whole that setup knows, taken together for one configuration.
+
+Invariant: nothing is changed, and no check waits for another that has nothing to do with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sesrelay.app.clock import SystemClock
+from sesrelay.app.operator import DaemonUnreachable, open_desk, reach_daemon
+from sesrelay.app.ses_access import direct_senders, leads_to_ses, rules_of, source_of
+from sesrelay.aws.clients import Clients
+from sesrelay.config import transports as configured
+from sesrelay.config.checks import pattern_domain
+from sesrelay.config.loading import Loaded
+from sesrelay.control.client import ControlError
+from sesrelay.mail.address import domain_key
+from sesrelay.seams import Document, SpoolError
+from sesrelay.setup import checkup_dns, checkup_login, checkup_machine, checkup_ses
+from sesrelay.setup.checkup import Check, fail, ok
+from sesrelay.setup.checkup_dns import DirectHost, SigningKey
+from sesrelay.setup.lookup import Dns, findings
+from sesrelay.setup.records import parents, wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """By what the senders of one domain may leave."""
+
+    ses: tuple[str, ...]
+    direct: tuple[str, ...]
+
+
+async def examine(loaded: Loaded, domains: Sequence[str] = (), nameservers: Sequence[str] = ()) -> list[Check]:
+    """Look at everything. `domains`: look at these senders alone; none: at all that routes name."""
+    checks = [ok("configuration", str(loaded.files[0]), f"{len(loaded.files) - 1} site files, no problem")]
+    checks += await _machine(loaded)
+    checks += checkup_machine.senders(loaded)
+    asked = [domain_key(domain) for domain in domains] or routed(loaded)
+    used = _used(loaded)
+    groups = [
+        *(_ses(loaded, name, asked, nameservers) for name in used if isinstance(_config(loaded, name), configured.SesTransport)),
+        *(_login(loaded, name) for name in used if isinstance(_config(loaded, name), configured.SmtpTransport)),
+        *(
+            _direct(loaded, name, asked, nameservers)
+            for name in used
+            if isinstance(_config(loaded, name), configured.DirectTransport)
+        ),
+    ]
+    for found in await asyncio.gather(*groups):
+        checks += found
+    return checks
+
+
+def routed(loaded: Loaded) -> list[str]:
+    """Return the domains of senders that routes name, in A-labels, each once."""
+    return list(dict.fromkeys(domain_key(pattern_domain(rule.pattern)) for rule in loaded.routing.rules if not rule.reject))
+
+
+def _used(loaded: Loaded) -> list[str]:
+    """Return the transports that some rule leads to."""
+    table = loaded.routing
+    rules = (*table.rules, table.default, *filter(None, [table.null_sender]))
+    return list(dict.fromkeys(name for rule in rules for name in rule.transports))
+
+
+def _config(loaded: Loaded, name: str) -> configured.Transport:
+    return loaded.config.transports[name]
+
+
+def _senders_by(loaded: Loaded, name: str, domains: Iterable[str]) -> list[str]:
+    """Return those of `domains` whose mail may leave by a transport."""
+    return [domain for domain in domains if any(name in rule.transports for rule in rules_of(domain, loaded))]
+
+
+async def _machine(loaded: Loaded) -> list[Check]:
+    status: Document | None = None
+    try:
+        daemon = await reach_daemon(loaded.config)
+        if daemon is not None:
+            async with daemon:
+                status = dict(await daemon.call("status"))
+    except (DaemonUnreachable, ControlError, OSError) as error:
+        return [fail("relay", "sesrelay", str(error), "run doctor as root, or as a member of the socket's group")]
+    checks = [checkup_machine.relay(str(status["version"]) if status else None)]
+    checks += checkup_machine.listeners(loaded, set(status["listeners"]) if status else None)
+    checks.append(checkup_machine.disk(loaded))
+    troubles: list[Check] = []
+
+    def trouble(what: str, error: BaseException | None) -> None:
+        troubles.append(fail("queue", "queue", f"{what}: {error}" if error else what, "sesrelay queue summary"))
+
+    try:
+        async with open_desk(loaded.config, trouble) as desk:
+            checks += checkup_machine.queue(await desk.summary())
+    except (DaemonUnreachable, ControlError, SpoolError, OSError) as error:
+        trouble("the queue cannot be read", error)
+    return checks + troubles
+
+
+async def _ses(loaded: Loaded, name: str, domains: Sequence[str], nameservers: Sequence[str]) -> list[Check]:
+    config = _config(loaded, name)
+    assert isinstance(config, configured.SesTransport)
+    try:
+        clients = Clients(source_of(config))
+    except ValueError as error:
+        return [fail("region", name, str(error), "region under the transport")]
+    checks = await asyncio.to_thread(lambda: list(checkup_ses.account(clients, name, SystemClock().wall())))
+    if any(check.check == "account" and check.status == "fail" for check in checks):
+        return checks
+    dns = Dns(nameservers)
+    for domain in _senders_by(loaded, name, domains):
+        check, identity = await asyncio.to_thread(checkup_ses.identity, clients, domain)
+        checks.append(check)
+        if identity is None:
+            continue
+        records = wanted(identity, root_spf=direct_senders(domain, loaded))
+        questions = [(record.name, str(record.type)) for record in records]
+        answers = await dns.ask([*questions, *((f"_dmarc.{parent}", "TXT") for parent in parents(identity.domain))])
+        checks += checkup_dns.records(domain, findings(records, answers))
+        if identity.verified:
+            checks.append(checkup_dns.alignment(domain, identity))
+    return checks
+
+
+async def _login(loaded: Loaded, name: str) -> list[Check]:
+    config = _config(loaded, name)
+    assert isinstance(config, configured.SmtpTransport)
+    login = checkup_login.Login(
+        name, config.relays[0], config.port, config.tls, config.username,
+        config.password.get_secret_value() if config.password else None, config.ca_file, loaded.config.hostname, leads_to_ses(config),
+    )  # fmt: skip
+    return await asyncio.to_thread(lambda: list(checkup_login.relay(login)))
+
+
+async def _direct(loaded: Loaded, name: str, domains: Sequence[str], nameservers: Sequence[str]) -> list[Check]:
+    config = _config(loaded, name)
+    assert isinstance(config, configured.DirectTransport)
+    senders = _senders_by(loaded, name, domains)
+    dns = Dns(nameservers or config.nameservers)
+    host = DirectHost(
+        loaded.config.hostname, checkup_dns.addresses(config.source_address), config.port, config.allow_private_addresses
+    )
+    checks = await checkup_dns.host(dns, host)
+    for domain in senders:
+        checks += await checkup_dns.direct_domain(dns, domain, host, _signing(config, domain))
+    if senders:
+        checks.append(await checkup_dns.port_25(dns, senders[0], config.port))
+    return checks
+
+
+def _signing(config: configured.DirectTransport, domain: str) -> list[SigningKey]:
+    from sesrelay.config.dkim_keys import read_key
+    from sesrelay.mail.dkim import record, record_name
+
+    found = []
+    for entry in config.dkim.get(domain, ()):
+        key = read_key(entry.key_file, os.environ)
+        found.append(SigningKey(record_name(domain, entry.selector), record(key.algorithm, key.public)))
+    return found

@@ -1,0 +1,65 @@
+"""`sesrelay doctor`: all that keeps mail from arriving, a line each, with the remedy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from sesrelay.cli.answers import parsed
+from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option
+
+COLOUR = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command("doctor")
+@click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
+@click.option(
+    "--nameserver",
+    "nameservers",
+    metavar="IP[:PORT]",
+    multiple=True,
+    help="Ask this name server instead of the system's; may be repeated.",
+)
+@click.option("--quiet", is_flag=True, help="Only what is not well.")
+@json_option
+@config_option
+def command(domains: tuple[str, ...], nameservers: tuple[str, ...], quiet: bool, as_json: bool, config: Path) -> None:
+    """Look at all that keeps mail from arriving: this machine, the queue, AWS, the DNS. Nothing is changed or sent.
+
+    DOMAIN: senders to look at; without it, all that routes name. Exits 1 where anything failed.
+    """
+    from sesrelay.config.loading import load
+    from sesrelay.config.problem import ConfigError
+    from sesrelay.setup.checkup import Check, document, fail
+
+    for domain in domains:
+        parsed("DOMAIN", domain, "domain")
+    for server in nameservers:
+        parsed("--nameserver", server, "nameserver")
+    checks: list[Check]
+    try:
+        loaded = load(config)
+    except ConfigError as error:
+        checks = [fail("configuration", str(one.place), f"{one.key}: {one.message}", "sesrelay check") for one in error.problems]
+    else:
+        from sesrelay.app.examination import examine
+
+        if sys.stderr.isatty():
+            click.echo("looking …", err=True)
+        checks = asyncio.run(examine(loaded, domains, nameservers))
+    found = document(checks)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        for one in checks:
+            if quiet and one.status == "ok":
+                continue
+            click.echo(
+                f"{click.style(f'{one.status:<4}', fg=COLOUR[one.status])} {one.check}: {one.subject}: {one.message}", nl=False
+            )
+            click.echo(f" (do: {one.remedy})" if one.remedy else "")
+    sys.exit(EX_OK if found["ok"] else EX_FAILED)

@@ -1,0 +1,301 @@
+"""doctor: each fault is planted in a real name server, the strict SES, a host or this machine, and found with its remedy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import checkdmarc.utils
+import pytest
+
+from aws_world import AwsWorld, Elsewhere, Said, aws_world, sesrelay
+from iam_world import moto_server
+from sesrelay.config.dkim_keys import generate, read_key
+from sesrelay.config.dkim_keys import write as write_key
+from sesrelay.mail.dkim import record, record_name
+from sesrelay.setup import checkup_machine, checkup_ses
+from sesrelay.setup.checkup import Check
+from small_dns import SmallDns
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    with moto_server() as url:
+        yield url
+
+
+@pytest.fixture
+def world(tmp_path: Path, moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsWorld]:
+    """SES with example.com verified and all its records in the DNS: nothing to complain of."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto)
+    more = 'listeners: [{listen: "127.0.0.1:0"}]\nhttp: {listen: "127.0.0.1:0"}\nlimits: {min_free_disk: 1MiB}\n'
+    more += "default_route: {transport: main}\n"
+    for here in aws_world(tmp_path, more):
+        added = here.domain("add", "--json")
+        assert added.code == 0, added.err
+        here.publish(here.domain("dns", "--format", "json").json["records"])
+        yield here
+
+
+def examined(here: AwsWorld, *args: str) -> Said:
+    return here.run("doctor", *args, "--nameserver", here.dns.nameserver, "--json")
+
+
+def found(said: Said, check: str, subject: str = "") -> list[str]:
+    """Return `status: message` of the checks of that name."""
+    return [
+        f"{one['status']}: {one['message']}" for one in said.json["checks"] if one["check"] == check and subject in one["subject"]
+    ]
+
+
+def test_a_sound_whole_is_ok(world: AwsWorld) -> None:
+    said = examined(world)
+    assert [one for one in said.json["checks"] if one["status"] == "fail"] == []
+    assert (said.code, said.json["ok"]) == (0, True)
+    assert {tuple(one) for one in said.json["checks"]} == {("check", "subject", "status", "message", "remedy")}
+    seen = {one["check"] for one in said.json["checks"]}
+    assert {"configuration", "relay", "disk", "queue", "senders", "region", "credentials", "clock", "sandbox", "sending", "quota",
+            "identity", "dkim", "mail-from", "dmarc", "alignment"} <= seen  # fmt: skip
+    assert found(said, "alignment") == ["ok: DMARC passes by DKIM and SPF"]
+
+
+@pytest.mark.parametrize(
+    ("plant", "check", "message", "remedy"),
+    [
+        (lambda w: w.dns.records.pop(next(k for k in w.dns.records if "_domainkey" in k[0])), "dkim", "fail: missing", "publish CNAME"),
+        (
+            lambda w: w.dns.records.update({next(k for k in w.dns.records if "_domainkey" in k[0]): ["elsewhere.example."]}),
+            "dkim", "fail: different: elsewhere.example", "publish CNAME",
+        ),
+        (lambda w: w.dns.records[("bounce.example.com", "MX")].append("20 mx.example."), "mail-from", "fail: different", "publish MX 10"),
+        (lambda w: w.dns.records.pop(("bounce.example.com", "TXT")), "mail-from", "fail: missing", "publish TXT v=spf1"),
+        (lambda w: w.dns.records.pop(("_dmarc.example.com", "TXT")), "dmarc", "warn: missing", "publish TXT v=DMARC1"),
+        (lambda w: w.dns.rcodes.update({"_dmarc.example.com": "SERVFAIL"}), "dmarc", "warn: could not be looked up", "another name server"),
+        (lambda w: w.ses.identities.order("example.com", "FAILED"), "identity", "fail: not verified", "sesrelay domain dns example.com"),
+        (lambda w: w.ses.identities.known.clear(), "identity", "fail: no verified domain", "sesrelay domain add example.com"),
+        (lambda w: setattr(w.ses.account, "sandbox", True), "sandbox", "warn: mail goes to verified recipients only", "request-production"),
+        (lambda w: setattr(w.ses.account, "suspended", True), "sending", "fail: AWS", "console"),
+        (lambda w: w.ses.account.tell_sent(1_000_000), "quota", "fail: used up", "Service Quotas"),
+        (lambda w: w.ses.account.tell_sent(950_000), "quota", "warn: 950,000 of 1,000,000", "Service Quotas"),
+        (lambda w: setattr(w.ses, "keys", {"AKIAOTHER00000000000": "x"}), "account", "fail: cannot read", "credentials rotate"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_found_with_its_remedy(world: AwsWorld, plant: object, check: str, message: str, remedy: str) -> None:
+    plant(world)  # type: ignore[operator]
+    said = examined(world)
+    matching = [
+        one for one in said.json["checks"] if one["check"] == check and f"{one['status']}: {one['message']}".startswith(message)
+    ]
+    assert matching, said.out
+    assert remedy in matching[0]["remedy"]
+    failed = message.startswith("fail")
+    assert (said.code, said.json["ok"]) == ((1, False) if failed else (0, True))
+
+
+def test_a_verified_parent_speaks_for_a_sub_domain(world: AwsWorld) -> None:
+    assert found(examined(world, "shop.example.com"), "identity") == ["ok: verified in us-east-1, by example.com"]
+
+
+def test_lines_have_the_remedy_and_quiet_leaves_out_what_is_well(world: AwsWorld) -> None:
+    world.ses.account.sandbox = True
+    said = world.run("doctor", "--nameserver", world.dns.nameserver, "--quiet")
+    assert (
+        "warn sandbox: main: mail goes to verified recipients only, 200 a day (do: sesrelay account request-production)" in said.out
+    )
+    assert not any(line.startswith("ok") for line in said.out.splitlines())
+
+
+def test_a_configuration_with_mistakes_is_told_of_and_nothing_else(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("routes: [{sender: example.com, transport: nowhere}]\nhotsname: x\n")
+    said = sesrelay("doctor", "--json", "--config", config)
+    assert said.code == 1
+    assert {one["check"] for one in said.json["checks"]} == {"configuration"}
+    assert any("there is no transport 'nowhere'" in one["message"] for one in said.json["checks"])
+
+
+@pytest.mark.parametrize(("off", "status"), [(0.0, "ok"), (90.0, "warn"), (-90.0, "warn"), (400.0, "fail")])
+def test_a_clock_that_is_off(off: float, status: str) -> None:
+    assert checkup_ses._skew(off).status == status
+
+
+def test_regions_without_ses_are_told_from_those_with_it() -> None:
+    assert checkup_ses.region("eu-west-1", "t").status == "ok"
+    missing = checkup_ses.region("mars-north-1", "t")
+    assert (missing.status, "eu-west-1" in (missing.remedy or "")) == ("fail", True)
+
+
+# --- direct ---
+
+
+class Direct:
+    """A relay that sends directly from 127.0.0.1 to exchangers on loopback, and a name server with all that it wants."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.elsewhere = Elsewhere()
+        self.key = folder / "k.pem"
+        pem, key = generate("rsa")
+        write_key(self.key, pem)
+        self.dns = SmallDns(
+            records={
+                ("mail.example.net", "A"): [HOST],
+                ("1.0.0.127.in-addr.arpa", "PTR"): ["mail.example.net."],
+                ("example.org", "TXT"): ['"v=spf1 a:mail.example.net -all"'],
+                ("example.org", "MX"): ["10 mx.example.org."],
+                ("mx.example.org", "A"): [HOST],
+                ("_dmarc.example.org", "TXT"): ['"v=DMARC1; p=reject"'],
+                (record_name("example.org", "s1"), "TXT"): [
+                    " ".join(f'"{part}"' for part in _parts(record(key.algorithm, key.public)))
+                ],
+            }
+        )
+        self.elsewhere.do(self.dns.__aenter__())
+        self.config = folder / "config.yaml"
+        self.config.write_text(
+            f"hostname: mail.example.net\nstate_dir: {folder}/state\n"
+            'listeners: [{listen: "127.0.0.1:0"}]\nhttp: {listen: "127.0.0.1:0"}\nlimits: {min_free_disk: 1MiB}\n'
+            "transports:\n  direct:\n    type: direct\n"
+            f"    port: {port}\n    nameservers: ['{self.dns.nameserver}']\n    allow_private_addresses: true\n"
+            f"    source_address: {HOST}\n    dkim: {{example.org: {{selector: s1, key_file: {self.key}}}}}\n"
+            "routes: [{sender: example.org, transport: direct}]\ndefault_route: {reject: true}\n"
+        )
+        self.config.chmod(0o640)
+
+    def close(self) -> None:
+        self.elsewhere.do(self.dns.__aexit__())
+        self.elsewhere.close()
+
+    def examined(self) -> Said:
+        return sesrelay("doctor", "--json", "--config", self.config)
+
+
+def _parts(text: str) -> list[str]:
+    return [text[start : start + 250] for start in range(0, len(text), 250)]
+
+
+@pytest.fixture
+def direct(tmp_path: Path) -> Iterator[Direct]:
+    checkdmarc.utils.DNS_CACHE.clear()  # a verb is a process of its own; these are not
+    with socket.create_server((HOST, 0)) as exchanger:
+        here = Direct(tmp_path, exchanger.getsockname()[1])
+        greeter = asyncio.run_coroutine_threadsafe(_greet(exchanger), here.elsewhere._loop)
+        yield here
+        greeter.cancel()
+        here.close()
+
+
+async def _greet(exchanger: socket.socket) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example.net ESMTP\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, sock=exchanger.dup()) as server:
+        await server.serve_forever()
+
+
+def test_a_sound_direct_way_is_ok(direct: Direct) -> None:
+    said = direct.examined()
+    assert (said.code, [one for one in said.json["checks"] if one["status"] != "ok" and one["check"] != "relay"]) == (0, []), (
+        said.out
+    )
+    assert found(said, "spf") == ["ok: covers 127.0.0.1"]
+    assert found(said, "reverse dns") == ["ok: mail.example.net, and back"]
+    assert found(said, "port 25") == ["ok: answers: 220 mail.example.net ESMTP"]
+    assert read_key(direct.key, os.environ)  # what was compared is the key that signs
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "values", "check", "message"),
+    [
+        ("example.org", "TXT", ['"v=spf1 ip4:192.0.2.0/24 -all"'], "spf", "fail: does not cover 127.0.0.1"),
+        ("example.org", "TXT", ['"v=spf1 a:mail.example.net -all"', '"v=spf1 -all"'], "spf", "fail: several SPF records"),
+        ("example.org", "TXT", [], "spf", "fail: no SPF record"),
+        ("example.org", "TXT", ['"v=spf1 ip4:banana -all"'], "spf", "fail: not valid"),
+        ("s1._domainkey.example.org", "TXT", [], "dkim", "fail: missing"),
+        ("s1._domainkey.example.org", "TXT", ['"v=DKIM1; k=rsa; p=AAAA"'], "dkim", "fail: another key"),
+        ("_dmarc.example.org", "TXT", [], "dmarc", "warn: no policy"),
+        ("1.0.0.127.in-addr.arpa", "PTR", [], "reverse dns", "fail: no name"),
+        ("1.0.0.127.in-addr.arpa", "PTR", ["host-7.isp.example."], "reverse dns", "warn: says host-7.isp.example, EHLO says"),
+        ("mail.example.net", "A", ["192.0.2.9"], "reverse dns", "warn: says mail.example.net, which does not lead back"),
+        ("mail.example.net", "A", [], "ehlo", "fail: the name in EHLO has no address"),
+        ("example.org", "MX", [], "port 25", "warn: it has no MX host"),
+    ],
+)
+def test_a_fault_of_direct_delivery_is_found(
+    direct: Direct, name: str, kind: str, values: list[str], check: str, message: str
+) -> None:
+    direct.dns.records[name, kind] = values
+    if not values:
+        del direct.dns.records[name, kind]
+    told = found(direct.examined(), check)
+    assert any(one.startswith(message) for one in told), told
+
+
+# --- this machine, the queue, relays ---
+
+
+def test_who_has_the_port_is_named(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        assert checkup_machine.holder_of(port) == f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
+        config = tmp_path / "config.yaml"
+        config.write_text(
+            f"state_dir: {tmp_path}/state\nlisteners: [{{listen: '127.0.0.1:{port}'}}]\ndefault_route: {{reject: true}}\n"
+        )
+        told = found(sesrelay("doctor", "--json", "--config", config), "listener")
+        assert told[0].startswith("fail: taken by ")
+        assert str(os.getpid()) in told[0]
+
+
+def test_a_paused_lane_and_held_mail_are_told() -> None:
+    pause = {
+        "transport": "main",
+        "nexthop": "us-east-1",
+        "domain": None,
+        "reason": "credentials",
+        "since": "x",
+        "remedy": "new key",
+    }
+    summary = {"paused": [pause], "by_state": {"held": 2}, "oldest_seconds": 7200.0, "messages": 3}
+    checks = list(checkup_machine.queue(summary))
+    assert Check("paused", "main us-east-1", "fail", "credentials, since x", "new key") in checks
+    assert {(one.check, one.status) for one in checks} == {("paused", "fail"), ("held", "warn"), ("queue", "warn")}
+
+
+def test_a_relay_that_does_not_answer_and_a_key_for_a_password(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as sock:
+        closed = sock.getsockname()[1]
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"state_dir: {tmp_path}/state\nlisteners: [{{listen: '127.0.0.1:0'}}]\ntransports:\n"
+        f"  r: {{type: smtp, host: 127.0.0.1, port: {closed}, username: u, password: s}}\n"
+        "default_route: {transport: r}\n"
+    )
+    config.chmod(0o640)
+    told = found(sesrelay("doctor", "--json", "--config", config), "relay host")
+    assert told == [f"fail: 127.0.0.1:{closed} cannot be reached: Connection refused"]
+
+
+def test_senders_that_nobody_is_bound_to_are_told(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"state_dir: {tmp_path}/state\nlisteners: [{{listen: '127.0.0.1:0'}}]\ntransports: {{park: {{type: hold}}}}\n"
+        "routes: [{sender: a.example, transport: park}, {sender: b.example, transport: park}]\n"
+        "access: {local_users: {nobody: [a.example]}}\ndefault_route: {reject: true}\n"
+    )
+    said = sesrelay("doctor", "--json", "--config", config)
+    (one,) = (one for one in said.json["checks"] if one["check"] == "senders")
+    assert (one["status"], one["subject"]) == ("warn", "b.example")
+    assert json.loads(said.out)["ok"] is True
+
+
+def test_no_secret_is_in_what_is_said(world: AwsWorld) -> None:
+    said = examined(world)
+    assert "wJalrXUtnFEMI" not in said.out + said.err
