@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SYNC := $(BIN)/uv sync --quiet --frozen --inexact --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test peers lint format types imports check bench docs packages clean
+.PHONY: help demo test peers lint format types imports check bench soak docs packages clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,8 +54,12 @@ bench: $(VENV)/.dev peers  ## our figures beside Postfix's (ARGS='--rounds 5 --c
 	@$(BIN)/python benchmarks/accept.py $(ARGS)
 	@$(BIN)/python benchmarks/fairness.py
 	@$(BIN)/python benchmarks/large.py
+	@$(BIN)/python benchmarks/queue.py
 	@$(BIN)/python benchmarks/drain.py
 	@$(BIN)/python benchmarks/ses.py
+
+soak: $(VENV)/.dev  ## hours of kills and faults under load (ARGS='--kills 200 --minutes 5')
+	@$(BIN)/python benchmarks/soak.py $(ARGS)
 
 docs: $(VENV)/.dev  ## HTML under build/html and man pages under build/man, from docs/
 	@$(BIN)/sphinx-build -q -E -W -b html docs build/html

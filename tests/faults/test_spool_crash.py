@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from sesrelay.mail.delivery import State
 from sesrelay.seams import Filter
 from sesrelay.spool.files import THRESHOLD
 from spool_world import NOW, opened
+from traces import completed
 
 TESTS = Path(__file__).parents[1]
 
@@ -78,20 +78,6 @@ async def test_what_was_acknowledged_is_there_after_sigkill(tmp_path: Path) -> N
     assert stats.messages == len(still_open) == sum(stats.counts.values())
     assert {path.name for path in (tmp_path / "bodies").iterdir()} <= set(still_open)
     await spool.close()
-
-
-def completed(trace: Path) -> Iterator[str]:
-    """Yield calls in the order in which they returned, each in one line; `pid call(…) = result`."""
-    begun: dict[str, str] = {}
-    for line in trace.read_text(errors="replace").splitlines():
-        pid, _, call = line.partition(" ")
-        call = call.strip()
-        if call.endswith("<unfinished ...>"):
-            begun[pid] = call.removesuffix("<unfinished ...>")
-        elif call.startswith("<... "):
-            yield begun.pop(pid, "") + call.partition(">")[2]
-        else:
-            yield call
 
 
 def test_each_acknowledgement_follows_its_own_sync(tmp_path: Path) -> None:

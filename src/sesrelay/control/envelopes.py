@@ -17,8 +17,10 @@ from sesrelay.mail.address import check
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, State
 from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Owner, Recipient, Rung
 from sesrelay.mail.lineends import canonical
+from sesrelay.mail.priority import Priority
 from sesrelay.mail.trace import Event
 from sesrelay.policy.retry import AMBIGUOUS_WAIT, DOUBTS_MAX
+from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.seams import DeliveryRecord, Document, MessageRecord, Submission, Unfit
 
 VERSION = 1
@@ -42,6 +44,8 @@ def document(record: MessageRecord) -> Document:
         "smtputf8": envelope.smtputf8,
         "ret": envelope.ret,
         "envid": envelope.envid,
+        "release": None if envelope.release is None else _moment(envelope.release),
+        "priority": None if one.priority is None else one.priority.name.lower(),
         "message_id": one.message_id or None,
         "header_from": list(one.header_from),
         "subject": one.subject or None,
@@ -88,6 +92,7 @@ def _recipient(one: Recipient, record: DeliveryRecord | None) -> Document:
         "doubts": delivery.doubts if delivery else 0,
         "warned": delivery.warned if delivery else False,
         "pinned": delivery.pinned if delivery else None,
+        "via": delivery.via if delivery else None,
         "reason": delivery.reason if delivery else None,
         "reply": delivery.reply if delivery else None,
         "outcome": record.end if record else None,
@@ -116,12 +121,14 @@ def _submission(given: Mapping[str, Any], content: bytes, now: float) -> Submiss
     envelope = Envelope(
         _address(given["sender"]) if given["sender"] else "", recipients, _one_of(given["body"], "7BIT", "8BITMIME"),
         bool(given["smtputf8"]), _one_of(given["ret"], "FULL", "HDRS", None), _text(given["envid"]),
+        None if given["release"] is None else _seconds(given["release"]),
     )  # fmt: skip
     message = Message(
         given["id"], envelope,
         Origin(str(origin["listener"]), str(origin["client"]), str(origin["helo"]), _text(origin["user"]), _text(origin["tls"]), owner),
-        len(text), datetime.fromisoformat(given["accepted"]).timestamp(), tuple(map(str, given["header_from"])),
+        len(text), _seconds(given["accepted"]), tuple(map(str, given["header_from"])),
         given["message_id"] or "", given["subject"] or "", _read_descent(given["report"]), (*map(str, given["changes"]), *receipts),
+        None if given["priority"] is None else Priority[given["priority"].upper()],
     )  # fmt: skip
     waiting = [
         _delivery(message, n, each, now)
@@ -139,7 +146,10 @@ def _delivery(message: Message, n: int, given: Mapping[str, Any], now: float) ->
     made = Delivery(
         DeliveryId(message.id, n), message, message.envelope.recipients[n], NOT_PLACED, state, int(given["attempts"]),
         int(given["doubts"]), now, _text(given["pinned"]), bool(given["warned"]), _text(given["reason"]), _text(given["reply"]),
+        _text(given["via"]),
     )  # fmt: skip
+    if made.reason == SCHEDULED and message.envelope.release is not None:
+        made = replace(made, due=max(now, message.envelope.release))
     if state is not State.IN_FLIGHT:
         return made
     doubts = made.doubts + 1
@@ -157,7 +167,7 @@ def _read_recipient(given: Mapping[str, Any]) -> Recipient:
 
 def _event(given: Mapping[str, Any]) -> Event:
     fields = {name: given[name] for name in EVENT_FIELDS}
-    return Event(datetime.fromisoformat(given["time"]).timestamp(), given["event"], **fields, changes=tuple(given["changes"]))
+    return Event(_seconds(given["time"]), given["event"], **fields, changes=tuple(given["changes"]))
 
 
 def _address(given: str) -> str:
@@ -175,6 +185,10 @@ def _one_of(given: Any, *known: Any) -> Any:
     if given not in known:
         raise ValueError(f"{given!r} is none of {known}")
     return given
+
+
+def _seconds(given: str) -> float:
+    return datetime.fromisoformat(given).timestamp()
 
 
 def _moment(seconds: float) -> str:

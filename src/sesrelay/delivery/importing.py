@@ -51,9 +51,9 @@ class Importer:
         return True
 
     def _placed(self, delivery: Delivery, snapshot: Snapshot, now: float) -> Delivery:
-        if delivery.pinned not in snapshot.transports:
-            # The way out that may have had it is another host's: nothing here can tell, and the mail shall not wait for it.
-            delivery = replace(delivery, pinned=None)
+        # A way out that was pinned or chosen on another host is not waited for here.
+        pinned, via = (name if name in snapshot.transports else None for name in (delivery.pinned, delivery.via))
+        delivery = replace(delivery, pinned=pinned, via=via)
         return replace(delivery, placement=placing.replace_delivery(delivery, snapshot, self.pauses, now))
 
 

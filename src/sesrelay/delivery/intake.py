@@ -29,13 +29,12 @@ from sesrelay.policy.admission import HOPS_MAX, LOOP
 from sesrelay.policy.batching import batches
 from sesrelay.policy.precedence import priority_by_header
 from sesrelay.policy.routing import REJECTED, RouteRule
+from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.seams import Clock, NoSpace, Observer, Spool, SpoolError, Submission, Transport
 
 Offered = tuple[Batch, Transport]
 """A batch whose attempt is opened by its acceptance, and the way out that has a slot for it."""
 
-SCHEDULED = "scheduled"
-"""Why mail waits whose sender named a time for it."""
 TRY_LATER = Reply(451, "4.3.0", "The queue cannot store mail right now, try again later")
 NO_SPACE = Reply(452, "4.3.1", "The queue's disk is full, try again later")
 

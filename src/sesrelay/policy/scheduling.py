@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 
 from sesrelay.mail.reply import Reply
 
+SCHEDULED = "scheduled"
+"""The reason of what its client wants sent later."""
 HOLD_MAX = 365 * 86400
 """Seconds. RFC 4865 has room for nine digits; a year is enough for any reminder."""
 DAY = 86400.0

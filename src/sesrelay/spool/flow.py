@@ -18,6 +18,7 @@ import apsw
 
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, Stream
 from sesrelay.mail.trace import Event
+from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import Claim, SpoolError, Superseded
 from sesrelay.spool import wishes
@@ -80,10 +81,9 @@ SENT = "SELECT site, slot, n FROM sent ORDER BY site, slot"
 DUE = DELIVERY_COLUMNS.split(", ").index("due")
 NEXT = "\0"
 """Behind a text it makes the least one that is greater: where a step of an index goes on."""
-# Of what has never been tried and waits for nothing of ours, a due time to come is its client's wish.
 SET_BACK = (
     "UPDATE delivery SET due = CASE WHEN due <= ?3 + ?4 THEN ?3 ELSE due - ?4 END WHERE message = ?1 AND n = ?2 AND due > ?3 "
-    "AND (attempts > 0 OR reason IS NOT NULL OR due <= ?3 + ?4)"
+    f"AND (due <= ?3 + ?4 OR coalesce(reason, '') <> '{SCHEDULED}')"
 )
 
 

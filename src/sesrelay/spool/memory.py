@@ -15,6 +15,7 @@ from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Pri
 from sesrelay.mail.envelope import Message
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.trace import Event
+from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import (
     Claim,
@@ -177,7 +178,7 @@ class MemorySpool(Parking):
         for each in self._in_order(None):
             one = each.delivery
             was_due = one.due <= now + seconds
-            if one.state is State.QUEUED and one.due > now and (one.attempts or one.reason is not None or was_due):
+            if one.state is State.QUEUED and one.due > now and (was_due or one.reason != SCHEDULED):
                 each.delivery = replace(one, due=now if was_due else one.due - seconds)
 
     async def content(self, message: str) -> Canonical:

@@ -61,7 +61,6 @@ def connect(path: Path, *, write: bool, vfs: str | None = None) -> apsw.Connecti
             )
         db.wal_autocheckpoint(0)
         db.pragma("journal_size_limit", WAL_LEFT)
-        db.pragma("temp_store", "memory")
     except BaseException:
         db.close(True)
         raise
@@ -114,7 +113,8 @@ def _look_at(path: Path) -> None:
 def _open_checked(path: Path, vfs: str | None) -> apsw.Connection:
     db = connect(path, write=True, vfs=vfs)
     try:
-        migrate(db, str(path))
+        migrate(db, str(path))  # which may sort a whole queue for a new index: on disk
+        db.pragma("temp_store", "memory")
         if db.pragma("auto_vacuum") != 2:
             raise StoreRefused(f"{path} was not made by sesrelay (auto_vacuum is not incremental); {_RESTORE}")
         db.execute("BEGIN IMMEDIATE")
