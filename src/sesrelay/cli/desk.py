@@ -26,9 +26,48 @@ def with_desk(
     `importing`: `work` may take messages in. `salvage_in`: where a desk over what is left of a damaged store may be put
     up; with `salvage` it is, also where the store can be opened.
     """
-    from sesrelay.app.operator import DaemonUnreachable, open_desk, salvaged_desk
     from sesrelay.control.client import ControlError
     from sesrelay.seams import SpoolError
+
+    try:
+        code = None if salvage else asyncio.run(_at_the_daemon(config, work))
+        if code is None:
+            code = _at_any_desk(config, work, importing, salvage, salvage_in)
+    except BrokenPipeError:
+        code = reader_left()
+    except (ControlError, SpoolError) as error:
+        click.echo(f"sesrelay: {error}", err=True)
+        code = EX_TEMPFAIL
+    except OSError as error:
+        click.echo(f"sesrelay: {error}", err=True)
+        code = EX_FAILED
+    sys.exit(code)
+
+
+async def _at_the_daemon(config: Path, work: Callable[[Desk], Awaitable[int]]) -> int | None:
+    """Run `work` at the desk of a daemon that a glance at the configuration finds; None where it finds none.
+
+    Reading the whole configuration takes longer than most answers.
+    """
+    from sesrelay.cli.glance import control_socket
+    from sesrelay.control.client import RemoteDesk
+
+    socket = control_socket(config)
+    if socket is None:
+        return None
+    try:
+        desk = await RemoteDesk.connect(socket)
+    except OSError:
+        return None
+    async with desk:
+        return await work(desk)
+
+
+def _at_any_desk(
+    config: Path, work: Callable[[Desk], Awaitable[int]], importing: bool, salvage: bool, salvage_in: Path | None
+) -> int:
+    """Run `work` at whichever desk there is, by the whole configuration."""
+    from sesrelay.app.operator import DaemonUnreachable, open_desk, salvaged_desk
     from sesrelay.spool.errors import StoreDamaged
 
     async def run() -> int:
@@ -46,16 +85,10 @@ def with_desk(
 
     loaded = load_or_exit(config)
     try:
-        code = asyncio.run(run())
-    except BrokenPipeError:
-        code = reader_left()
-    except (DaemonUnreachable, ControlError, SpoolError) as error:
+        return asyncio.run(run())
+    except DaemonUnreachable as error:
         click.echo(f"sesrelay: {error}", err=True)
-        code = EX_TEMPFAIL
-    except OSError as error:
-        click.echo(f"sesrelay: {error}", err=True)
-        code = EX_FAILED
-    sys.exit(code)
+        return EX_TEMPFAIL
 
 
 def _complain(what: str, error: BaseException | None) -> None:
