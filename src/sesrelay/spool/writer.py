@@ -32,6 +32,7 @@ WAL_PAGES = 4_000  # pages of the log at which it is checkpointed under load: 16
 WAL_PAGES_MAX = 32_000  # at which the writer waits for readers and starts the log anew: 128 MB
 VACUUM_PAGES = 2_048  # free pages that may stay; above, and above a quarter of the file, some are given back when idle
 VACUUM_STEP = 512
+VACUUM_STEPS = 8  # in one quiet moment, which the first operation that comes ends
 LINGER = 0.001  # seconds that outcomes wait for an acceptance to share its sync; it saves a lone client every second one
 
 
@@ -275,7 +276,10 @@ class Writer:
         try:
             free, pages = tx.db.pragma("freelist_count"), tx.db.pragma("page_count")
             if free > VACUUM_PAGES and free > pages // 4:
-                tx.cursor.execute(f"PRAGMA incremental_vacuum({VACUUM_STEP})").fetchall()
+                for _ in range(VACUUM_STEPS):
+                    tx.cursor.execute(f"PRAGMA incremental_vacuum({VACUUM_STEP})").fetchall()
+                    if not self._queue.empty():
+                        break
                 restless = True
             tx.cursor.execute("DELETE FROM backlog WHERE n = 0")
         except apsw.Error as error:
