@@ -92,7 +92,7 @@ class Relay:
             self.process = subprocess.Popen(
                 [PYTHON, "-m", "sesrelay", "run", "--config", str(self.config)], env=self.env, stderr=log
             )
-        self.status = wait_for("the daemon is ready", self._look)
+        self.status = wait_for("the daemon is ready", self._look, 90.0)
         return self
 
     def _look(self) -> dict[str, Any] | None:

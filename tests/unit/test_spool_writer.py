@@ -204,3 +204,19 @@ async def test_free_pages_go_back_to_the_disk_when_it_is_quiet(tmp_path: Path, m
         await asyncio.sleep(0.02)
     assert (tmp_path / "queue.db").stat().st_size < max(full, 300 * 8_000) // 2
     await spool.close()
+
+
+async def test_a_flood_that_the_last_life_ended_in_is_given_back_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sesrelay.spool.writer.VACUUM_PAGES", 10)
+    spool = await opened(tmp_path)
+    await asyncio.gather(*(spool.accept(submission(serial, content=b"x" * 8_000)) for serial in range(300)))
+    await spool._writer.submit(lambda tx: tx.cursor.execute("DELETE FROM content"))
+    await spool.close()
+    full = (tmp_path / "queue.db").stat().st_size
+    monkeypatch.setattr("sesrelay.spool.writer.IDLE", 0.01)
+    spool = await opened(tmp_path)
+    while (tmp_path / "queue.db").stat().st_size > full // 2:
+        await asyncio.sleep(0.02)
+    await spool.close()

@@ -79,7 +79,7 @@ class Writer:
         self._monotonic = monotonic
         self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
         self._closing = False
-        self._wal_pages = 0
+        self._wal_pages = 1  # so that the first quiet moment is used: the last life may have ended in a flood
         self._tx: Transaction | None = None
         self._adopt(db)
         self._thread = threading.Thread(target=self._work, name="spool-writer", daemon=True)
