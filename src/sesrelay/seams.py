@@ -46,6 +46,10 @@ class NoSpace(SpoolError):
     """The disk has too little room left for another message."""
 
 
+class ContentGone(SpoolError):
+    """The content of a message is not in the store any more, or damaged there: no waiting brings it back."""
+
+
 class Superseded(SpoolError):
     """What was to be settled without an attempt has moved on meanwhile."""
 
@@ -159,7 +163,7 @@ class Spool(Protocol):
         """
 
     async def content(self, message: str) -> Canonical:
-        """Return the content of a message by its queue id. Raises: SpoolError, also where it is gone."""
+        """Return the content of a message by its queue id. Raises: SpoolError, ContentGone"""
 
     async def open_attempts(self, limit: int) -> Sequence[Delivery]:
         """Return deliveries in state in_flight: at start, those whose process died before the outcome was stored."""

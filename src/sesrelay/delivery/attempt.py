@@ -15,14 +15,16 @@ from sesrelay.delivery.content import MessageContent
 from sesrelay.delivery.settle import Settler
 from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.lineends import Canonical
-from sesrelay.mail.outcome import Deferred, Delivered, Outcome, Scope
+from sesrelay.mail.outcome import Deferred, Delivered, Held, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.retry import AMBIGUOUS_WAIT
 from sesrelay.policy.window import troubled
-from sesrelay.seams import Clock, Observer, Spool, SpoolError, Submission, Transport
+from sesrelay.seams import Clock, ContentGone, Observer, Spool, SpoolError, Submission, Transport
 
 OUR_FAULT = Reply(451, "4.3.0", "Internal error in the relay; the message is kept")
-GONE_FROM_STORE = Reply(451, "4.3.0", "The message's content cannot be read from the store; the message is kept")
+UNREADABLE = Reply(451, "4.3.0", "The message's content cannot be read from the store; the message is kept")
+CONTENT_GONE = Reply(451, "4.3.0", "The message's content is lost in the store; its envelope is kept")
+GONE_REMEDY = "restore queue.db and bodies/ from a backup, or tell the sender, and `sesrelay queue delete` it"
 STORE_BACKOFF_MAX = 30.0  # seconds between tries to store an outcome
 
 
@@ -104,9 +106,12 @@ class Attempter:
         try:
             if content.fresh is None and transport.name:
                 await content.read()
+        except ContentGone as error:
+            self.observer.trouble("content is lost", error, queue_id=batch.message.id)
+            return {delivery.id: Held(CONTENT_GONE, "content_lost", GONE_REMEDY) for delivery in batch.deliveries}
         except SpoolError as error:
             self.observer.trouble("content cannot be read", error, queue_id=batch.message.id)
-            return {delivery.id: Deferred(GONE_FROM_STORE, Scope.MESSAGE) for delivery in batch.deliveries}
+            return {delivery.id: Deferred(UNREADABLE, Scope.MESSAGE) for delivery in batch.deliveries}
         try:
             outcomes = await transport.deliver(batch, content)
             missing = [delivery.id for delivery in batch.deliveries if delivery.id not in outcomes]

@@ -20,6 +20,7 @@ from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import (
     Claim,
     Clock,
+    ContentGone,
     DeliveryRecord,
     Filter,
     MessageRecord,
@@ -185,7 +186,7 @@ class MemorySpool(Parking):
         self._alive(DeliveryId(message, 0))
         entry = self._entries.get(message)
         if entry is None or entry.content is None:
-            raise SpoolError(f"{message}: the content is gone")
+            raise ContentGone(f"{message}: the content is gone")
         return entry.content
 
     async def open_attempts(self, limit: int) -> Sequence[Delivery]:

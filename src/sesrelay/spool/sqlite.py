@@ -22,6 +22,7 @@ from sesrelay.mail.lineends import Canonical
 from sesrelay.seams import (
     Claim,
     Clock,
+    ContentGone,
     DeliveryRecord,
     Filter,
     MessageRecord,
@@ -211,9 +212,14 @@ class SqliteSpool(Parking):
             row = cursor.execute(WHERE_BODY, (number,)).fetchone()
             return self._bodies.read(message) if row is not None and row[0] else None
 
-        content = await self._engine_reader.run(read)
+        try:
+            content = await self._engine_reader.run(read)
+        except SpoolError as error:
+            if isinstance(error.__cause__, FileNotFoundError | apsw.CorruptError):
+                raise ContentGone(f"{message}: the content is lost: {error.__cause__}") from error
+            raise
         if content is None:
-            raise SpoolError(f"{message}: the content is gone")
+            raise ContentGone(f"{message}: the content is gone")
         return Canonical(content)  # it was when it came
 
     async def open_attempts(self, limit: int) -> Sequence[Delivery]:
