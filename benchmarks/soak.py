@@ -36,7 +36,7 @@ def kills(hop: type[SesHop] | type[SmtpHop], wanted: int, folder: Path) -> bool:
         restarts += found.restarts
     print(
         f"{total} kills before {hop.__name__}: {acknowledged} acknowledged, {lost} lost, {twice} twice "
-        f"(at most {bound} were waiting at a kill); ready again after {statistics.median(restarts):.2f} s, at most {max(restarts):.2f} s",
+        f"({bound} were in doubt after a kill); ready again after {statistics.median(restarts):.2f} s, at most {max(restarts):.2f} s",
         flush=True,
     )
     return lost == 0 and twice <= bound
