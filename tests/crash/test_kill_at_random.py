@@ -8,7 +8,7 @@ import pytest
 
 from onslaught import SesHop, SmtpHop, kill_at_random
 
-MESSAGES, KILLS = 600, 5
+MESSAGES, KILLS = 500, 4
 
 
 @pytest.mark.parametrize("hop", [SesHop, SmtpHop])
