@@ -157,10 +157,7 @@ class Spool(Protocol):
         """
 
     async def set_back(self, seconds: float, now: float) -> None:
-        """Let queued deliveries keep their wait after the clock was set back by `seconds`, to `now`.
-
-        What was due is due; what its client wants sent later keeps its hour.
-        """
+        """Let what is queued keep its wait after the clock was set back by `seconds`; what is scheduled keeps its hour."""
 
     async def content(self, message: str) -> Canonical:
         """Return the content of a message by its queue id. Raises: SpoolError, ContentGone"""
