@@ -47,7 +47,7 @@ class NoSpace(SpoolError):
 
 
 class Superseded(SpoolError):
-    """What was to be settled without an attempt has moved on meanwhile."""
+    """What was to be settled without an attempt, or told of by a digest, has moved on meanwhile."""
 
 
 class Unfit(Exception):
@@ -103,6 +103,13 @@ class Spool(Protocol):
 
     async def accept(self, submission: Submission, *, claimed: bool = False) -> None:
         """Store a message. Durability: on stable storage on return. A repeated queue id raises SpoolError."""
+
+    async def fold(self, folded: Submission, compose: Callable[[int], Submission]) -> int:
+        """Store a message that ends at once, outcome suppressed, without its content; and the digest that tells of it.
+
+        `compose(n)` makes the digest of n messages, always of one queue id; it is stored anew each time. It is pure and
+        may run on another thread. Return n. Raises: Superseded where the digest does not wait any more.
+        """
 
     async def claim(self, lane: LaneKey, limit: int, now: float, *, passed_over: Collection[Stream] = (), after: str = "") -> Claim:
         """Hand out at most `limit` queued deliveries of `lane` that are due at `now`.
