@@ -14,7 +14,7 @@ from typing import Any, cast
 from sesrelay.control import documents
 from sesrelay.mail import queue_id
 from sesrelay.mail.address import check
-from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, State
+from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State
 from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Owner, Recipient, Rung
 from sesrelay.mail.lineends import canonical
 from sesrelay.mail.trace import Event
@@ -42,6 +42,8 @@ def document(record: MessageRecord) -> Document:
         "smtputf8": envelope.smtputf8,
         "ret": envelope.ret,
         "envid": envelope.envid,
+        "release": None if envelope.release is None else _moment(envelope.release),
+        "priority": None if one.priority is None else one.priority.name.lower(),
         "message_id": one.message_id or None,
         "header_from": list(one.header_from),
         "subject": one.subject or None,
@@ -116,12 +118,14 @@ def _submission(given: Mapping[str, Any], content: bytes, now: float) -> Submiss
     envelope = Envelope(
         _address(given["sender"]) if given["sender"] else "", recipients, _one_of(given["body"], "7BIT", "8BITMIME"),
         bool(given["smtputf8"]), _one_of(given["ret"], "FULL", "HDRS", None), _text(given["envid"]),
+        None if given.get("release") is None else datetime.fromisoformat(given["release"]).timestamp(),
     )  # fmt: skip
     message = Message(
         given["id"], envelope,
         Origin(str(origin["listener"]), str(origin["client"]), str(origin["helo"]), _text(origin["user"]), _text(origin["tls"]), owner),
         len(text), datetime.fromisoformat(given["accepted"]).timestamp(), tuple(map(str, given["header_from"])),
         given["message_id"] or "", given["subject"] or "", _read_descent(given["report"]), (*map(str, given["changes"]), *receipts),
+        None if given.get("priority") is None else Priority[str(given["priority"]).upper()],
     )  # fmt: skip
     waiting = [
         _delivery(message, n, each, now)
@@ -138,7 +142,7 @@ def _delivery(message: Message, n: int, given: Mapping[str, Any], now: float) ->
     state = State(given["state"])
     made = Delivery(
         DeliveryId(message.id, n), message, message.envelope.recipients[n], NOT_PLACED, state, int(given["attempts"]),
-        int(given["doubts"]), now, _text(given["pinned"]), bool(given["warned"]), _text(given["reason"]), _text(given["reply"]),
+        int(given["doubts"]), max(now, message.began), _text(given["pinned"]), bool(given["warned"]), _text(given["reason"]), _text(given["reply"]),
     )  # fmt: skip
     if state is not State.IN_FLIGHT:
         return made
