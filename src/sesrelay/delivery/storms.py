@@ -29,6 +29,8 @@ FOLDED = "folded"
 
 @dataclass(slots=True)
 class StormGuard:
+    """Counts what comes by routes with a `storm_limit`, and folds what is too much."""
+
     spool: Spool
     scheduler: Scheduler
     observer: Observer
@@ -36,8 +38,11 @@ class StormGuard:
     _firsts: dict[str, bytes] = field(default_factory=dict, init=False)
 
     def one_too_many(self, message: Message, content: Canonical, limit: int, now: float) -> Kind | None:
-        """Count a message; return its kind where it is to be folded. What is to leave later, and bounces, never are."""
-        if not message.sender or message.envelope.release is not None:
+        """Count a message; return its kind where it is to be folded. Never are bounces, what is to leave later, and
+        what waits for the operator from the start.
+        """
+        envelope = message.envelope
+        if not envelope.sender or envelope.release is not None or any(recipient.hold for recipient in envelope.recipients):
             return None
         head, body = headers.split(content)
         to = [recipient.address for recipient in message.envelope.recipients]

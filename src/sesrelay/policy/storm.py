@@ -15,19 +15,18 @@ WINDOW = 3600.0
 """Seconds, from the first message of its kind."""
 KINDS_MAX = 10_000
 """Kinds of messages that are remembered; the oldest go first."""
-_LOOKED_AT = 1 << 20  # octets of a body; what is longer is told apart by these and by its length
+_SEARCHED = 1 << 16  # octets of a body in which boundaries of parts within parts are looked for
 _BOUNDARY = re.compile(rb'boundary="?([^";\s]{1,70})"?', re.IGNORECASE)
 
 
 def fingerprint(sender: str, recipients: Iterable[str], subject: str, head: bytes, body: bytes) -> bytes:
     """Return what two messages that are the same have in common."""
-    shown = body[:_LOOKED_AT]
-    for boundary in {found[1] for part in (head, shown[: 1 << 16]) for found in _BOUNDARY.finditer(part)}:
-        shown = shown.replace(boundary, b"")
+    for boundary in {found[1] for part in (head, body[:_SEARCHED]) for found in _BOUNDARY.finditer(part)}:
+        body = body.replace(boundary, b"")
     digest = hashlib.blake2b(digest_size=16)
-    for part in (sender, *sorted(recipients), subject, str(len(body) if len(body) > _LOOKED_AT else "")):
-        digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
-    digest.update(shown)
+    for part in (sender, *sorted(recipients), subject):
+        digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
+    digest.update(body)
     return digest.digest()
 
 
