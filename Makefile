@@ -53,6 +53,7 @@ bench: $(VENV)/.dev peers  ## our figures beside Postfix's (ARGS='--rounds 5 --c
 	@$(BIN)/python benchmarks/sendmail.py
 	@$(BIN)/python benchmarks/accept.py $(ARGS)
 	@$(BIN)/python benchmarks/fairness.py
+	@$(BIN)/python benchmarks/priority.py
 	@$(BIN)/python benchmarks/large.py
 	@$(BIN)/python benchmarks/queue.py
 	@$(BIN)/python benchmarks/drain.py

@@ -51,7 +51,7 @@ class ContentGone(SpoolError):
 
 
 class Superseded(SpoolError):
-    """What was to be settled without an attempt has moved on meanwhile."""
+    """What was to be settled without an attempt, or told of by a digest, has moved on meanwhile."""
 
 
 class Unfit(Exception):
@@ -73,9 +73,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What `claim` hands out. `due`: when the earliest one that was not handed out is due, of each stream that has one and
-    was not passed over.
-    """
+    """What `claim` hands out. `due`: when the earliest that was not is due, of each stream that has one and was looked at."""
 
     deliveries: tuple[Delivery, ...]
     due: Mapping[Stream, float]
@@ -108,11 +106,15 @@ class Spool(Protocol):
     async def accept(self, submission: Submission, *, claimed: bool = False) -> None:
         """Store a message. Durability: on stable storage on return. A repeated queue id raises SpoolError."""
 
-    async def claim(self, lane: LaneKey, limit: int, now: float, *, passed_over: Collection[Stream] = (), after: str = "") -> Claim:
-        """Hand out at most `limit` queued deliveries of `lane` that are due at `now`.
+    async def fold(self, folded: Submission, compose: Callable[[int], Submission]) -> int:
+        """Store a message that ends at once, outcome suppressed, and anew the digest `compose(n)` that tells of n; return n.
 
-        By priority; within one in turn a delivery of each site, beginning with the first site behind `after`; within a
-        site by due time. Streams in `passed_over` are not looked at.
+        `compose` is pure and may run on another thread. Raises: Superseded where the digest does not wait any more.
+        """
+
+    async def claim(self, lane: LaneKey, limit: int, now: float, *, passed_over: Collection[Stream] = (), after: str = "") -> Claim:
+        """Hand out at most `limit` queued deliveries of `lane` that are due at `now`: by priority; within one in turn a delivery
+        of each site, from the first site behind `after` on; within a site by due time. `passed_over` is not looked at.
         """
 
     async def unclaim(self, ids: Sequence[DeliveryId]) -> None:

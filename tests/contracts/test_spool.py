@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from fakes import FakeClock
 from sesrelay.mail.delivery import DeliveryId, LaneKey, Placement, Priority, State, Stream
 from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Recipient, Rung
 from sesrelay.mail.trace import Event
-from sesrelay.seams import Claim, Filter, Settlement, SpoolError, Submission
+from sesrelay.seams import Claim, Filter, Settlement, SpoolError, Submission, Superseded
 from sesrelay.spool.files import THRESHOLD
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.sqlite import SqliteSpool
@@ -397,6 +397,71 @@ async def test_release_takes_back_a_hold_in_flight(spool: Store) -> None:
     assert [each.delivery.state for each in await spool.list(Filter(), NOW, None, 9)] == [State.QUEUED]
 
 
+# --- folding -----------------------------------------------------------------------------------------------------
+
+
+def folded(serial: int, into: str) -> Submission:
+    made = submission(serial, recipients=["a@example.org", "b@example.org"])
+    ended = tuple(replace(each, state=State.FAILED, reason="folded", reply=f"250 folded into {into}") for each in made.deliveries)
+    return replace(made, deliveries=ended)
+
+
+def digest_of(serial: int) -> Callable[[int], Submission]:
+    return lambda n: submission(serial, content=b"told of %d" % n, due=NOW + 90)
+
+
+async def test_what_is_folded_ends_at_once_and_the_digest_tells_of_it(spool: Store) -> None:
+    name = digest_of(100)(1).message.id
+    for n in (1, 2, 3):
+        assert await spool.fold(folded(n, name), digest_of(100)) == n
+        assert await spool.content(name) == b"told of %d" % n
+    one = await spool.show(folded(2, name).message.id)
+    assert one is not None
+    assert {(each.delivery.state, each.delivery.reason, each.end) for each in one.deliveries} == {
+        (State.FAILED, "folded", "suppressed")
+    }
+    with pytest.raises(SpoolError):
+        await spool.content(one.message.id)
+    stats = await spool.stats()
+    assert (stats.messages, stats.bytes, stats.counts) == (1, len(b"told of 3"), {("ses", State.QUEUED): 1})
+    assert (await spool.claim(SES, 9, NOW)).next_due == NOW + 90
+    assert [each.id.message for each in (await spool.claim(SES, 9, NOW + 90)).deliveries] == [name]
+
+
+async def test_a_digest_that_does_not_wait_takes_no_more(spool: Store) -> None:
+    name = digest_of(100)(1).message.id
+    await spool.fold(folded(1, name), digest_of(100))
+    await spool.claim(SES, 9, NOW + 90)
+    with pytest.raises(Superseded):
+        await spool.fold(folded(2, name), digest_of(100))
+    await spool.unclaim(ids(digest_of(100)(1)))
+    await spool.change("hold", Filter(ids=(name,)), NOW)
+    with pytest.raises(Superseded):
+        await spool.fold(folded(2, name), digest_of(100))
+    assert await spool.show(folded(2, name).message.id) is None
+    assert await spool.content(name) == b"told of 1"
+
+
+async def test_what_cannot_be_folded_leaves_the_digest_as_it_was(spool: Store) -> None:
+    name = digest_of(100)(1).message.id
+    await spool.fold(folded(1, name), digest_of(100))
+    with pytest.raises(SpoolError):
+        await spool.fold(folded(1, name), digest_of(100))  # the queue id is taken
+    assert await spool.content(name) == b"told of 1"
+    assert (await spool.stats()).bytes == len(b"told of 1")
+    assert await spool.fold(folded(2, name), digest_of(100)) == 2
+
+
+# --- what caps count ---------------------------------------------------------------------------------------------
+
+
+async def test_what_was_sent_is_counted_by_site_and_slot(spool: Store) -> None:
+    assert await spool.sent_counts() == []
+    await spool.count_sent([("a", 1, 5), ("b", 1, 7), ("a", 2, 1)], 0)
+    await spool.count_sent([("a", 2, 4)], 2)
+    assert await spool.sent_counts() == [("a", 2, 4), ("b", 1, 7)]
+
+
 # --- lanes, age, placement, forgetting ---------------------------------------------------------------------------
 
 
@@ -490,7 +555,8 @@ async def test_a_closed_store_says_so(spool: Store) -> None:
         spool.postpone(ids(made), NOW, None), spool.rekey(lambda each: each.placement, None, 1), spool.content(made.message.id),
         spool.open_attempts(1), spool.lanes(), spool.aged(NOW, None, 1), spool.purge(NOW, 1), spool.ping(),
         spool.list(Filter(), NOW, None, 1), spool.show(made.message.id), spool.find("x"), spool.recent(1),
-        spool.change("retry", Filter(sender="x"), NOW), spool.stats(),
+        spool.change("retry", Filter(sender="x"), NOW), spool.stats(), spool.sent_counts(), spool.count_sent([("a", 1, 1)], 0),
+        spool.fold(folded(3, "x"), digest_of(4)),
     ]  # fmt: skip
     for call in calls:
         with pytest.raises(SpoolError):

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
+from sesrelay.control import envelopes
 from sesrelay.control.desk import SpoolDesk
 from sesrelay.delivery.intake import SCHEDULED
 from sesrelay.mail.delivery import Priority, State
@@ -262,3 +263,13 @@ async def test_an_operator_moves_mail_to_another_way_out_and_it_stays_there() ->
     assert await desk.change("retry", Filter(ids=(ids[4],)), "nowhere") == 1  # no such way: the route's
     await rig.quiet()
     assert (await rig.record(ids[4])).deliveries[0].delivery.placement.lane.transport == "first"
+
+
+async def test_another_queue_keeps_the_time_and_the_priority() -> None:
+    rig = Rig(ScriptedTransport("t"))
+    at = rig.clock.now + 500.0
+    queue_id = await rig.submit("b@example.org", release=at, content=b"Precedence: bulk\r\n" + CONTENT)
+    record = await rig.record(queue_id)
+    taken = envelopes.submission(envelopes.document(record), await rig.spool.content(queue_id), rig.clock.now + 9.0)
+    assert taken.message == record.message
+    assert [one.due for one in taken.deliveries] == [at]

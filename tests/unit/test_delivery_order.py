@@ -1,5 +1,6 @@
 """Who goes first where the way is narrow: priorities, sites in turn, and that memory full of one hides none of the others."""
 
+import asyncio
 import math
 from collections import Counter
 
@@ -164,3 +165,20 @@ async def test_urgent_mail_passes_what_waits_for_a_quotas_sake_however_much_ther
     way.reserving = False
     await rig.pass_time(60.0)
     assert len(way.seen) == urgent + 10
+
+
+async def test_low_that_is_stuck_at_a_slow_host_leaves_a_way_for_what_is_urgent() -> None:
+    way = ScriptedTransport("t", gate=asyncio.Event(), concurrency=5)
+    rig = Rig(way, rules=RULES)
+    await submit(rig, "low", 20)
+    assert way.under_way == 4
+    await submit(rig, "a", 3)
+    assert way.under_way == 5
+    assert (
+        len([one for one in await rig.everything() if one.deliveries[0].delivery.attempts and "a.example" in one.message.sender])
+        == 1
+    )
+    assert way.gate is not None
+    way.gate.set()
+    await rig.quiet()
+    assert len(way.seen) == 23

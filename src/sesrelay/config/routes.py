@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from sesrelay.config.limits import AnyHeader, Cap, RouteRate, WarmUp
 from sesrelay.config.part import Part
-from sesrelay.config.values import Address, Crossed, Name, Names, Patterns, Sender, supported
+from sesrelay.config.values import Address, Crossed, Name, Names, Patterns, Sender
 from sesrelay.policy.limits import RouteLimits
 
 _BOTH = [("reject", "transport is there too (one of the two is meant)")]
@@ -47,12 +47,14 @@ class Route(Target):
     daily_cap: Cap | None = Field(None, description="Recipients in any 24 hours; more wait, and cost no attempt.")
     hourly_cap: Cap | None = Field(None, description="Recipients in any hour; more wait, and cost no attempt.")
     warm_up: WarmUp | None = Field(None, description="A daily cap that grows by a plan.")
-    storm_limit: Annotated[Any, supported(None)] = Field(None, description="A stop when one site suddenly sends a lot. Not yet.")
+    storm_limit: Cap | None = Field(
+        None, description="Identical messages an hour; those above it are folded into one digest. Default: no limit."
+    )
 
     @property
     def limits(self) -> RouteLimits:
         warm_up = self.warm_up.limit() if self.warm_up else None
-        return RouteLimits(self.rate, self.concurrency, self.hourly_cap, self.daily_cap, warm_up)
+        return RouteLimits(self.rate, self.concurrency, self.hourly_cap, self.daily_cap, warm_up, self.storm_limit)
 
 
 class NullSenderTarget(Part):

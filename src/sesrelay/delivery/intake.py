@@ -11,12 +11,13 @@ Implements `seams.Intake`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sesrelay.delivery import placing
 from sesrelay.delivery.attempt import retry_at
 from sesrelay.delivery.scheduler import Scheduler
 from sesrelay.delivery.snapshot import Snapshot
+from sesrelay.delivery.storms import StormGuard
 from sesrelay.mail import headers, received
 from sesrelay.mail.authors import authors
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
@@ -30,6 +31,7 @@ from sesrelay.policy.batching import batches
 from sesrelay.policy.precedence import priority_by_header
 from sesrelay.policy.routing import REJECTED, RouteRule
 from sesrelay.policy.scheduling import SCHEDULED
+from sesrelay.policy.storm import Kind
 from sesrelay.seams import Clock, NoSpace, Observer, Spool, SpoolError, Submission, Transport
 
 Offered = tuple[Batch, Transport]
@@ -47,6 +49,10 @@ class Acceptance:
     scheduler: Scheduler
     clock: Clock
     observer: Observer
+    storms: StormGuard = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "storms", StormGuard(self.spool, self.scheduler, self.observer))
 
     def now(self) -> float:
         return self.clock.wall()
@@ -98,7 +104,26 @@ class Acceptance:
         message = Message(
             new_id, envelope, origin, len(content), now, facts.header_from, facts.message_id, facts.subject, None, changes, priority
         )  # fmt: skip
+        if rule.limits.storm_limit is not None:
+            kind = self.storms.one_too_many(message, content, rule.limits.storm_limit, now)
+            if kind is not None:
+                return await self._fold(message, content, rule, snapshot, kind, now, start)
         return await self._store(message, content, rule, snapshot, now, start)
+
+    async def _fold(
+        self, message: Message, content: Canonical, rule: RouteRule, snapshot: Snapshot, kind: Kind, now: float, start: float
+    ) -> Reply:
+        """Accept a message that is one too many of its kind: it ends, and a digest tells of it."""
+        try:
+            await self.storms.fold(message, content, rule, self._place(message, rule, snapshot, now), kind, now)
+        except SpoolError as error:
+            return self._refused(error)
+        self.observer.accepted(message, self.clock.monotonic() - start)
+        return Reply(250, "2.0.0", f"Ok: queued as {message.id}")
+
+    def _refused(self, error: SpoolError) -> Reply:
+        self.observer.trouble("a message cannot be stored, its client was told to try again", error)
+        return NO_SPACE if isinstance(error, NoSpace) else TRY_LATER
 
     async def _store(
         self, message: Message, content: Canonical, rule: RouteRule, snapshot: Snapshot, now: float, start: float
@@ -113,8 +138,7 @@ class Acceptance:
         except SpoolError as error:
             for batch, way in offered:
                 self.scheduler.withdraw(batch, way)
-            self.observer.trouble("a message cannot be stored, its client was told to try again", error)
-            return NO_SPACE if isinstance(error, NoSpace) else TRY_LATER
+            return self._refused(error)
         self.observer.accepted(message, self.clock.monotonic() - start)
         for batch, way in offered:
             self.scheduler.launch(batch, content, way)

@@ -30,6 +30,7 @@ from sesrelay.mail.delivery import Batch, LaneKey, Priority, State, Stream
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Delivered, PauseReason
 from sesrelay.policy.budget import MEMORY, ByteBudget
+from sesrelay.policy.fairness import attempts_at_once
 from sesrelay.seams import Clock, Observer, Pause, Spool, SpoolError, Transport
 
 STALL = 2.0  # seconds before a store in trouble is asked again
@@ -78,7 +79,8 @@ class Scheduler:
         now = self._clock.wall()
         if self._draining or self._stalled or len(lane) or lane.wake <= now or lane.claiming or batch.message.size > LARGE:
             return None
-        if lane.inflight >= min(lane.window, transport.concurrency) or not self._slots.free_for(transport):
+        limit = attempts_at_once(batch.deliveries[0].placement.priority, min(lane.window, transport.concurrency))
+        if lane.inflight >= limit or not self._slots.free_for(transport):
             return None
         if self.pauses and (
             self.pauses.must_probe(lane.key)
@@ -239,7 +241,7 @@ class Scheduler:
         postponed: list[tuple[Ready, float]] = []
         urgent_only = False  # what is not urgent has to wait for its pace; a quota's reserve lets urgent mail pass it
         while len(lane) and lane.inflight < limit:
-            stream = lane.next(self._closed(lane, now, urgent_only) if self.gates or urgent_only else None)
+            stream = lane.next(self._closed(lane, now, limit, urgent_only))
             if stream is None:
                 break
             batch = lane.head(stream).batch
@@ -305,6 +307,9 @@ class Scheduler:
                 lane = self._lanes.get(settled.batch.lane)
                 lane.note(delivery.placement.stream, due)
                 self._lanes.arm(lane, due - self._clock.wall())
+                if due <= self._clock.wall():
+                    # An operator wants it now, perhaps by another way out: it is placed anew though this lane may be paused.
+                    self._supply.refill(lane, self._clock.wall())
         for report in settled.reports:
             for delivery in report.deliveries:
                 if delivery.state is State.QUEUED:
@@ -332,9 +337,18 @@ class Scheduler:
 
     # --- bookkeeping ---
 
-    def _closed(self, lane: Lane, now: float, urgent_only: bool) -> Callable[[Stream], bool]:
-        closed = self.gates.closed(lane.key, now, self._clock.monotonic(), lambda wait: self._lanes.arm(lane, wait))
-        return (lambda stream: stream.priority is not Priority.HIGH or closed(stream)) if urgent_only else closed
+    def _closed(self, lane: Lane, now: float, limit: int, urgent_only: bool) -> Callable[[Stream], bool] | None:
+        """Return the question whether a stream of `lane` has to wait, though others may go; None where none has to."""
+        gated = None
+        if self.gates:
+            gated = self.gates.closed(lane.key, now, self._clock.monotonic(), lambda wait: self._lanes.arm(lane, wait))
+        if urgent_only:
+            lowest = Priority.HIGH
+        elif lane.inflight >= attempts_at_once(Priority.LOW, limit):
+            lowest = Priority.NORMAL
+        else:
+            return gated
+        return lambda stream: stream.priority > lowest or (gated is not None and gated(stream))
 
     def _take(self, lane: Lane, transport: Transport, site: str, recipients: int) -> None:
         """Take the slot, and what the route's limits count, of a batch that goes out; its tokens are taken already."""

@@ -15,8 +15,15 @@ from sesrelay.mail.delivery import Priority
 
 PASSED_OVER_MAX = 20
 """Batches that go ahead of a lower priority which waits: what a flood of high leaves to low is a twentieth."""
+ROOM_FOR_URGENT = 4
+"""Attempts at once from which on some are kept free of low: else a slow next hop, busy with it, would make the others wait."""
 QUANTUM = 1
 """Recipients of credit that a site gets each time its turn comes."""
+
+
+def attempts_at_once(priority: Priority, limit: int) -> int:
+    """Return how many of a lane's `limit` attempts mail of that priority may take: low leaves one in ten to what is urgent."""
+    return limit if priority is not Priority.LOW or limit < ROOM_FOR_URGENT else limit - max(limit // 10, 1)
 
 
 class Turns:

@@ -340,7 +340,7 @@ def purge(tx: Transaction, finished_before: float, after: int, limit: int, page:
     """Forget at most `limit` of the next page of old messages; return how many, and where the next page starts."""
     seen = rows(tx.cursor, FINISHED, (after, finished_before, page))
     gone = [(number,) for number, remains in seen if not remains][:limit]
-    for table in ("delivery", "event"):
+    for table in ("delivery", "event", "digest"):
         tx.cursor.executemany(f"DELETE FROM {table} WHERE message = ?", gone)
     tx.cursor.executemany("DELETE FROM message WHERE id = ?", gone)
     return len(gone), seen[-1][0] if len(seen) == page else None

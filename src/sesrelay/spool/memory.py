@@ -6,15 +6,12 @@ Invariant: it shares with the real store what decides (filters, wishes) and noth
 from __future__ import annotations
 
 import builtins
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from sesrelay.mail import queue_id
-from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State, Stream
-from sesrelay.mail.envelope import Message
+from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, State, Stream
 from sesrelay.mail.lineends import Canonical
-from sesrelay.mail.trace import Event
 from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import (
@@ -33,32 +30,9 @@ from sesrelay.seams import (
     Verb,
 )
 from sesrelay.spool import wishes
+from sesrelay.spool.entries import Entry, Stored, changed_by, hand_out, record_of
 from sesrelay.spool.matching import OPEN, Match, key, restricts
 from sesrelay.spool.standing import Parking, StandingHolds
-
-
-@dataclass(slots=True)
-class _Stored:
-    delivery: Delivery
-    end: str | None = None
-    remote_id: str | None = None
-    wish: wishes.Wish | None = None
-
-    @property
-    def open(self) -> bool:
-        return self.delivery.state in OPEN
-
-
-@dataclass(slots=True)
-class _Entry:
-    message: Message
-    content: Canonical | None
-    deliveries: dict[int, _Stored]
-    events: list[Event] = field(default_factory=list)
-
-    @property
-    def open(self) -> bool:
-        return any(each.open for each in self.deliveries.values())
 
 
 class MemorySpool(Parking):
@@ -69,9 +43,10 @@ class MemorySpool(Parking):
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._claimed: set[DeliveryId] = set()
         self._sent: dict[tuple[str, int], int] = {}
+        self._digests: dict[str, int] = {}
         self._closed = False
         self.standing = StandingHolds()
 
@@ -85,25 +60,29 @@ class MemorySpool(Parking):
 
     async def claim(self, lane: LaneKey, limit: int, now: float, *, passed_over: Collection[Stream] = (), after: str = "") -> Claim:
         self._alive()
-        found: builtins.list[Delivery] = []
-        due: dict[Stream, float] = {}
-        runs: dict[Stream, deque[Delivery]] = {}
-        for each in sorted((one.delivery for one in self._waiting()), key=lambda one: (one.due, one.id)):
-            if each.placement.lane == lane and each.placement.stream not in passed_over:
-                runs.setdefault(each.placement.stream, deque()).append(each)
-        for priority in Priority:
-            sites = (stream for stream in runs if stream.priority == priority)
-            turns = deque(sorted(sites, key=lambda one: (one.site <= after, one)))
-            while turns:
-                stream = turns.popleft()
-                run = runs[stream]
-                if run and run[0].due <= now and len(found) < limit:
-                    found.append(run.popleft())
-                    turns.append(stream)
-                elif run:
-                    due[stream] = run[0].due
-        self._claimed.update(each.id for each in found)
-        return Claim(tuple(found), due)
+        claim = hand_out([one.delivery for one in self._waiting()], lane, limit, now, passed_over, after)
+        self._claimed.update(each.id for each in claim.deliveries)
+        return claim
+
+    async def fold(self, folded: Submission, compose: Callable[[int], Submission]) -> int:
+        self._alive()
+        if folded.message.id in self._entries:
+            raise SpoolError(f"{folded.message.id}: the queue id is taken")
+        name = compose(1).message.id
+        count = self._digests.get(name, 0) + 1
+        told = compose(count)
+        standing = self._entries.get(name) if count > 1 else None
+        if count > 1 and (standing is None or not all(self._waits(one) for one in standing.deliveries.values())):
+            raise Superseded("the digest is on its way")
+        self._entries.pop(name, None)
+        self._check([told])
+        self._store(told)
+        self._store(folded)
+        for one in self._entries[folded.message.id].deliveries.values():
+            one.end = "suppressed"
+        self._finish({folded.message.id})
+        self._digests[name] = count
+        return count
 
     async def unclaim(self, ids: Sequence[DeliveryId]) -> None:
         self._alive(*ids)
@@ -237,14 +216,14 @@ class MemorySpool(Parking):
 
     async def list(self, filter: Filter, now: float, after: DeliveryId | None, limit: int) -> Sequence[DeliveryRecord]:
         self._alive()
-        return [_record(each) for each in self._matching(Match(filter, now), after)][:limit]
+        return [record_of(each) for each in self._matching(Match(filter, now), after)][:limit]
 
     async def show(self, queue_id: str) -> MessageRecord | None:
         self._alive()
         entry = self._entries.get(queue_id)
         if entry is None:
             return None
-        deliveries = tuple(_record(each) for _, each in sorted(entry.deliveries.items()))
+        deliveries = tuple(record_of(each) for _, each in sorted(entry.deliveries.items()))
         return MessageRecord(entry.message, deliveries, tuple(sorted(entry.events, key=lambda event: event.time)))
 
     async def find(self, any_id: str) -> Sequence[str]:
@@ -280,7 +259,7 @@ class MemorySpool(Parking):
                 stored.wish = decision.wish
                 continue
             self._tell(stored, verb, now)
-            stored.delivery = _changed(stored.delivery, verb, decision.state, now)
+            stored.delivery = changed_by(stored.delivery, verb, decision.state, now)
         self._finish(set(self._entries))
         if told is not None:
             told(changed, changed)
@@ -330,26 +309,29 @@ class MemorySpool(Parking):
                     raise SpoolError(f"{message.id}: delivery {n} has ended before it began")
 
     def _store(self, submission: Submission) -> None:
-        deliveries = {each.id.n: _Stored(replace(each, message=submission.message)) for each in submission.deliveries}
-        entry = _Entry(submission.message, submission.content, deliveries, builtins.list(submission.events))
+        deliveries = {each.id.n: Stored(replace(each, message=submission.message)) for each in submission.deliveries}
+        entry = Entry(submission.message, submission.content, deliveries, builtins.list(submission.events))
         self._entries[submission.message.id] = entry
 
-    def _find(self, delivery: DeliveryId) -> _Stored | None:
+    def _find(self, delivery: DeliveryId) -> Stored | None:
         entry = self._entries.get(delivery.message)
         return None if entry is None else entry.deliveries.get(delivery.n)
 
-    def _in_order(self, after: DeliveryId | None) -> Iterator[_Stored]:
+    def _in_order(self, after: DeliveryId | None) -> Iterator[Stored]:
         for name, entry in sorted(self._entries.items()):
             for n, stored in sorted(entry.deliveries.items()):
                 if after is None or (name, n) > after:
                     yield stored
 
-    def _waiting(self, after: DeliveryId | None = None) -> Iterator[_Stored]:
+    def _waiting(self, after: DeliveryId | None = None) -> Iterator[Stored]:
         for each in self._in_order(after):
-            if each.delivery.state is State.QUEUED and each.delivery.id not in self._claimed:
+            if self._waits(each):
                 yield each
 
-    def _matching(self, match: Match, after: DeliveryId | None) -> Iterator[_Stored]:
+    def _waits(self, stored: Stored) -> bool:
+        return stored.delivery.state is State.QUEUED and stored.delivery.id not in self._claimed
+
+    def _matching(self, match: Match, after: DeliveryId | None) -> Iterator[Stored]:
         for stored in self._in_order(after):
             delivery = stored.delivery
             if (match.ids is None or queue_id.decode(delivery.id.message) in match.ids) and match(
@@ -361,7 +343,7 @@ class MemorySpool(Parking):
             ):
                 yield stored
 
-    def _apply(self, stored: _Stored, asked: Verdict, now: float) -> None:
+    def _apply(self, stored: Stored, asked: Verdict, now: float) -> None:
         state = stored.delivery.state
         if state.final or (state is State.HELD and not asked.state.final):
             return
@@ -374,7 +356,7 @@ class MemorySpool(Parking):
             pinned=verdict.pinned, warned=verdict.warned, reason=verdict.reason, reply=verdict.reply,
         )  # fmt: skip
 
-    def _tell(self, stored: _Stored, what: Verb | wishes.Wish, now: float) -> None:
+    def _tell(self, stored: Stored, what: Verb | wishes.Wish, now: float) -> None:
         delivery = stored.delivery
         told = wishes.event(what, now, delivery.recipient.address, *delivery.placement.lane)
         self._entries[delivery.id.message].events.append(told)
@@ -384,17 +366,3 @@ class MemorySpool(Parking):
             entry = self._entries.get(name)
             if entry is not None and not entry.open:
                 entry.content = None
-
-
-def _record(stored: _Stored) -> DeliveryRecord:
-    return DeliveryRecord(stored.delivery, stored.end, stored.remote_id)
-
-
-def _changed(delivery: Delivery, verb: Verb, state: State, now: float) -> Delivery:
-    if verb == "hold":
-        return replace(delivery, state=state, due=now, reason=wishes.HELD_BY_OPERATOR)
-    if verb == "release":
-        return replace(delivery, state=state, due=now, reason=None, doubts=0)
-    if verb == "delete":
-        return replace(delivery, state=state, due=now, reason=wishes.DELETED)
-    return replace(delivery, due=now)

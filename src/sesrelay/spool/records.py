@@ -45,8 +45,8 @@ class Packed(NamedTuple):
     lanes: list[tuple[str, str, int, int]]
 
 
-def pack(submission: Submission, *, in_file: bool) -> Packed:
-    """Return the rows of `submission`. Raises: SpoolError for one that contradicts itself."""
+def pack(submission: Submission, *, in_file: bool, ended: bool = False) -> Packed:
+    """Return the rows of `submission`; `ended`: its deliveries have. Raises: SpoolError for one that contradicts itself."""
     message = submission.message
     number = number_of(message.id)
     recipients = message.envelope.recipients
@@ -58,7 +58,7 @@ def pack(submission: Submission, *, in_file: bool) -> Packed:
         recipient, place, state = each.recipient, each.placement, CODE[each.state]
         if each.id.message != message.id or not 0 <= n < len(recipients) or recipients[n] != recipient:
             raise SpoolError(f"{message.id}: delivery {n} names no recipient of the envelope")
-        if state > HELD:
+        if (state > HELD) is not ended:
             raise SpoolError(f"{message.id}: delivery {n} has ended before it began")
         transport, nexthop = place.lane
         priority = int(place.priority)

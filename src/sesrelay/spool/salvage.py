@@ -193,6 +193,9 @@ def _complete(db: apsw.Connection, bodies: Path) -> Found:
     )
     lost = "SELECT id FROM message WHERE stored = 0 AND id NOT IN (SELECT message FROM content)"
     db.execute(f"DELETE FROM delivery WHERE state < 3 AND message IN ({lost})")
+    db.execute(  # the content is what it is, whatever a flipped bit made of the number beside it
+        "UPDATE message SET size = length(body) FROM content WHERE content.message = message.id AND size <> length(body)"
+    )
     (found.messages,) = rows(db.cursor(), "SELECT count(DISTINCT message) FROM delivery WHERE state < 3")[0]
     return found
 

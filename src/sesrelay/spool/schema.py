@@ -80,6 +80,9 @@ TABLES_2 = """
 DROP INDEX delivery_claim;
 CREATE INDEX delivery_claim ON delivery (transport, nexthop, priority, site, due, message, n) WHERE state = 0;
 
+-- Of how many messages a digest tells.
+CREATE TABLE digest (message INTEGER PRIMARY KEY, n INTEGER NOT NULL);
+
 -- The way out that an operator chose for it.
 ALTER TABLE delivery ADD COLUMN via TEXT;
 

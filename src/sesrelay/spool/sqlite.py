@@ -34,7 +34,7 @@ from sesrelay.seams import (
     Told,
     Verb,
 )
-from sesrelay.spool import desk, flow, query, standing
+from sesrelay.spool import desk, flow, folding, query, standing
 from sesrelay.spool.bulk import Accept, Open, Settle
 from sesrelay.spool.errors import StoreRefused
 from sesrelay.spool.files import THRESHOLD, Bodies
@@ -143,6 +143,11 @@ class SqliteSpool(Parking):
             await self._writer.perform(Accept(packed, claimed), len(submission.content))
         else:
             await self._with_files((submission,), lambda tx, packed: flow.accept(tx, packed[0], claimed))
+
+    async def fold(self, folded: Submission, compose: Callable[[int], Submission]) -> int:
+        self.check_room(THRESHOLD)  # a digest is no larger
+        packed, digest = pack(folded, in_file=False, ended=True), number_of(compose(1).message.id)
+        return await self._writer.submit(lambda tx: folding.fold(tx, packed, compose, digest))
 
     async def claim(self, lane: LaneKey, limit: int, now: float, *, passed_over: Collection[Stream] = (), after: str = "") -> Claim:
         future = self._writer.submit(lambda tx: flow.claim(tx, lane, limit, now, passed_over, after))
