@@ -307,9 +307,6 @@ class Scheduler:
                 lane = self._lanes.get(settled.batch.lane)
                 lane.note(delivery.placement.stream, due)
                 self._lanes.arm(lane, due - self._clock.wall())
-                if due <= self._clock.wall():
-                    # An operator wants it now, perhaps by another way out: it is placed anew though this lane may be paused.
-                    self._supply.refill(lane, self._clock.wall())
         for report in settled.reports:
             for delivery in report.deliveries:
                 if delivery.state is State.QUEUED:
