@@ -15,10 +15,10 @@ from batches import HELLO, Bytes, Unreadable, batch, by_address, eventually, unu
 from fakes import FakeClock
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Scope
 from sesrelay.seams import SpoolError, Transport
-from sesrelay.transport.direct import DirectOptions, DirectTransport
+from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
 from sesrelay.transport.discard import DiscardTransport
 from sesrelay.transport.hold import HoldTransport
-from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
+from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
 from small_dns import SmallDns
 
 ALL = ["smtp", "direct", "hold", "discard"]

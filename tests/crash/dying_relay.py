@@ -17,7 +17,7 @@ from sesrelay.spool import flow
 from sesrelay.spool.sqlite import SqliteSpool
 from sesrelay.transport.folder import FolderTransport
 from sesrelay.transport.ses.transport import SesTransport
-from sesrelay.transport.smtp import SmtpTransport
+from sesrelay.transport.smtp.transport import SmtpTransport
 
 
 def die(*_: object, **__: object) -> NoReturn:

@@ -18,8 +18,8 @@ import peers
 from batches import Bytes, batch, by_address, unused_port
 from fakes import FakeClock
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
-from sesrelay.transport.direct import DirectOptions, DirectTransport
-from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
+from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
+from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
 from small_dns import SmallDns
 
 DNS = {("example.org", "MX"): ["10 mx.example.org."], ("mx.example.org", "A"): ["127.0.0.1"]}

@@ -28,7 +28,7 @@ from policy_host import PolicyHost
 from relay_process import Relay, wait_for
 from scripted_host import ScriptedHost
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome
-from sesrelay.transport.direct import DirectOptions, DirectTransport
+from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
 
 pytestmark = pytest.mark.peer
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from sesrelay.transport.addresses import is_ours, refusal
+from sesrelay.transport.exchangers.addresses import is_ours, refusal
 
 
 @pytest.mark.parametrize(

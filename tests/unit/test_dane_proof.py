@@ -11,10 +11,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fakes import FakeClock
-from sesrelay.transport.dane import Tlsa, TlsaSet
-from sesrelay.transport.dane_proof import DaneProof
-from sesrelay.transport.mx import MailHosts
-from sesrelay.transport.tls_security import NotProven
+from sesrelay.transport.exchangers.mx import MailHosts
+from sesrelay.transport.tls.dane import Tlsa, TlsaSet
+from sesrelay.transport.tls.dane_proof import DaneProof
+from sesrelay.transport.tls.security import NotProven
 
 NOW = datetime.datetime(2026, 11, 28, tzinfo=datetime.UTC)
 ROOT = trustme.CA()

@@ -13,9 +13,9 @@ from batches import HELLO, Bytes, batch, by_address, eventually, unused_port
 from fakes import FakeClock
 from scripted_host import DROP, ScriptedHost
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
-from sesrelay.transport import addresses
-from sesrelay.transport.direct import DirectOptions, DirectTransport
-from sesrelay.transport.smtp_pool import Keeping
+from sesrelay.transport.client.pool import Keeping
+from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
+from sesrelay.transport.exchangers import addresses
 from small_dns import SmallDns
 
 TWO_HOSTS = {

@@ -19,8 +19,8 @@ from scripted_host import ScriptedHost
 from sesrelay.config.dkim_keys import SigningKey, generate
 from sesrelay.mail.dkim import DkimKey, record
 from sesrelay.mail.outcome import Deferred, Delivered, PauseReason, Scope
-from sesrelay.transport.direct import DirectOptions, DirectTransport
-from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
+from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
+from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
 from small_dns import SmallDns
 
 RSA, ED25519 = generate("rsa")[1], generate("ed25519")[1]

@@ -17,8 +17,9 @@ from iam_world import moto_server
 from sesrelay.config.dkim_keys import generate, read_key
 from sesrelay.config.dkim_keys import write as write_key
 from sesrelay.mail.dkim import record, record_name
-from sesrelay.setup import checkup_machine, checkup_ses
-from sesrelay.setup.checkup import Check
+from sesrelay.setup.checkup import machine as checkup_machine
+from sesrelay.setup.checkup import ses as checkup_ses
+from sesrelay.setup.checkup.check import Check
 from small_dns import SmallDns
 
 HOST = "127.0.0.1"

@@ -15,12 +15,12 @@ from fakes import FakeClock
 from policy_host import PolicyHost
 from scripted_host import ScriptedHost
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
-from sesrelay.transport.direct import DirectOptions, DirectTransport
-from sesrelay.transport.mta_sts import Policy, PolicyError, parse, record_id, reports_wanted
-from sesrelay.transport.mta_sts_cache import Kept, PolicyCache
-from sesrelay.transport.mta_sts_fetch import BACKOFF, Policies
-from sesrelay.transport.mx import MailHosts
-from sesrelay.transport.tls_security import Fault
+from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
+from sesrelay.transport.exchangers.mx import MailHosts
+from sesrelay.transport.tls.mta_sts import Policy, PolicyError, parse, record_id, reports_wanted
+from sesrelay.transport.tls.mta_sts_cache import Kept, PolicyCache
+from sesrelay.transport.tls.mta_sts_fetch import BACKOFF, Policies
+from sesrelay.transport.tls.security import Fault
 from small_dns import SmallDns
 
 CA = trustme.CA()

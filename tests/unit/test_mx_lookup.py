@@ -10,8 +10,8 @@ from dns.rdatatype import RdataType
 from batches import unused_port
 from fakes import FakeClock
 from sesrelay.mail.outcome import Deferred, Failed, PauseReason, Scope
-from sesrelay.transport.mx import MailHost, MailHosts, without_ourselves
-from sesrelay.transport.mx_cache import AnswerCache
+from sesrelay.transport.exchangers.cache import AnswerCache
+from sesrelay.transport.exchangers.mx import MailHost, MailHosts, without_ourselves
 from small_dns import SmallDns
 
 RECORDS = {

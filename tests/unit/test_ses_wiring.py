@@ -13,7 +13,7 @@ from sesrelay.app.wiring import Shared, tariffs
 from sesrelay.config import transports as configured
 from sesrelay.transport.hold import HoldTransport
 from sesrelay.transport.ses.transport import SesTransport
-from sesrelay.transport.smtp_paced import PacedSmtp
+from sesrelay.transport.smtp.paced import PacedSmtp
 
 KEY = "ASIAQNZGKIQY56JQ7WML"  # of account 029608264753, as is the next
 OTHER_KEY = "AKIAQNZGKIQYXXXXXXXX"

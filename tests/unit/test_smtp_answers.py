@@ -6,8 +6,8 @@ import pytest
 
 from sesrelay.mail.outcome import NO_TRAIL, Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
-from sesrelay.transport.smtp_answers import Answer, Stage, agree, from_mail_host, from_relay, most_telling, remote_id
-from sesrelay.transport.smtp_connect import parse_reply
+from sesrelay.transport.client.answers import Answer, Stage, agree, from_mail_host, from_relay, most_telling, remote_id
+from sesrelay.transport.client.connect import parse_reply
 
 NEXTHOP, DOMAIN, MESSAGE, RECIPIENT = Scope.NEXTHOP, Scope.RECIPIENT_DOMAIN, Scope.MESSAGE, Scope.RECIPIENT
 UNAVAILABLE, CREDENTIALS, CONFIGURATION = PauseReason.UNAVAILABLE, PauseReason.CREDENTIALS, PauseReason.CONFIGURATION

@@ -11,8 +11,8 @@ from batches import HELLO, Bytes, batch, by_address
 from fakes import FakeClock
 from scripted_host import DROP, RESET, STALL, ScriptedHost
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, Scope
-from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
-from sesrelay.transport.smtp_connect import Timeouts
+from sesrelay.transport.client.connect import Timeouts
+from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
 
 Send = Callable[..., Awaitable[Outcome]]
 LARGE = b"Subject: x\r\n\r\n" + b".0123456789\xff\r\n" * 200_000

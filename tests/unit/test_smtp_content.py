@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sesrelay.mail.lineends import canonical
-from sesrelay.transport.smtp_content import wire
+from sesrelay.transport.client.content import wire
 
 
 def unstuffed(stuffed: bytes) -> bytes:

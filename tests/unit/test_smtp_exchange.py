@@ -10,8 +10,8 @@ from batches import Bytes, batch, by_address
 from fakes import FakeClock
 from scripted_host import DROP, ScriptedHost
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome
-from sesrelay.transport.direct import DirectOptions, DirectTransport
-from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
+from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
+from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
 from small_dns import SmallDns
 
 FIVE = [f"r{n}@example.org" for n in range(5)]

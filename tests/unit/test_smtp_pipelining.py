@@ -19,11 +19,11 @@ import uvloop
 
 from batches import HELLO, Bytes, batch, eventually
 from sesrelay.mail.delivery import Batch
-from sesrelay.transport.smtp_answers import Answer, Stage
-from sesrelay.transport.smtp_connect import Endpoint, Timeouts
-from sesrelay.transport.smtp_content import Payload
-from sesrelay.transport.smtp_session import Session
-from sesrelay.transport.tls_security import Security, Tls
+from sesrelay.transport.client.answers import Answer, Stage
+from sesrelay.transport.client.connect import Endpoint, Timeouts
+from sesrelay.transport.client.content import Payload
+from sesrelay.transport.client.session import Session
+from sesrelay.transport.tls.security import Security, Tls
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

@@ -10,8 +10,8 @@ from contextlib import closing
 import pytest
 
 from batches import unused_port
-from sesrelay.transport import smtp_reach
-from sesrelay.transport.smtp_reach import Unreachable, interleaved, reach, resolve
+from sesrelay.transport.client import reach as smtp_reach
+from sesrelay.transport.client.reach import Unreachable, interleaved, reach, resolve
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from sesrelay.transport.smtp_replies import LINE_LIMIT, TEXT_LIMIT, Garbage, ReplyReader, Said
+from sesrelay.transport.client.replies import LINE_LIMIT, TEXT_LIMIT, Garbage, ReplyReader, Said
 
 STREAM = (
     b"250 2.1.0 Ok\r\n"

@@ -15,7 +15,7 @@ from batches import Bytes, batch, by_address
 from fakes import FakeClock
 from scripted_host import DROP, ScriptedHost
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
-from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
+from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
 
 CA = trustme.CA()
 STRANGER = trustme.CA()
@@ -241,7 +241,7 @@ async def test_on_loopback_a_password_may_go_in_clear() -> None:
 
 async def test_elsewhere_a_password_never_goes_in_clear(monkeypatch: pytest.MonkeyPatch) -> None:
     # Tests reach nothing but loopback: here loopback counts as elsewhere.
-    monkeypatch.setattr("sesrelay.transport.smtp_connect._on_loopback", lambda _client: False)
+    monkeypatch.setattr("sesrelay.transport.client.connect._on_loopback", lambda _client: False)
     async with ScriptedHost(offers=("AUTH PLAIN",)) as host:
         for tls in ("none", "opportunistic"):
             outcome = await deliver(host, tls=tls, **LOGIN)

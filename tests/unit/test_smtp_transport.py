@@ -14,9 +14,9 @@ from scripted_host import DROP, RESET, STALL, ScriptedHost
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, PauseReason, Scope
 from sesrelay.seams import SpoolError
-from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
-from sesrelay.transport.smtp_connect import Timeouts
-from sesrelay.transport.smtp_pool import Keeping
+from sesrelay.transport.client.connect import Timeouts
+from sesrelay.transport.client.pool import Keeping
+from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
 
 MUCH = (b"y" * 78 + b"\r\n") * 375_000
 

@@ -20,11 +20,14 @@ from sesrelay.config.loading import Loaded
 from sesrelay.control.client import ControlError
 from sesrelay.mail.address import domain_key
 from sesrelay.seams import Document, SpoolError
-from sesrelay.setup import checkup_dns, checkup_login, checkup_machine, checkup_ses
-from sesrelay.setup.checkup import Check, fail, ok
-from sesrelay.setup.checkup_dns import DirectHost, SigningKey
-from sesrelay.setup.lookup import Dns, findings
-from sesrelay.setup.records import parents, wanted
+from sesrelay.setup.checkup import dns as checkup_dns
+from sesrelay.setup.checkup import login as checkup_login
+from sesrelay.setup.checkup import machine as checkup_machine
+from sesrelay.setup.checkup import ses as checkup_ses
+from sesrelay.setup.checkup.check import Check, fail, ok
+from sesrelay.setup.checkup.dns import DirectHost, SigningKey
+from sesrelay.setup.zones.lookup import Dns, findings
+from sesrelay.setup.zones.records import parents, wanted
 
 
 @dataclass(frozen=True, slots=True)

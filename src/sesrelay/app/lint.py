@@ -19,7 +19,7 @@ from sesrelay.mail.outcome import Failed, Held
 from sesrelay.policy.admission import LocalMail, complete_recipient, complete_sender
 from sesrelay.policy.ses_shape import Facts, Rules, shape, why
 from sesrelay.transport.ses import addressing
-from sesrelay.transport.smtp_ses import is_ses
+from sesrelay.transport.smtp.ses_answers import is_ses
 
 V1_MAX, V2_MAX = 10_485_760, 41_943_040  # octets of a message
 

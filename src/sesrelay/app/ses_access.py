@@ -11,7 +11,7 @@ from sesrelay.config import transports as configured
 from sesrelay.config.loading import Loaded
 from sesrelay.mail.address import domain_key, split
 from sesrelay.policy.routing import RouteRule
-from sesrelay.transport.smtp_ses import is_ses, region_of
+from sesrelay.transport.smtp.ses_answers import is_ses, region_of
 
 
 def source_of(config: configured.SesTransport) -> Source:

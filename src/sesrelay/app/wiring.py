@@ -32,9 +32,9 @@ from sesrelay.web.options import WebOptions
 
 if TYPE_CHECKING:
     from sesrelay.aws.session import Sessions
-    from sesrelay.transport.mta_sts_cache import PolicyCache
+    from sesrelay.transport.client.signing import KeysByDomain
     from sesrelay.transport.ses.account import Accounts
-    from sesrelay.transport.signing import KeysByDomain
+    from sesrelay.transport.tls.mta_sts_cache import PolicyCache
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Shared:
 
     def policies(self, state_dir: Path) -> PolicyCache:
         """Return the MTA-STS policies that are kept, in `state_dir` too."""
-        from sesrelay.transport.mta_sts_cache import PolicyCache
+        from sesrelay.transport.tls.mta_sts_cache import PolicyCache
 
         self._policies = self._policies or PolicyCache(state_dir / "mta-sts.json")
         return self._policies
@@ -92,14 +92,14 @@ class Shared:
 
     def paced(self, way: Transport, config: configured.SmtpTransport) -> Transport:
         """Return a way out by SMTP that keeps to the pace of its SES account, or to the rate that the configuration names."""
-        from sesrelay.transport.smtp_ses import region_of
+        from sesrelay.transport.smtp.ses_answers import region_of
 
         region = region_of(config.relays[0])
         if region is None and config.rate is None:
             return way
         from sesrelay.aws import number
         from sesrelay.transport.ses.account import Accounts
-        from sesrelay.transport.smtp_paced import PacedSmtp
+        from sesrelay.transport.smtp.paced import PacedSmtp
 
         self._accounts = self._accounts or Accounts(self.clock)
         # The user name of SES's SMTP is the id of an access key, and tells the account like one.
@@ -142,7 +142,7 @@ def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
 
 def ladder(loaded: Loaded) -> Ladder:
     """Say what the rungs of a bounce's ladder are made of."""
-    from sesrelay.transport.smtp_ses import is_ses
+    from sesrelay.transport.smtp.ses_answers import is_ses
 
     ses, direct = set(), []
     for name, way in loaded.config.transports.items():
@@ -162,7 +162,7 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             local = (domain_of(f"@{domain}") for domain in (hostname, loaded.local.domain))
             return shared.ses(name, config, frozenset(local) if loaded.config.route_by == "auto" else frozenset())
         case configured.SmtpTransport():
-            from sesrelay.transport.smtp import SmtpOptions, SmtpTransport
+            from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
 
             password = config.password.get_secret_value() if config.password else None
             relay = SmtpOptions(
@@ -176,7 +176,7 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             )  # fmt: skip
             return shared.paced(SmtpTransport(name, relay, shared.clock), config)
         case configured.DirectTransport():
-            from sesrelay.transport.direct import DirectOptions, DirectTransport
+            from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
 
             direct = DirectOptions(
                 hostname, config.port, config.tls, config.nameservers, config.allow_private_addresses, config.source_address, config.ca_file,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from sesrelay.setup.site import Secret
+    from sesrelay.setup.sites.site import Secret
 
 
 def secret_from(file: str, *, smtp: bool, kept_as: str | None) -> Secret:
@@ -20,8 +20,8 @@ def secret_from(file: str, *, smtp: bool, kept_as: str | None) -> Secret:
 
     `kept_as`: the name that a secret from stdin gets; None: only files are taken. Raises: click.UsageError
     """
-    from sesrelay.setup.shapes import wrong_secret
-    from sesrelay.setup.site import Secret
+    from sesrelay.setup.sites.shapes import wrong_secret
+    from sesrelay.setup.sites.site import Secret
 
     if file == "-" and kept_as is not None:
         text = sys.stdin.readline().strip()

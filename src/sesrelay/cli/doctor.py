@@ -34,7 +34,7 @@ def command(domains: tuple[str, ...], nameservers: tuple[str, ...], quiet: bool,
     """
     from sesrelay.config.loading import load
     from sesrelay.config.problem import ConfigError
-    from sesrelay.setup.checkup import Check, document, fail
+    from sesrelay.setup.checkup.check import Check, document, fail
 
     for domain in domains:
         parsed("DOMAIN", domain, "domain")

@@ -15,8 +15,8 @@ from sesrelay.cli.options import EX_FAILED, json_option
 from sesrelay.cli.ses import Access, Wish, access, account_options, confirmed, domain_name, refusals, stop, yes_option
 
 if TYPE_CHECKING:
-    from sesrelay.setup.records import Record
-    from sesrelay.setup.zone_plan import Change, Zone
+    from sesrelay.setup.zones.plan import Change, Zone
+    from sesrelay.setup.zones.records import Record
 
 _COLOURS = {"keep": "green", "create": "cyan", "update": "yellow", "conflict": "red"}
 
@@ -77,9 +77,9 @@ def _print_zone(state: State, records: Sequence[Record], form: str, domain: str,
     """Print lines for a zone file, or a change batch: both with what the DNS has already merged in."""
     from dataclasses import replace as with_value
 
-    from sesrelay.setup.lookup import present
-    from sesrelay.setup.zone_formats import bind, change_batch
-    from sesrelay.setup.zone_plan import plan
+    from sesrelay.setup.zones.formats import bind, change_batch
+    from sesrelay.setup.zones.lookup import present
+    from sesrelay.setup.zones.plan import plan
 
     for finding in state.findings:
         if finding.state == "unknown" and finding.record.is_spf:
@@ -118,21 +118,21 @@ def _zone(
     api_url: str | None,
 ) -> Zone:
     if provider == "cloudflare":
-        from sesrelay.setup.cloudflare import API, CloudflareApi, CloudflareZone
+        from sesrelay.setup.zones.cloudflare import API, CloudflareApi, CloudflareZone
 
         if token_file is None:
             raise click.UsageError("--apply cloudflare wants --token-file.")
         return CloudflareZone.find(CloudflareApi(_token(token_file), api_url or API), domain)
     from sesrelay.aws.clients import Clients
     from sesrelay.aws.session import Source
-    from sesrelay.setup.route53 import Route53Zone
+    from sesrelay.setup.zones.route53 import Route53Zone
 
     clients = Clients(Source(used.clients.region, profile=dns_profile)) if dns_profile else used.clients
     return Route53Zone.find(clients, domain, zone_id)
 
 
 def _apply(zone: Zone, records: Sequence[Record], *, replace: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
-    from sesrelay.setup.zone_plan import plan
+    from sesrelay.setup.zones.plan import plan
 
     changes = plan(records, zone.present(record.name for record in records), replace=replace)
     conflicts = [change for change in changes if change.action == "conflict"]

@@ -14,8 +14,8 @@ from sesrelay.cli.ses import Access, stop
 
 if TYPE_CHECKING:
     from sesrelay.aws.identities import Identity
-    from sesrelay.setup.lookup import Answers
-    from sesrelay.setup.records import Finding, Record
+    from sesrelay.setup.zones.lookup import Answers
+    from sesrelay.setup.zones.records import Finding, Record
 
 _COLOURS = {"ok": "green", "missing": "red", "different": "red", "unknown": "yellow"}
 _ADVICE = {
@@ -96,7 +96,7 @@ def known_records(used: Access, identity: Identity, wish: DnsWish) -> list[Recor
     """Return the records that a domain wants."""
     from sesrelay.app.ses_access import direct_senders
     from sesrelay.setup.dkim_key import dkim_record
-    from sesrelay.setup.records import wanted
+    from sesrelay.setup.zones.records import wanted
 
     own = ""
     if wish.dkim_key is not None:
@@ -120,7 +120,7 @@ def identity_or_exit(used: Access, domain: str) -> Identity:
 
 def state_of(used: Access, domain: str, wish: DnsWish) -> State:
     """Ask SES and the DNS. Raises: AwsError"""
-    from sesrelay.setup.lookup import Dns, findings, look_up
+    from sesrelay.setup.zones.lookup import Dns, findings, look_up
 
     identity = identity_or_exit(used, domain)
     records = known_records(used, identity, wish)
@@ -179,7 +179,7 @@ def _nameservers(context: click.Context, parameter: click.Parameter, value: tupl
 
 
 def _dmarc(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    from sesrelay.setup.records import is_dmarc
+    from sesrelay.setup.zones.records import is_dmarc
 
     if not is_dmarc(value) or "p=" not in value:
         raise click.BadParameter(f"{value!r} is no DMARC record (one as in 'v=DMARC1; p=none' is meant)")

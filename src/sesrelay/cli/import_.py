@@ -14,7 +14,7 @@ from sesrelay.cli.options import EX_FAILED, config_option, exit_with_problems, j
 from sesrelay.cli.reload import take_up
 
 if TYPE_CHECKING:
-    from sesrelay.setup.postfix import Imported
+    from sesrelay.setup.sites.postfix import Imported
 
 
 @click.group("import")
@@ -44,7 +44,7 @@ def postfix(main_cf: Path, yes: bool, replace: bool, as_json: bool, config: Path
 
     Shows what would be written and what could not be carried over; writes when told to.
     """
-    from sesrelay.setup.postfix import from_postfix
+    from sesrelay.setup.sites.postfix import from_postfix
 
     _carry_over(lambda: from_postfix(main_cf), config, yes=yes, replace=replace, as_json=as_json)
 
@@ -57,15 +57,15 @@ def postfix(main_cf: Path, yes: bool, replace: bool, as_json: bool, config: Path
 @_options
 def ubos(folder: Path, yes: bool, replace: bool, as_json: bool, config: Path) -> None:
     """Carry over the sites of UBOS's app amazonses, each with its SMTP credentials of SES."""
-    from sesrelay.setup.postfix import from_ubos
+    from sesrelay.setup.sites.postfix import from_ubos
 
     _carry_over(lambda: from_ubos(folder), config, yes=yes, replace=replace, as_json=as_json)
 
 
 def _carry_over(read: Callable[[], Imported], config: Path, *, yes: bool, replace: bool, as_json: bool) -> None:
     from sesrelay.config.problem import ConfigError
-    from sesrelay.setup import site_files
-    from sesrelay.setup.postfix import CannotRead
+    from sesrelay.setup.sites import files as site_files
+    from sesrelay.setup.sites.postfix import CannotRead
 
     try:
         found = read()
@@ -99,8 +99,8 @@ def _carry_over(read: Callable[[], Imported], config: Path, *, yes: bool, replac
 
 
 def _show(found: Imported, config: Path) -> None:
-    from sesrelay.setup.site import Relay
-    from sesrelay.setup.site_files import place_of
+    from sesrelay.setup.sites.files import place_of
+    from sesrelay.setup.sites.site import Relay
 
     for site in found.sites:
         way = site.way
@@ -114,7 +114,7 @@ def _show(found: Imported, config: Path) -> None:
 
 
 def _document(found: Imported, config: Path, *, written: bool) -> dict[str, object]:
-    from sesrelay.setup.site_files import place_of
+    from sesrelay.setup.sites.files import place_of
 
     sites = [{"name": site.name, "file": str(place_of(config, site.name)), "domains": list(site.domains)} for site in found.sites]
     return {"sites": sites, "notes": found.notes, "written": written}

@@ -13,8 +13,8 @@ from sesrelay.cli.answers import parsed, secret_from
 from sesrelay.cli.options import DEFAULT_CONFIG, EX_FAILED, exit_with_problems
 
 if TYPE_CHECKING:
-    from sesrelay.setup.first_config import Answers
-    from sesrelay.setup.site import Api, Relay
+    from sesrelay.setup.sites.first_config import Answers
+    from sesrelay.setup.sites.site import Api, Relay
 
 T = TypeVar("T")
 CREDENTIALS = ("key", "smtp", "machine", "none")
@@ -48,8 +48,8 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
     """Ask what is needed, write a commented configuration, and nothing else."""
     from sesrelay.config.loading import load
     from sesrelay.config.problem import ConfigError
-    from sesrelay.setup.first_config import compose
-    from sesrelay.setup.site_files import write
+    from sesrelay.setup.sites.files import write
+    from sesrelay.setup.sites.first_config import compose
 
     if config.exists() and not force:
         click.echo(f"sesrelay: {config} is there already (--force takes its place; a further site: sesrelay site add)", err=True)
@@ -75,7 +75,7 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
 def _answers(said: dict[str, Any], *, ask: bool) -> Answers:
     """Return what was said, and what is asked for where somebody can be asked. Raises: click.UsageError"""
     from sesrelay.config.machine import machine_name
-    from sesrelay.setup.first_config import Answers
+    from sesrelay.setup.sites.first_config import Answers
 
     hostname = _asked(
         said["hostname"] or (None if ask else machine_name()), ask, "The name of this relay in EHLO",
@@ -99,7 +99,7 @@ def _answers(said: dict[str, Any], *, ask: bool) -> Answers:
 
 
 def _way(said: dict[str, Any], *, ask: bool) -> Api | Relay | None:
-    from sesrelay.setup.site import Api, Relay
+    from sesrelay.setup.sites.site import Api, Relay
 
     kind = said["credentials"] or _kind(said)
     if kind is None and ask:

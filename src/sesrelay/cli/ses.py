@@ -115,7 +115,7 @@ def _source(loaded: Loaded | None, wish: Wish, domain: str | None) -> tuple[str 
 def refusals() -> Iterator[None]:
     """End the verb with what AWS or a provider of DNS said, on stderr: 75 for what passes by itself, else 1."""
     from sesrelay.aws.clients import AwsError
-    from sesrelay.setup.zone_plan import ZoneError
+    from sesrelay.setup.zones.plan import ZoneError
 
     try:
         yield

@@ -15,7 +15,7 @@ from sesrelay.cli.options import EX_CONFIG, EX_FAILED, config_option, exit_with_
 from sesrelay.cli.reload import take_up
 
 if TYPE_CHECKING:
-    from sesrelay.setup.site import Secret, Site, Way
+    from sesrelay.setup.sites.site import Secret, Site, Way
 
 
 @click.group()
@@ -52,7 +52,7 @@ def add(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], repla
     Nothing is written where the configuration would have a problem with it.
     """
     from sesrelay.config.problem import ConfigError
-    from sesrelay.setup import site_files
+    from sesrelay.setup.sites import files as site_files
 
     site = _site(name, domains, local_users, way)
     try:
@@ -76,7 +76,7 @@ def add(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], repla
 def remove(name: str, config: Path) -> None:
     """Remove a site's file, and tell the running relay. What is queued then goes as the rest of the routes say."""
     from sesrelay.config.problem import ConfigError
-    from sesrelay.setup import site_files
+    from sesrelay.setup.sites import files as site_files
 
     parsed("NAME", name, "name")
     try:
@@ -101,7 +101,7 @@ def remove(name: str, config: Path) -> None:
 def list_(as_json: bool, config: Path) -> None:
     """List the sites that have a file of their own."""
     from sesrelay.config.sites import FOLDER
-    from sesrelay.setup import site_files
+    from sesrelay.setup.sites import files as site_files
 
     try:
         sites = list(site_files.listed(config))
@@ -137,7 +137,7 @@ def list_(as_json: bool, config: Path) -> None:
 
 def _site(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], way: dict[str, Any]) -> Site:
     """Make the site of what was said. Raises: click.UsageError"""
-    from sesrelay.setup.site import Site
+    from sesrelay.setup.sites.site import Site
 
     parsed("NAME", name, "name")
     patterns = tuple(parsed("--domain", domain, "pattern") for domain in domains)
@@ -146,7 +146,7 @@ def _site(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], way
 
 
 def _way(name: str, said: dict[str, Any]) -> Way:
-    from sesrelay.setup.site import SES_SMTP_HOST, Api, Named, Relay
+    from sesrelay.setup.sites.site import SES_SMTP_HOST, Api, Named, Relay
 
     api = said["region"] or said["access_key_id"] or said["secret_access_key_file"]
     relay = said["aws_access_key_id"] or said["aws_secret_key_file"] or said["ses_mail_server"]

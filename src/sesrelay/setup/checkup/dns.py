@@ -1,0 +1,261 @@
+"""What the DNS says of sender domains, and of this host where mail goes to exchangers directly.
+
+Source: RFC 7208 (SPF), RFC 7489 §3.1 (alignment), RFC 5321 §4.1.4 and M3AWG's practice (the name in EHLO and reverse DNS).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sesrelay.aws.identities import Identity
+from sesrelay.setup.checkup.check import Check, fail, ok, warn
+from sesrelay.setup.zones.lookup import Answers, Dns
+from sesrelay.setup.zones.records import Finding, Found, is_dmarc, parents
+from sesrelay.setup.zones.spf import is_spf
+
+CONNECT = 5.0  # seconds for a connection to port 25 outside; a blocked port mostly answers nothing at all
+SHARED = ipaddress.ip_network("100.64.0.0/10")
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A DKIM key that signs here: where its record is meant to be, and what it says."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class DirectHost:
+    """This host, as exchangers see it. `addresses` it connects from; `port` of exchangers; `private` may be connected to."""
+
+    name: str
+    addresses: tuple[str, ...]
+    port: int = 25
+    private: bool = False
+
+
+def records(domain: str, found: Iterable[Finding]) -> Iterator[Check]:
+    """Tell of each record that the domain wants."""
+    for finding in found:
+        record = finding.record
+        check, subject = record.purpose.replace("_", "-"), f"{record.name} {record.type}"
+        if finding.state == "ok":
+            yield ok(check, subject, finding.note or "as it is wanted")
+            continue
+        if finding.state == "unknown":
+            yield warn(check, subject, f"could not be looked up: {finding.note}", "look again, or ask another name server")
+            continue
+        there = f": {', '.join(finding.found)}" if finding.found else ""
+        message = f"{finding.state}{there}" + (f" ({finding.note})" if finding.note else "")
+        remedy = f"publish {record.type} {record.value}" if record.value else f"sesrelay domain dns {domain}"
+        yield (warn if record.purpose == "dmarc" else fail)(check, subject, message, remedy)
+
+
+def alignment(domain: str, identity: Identity) -> Check:
+    """Tell by what mail of the domain through SES passes DMARC."""
+    ways = []
+    if identity.dkim_enabled and identity.dkim_status == "success":
+        ways.append("DKIM")
+    if identity.mail_from and identity.mail_from_status == "success":
+        ways.append("SPF")
+    if not ways:
+        return fail(
+            "alignment", domain, "neither DKIM nor SPF of the domain itself: DMARC fails", f"sesrelay domain dns {identity.domain}"
+        )
+    more = "" if len(ways) == 2 else "; a MAIL FROM domain of its own would align SPF too" if ways == ["DKIM"] else ""
+    return ok("alignment", domain, f"DMARC passes by {' and '.join(ways)}{more}")
+
+
+async def direct_domain(dns: Dns, domain: str, host: DirectHost, keys: Sequence[SigningKey]) -> list[Check]:
+    """Look at a domain whose mail leaves this host directly."""
+    questions = [(domain, "TXT"), *((f"_dmarc.{name}", "TXT") for name in (domain, *parents(domain)))]
+    answers = await dns.ask([*questions, *((key.name, "TXT") for key in keys)])
+    checks = [await _spf(dns, domain, host, answers[domain, "TXT"])]
+    checks += [_dkim(key, answers[key.name, "TXT"]) for key in keys]
+    if not keys:
+        checks.append(
+            warn(
+                "dkim",
+                domain,
+                "mail that leaves directly is not signed",
+                f"sesrelay dkim generate {domain}, then dkim under the transport",
+            )
+        )
+    checks.append(_dmarc(domain, answers))
+    return checks
+
+
+async def host(dns: Dns, found: DirectHost) -> list[Check]:
+    """Look at the addresses from which mail leaves, and at the name that stands in EHLO."""
+    if not found.addresses:
+        return [warn("address", found.name, "no way to the internet was found", "check the network: ip route")]
+    checks: list[Check] = []
+    forward = await dns.ask([(found.name, "A"), (found.name, "AAAA")])
+    named = {address for answer in forward.values() for address in answer.values or ()}
+    unknown = [answer.trouble for answer in forward.values() if answer.values is None]
+    if not named and unknown:
+        checks.append(warn("ehlo", found.name, f"could not be looked up: {unknown[0]}", "look again, or ask another name server"))
+    elif not named:
+        checks.append(
+            fail(
+                "ehlo", found.name, "the name in EHLO has no address: many hosts refuse it", "publish an A record, or set hostname"
+            )
+        )
+    for address in found.addresses:
+        if _private(address) and not found.private:
+            checks.append(
+                warn(
+                    "address",
+                    address,
+                    "private: behind NAT, and what others see is not known",
+                    "check SPF and reverse DNS of the public address",
+                )
+            )
+            continue
+        checks.append(await _reverse(dns, address, found.name, named))
+    return checks
+
+
+async def port_25(dns: Dns, domain: str, port: int) -> Check:
+    """Try to reach a domain's own exchanger, as a stand-in for all exchangers."""
+    answer = (await dns.ask([(domain, "MX")]))[domain, "MX"]
+    exchangers = sorted((int(value.split()[0]), value.split()[1]) for value in answer.values or () if len(value.split()) == 2)
+    if not exchangers:
+        return warn("port 25", domain, "it has no MX host to try", "try another domain: sesrelay doctor DOMAIN")
+    name = exchangers[0][1]
+    addresses = await dns.ask([(name, "A"), (name, "AAAA")])
+    target = next((value for found in addresses.values() for value in found.values or ()), None)
+    if target is None:
+        return warn("port 25", domain, f"its MX host {name} has no address", "try another domain: sesrelay doctor DOMAIN")
+    try:
+        async with asyncio.timeout(CONNECT):
+            reader, writer = await asyncio.open_connection(target, port)
+            greeting = await reader.readline()
+            writer.close()
+    except TimeoutError:
+        return fail(
+            "port 25", name, "no answer: port 25 outward seems blocked, as with most providers",
+            "ask the provider to open it, or send by a relay or SES",
+        )  # fmt: skip
+    except OSError as error:
+        return warn("port 25", name, f"cannot be reached: {error.strerror or error}", "look whether port 25 outward is open")
+    return ok("port 25", name, f"answers: {greeting.decode(errors='replace').strip()[:80]}")
+
+
+def addresses(source: str | None) -> tuple[str, ...]:
+    """Return the addresses from which this host connects outward: the configured one, or the system's choice."""
+    if source is not None:
+        return (source,)
+    found = []
+    # Connecting a datagram socket sends nothing; the addresses are those kept for documentation (RFC 5737, RFC 3849).
+    for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.connect((target, 25))
+                found.append(str(sock.getsockname()[0]))
+        except OSError:
+            continue
+    return tuple(found)
+
+
+def _private(address: str) -> bool:
+    found = ipaddress.ip_address(address)
+    return found.is_private or found in SHARED if found.version == 4 else found.is_private
+
+
+async def _reverse(dns: Dns, address: str, name: str, named: set[str]) -> Check:
+    pointer = ipaddress.ip_address(address).reverse_pointer
+    names = [value.rstrip(".").lower() for value in (await dns.ask([(pointer, "PTR")]))[pointer, "PTR"].values or ()]
+    remedy = f"have {address} point to {name} (the provider's panel), and {name} to {address}"
+    if not names:
+        return fail("reverse dns", address, "no name: large providers refuse such hosts", remedy)
+    if name.lower() not in names:
+        return warn("reverse dns", address, f"says {', '.join(names)}, EHLO says {name}", remedy)
+    if address not in named:
+        return warn("reverse dns", address, f"says {name}, which does not lead back", remedy)
+    return ok("reverse dns", address, f"{name}, and back")
+
+
+def _dkim(key: SigningKey, found: Found) -> Check:
+    if found.values is None:
+        return warn("dkim", key.name, f"could not be looked up: {found.trouble}", "look again, or ask another name server")
+    wanted = _key_of(key.value)
+    if any(_key_of(value) == wanted for value in found.values):
+        return ok("dkim", key.name, "the key that signs")
+    message = "another key than the one that signs" if found.values else "missing: signatures cannot be verified"
+    return fail("dkim", key.name, message, f"publish TXT {key.value}")
+
+
+def _key_of(text: str) -> str:
+    parts = (part.partition("=") for part in text.split(";"))
+    return next(("".join(value.split()) for name, _, value in parts if name.strip() == "p"), "")
+
+
+def _dmarc(domain: str, answers: Answers) -> Check:
+    for name in (domain, *parents(domain)):
+        if any(is_dmarc(value) for value in answers[f"_dmarc.{name}", "TXT"].values or ()):
+            return ok("dmarc", domain, f"_dmarc.{name} says what receivers are to do")
+    return warn("dmarc", domain, "no policy: large receivers want one", f"publish at _dmarc.{domain} TXT v=DMARC1; p=none")
+
+
+async def _spf(dns: Dns, domain: str, host: DirectHost, found: Found) -> Check:
+    if found.values is None:
+        return warn("spf", domain, f"could not be looked up: {found.trouble}", "look again, or ask another name server")
+    there = [value for value in found.values if is_spf(value)]
+    remedy = f"publish TXT v=spf1 {' '.join(f'ip{ipaddress.ip_address(one).version}:{one}' for one in host.addresses)} ~all"
+    if len(there) != 1:
+        many = "several SPF records count as none" if there else "no SPF record: this host is not covered"
+        return fail("spf", domain, many, remedy)
+    public = [one for one in host.addresses if host.private or not _private(one)]
+    if not public:
+        return warn("spf", domain, "whether it covers this host is not known: its public address is not", "look at it by hand")
+    try:
+        networks = await asyncio.to_thread(_networks, dns, domain)
+    except ImportError:
+        return warn("spf", domain, "whether it covers this host was not looked at", "pip install 'sesrelay[doctor]'")
+    except ValueError as error:
+        return fail("spf", domain, f"not valid: {error}", remedy)
+    uncovered = [one for one in public if not any(ipaddress.ip_address(one) in network for network in networks)]
+    if uncovered:
+        return fail("spf", domain, f"does not cover {', '.join(uncovered)}", remedy)
+    return ok("spf", domain, f"covers {', '.join(public)}")
+
+
+def _networks(dns: Dns, domain: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Return the networks that an SPF record passes, those of included ones among them. Blocks.
+
+    Raises: ImportError without the extra, ValueError for a record that is not valid
+    """
+    from checkdmarc.spf import check_spf  # noqa: PLC0415 - 50 MB, and an extra
+
+    found: Mapping[str, Any] = check_spf(domain, resolver=dns.blocking())
+    if not found.get("valid"):
+        raise ValueError(found.get("error", "it cannot be read"))
+    return list(_passed(found["parsed"]))
+
+
+def _passed(parsed: Mapping[str, Any]) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    for one in parsed["mechanisms"]:
+        if one["action"] != "pass":
+            continue
+        if one["mechanism"] in ("ip4", "ip6"):
+            yield ipaddress.ip_network(one["value"], strict=False)
+        elif one["mechanism"] == "include":
+            yield from _passed(one["parsed"])
+        else:
+            yield from (ipaddress.ip_network(address) for address in _addresses(one))
+    redirect = parsed.get("redirect")
+    if isinstance(redirect, Mapping) and "parsed" in redirect:
+        yield from _passed(redirect["parsed"])
+
+
+def _addresses(mechanism: Mapping[str, Any]) -> Iterator[str]:
+    yield from mechanism.get("addresses") or ()
+    for each in mechanism.get("hosts") or ():
+        yield from each.get("addresses") or () if isinstance(each, Mapping) else ()

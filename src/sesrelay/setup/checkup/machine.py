@@ -1,0 +1,160 @@
+"""The machine around the relay: ports and who has them, the disk, the queue, who may send as whom.
+
+Source: proc(5): /proc/net/tcp lists sockets by inode, /proc/PID/fd who holds them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sesrelay.config.loading import Loaded
+from sesrelay.config.model import Listener
+from sesrelay.config.values import UNIX
+from sesrelay.setup.checkup.check import Check, fail, ok, warn
+
+OLD = 3600.0  # seconds after which a message that waits is worth a look
+LISTEN = "0A"  # the state of a socket that listens, in /proc/net/tcp
+
+
+def listeners(loaded: Loaded, open_now: Collection[str] | None) -> Iterator[Check]:
+    """Look at each address where mail is to be taken. `open_now`: those that a running relay has; None: none runs."""
+    for listener in loaded.config.listeners:
+        name = listener.listen
+        if open_now is not None and name in open_now:
+            yield ok("listener", name, "the relay takes mail here")
+        elif open_now is not None:
+            yield fail("listener", name, "the running relay does not listen here", "systemctl reload sesrelay")
+        elif not name.startswith(UNIX):
+            yield _can_bind(listener)
+
+
+def relay(version: str | None) -> Check:
+    """Tell whether a relay runs."""
+    if version is None:
+        return warn("relay", "sesrelay", "no relay runs", "systemctl start sesrelay (or: sesrelay run)")
+    return ok("relay", "sesrelay", f"version {version} runs")
+
+
+def disk(loaded: Loaded) -> Check:
+    """Look at the room for the queue."""
+    folder, wanted = loaded.config.state_dir, loaded.config.limits.min_free_disk
+    while not folder.exists():
+        folder = folder.parent
+    found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize
+    told = f"{free // 2**20} MiB are free"
+    if free < wanted:
+        return fail(
+            "disk",
+            str(folder),
+            f"{told}, less than limits.min_free_disk: all mail is deferred",
+            "make room, or lower limits.min_free_disk",
+        )
+    if free < 2 * wanted:
+        return warn("disk", str(folder), f"{told}; below {wanted // 2**20} MiB mail is deferred", "make room")
+    return ok("disk", str(folder), told)
+
+
+def queue(summary: Mapping[str, Any]) -> Iterator[Check]:
+    """Look at what waits, by the document of `queue summary`."""
+    for pause in summary["paused"]:
+        about = " ".join(filter(None, (pause["transport"], pause.get("domain") or pause["nexthop"])))
+        yield fail("paused", about, f"{pause['reason']}, since {pause['since']}", pause["remedy"] or "sesrelay queue list")
+    held = summary["by_state"].get("held", 0)
+    if held:
+        yield warn(
+            "held", "queue", f"{held} deliveries wait for an operator", "sesrelay queue list --state held, then release or delete"
+        )
+    oldest = summary["oldest_seconds"]
+    if oldest is not None and oldest > OLD:
+        yield warn("queue", "queue", f"the oldest message has waited for {oldest / 3600:.1f} hours", "sesrelay queue list")
+    elif not held:
+        yield ok("queue", "queue", f"{summary['messages']} messages wait")
+    kept = summary.get("undeliverable") or {}
+    if kept.get("messages"):
+        yield warn(
+            "bounces", str(kept["folder"]), f"{kept['messages']} bounces could not be sent", "read them there, then delete them"
+        )
+
+
+def senders(loaded: Loaded) -> Iterator[Check]:
+    """Tell which routed senders any client may use: on a host of many sites that is worth knowing."""
+    if not loaded.senders:
+        yield ok("senders", "access", "no sender is bound to anybody: any client that may connect may use each")
+        return
+    free = [rule.pattern for rule in loaded.routing.rules if not loaded.senders.binds(rule.pattern)]
+    if free:
+        yield warn(
+            "senders",
+            ", ".join(free),
+            "any client may send as these",
+            "bind them in access.local_users or access.users (docs/sites.md)",
+        )
+    else:
+        yield ok("senders", "access", "each routed sender is bound to somebody")
+
+
+def _can_bind(listener: Listener) -> Check:
+    """Try an address that nobody of ours has."""
+    host, port = listener.address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                holder = holder_of(port)
+                stop = f"systemctl disable --now {holder.split()[0]}" if holder else "see: ss -ltnp"
+                return fail("listener", listener.listen, f"taken by {holder or 'another program'}", f"{stop}, or listen elsewhere")
+            if error.errno == errno.EACCES:
+                return warn("listener", listener.listen, "only root can tell whether it is free", "run doctor as root")
+            return fail(
+                "listener", listener.listen, f"cannot be listened on: {error.strerror}", "correct listeners in the configuration"
+            )
+    return ok("listener", listener.listen, "free")
+
+
+def holder_of(port: int) -> str | None:
+    """Return `name (pid N)` of the program that listens on a TCP port, or None where that cannot be seen."""
+    wanted = set(_listening(port))
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and wanted & set(_open_files(entry)):
+            return f"{_name(entry)} (pid {entry.name})"
+    return None
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    """Yield what a process has open; nothing where it is not ours to look into."""
+    try:
+        for link in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                yield str(link.readlink())
+    except OSError:
+        return
+
+
+def _name(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return "a program that has just gone"
+
+
+def _listening(port: int) -> Iterator[str]:
+    """Yield the links that stand for sockets which listen on `port`, as /proc/PID/fd has them."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                yield f"socket:[{fields[9]}]"

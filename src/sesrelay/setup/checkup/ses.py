@@ -1,0 +1,131 @@
+"""An SES account and the domains it sends for, as AWS itself tells of them.
+
+Source: Amazon SES API v2 GetAccount and GetEmailIdentity; STS GetCallerIdentity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+
+from sesrelay.aws import identities
+from sesrelay.aws.clients import AwsError, Clients, told
+from sesrelay.aws.identities import Identity
+from sesrelay.aws.region import offering_ses
+from sesrelay.aws.standing import BOUNCES_REVIEWED, COMPLAINTS_REVIEWED, Standing, standing
+from sesrelay.setup.checkup.check import Check, fail, ok, warn
+
+SKEW_TOLERATED = 60.0  # seconds; AWS refuses requests that are more than five minutes off
+SKEW_REFUSED = 300.0
+NEARLY = 0.9  # of the quota
+
+
+def account(clients: Clients, transport: str, now: float) -> Iterator[Check]:
+    """Look at the account behind a transport. Blocks. Units: `now` Unix seconds."""
+    yield region(clients.region, transport)
+    yield from _credentials(clients, transport, now)
+    try:
+        found = standing(clients, now)
+    except AwsError as error:
+        yield fail("account", transport, str(error), "correct the transport's credentials, or sesrelay credentials rotate")
+        return
+    yield from _standing(found, transport)
+
+
+def region(name: str, transport: str) -> Check:
+    """Tell whether SES is offered there."""
+    known = offering_ses()
+    if name in known:
+        return ok("region", transport, f"SES is offered in {name}")
+    return fail("region", transport, f"SES is not offered in {name}", f"one of: {', '.join(known)}")
+
+
+def identity(clients: Clients, domain: str) -> tuple[Check, Identity | None]:
+    """Look at one sender domain. Blocks."""
+    try:
+        found = identities.read(clients, domain)
+        parent = domain
+        while found is None and parent.count(".") > 1:  # a verified domain covers those below it
+            parent = parent.partition(".")[2]
+            found = identities.read(clients, parent)
+    except AwsError as error:
+        return warn("identity", domain, str(error), "ses:GetEmailIdentity is wanted: sesrelay iam-policy --manage"), None
+    if found is None:
+        return fail(
+            "identity", domain, f"no verified domain of the account in {clients.region}", f"sesrelay domain add {domain}"
+        ), None
+    if not found.verified:
+        return fail("identity", domain, f"not verified (DKIM {found.dkim_status})", f"sesrelay domain dns {found.domain}"), found
+    covered = "" if found.domain == domain else f", by {found.domain}"
+    return ok("identity", domain, f"verified in {clients.region}{covered}"), found
+
+
+def _credentials(clients: Clients, transport: str, now: float) -> Iterator[Check]:
+    try:
+        with told("ask whose credentials these are"):
+            answer = clients["sts"].get_caller_identity()
+    except AwsError as error:
+        code, text = error.code, str(error)
+        if error.temporary or not code:
+            yield warn("credentials", transport, text, "STS was not asked: only what SES says counts then")
+        else:
+            yield fail("credentials", transport, text, "correct the transport's credentials, or sesrelay credentials rotate")
+        return
+    yield ok("credentials", transport, f"valid, of {answer.get('Arn', 'somebody')}")
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    if date:
+        yield _skew(parsedate_to_datetime(date).timestamp() - now)
+
+
+def _skew(seconds: float) -> Check:
+    off = f"{abs(seconds):.0f} seconds {'behind' if seconds > 0 else 'ahead of'} AWS"
+    remedy = "timedatectl set-ntp true"
+    if abs(seconds) >= SKEW_REFUSED:
+        return fail("clock", "this machine", f"{off}: AWS refuses each request", remedy)
+    if abs(seconds) >= SKEW_TOLERATED:
+        return warn("clock", "this machine", f"{off}; from 300 on each request is refused", remedy)
+    return ok("clock", "this machine", "agrees with AWS")
+
+
+def _standing(found: Standing, transport: str) -> Iterator[Check]:
+    if found.sandbox:
+        yield warn("sandbox", transport, "mail goes to verified recipients only, 200 a day", "sesrelay account request-production")
+    elif found.sandbox is not None:
+        yield ok("sandbox", transport, "the account has production access")
+    if found.sending_enabled is False:
+        yield fail("sending", transport, "AWS has stopped the account's sending", "answer AWS's case in the console")
+    elif found.enforcement not in (None, "healthy"):
+        yield fail("sending", transport, f"AWS's enforcement status is {found.enforcement}", "answer AWS's case in the console")
+    else:
+        yield ok("sending", transport, "the account may send")
+    yield _quota(found, transport)
+    rates = found.last_14d
+    for name, rate, limit in (
+        ("bounces", rates.bounce_rate if rates else None, BOUNCES_REVIEWED),
+        ("complaints", rates.complaint_rate if rates else None, COMPLAINTS_REVIEWED),
+    ):
+        if rate is None:
+            continue
+        said = f"{rate:.2%} in 14 days; AWS reviews an account at {limit:.1%}"
+        yield (
+            ok(name, transport, said)
+            if rate < limit
+            else fail(name, transport, said, "stop mailing addresses that bounce or complain")
+        )
+    if found.suppression is not None and not found.suppression:
+        yield warn(
+            "suppression", transport, "the account keeps no list of addresses that bounced or complained",
+            "aws sesv2 put-account-suppression-attributes --suppressed-reasons BOUNCE COMPLAINT",
+        )  # fmt: skip
+
+
+def _quota(found: Standing, transport: str) -> Check:
+    if found.max_24h_send is None:
+        return ok("quota", transport, f"no daily limit, {found.max_send_rate:g} a second")
+    told_ = f"{found.sent_last_24h:,.0f} of {found.max_24h_send:,.0f} in 24 hours, {found.max_send_rate:g} a second"
+    remedy = "ask AWS for more: Service Quotas, Amazon SES, Sending quota"
+    if found.sent_last_24h >= found.max_24h_send:
+        return fail("quota", transport, f"used up: {told_}", remedy)
+    if found.sent_last_24h >= NEARLY * found.max_24h_send:
+        return warn("quota", transport, told_, remedy)
+    return ok("quota", transport, told_)

@@ -1,0 +1,1 @@
+"""Site files and the first configuration: composed, checked, written; or made of what another relay was told."""

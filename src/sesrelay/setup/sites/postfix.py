@@ -1,0 +1,228 @@
+"""What Postfix was told about senders and their relays, and what UBOS told it, as sites.
+
+Carried over: sender_dependent_relayhost_maps with the credentials of smtp_sasl_password_maps, from tables whose text can be
+read. Everything else is a note, so that nobody believes it was.
+
+Source: postconf(5), «sender_dependent_relayhost_maps», «smtp_sasl_password_maps»; regexp_table(5); UBOS's `amazonses`, which
+keeps one file a site in sender_dependent_relayhost_map.d and smtp_sasl_password_map.d.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sesrelay.setup.sites.site import Relay, Secret, Site, relay_host
+
+INDEXED = ("hash", "btree", "lmdb", "dbm", "cdb", "texthash")
+PATTERNS = ("regexp", "pcre")
+UBOS = Path("/etc/amazonses")
+RELAYHOSTS_D, PASSWORDS_D = "sender_dependent_relayhost_map.d", "smtp_sasl_password_map.d"
+
+NO_END = "the pattern has no end"
+_PATTERN_LINE = re.compile(r"(?P<delimiter>[^\w\s])(?P<pattern>.*)(?P=delimiter)(?P<flags>[a-zA-Z]*)\s+(?P<result>.*)\Z")
+# What people write for `everybody at this domain`: an optional start, the @, the domain with its dots escaped, an optional end.
+_DOMAIN_PATTERN = re.compile(
+    r"\^?(?:\.[*+]|\(\.[*+]\))?(?:\\?@)(?P<sub>\((?:\.\*|\.\+)\\\.\)\?)?(?P<domain>(?:[\w-]|\\\.)+)(?P<end>\$?)\Z"
+)
+
+
+class CannotRead(Exception):
+    """There is nothing to import there."""
+
+
+@dataclass(slots=True)
+class Imported:
+    """`notes`: what was not carried over, or means something else here, a sentence each."""
+
+    sites: list[Site] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a table: `key` an address or `@domain`, or as written where it is no such thing."""
+
+    key: str
+    value: str
+    place: str
+
+
+def from_postfix(main_cf: Path) -> Imported:
+    """Read Postfix's main.cf and the tables it names. Raises: CannotRead"""
+    try:
+        settings = _main_cf(main_cf.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise CannotRead(f"{main_cf}: {error.strerror}") from error
+    found = Imported()
+    relays = list(_tables(settings.get("sender_dependent_relayhost_maps", ""), found))
+    unread = Imported()
+    passwords = list(_tables(settings.get("smtp_sasl_password_maps", ""), unread))
+    found.notes += [note for note in unread.notes if not note.partition(": ")[2].startswith(NO_END)]
+    by_sender = settings.get("smtp_sender_dependent_authentication", "no") == "yes"
+    for entry in relays:
+        _add(found, _name(entry.key), entry, passwords, by_sender=by_sender)
+    found.sites = _joined(found.sites)
+    if not relays:
+        found.notes.append(f"{main_cf}: sender_dependent_relayhost_maps names no sender")
+    if settings.get("relayhost"):
+        found.notes.append(
+            f"{main_cf}: relayhost = {settings['relayhost']} is for all other senders: "
+            "a transport of type smtp, named by default_route, does that here"
+        )
+    for name in ("transport_maps", "sender_dependent_default_transport_maps", "smtp_generic_maps", "sender_canonical_maps"):
+        if settings.get(name):
+            found.notes.append(f"{main_cf}: {name} was not looked at")
+    return found
+
+
+def from_ubos(folder: Path = UBOS) -> Imported:
+    """Read the folders of UBOS's `amazonses`, one site a file. Raises: CannotRead"""
+    try:
+        files = sorted(file for file in (folder / RELAYHOSTS_D).iterdir() if file.is_file() and not file.name.startswith("."))
+    except OSError as error:
+        raise CannotRead(f"{folder / RELAYHOSTS_D}: {error.strerror}") from error
+    found = Imported()
+    for file in files:
+        relays, passwords = list(_patterns(file, found)), []
+        credentials = folder / PASSWORDS_D / file.name
+        if credentials.exists():
+            passwords = list(_patterns(credentials, Imported()))  # what is to be said of its patterns, the others say
+        for entry in relays:
+            _add(found, file.name, entry, passwords, by_sender=True)
+    found.sites = _joined(found.sites)
+    return found
+
+
+def _add(found: Imported, name: str, entry: Entry, passwords: list[Entry], *, by_sender: bool) -> None:
+    """Make a site of one line, or a note."""
+    if entry.value.strip().upper() in ("", "DUNNO"):
+        return
+    try:
+        host, port, by_mx = relay_host(entry.value)
+    except ValueError as error:
+        found.notes.append(f"{entry.place}: {error}")
+        return
+    if by_mx:
+        found.notes.append(f"{entry.place}: Postfix looks up MX hosts of {host}; here it is connected to by its own name")
+    login = _login(entry, host, passwords, by_sender=by_sender)
+    if login is None:
+        found.notes.append(f"{entry.place}: there are no credentials for {entry.value}")
+    username, password = login or (None, None)
+    secret = None if password is None else Secret(f"{name}.secret", password)
+    if any(site.name == name and site.way != Relay(host, port, username, secret) for site in found.sites):
+        found.notes.append(f"{entry.place}: {name} has another relay already; left out")
+        return
+    found.sites.append(Site(name, (entry.key.removeprefix("@"),), Relay(host, port, username, secret)))
+
+
+def _login(entry: Entry, host: str, passwords: list[Entry], *, by_sender: bool) -> tuple[str, str] | None:
+    """Return user name and password as Postfix's SMTP client would find them: by sender, then by next hop."""
+    domain = f"@{entry.key.rpartition('@')[2]}"
+    wanted = [*([entry.key, domain] if by_sender else []), entry.value, host, f"[{host}]"]
+    known: dict[str, str] = {}
+    for one in passwords:
+        known.setdefault(one.key.lower(), one.value)
+    value = next((known[key.lower()] for key in wanted if key.lower() in known), None)
+    if value is None:
+        return None
+    username, _, password = value.partition(":")
+    return username.strip(), password.strip()
+
+
+def _joined(sites: list[Site]) -> list[Site]:
+    """Make one site of those with one name and one relay."""
+    joined: dict[str, Site] = {}
+    for site in sites:
+        before = joined.get(site.name)
+        domains = dict.fromkeys((*(before.domains if before else ()), *site.domains))
+        joined[site.name] = Site(site.name, tuple(domains), site.way)
+    return list(joined.values())
+
+
+# --- tables ------------------------------------------------------------------------------------------------------
+
+
+def _tables(value: str, found: Imported) -> Iterator[Entry]:
+    for table in filter(None, re.split(r"[,\s]+", value)):
+        kind, _, path = table.partition(":")
+        file = Path(path)
+        if kind in PATTERNS:
+            yield from _patterns(file, found)
+        elif kind in INDEXED:
+            yield from _indexed(file, found)
+        else:
+            found.notes.append(f"{table}: tables of this kind cannot be read here")
+
+
+def _indexed(file: Path, found: Imported) -> Iterator[Entry]:
+    for number, line in _logical_lines(file, found):
+        key, _, value = line.partition(" ")
+        yield Entry(key, value.strip(), f"{file}:{number}")
+
+
+def _patterns(file: Path, found: Imported) -> Iterator[Entry]:
+    """Yield the lines of a regexp table that mean one domain."""
+    for number, line in _logical_lines(file, found):
+        place = f"{file}:{number}"
+        parts = _PATTERN_LINE.match(line)
+        domain = _DOMAIN_PATTERN.match(parts["pattern"]) if parts else None
+        if parts is None or domain is None:
+            found.notes.append(f"{place}: this pattern is more than one domain's; write its route by hand")
+            continue
+        key = "@" + domain["domain"].replace("\\.", ".")
+        if not domain["end"]:
+            found.notes.append(
+                f"{place}: the pattern has no end, so {key[1:]}.evil.example matched too; here the domain alone does"
+            )
+        yield Entry(key, parts["result"].strip(), place)
+        if domain["sub"]:
+            yield Entry(f"@*.{key[1:]}", parts["result"].strip(), place)
+
+
+def _logical_lines(file: Path, found: Imported) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a table with their numbers; a line that begins with white space continues the one before."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        found.notes.append(f"{file}: {error.strerror}")
+        return
+    lines: list[tuple[int, str]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if line[0].isspace() and lines:
+            lines[-1] = (lines[-1][0], f"{lines[-1][1]} {line.strip()}")
+        else:
+            lines.append((number, re.sub(r"\s+", " ", line.strip())))
+    yield from lines
+
+
+def _main_cf(text: str) -> Mapping[str, str]:
+    """Return the settings of a main.cf, with `$name` put in. Source: postconf(5)."""
+    settings: dict[str, str] = {}
+    name = ""
+
+    def value_of(found: re.Match[str]) -> str:
+        return settings.get(found[1] or found[2] or found[3], found[0])
+
+    for line in text.splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if line[0].isspace() and name:
+            settings[name] += f" {line.strip()}"
+        elif "=" in line:
+            name, _, value = (part.strip() for part in line.partition("="))
+            settings[name] = value
+    reference = re.compile(r"\$(?:\{(\w+)\}|\((\w+)\)|(\w+))")
+    for _ in range(8):  # references may stand in what they refer to, and a circle must end
+        for key, value in list(settings.items()):
+            settings[key] = reference.sub(value_of, value)
+    return settings
+
+
+def _name(key: str) -> str:
+    """Return a name for the site of an address or `@domain`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", key.strip("@*.").replace("@", ".")).strip("-._")[:64]

@@ -1,0 +1,112 @@
+"""Asking the DNS itself for the records of a domain.
+
+Invariant: a look-up that gets no usable answer is told as such, never as a record that is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+
+import dns.asyncresolver
+import dns.exception
+import dns.name
+import dns.nameserver
+import dns.rdata
+import dns.resolver
+
+from sesrelay.config.values import nameserver
+from sesrelay.setup.zones.plan import RecordSet
+from sesrelay.setup.zones.records import Finding, Found, Record, compare, parents, same_kind
+
+LIFETIME = 5.0  # seconds for one look-up, over all name servers
+EDNS_PAYLOAD = 1232  # octets; DNS Flag Day 2020
+
+Answers = Mapping[tuple[str, str], Found]
+
+
+class Dns:
+    """Looks up. `nameservers` as `ADDRESS`, `IPV4:PORT` or `[IPV6]:PORT`; empty: the system's. Nothing is remembered."""
+
+    def __init__(self, nameservers: Sequence[str] = (), lifetime: float = LIFETIME) -> None:
+        self._resolver = _resolver(nameservers)
+        self._resolver.lifetime = lifetime
+        self._resolver.cache = None
+        self._resolver.use_edns(0, 0, EDNS_PAYLOAD)
+
+    def blocking(self) -> dns.resolver.Resolver:
+        """Return a resolver of the same servers for libraries that wait for each answer."""
+        resolver = dns.resolver.Resolver(configure=False)
+        resolver.nameservers, resolver.lifetime = self._resolver.nameservers, self._resolver.lifetime
+        resolver.use_edns(0, 0, EDNS_PAYLOAD)
+        return resolver
+
+    async def ask(self, questions: Iterable[tuple[str, str]]) -> Answers:
+        """Return what each name and type has, all asked at once."""
+        distinct = list(dict.fromkeys(questions))
+        found = await asyncio.gather(*(self._ask(name, kind) for name, kind in distinct))
+        return dict(zip(distinct, found, strict=True))
+
+    async def _ask(self, name: str, kind: str) -> Found:
+        try:
+            answer = await self._resolver.resolve(dns.name.from_text(name), kind, search=False)
+        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+            return Found(())
+        except dns.exception.Timeout:
+            return Found(None, "no name server answers in time")
+        except dns.resolver.NoNameservers:
+            return Found(None, "no name server has a usable answer (SERVFAIL or refused)")
+        except (dns.exception.DNSException, OSError) as error:
+            return Found(None, str(error) or type(error).__name__)
+        return Found(tuple(sorted(_text(record) for record in answer)))
+
+
+def look_up(dns: Dns, domain: str, records: Sequence[Record]) -> Answers:
+    """Ask for all records of a domain, and for the DMARC records above it."""
+    questions = [(record.name, str(record.type)) for record in records]
+    above = [(f"_dmarc.{parent}", "TXT") for parent in parents(domain)]
+    return asyncio.run(dns.ask([*questions, *above]))
+
+
+def findings(records: Sequence[Record], answers: Answers) -> list[Finding]:
+    """Compare what is there with what is wanted. A DMARC record of a domain above stands in for one of its own."""
+    return [_finding(record, answers) for record in records]
+
+
+def present(answers: Answers) -> list[RecordSet]:
+    """Return what the DNS has as the record sets of a zone."""
+    return [RecordSet(name, kind, found.values) for (name, kind), found in answers.items() if found.values]
+
+
+def _finding(record: Record, answers: Answers) -> Finding:
+    finding = compare(record, answers.get((record.name, record.type), Found(None, "not asked")))
+    if record.purpose == "dmarc" and finding.state == "missing":
+        for parent in parents(record.name.removeprefix("_dmarc.")):
+            values = answers.get((f"_dmarc.{parent}", "TXT"), Found(())).values or ()
+            if any(same_kind(record, value) for value in values):
+                return Finding(record, "ok", note=f"_dmarc.{parent} speaks for it")
+    return finding
+
+
+def _text(record: dns.rdata.Rdata) -> str:
+    kind = record.rdtype.name
+    if kind == "TXT":
+        strings: Sequence[bytes] = record.strings  # type: ignore[attr-defined]
+        return b"".join(strings).decode("utf-8", "replace")
+    if kind == "MX":
+        return f"{record.preference} {record.exchange.to_text(omit_final_dot=True)}"  # type: ignore[attr-defined]
+    if kind == "CNAME":
+        return str(record.target.to_text(omit_final_dot=True))  # type: ignore[attr-defined]
+    return record.to_text()
+
+
+def _resolver(nameservers: Sequence[str]) -> dns.asyncresolver.Resolver:
+    if not nameservers:
+        try:
+            return dns.asyncresolver.Resolver()
+        except dns.resolver.NoResolverConfiguration:
+            nameservers = ["127.0.0.1"]  # as the C library does without /etc/resolv.conf
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    servers = [nameserver(text) for text in nameservers]
+    resolver.nameservers = [dns.nameserver.Do53Nameserver(one.host, one.port) for one in servers]
+    return resolver

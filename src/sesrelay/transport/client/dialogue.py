@@ -1,0 +1,197 @@
+"""The line to an SMTP host once it is open: what we say goes out in as few writes as can be, what it says comes back in order.
+
+The greeting, EHLO, TLS and the login are aiosmtplib's; its transport is taken over from there. No command is known here.
+
+Invariant: a reply that nobody waits for ends the dialogue: from then on no answer could be told from another's.
+Invariant: 421 is the last word of a host, wherever it comes.
+Runs on: asyncio's own loop or uvloop; TCP or TLS.
+
+Source: RFC 5321 §3.8 (421), §4.5.3.2 (timeouts); RFC 2920 §3.1 (replies come in the order of the commands).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from sesrelay.transport.client.replies import Garbage, ReplyReader, Said
+
+CLOSED = "it closed the connection"
+LATE = "it did not answer in time"
+STUCK = "it stopped reading"
+OUT_OF_TURN = "it spoke out of turn"
+SHUTTING_DOWN = 421
+
+
+class Dialogue(asyncio.Protocol):
+    """One connection, with one caller at a time. `lost`: why it is over, once it is."""
+
+    def __init__(self, transport: asyncio.Transport | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = ReplyReader()
+        self._said: list[Said] = []
+        self._expected = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._draining = self._paused = False
+        self._patience = 0.0
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._too_late = LATE
+        self.lost: str | None = None
+        self._transport = transport
+        if transport is None or transport.is_closing():
+            self.lost = CLOSED
+            return
+        transport.set_protocol(self)
+        # Pause as soon as anything waits, and go on when all has left: see `drain`. With 0, TLS would never resume.
+        transport.set_write_buffer_limits(high=1, low=0)
+
+    @property
+    def open(self) -> bool:
+        return self.lost is None and self._transport is not None and not self._transport.is_closing()
+
+    async def ask(self, octets: bytes, count: int, patience: float) -> list[Said]:
+        """Send, and return `count` replies, or those that came before the host was lost or said 421.
+
+        Units: `patience` seconds, for each reply anew.
+        """
+        self.expect(count)
+        self.send(octets)
+        return await self.replies(patience)
+
+    def expect(self, count: int) -> None:
+        """Begin to wait for so many replies."""
+        self._said = []
+        self._expected = count
+        if not self.open:
+            self._lose(CLOSED)
+
+    def send(self, octets: bytes) -> None:
+        """Write, unless the dialogue is over."""
+        if self.open and self._transport is not None:
+            self._transport.write(octets)
+        else:
+            self._lose(CLOSED)
+
+    @property
+    def early(self) -> Said | None:
+        """The first reply to what was expected, if it is there already."""
+        return self._said[0] if self._said else None
+
+    async def replies(self, patience: float) -> list[Said]:
+        """Return what was expected, or those that came before the host was lost or said 421. Units: see `ask`."""
+        self._too_late = LATE
+        while self.lost is None and len(self._said) < self._expected:
+            await self._wait(patience)
+        return self._said
+
+    async def drain(self, patience: float) -> None:
+        """Wait until all has left, or a reply or the end has come; let others have a turn. Units: `patience` seconds."""
+        if self.lost is not None or self._said:
+            return
+        if not self._paused:
+            await asyncio.sleep(0)
+            return
+        self._too_late = STUCK
+        self._draining = True
+        try:
+            await self._wait(patience)
+        finally:
+            self._draining = False
+
+    def leave(self, farewell: bytes) -> None:
+        """Send `farewell`, wait for nothing, and close."""
+        if self.open and self._transport is not None:
+            self._transport.write(farewell)
+            self._transport.close()
+        self._lose(CLOSED, abort=False)
+
+    def abort(self) -> None:
+        """Close at once: what is still to be written would wait for a host that no longer reads."""
+        self._lose(CLOSED)
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- what the transport calls ---
+
+    def data_received(self, data: bytes) -> None:
+        had = len(self._said)
+        if self.lost is not None:
+            return
+        if had >= self._expected:
+            self._lose(OUT_OF_TURN)
+            return
+        fault = None
+        try:
+            self._reader.feed(data, self._said)
+        except Garbage as error:
+            fault = str(error)
+        for place in range(had, min(len(self._said), self._expected)):
+            if self._said[place].code == SHUTTING_DOWN:
+                del self._said[place + 1 :]
+                self._lose(CLOSED)
+                return
+        if len(self._said) > self._expected or (len(self._said) == self._expected and (fault or self._reader.midway)):
+            del self._said[self._expected :]
+            fault = OUT_OF_TURN
+        if fault is not None:
+            self._lose(fault)
+        elif len(self._said) > had:
+            if len(self._said) == self._expected:
+                self._wake()
+            elif self._deadline is not None:
+                self._deadline = self._loop.time() + self._patience
+
+    def eof_received(self) -> None:
+        self._lose(CLOSED)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose(f"{CLOSED} ({exc})" if exc else CLOSED, abort=False)
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._draining:
+            self._wake()
+
+    # --- waiting ---
+
+    async def _wait(self, patience: float) -> None:
+        """Wait until woken, with one timer for the whole connection: it is put off when it fires early, not at each reply."""
+        self._patience = patience
+        self._deadline = self._loop.time() + patience
+        if self._timer is None or self._timer.when() > self._deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(self._deadline, self._ring)
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = self._deadline = None
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        if self._deadline > self._loop.time():
+            self._timer = self._loop.call_at(self._deadline, self._ring)
+        else:
+            self._lose(self._too_late)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _lose(self, why: str, *, abort: bool = True) -> None:
+        if self.lost is not None:
+            return
+        self.lost = why
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake()
+        if abort and self._transport is not None:
+            self._transport.abort()

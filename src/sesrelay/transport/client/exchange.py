@@ -1,0 +1,73 @@
+"""One message to one SMTP host: over a connection that was kept or a new one, in as many transactions as the host wants.
+
+Invariant: a kept connection that turns out to be stale is replaced by a new one, once, and only while the host had accepted
+nothing of the transaction.
+Invariant: recipients that are too many for one transaction are offered again only after the host took the former ones.
+
+Source: RFC 5321 §4.5.3.1.10 (too many recipients), RFC 9422 (LIMITS RCPTMAX).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sesrelay.mail.delivery import Batch, Delivery
+from sesrelay.mail.reply import Reply
+from sesrelay.transport.client.answers import Answer, Stage
+from sesrelay.transport.client.connect import Endpoint
+from sesrelay.transport.client.content import Payload
+from sesrelay.transport.client.pool import Pool
+from sesrelay.transport.client.session import Session, Transaction
+
+TOO_MANY = ("", "4.5.3")
+
+
+async def over_kept(pool: Pool, endpoint: Endpoint, batch: Batch, payload: Payload) -> Transaction | None:
+    """Offer the message over a kept connection; None where there is none, or it was stale. Raises: SpoolError."""
+    session = pool.take(endpoint)
+    if session is None:
+        return None
+    done = await converse(pool, session, batch, payload)
+    return done if done.gone_at_mail is None else None
+
+
+async def converse(pool: Pool, session: Session, batch: Batch, payload: Payload) -> Transaction:
+    """Offer the message to the host for every delivery of the batch, and give the connection to the pool. Raises: SpoolError."""
+    try:
+        limit = session.recipient_limit or len(batch)
+        if len(batch) <= limit:
+            done = await session.transact(batch, payload)
+            if not _too_many(done, batch.deliveries):
+                return done
+        else:
+            done = await session.transact(Batch(batch.lane, batch.deliveries[:limit]), payload)
+        return await _go_on(session, done, batch, payload, limit)
+    finally:
+        pool.put(session)
+
+
+async def _go_on(session: Session, done: Transaction, batch: Batch, payload: Payload, limit: int) -> Transaction:
+    """Offer to the recipients that were too many, as long as each transaction serves some."""
+    answers = dict(done.answers)
+    while done.taken and session.usable:
+        waiting = [one for one in batch.deliveries if one.id not in answers or _is_too_many(answers[one.id])]
+        if not waiting:
+            break
+        done = await session.transact(Batch(batch.lane, tuple(waiting[:limit])), payload)
+        if done.gone_at_mail is not None:
+            break
+        answers.update(done.answers)
+    not_offered = Answer(Stage.RCPT, Reply(452, "4.5.3", f"{session.endpoint.name} takes no more recipients just now"))
+    for_all = next((answer for answer in answers.values() if answer.stage is Stage.MAIL), not_offered)
+    for delivery in batch.deliveries:
+        answers.setdefault(delivery.id, for_all)
+    return replace(done, answers=answers)
+
+
+def _too_many(done: Transaction, deliveries: Sequence[Delivery]) -> bool:
+    return done.taken and any(_is_too_many(done.answers[one.id]) for one in deliveries)
+
+
+def _is_too_many(answer: Answer) -> bool:
+    return answer.stage is Stage.RCPT and answer.reply.code == 452 and answer.reply.enhanced in TOO_MANY and not answer.lost

@@ -1,0 +1,1 @@
+"""Out to the recipient domain's own exchangers."""

@@ -1,0 +1,1 @@
+"""Out by another relay, SES's own SMTP endpoint among them."""

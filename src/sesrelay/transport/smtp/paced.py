@@ -1,0 +1,152 @@
+"""A relay by SMTP that has a pace: SES's SMTP endpoint, which counts as its API does, or any relay with a `rate`.
+
+What SES says of one address it says of the whole message, so the bad one is found by offering the message again without
+it, or to halves.
+
+Invariant: an address is offered again only after an answer that certainly refused it.
+Invariant: one outcome for each delivery, and nothing raised but CancelledError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
+from sesrelay.mail.reply import Reply
+from sesrelay.seams import Content, Transport
+from sesrelay.transport.smtp.ses_answers import about_an_address, addresses_in, wants_others
+
+RESERVE = 0.1  # of the 24 hours that urgent mail keeps, as `daily_reserve` has it by default
+RESERVE_WAIT = 60.0  # seconds between looks at whether the window has freed something
+_UNTRIED = Reply(454, "4.4.2", "Not tried, because the relay did not answer for others")
+
+
+class Pace(Protocol):
+    def take(self, recipients: int, now: float) -> float: ...
+    def give_back(self, recipients: int) -> None: ...
+
+
+class Budget(Protocol):
+    """What the ways to one account share."""
+
+    def governor(self, rate: float | str, share: float) -> Pace: ...
+    def reserved_from(self, recipients: int, priority: Priority, reserve: float) -> bool: ...
+    def throttled(self) -> None: ...
+    def spent(self, recipients: int) -> None: ...
+
+
+@dataclass(slots=True)
+class PacedSmtp:
+    """Implements `sesrelay.seams.Transport` over another one. `rate`: recipients a second, or `auto`: the account's.
+
+    `ses`: the relay is SES's, and its texts are read.
+    """
+
+    inner: Transport
+    budget: Budget
+    rate: float | str
+    ses: bool
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def batch_limit(self) -> int:
+        return self.inner.batch_limit
+
+    @property
+    def concurrency(self) -> int:
+        return self.inner.concurrency
+
+    @property
+    def failover_after(self) -> float:
+        return self.inner.failover_after
+
+    def start(self) -> None:
+        self.inner.start()
+
+    def nexthop(self, recipient: str) -> str:
+        return self.inner.nexthop(recipient)
+
+    def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
+        if self.budget.reserved_from(recipients, priority, RESERVE):
+            return RESERVE_WAIT
+        return self.budget.governor(self.rate, 1.0).take(recipients, now)
+
+    def give_back(self, recipients: int) -> None:
+        self.budget.governor(self.rate, 1.0).give_back(recipients)
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
+        known: dict[DeliveryId, Outcome] = {}
+        waiting = [batch.deliveries]
+        while waiting:
+            group = waiting.pop(0)
+            outcomes = await self.inner.deliver(Batch(batch.lane, group), content)
+            self._note(outcomes.values())
+            known.update(outcomes)
+            if not self.ses:
+                continue
+            if _stops(outcomes.values()):
+                for left in waiting:
+                    known.update((delivery.id, _untried(outcomes.values())) for delivery in left)
+                break
+            ended, again = _split(group, outcomes)
+            known.update(ended)
+            waiting[:0] = again
+        return known
+
+    def _note(self, outcomes: Iterable[Outcome]) -> None:
+        taken = 0
+        throttled = False
+        for outcome in outcomes:
+            taken += isinstance(outcome, Delivered)
+            throttled = throttled or (isinstance(outcome, Deferred) and outcome.reason is PauseReason.THROTTLED)
+        if taken:
+            self.budget.spent(taken)
+        if throttled:
+            self.budget.throttled()
+
+
+def _split(
+    group: tuple[Delivery, ...], outcomes: Mapping[DeliveryId, Outcome]
+) -> tuple[dict[DeliveryId, Outcome], list[tuple[Delivery, ...]]]:
+    """Return what is certain of a refused group, and the groups to offer the message again."""
+    others = tuple(delivery for delivery in group if wants_others(outcomes[delivery.id]))
+    if others:
+        return {}, [others] if len(others) < len(group) else []
+    refused = [outcomes[delivery.id] for delivery in group]
+    if not all(isinstance(outcome, Failed) and about_an_address(outcome) for outcome in refused):
+        return {}, []
+    named = addresses_in(refused[0].reply.text)
+    if group[0].message.sender.lower() in named:
+        return {}, []
+    if len(group) == 1:
+        return _failed(group, outcomes), []
+    bad = tuple(delivery for delivery in group if delivery.recipient.address.lower() in named)
+    if bad:
+        rest = tuple(delivery for delivery in group if delivery not in bad)
+        return _failed(bad, outcomes), [rest] if rest else []
+    half = len(group) // 2
+    return {}, [group[:half], group[half:]]
+
+
+def _failed(group: tuple[Delivery, ...], outcomes: Mapping[DeliveryId, Outcome]) -> dict[DeliveryId, Outcome]:
+    found = ((delivery.id, outcomes[delivery.id]) for delivery in group)
+    return {key: replace(outcome, scope=Scope.RECIPIENT) for key, outcome in found if isinstance(outcome, Failed)}
+
+
+def _stops(outcomes: Iterable[Outcome]) -> bool:
+    """Tell whether what happened keeps the rest from being tried: a doubt, or an obstacle wider than the message."""
+    return any(isinstance(outcome, Deferred) and (outcome.ambiguous or outcome.reason is not None) for outcome in outcomes)
+
+
+def _untried(outcomes: Iterable[Outcome]) -> Outcome:
+    wide = next((outcome for outcome in outcomes if isinstance(outcome, Deferred) and outcome.reason is not None), None)
+    return wide if wide is not None and not wide.ambiguous else Deferred(_UNTRIED, Scope.MESSAGE)

@@ -1,0 +1,143 @@
+"""What the SMTP endpoint of Amazon SES means by its texts, where they say more than the reply code.
+
+Invariant: nothing that is wrong with the account, its quota or the sender's identity fails a message.
+
+Source: "Amazon SES SMTP response codes" in its developer guide; the texts are matched case aside, by their fixed part.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from sesrelay.mail.address import domain_of
+from sesrelay.mail.delivery import Batch, Delivery
+from sesrelay.mail.outcome import Deferred, Failed, Outcome, PauseReason, Scope, Trail
+from sesrelay.transport.client.answers import Answer, Stage
+
+_HOST = re.compile(
+    r"(?:vpce-[a-z0-9-]+\.)?email-smtp(?:-fips)?[.-](?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+)\.(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws)\.?\Z",
+    re.I,
+)
+_FAILED_IDENTITIES = re.compile(r"failed the check in region [A-Za-z0-9-]+:\s*(.+)\Z")
+_ADDRESS = re.compile(r"[^\s<>,;\"'()]+@[^\s<>,;\"'()]+")
+# The words in which SES refuses one address, and with it the message.
+_ABOUT_AN_ADDRESS = re.compile(
+    r"illegal address|missing final '@domain'|missing '[<>@]'|\bdomain (?:contains|starts|ends|is)|invalid domain name|local (?:address|name|part)"
+    r"|user name|route-addr|nested group|semicolon|invalid (?:recipient|address)|address (?:is|contains)|mailbox",
+    re.I,
+)
+OTHERS_GO = "tried again without the recipients that are not verified"
+
+
+def is_ses(host: str) -> bool:
+    """Tell whether the name is that of an SES SMTP endpoint."""
+    return bool(_HOST.match(host))
+
+
+def region_of(host: str) -> str | None:
+    """Return the region of an SES SMTP endpoint."""
+    found = _HOST.match(host)
+    return found["region"].lower() if found else None
+
+
+def addresses_in(text: str) -> frozenset[str]:
+    """Return the addresses that a text names, in lower case."""
+    return frozenset(address.rstrip(".").lower() for address in _ADDRESS.findall(text))
+
+
+def about_an_address(outcome: Failed) -> bool:
+    """Tell whether SES refused a message because of the form of some recipient's address."""
+    text = outcome.reply.text
+    return outcome.scope is Scope.MESSAGE and "header" not in text.lower() and bool(_ABOUT_AN_ADDRESS.search(text))
+
+
+def wants_others(outcome: Outcome) -> bool:
+    """Tell whether a recipient was refused for the sake of others only, and may be tried again without them."""
+    return isinstance(outcome, Deferred) and outcome.remedy == OTHERS_GO
+
+
+def with_source(batch: Batch) -> Batch:
+    """Return a batch as SES takes it: for the null sender, which it refuses, the first header From stands in."""
+    message = batch.message
+    if message.sender or not message.header_from:
+        return batch
+    spoken = replace(message, envelope=replace(message.envelope, sender=message.header_from[0]))
+    return replace(batch, deliveries=tuple(replace(delivery, message=spoken) for delivery in batch.deliveries))
+
+
+def from_ses(answer: Answer, delivery: Delivery, trail: Trail) -> Outcome | None:
+    """Return what the text means for a delivery, or None where the code says it all."""
+    if answer.lost or answer.ours or answer.reply.positive:
+        return None
+    reply, text = answer.reply, answer.reply.text.lower()
+    means = _account_trouble(text) or _identity_trouble(text, delivery)
+    if means is None and answer.stage is Stage.AUTH and answer.reply.code == 535:
+        means = _Means(Scope.NEXTHOP, PauseReason.CREDENTIALS, WRONG_LOGIN)
+    if means is not None:
+        return Deferred(reply, means.scope, means.reason, means.remedy, means.after, trail=trail, tolerance=means.tolerance)
+    return _unverified(answer, delivery, trail) if "not verified" in text else None
+
+
+WRONG_LOGIN = (
+    "SES does not take the login: username and password are SMTP credentials of this region (SES console, SMTP settings), not an access "
+    "key and its secret; `sesrelay smtp-password --region REGION` makes the password of a secret key; then reload"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """Units: `after` seconds. `tolerance`: so many in a row before it pauses; see `Deferred`."""
+
+    scope: Scope
+    reason: PauseReason
+    remedy: str
+    after: float | None = None
+    tolerance: int = 1
+
+
+def _account_trouble(text: str) -> _Means | None:
+    if re.search(r"daily (?:message |sending )?quota", text):
+        return _Means(
+            Scope.NEXTHOP, PauseReason.QUOTA,
+            "the account's 24-hour quota is used up; mail goes on as it frees; ask for a higher one (SES console, Account dashboard)", 60.0,
+        )  # fmt: skip
+    if "maximum sending rate exceeded" in text or "throttling" in text:
+        remedy = "nothing to do: the pace was lowered; if it stays, ask for a higher rate, or lower `rate` where other hosts use the account"
+        return _Means(Scope.NEXTHOP, PauseReason.THROTTLED, remedy, tolerance=3)
+    if re.search(r"\b(?:paused|suspended|disabled|shut ?down)\b", text) and re.search(r"sending|account|configuration set", text):
+        if "configuration set" in text:
+            remedy = "sending is paused for the configuration set: resume it in SES"
+            return _Means(Scope.TRANSPORT, PauseReason.SUSPENDED, remedy, 300.0)
+        remedy = "AWS or you have paused sending for the account: read the SES console and the account's mailbox"
+        return _Means(Scope.NEXTHOP, PauseReason.SUSPENDED, remedy, 300.0)
+    if re.search(r"configuration set\b.*\bdoes not exist|does not exist.*configuration set|\btenant\b", text):
+        remedy = "create the configuration set or tenant in this region, or name another"
+        return _Means(Scope.TRANSPORT, PauseReason.CONFIGURATION, remedy)
+    return None
+
+
+def _identity_trouble(text: str, delivery: Delivery) -> _Means | None:
+    if "not authorized to perform" in text or "access denied" in text:
+        scope = Scope.SENDER_DOMAIN if ":identity/" in text else Scope.NEXTHOP
+        return _Means(scope, PauseReason.CREDENTIALS, "allow ses:SendRawEmail to the IAM user of these SMTP credentials")
+    if "mail from domain" in text and "not verified" in text:
+        domain = domain_of(delivery.message.sender) or "the sender's domain"
+        remedy = f"the custom MAIL FROM domain of {domain} is not verified: see to its MX and SPF records (SES console, Identities)"
+        return _Means(Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, remedy)
+    return None
+
+
+def _unverified(answer: Answer, delivery: Delivery, trail: Trail) -> Outcome:
+    message = delivery.message
+    found = _FAILED_IDENTITIES.search(answer.reply.text)
+    named = addresses_in(found[1]) if found else frozenset()
+    senders = {address.lower() for address in (message.sender, *message.header_from) if address}
+    recipients = {recipient.address.lower() for recipient in message.envelope.recipients}
+    if named and named <= recipients - senders:  # the sandbox delivers to verified recipients only
+        if delivery.recipient.address.lower() in named:
+            return Failed(answer.reply, Scope.RECIPIENT, "the SES account is in the sandbox: request production access", trail)
+        return Deferred(answer.reply, Scope.MESSAGE, remedy=OTHERS_GO, trail=trail)
+    domain = domain_of(message.sender) or domain_of(next(iter(message.header_from), "")) or "the sender's domain"
+    remedy = f"verify {domain} (or {message.sender or 'the From address'}) as an identity in SES (console, Identities)"
+    return Deferred(answer.reply, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, remedy, trail=trail)

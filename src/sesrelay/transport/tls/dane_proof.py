@@ -1,0 +1,102 @@
+"""DANE: whether a mail host keeps to what the DNS says of its certificate.
+
+Invariant: what a host sends beside its own certificate proves nothing by being there: the path from it has to lead through it.
+
+Source: RFC 7672 §3.1 (usages), §3.2 (names); RFC 7671 §5 (what counts of a certificate); RFC 6698 §2.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import ssl
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
+
+from sesrelay.seams import Clock
+from sesrelay.transport.tls.dane import CERTIFICATE, EE, FULL, SHA256, TA, Tlsa
+from sesrelay.transport.tls.security import NotProven
+
+_DER = 2  # _ssl.ENCODING_DER
+
+
+@dataclass(frozen=True, slots=True)
+class DaneProof:
+    """Holds a handshake against the records. `names`: what the certificate of a usage 2 host may be made out to."""
+
+    records: tuple[Tlsa, ...]
+    names: tuple[str, ...]
+    clock: Clock = field(compare=False)
+
+    def __call__(self, tls: ssl.SSLObject) -> None:
+        self.check([x509.load_der_x509_certificate(der) for der in chain_of(tls)])
+
+    def check(self, chain: Sequence[x509.Certificate]) -> None:
+        """Raises: NotProven. The host's own certificate comes first in `chain`."""
+        if any(one.usage == EE and matches(one, chain[0]) for one in self.records):
+            return  # neither name nor dates matter: RFC 7672 §3.1.1
+        anchors = [one for one in self.records if one.usage == TA]
+        why = "the certificate matches no TLSA record"
+        for certificate in (*chain[1:], *_published(anchors)):
+            if any(matches(one, certificate) for one in anchors):
+                why = self._wrong_with_path(chain, certificate)
+                if not why:
+                    return
+        raise NotProven(f"DANE: {why}")
+
+    def _wrong_with_path(self, chain: Sequence[x509.Certificate], anchor: x509.Certificate) -> str:
+        builder = (
+            PolicyBuilder()
+            .store(Store([anchor]))
+            .time(datetime.datetime.fromtimestamp(self.clock.wall(), datetime.UTC).replace(tzinfo=None))
+            .extension_policies(
+                # Issuers of one's own making are what usage 2 is for: no rules of the web's.
+                ca_policy=ExtensionPolicy.permit_all().require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None),
+                ee_policy=ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None),
+            )
+        )
+        why = ""
+        for name in self.names:
+            try:
+                builder.build_server_verifier(x509.DNSName(name)).verify(chain[0], list(chain[1:]))
+            except (VerificationError, ValueError) as error:
+                why = why or f"the certificate does not lead from {' or '.join(self.names)} to the TLSA record's issuer ({error})"
+            else:
+                return ""
+        return why
+
+
+def matches(record: Tlsa, certificate: x509.Certificate) -> bool:
+    """Tell whether a record is about this certificate, or about its key."""
+    if record.selector == CERTIFICATE:
+        found = certificate.public_bytes(Encoding.DER)
+    else:
+        found = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if record.matching != FULL:
+        found = (hashlib.sha256 if record.matching == SHA256 else hashlib.sha512)(found).digest()
+    return found == record.data
+
+
+def _published(anchors: Sequence[Tlsa]) -> list[x509.Certificate]:
+    """Return the issuers that stand whole in the DNS, which the host may leave out."""
+    found: list[x509.Certificate] = []
+    for one in anchors:
+        if (one.selector, one.matching) == (CERTIFICATE, FULL):
+            try:
+                found.append(x509.load_der_x509_certificate(one.data))
+            except ValueError:
+                continue
+    return found
+
+
+def chain_of(tls: ssl.SSLObject) -> list[bytes]:
+    """Return the certificates that the host sent, its own first, in DER."""
+    if sys.version_info >= (3, 13):
+        return list(tls.get_unverified_chain())
+    # Public from Python 3.13 on; there since 3.10.
+    return [certificate.public_bytes(_DER) for certificate in tls._sslobj.get_unverified_chain() or ()]  # type: ignore[attr-defined]
