@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,9 @@ def test_phps_mail(sendmail: Path, env: dict[str, str], taken: Taken) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     found = taken("hidden@example.org")
     assert sorted(found["destinations"]) == ["hidden@example.org", "other@example.org", "php@example.org"]
-    head, body = header_and_body(found["raw"])
-    assert body == "Grüße\r\n.\r\nBcc: not this\r\nend\r\n".encode()
+    head, _ = header_and_body(found["raw"])
+    # What nobody declared to have 8 bits is encoded on its way to SES, octet for octet.
+    assert message_from_bytes(found["raw"]).get_payload(decode=True) == "Grüße\r\n.\r\nBcc: not this\r\nend\r\n".encode()
     assert "bcc" not in head.lower()
     assert "hidden" not in head
     assert found["source"] == SHOP
@@ -109,7 +111,8 @@ def test_php_without_a_from(sendmail: Path, env: dict[str, str], taken: Taken) -
 def test_octets_arrive_as_they_were_given(sendmail: Path, env: dict[str, str], sink: Sink) -> None:
     def sent(to: str, text: bytes, *args: str) -> bytes:
         call(sendmail, env, *args, "-f", "shop@example.net", to, text=b"From: shop@example.net\nSubject: s\n\n" + text)
-        return header_and_body(sink.message(to).content)[1]
+        # Encoded on its way where lines are too long for any host; each octet is there once that is undone.
+        return bytes(message_from_bytes(sink.message(to).content).get_payload(decode=True))
 
     lines = [b"", b".", b"..", b".x", b"x" * 5000, bytes(range(128, 256)), b" trailing \t", b"From here", b""]
     assert sent("octets@example.org", b"\n".join(lines), "-i") == b"\r\n".join(lines)
