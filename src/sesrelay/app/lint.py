@@ -13,6 +13,7 @@ from sesrelay.config.loading import Loaded
 from sesrelay.mail import headers
 from sesrelay.mail.address import AddressError, domain_of
 from sesrelay.mail.address import check as check_address
+from sesrelay.mail.ascii_fields import ascii_address
 from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
 from sesrelay.mail.lineends import Canonical, canonical
 from sesrelay.mail.outcome import Failed, Held
@@ -152,7 +153,7 @@ def _recipients(found: Finding, recipients: Sequence[str], local: LocalMail) -> 
             found.problems.append(f"{given}: held for the operator: no alias for it is under local.aliases")
             continue
         try:
-            address = addressing.destination(check_address(completed.address))
+            address = ascii_address(check_address(completed.address))
         except AddressError as error:
             found.problems.append(f"{given}: 553 5.1.3 Malformed address: {error}")
             continue

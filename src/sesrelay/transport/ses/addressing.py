@@ -5,7 +5,8 @@ Source: Amazon SES API reference, SendRawEmail (Source must be 7-bit ASCII, doma
 
 from __future__ import annotations
 
-from sesrelay.mail.address import AddressError, domain_key, domain_of, split
+from sesrelay.mail.address import domain_of
+from sesrelay.mail.ascii_fields import ascii_address
 from sesrelay.mail.envelope import Message
 from sesrelay.mail.outcome import Failed, Held, Scope
 from sesrelay.mail.reply import Reply
@@ -27,19 +28,6 @@ _NO_SENDER = Held(
 )
 
 
-def destination(address: str) -> str | None:
-    """Return `address` as SES takes it, or None where its local part cannot be carried."""
-    local, domain = split(address)
-    if not local.isascii():
-        return None
-    if domain.isascii():
-        return address
-    try:
-        return f"{local}@{domain_key(domain)}"
-    except AddressError:
-        return None
-
-
 def source(message: Message, local_domains: frozenset[str] = frozenset()) -> str | Failed | Held:
     """Return the Source of a message: its envelope sender, or its first header From where that is null or local.
 
@@ -50,4 +38,4 @@ def source(message: Message, local_domains: frozenset[str] = frozenset()) -> str
         address = message.header_from[0]
     if not address:
         return _NO_SENDER
-    return destination(address) or _SENDER_NOT_ASCII
+    return ascii_address(address) or _SENDER_NOT_ASCII

@@ -16,6 +16,7 @@ from functools import partial
 
 from sesrelay.mail import headers
 from sesrelay.mail.address import domain_of
+from sesrelay.mail.ascii_fields import ascii_address
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
@@ -76,7 +77,7 @@ class SesTransport:
         """Return the refusal at MAIL of a sender that SES would certainly not take (`preflight`), or None."""
         if self._identities is None or not self.options.preflight or self.options.rewrite_from is not None:
             return None
-        return self._identities.refusal(addressing.destination(sender) or sender, self._session.region)
+        return self._identities.refusal(ascii_address(sender) or sender, self._session.region)
 
     def _unlisted(self, error: Exception) -> None:
         self._observer.trouble(
@@ -137,7 +138,7 @@ class SesTransport:
             known = attempt.known if attempt is not None else {}
             for delivery in batch.deliveries:
                 if delivery.id not in outcomes:
-                    outcomes[delivery.id] = known.get(addressing.destination(delivery.recipient.address) or "", fault)
+                    outcomes[delivery.id] = known.get(ascii_address(delivery.recipient.address) or "", fault)
         return outcomes
 
     async def _exhausted(self, batch: Batch) -> Deferred | None:
@@ -219,7 +220,7 @@ def _by_address(batch: Batch, outcomes: dict[DeliveryId, Outcome]) -> dict[str, 
     """Group deliveries by the address that SES is given; those that have none fail into `outcomes`."""
     groups: dict[str, list[Delivery]] = {}
     for delivery in batch.deliveries:
-        address = addressing.destination(delivery.recipient.address)
+        address = ascii_address(delivery.recipient.address)
         if address is None:
             outcomes[delivery.id] = addressing.NOT_ASCII
         else:
