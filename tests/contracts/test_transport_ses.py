@@ -61,14 +61,14 @@ DEFERRED = [
         Scope.SENDER_DOMAIN,
         PauseReason.CONFIGURATION,
         False,
-        "--email-identity example.com",
+        "domain add example.com",
     ),
     (
         error("MessageRejected", NOT_VERIFIED + "Me <A@Example.com>"),
         Scope.SENDER_DOMAIN,
         PauseReason.CONFIGURATION,
         False,
-        "--email-identity example.com",
+        "domain add example.com",
     ),
     (
         error("MessageRejected", "Email address is not verified."),
@@ -355,7 +355,7 @@ async def test_in_the_sandbox_unverified_recipients_fail_and_the_others_go() -> 
     refused = outcomes[1]
     assert isinstance(refused, Failed)
     assert (refused.scope, refused.reply.enhanced) == (Scope.RECIPIENT, "5.7.1")
-    assert "production access" in refused.remedy
+    assert "account request-production" in refused.remedy
 
 
 async def test_in_the_sandbox_fifty_long_addresses_are_all_named() -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, config_option, exit_with_problems, json_option, load_or_exit
-from sesrelay.cli.reload import take_up
+from sesrelay.cli.options import EX_FAILED, config_option, json_option, load_or_exit
+from sesrelay.cli.reload import changing, take_up
 
 if TYPE_CHECKING:
     from sesrelay.setup.sites.postfix import Imported
@@ -63,7 +63,6 @@ def ubos(folder: Path, yes: bool, replace: bool, as_json: bool, config: Path) ->
 
 
 def _carry_over(read: Callable[[], Imported], config: Path, *, yes: bool, replace: bool, as_json: bool) -> None:
-    from sesrelay.config.problem import ConfigError
     from sesrelay.setup.sites import files as site_files
     from sesrelay.setup.sites.postfix import CannotRead
 
@@ -84,18 +83,12 @@ def _carry_over(read: Callable[[], Imported], config: Path, *, yes: bool, replac
             click.echo("Nothing is written (--yes writes it).", err=True)
         return
     try:
-        site_files.add(config, found.sites, replace=replace)
+        with changing(config, "nothing is changed; the configuration would have problems"):
+            site_files.add(config, found.sites, replace=replace)
     except site_files.SiteExists as there:
         click.echo(f"sesrelay: {there} exists already; nothing is changed (--replace takes its place)", err=True)
         sys.exit(EX_FAILED)
-    except ConfigError as error:
-        click.echo("sesrelay: nothing is changed; the configuration would have problems", err=True)
-        exit_with_problems(error)
-    except OSError as error:
-        click.echo(f"sesrelay: {error.filename or config.parent}: {error.strerror}", err=True)
-        sys.exit(EX_FAILED)
-    code = take_up(load_or_exit(config), quiet=as_json)
-    sys.exit(code)
+    sys.exit(take_up(load_or_exit(config), quiet=as_json))
 
 
 def _show(found: Imported, config: Path) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sesrelay.cli.answers import parsed, secret_from
-from sesrelay.cli.options import DEFAULT_CONFIG, EX_FAILED, exit_with_problems
+from sesrelay.cli.options import DEFAULT_CONFIG, EX_FAILED
+from sesrelay.cli.reload import changing
 
 if TYPE_CHECKING:
     from sesrelay.setup.sites.first_config import Answers
@@ -47,7 +48,6 @@ CREDENTIALS = ("key", "smtp", "machine", "none")
 def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
     """Ask what is needed, write a commented configuration, and nothing else."""
     from sesrelay.config.loading import load
-    from sesrelay.config.problem import ConfigError
     from sesrelay.setup.sites.files import write
     from sesrelay.setup.sites.first_config import compose
 
@@ -56,16 +56,10 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
         sys.exit(EX_FAILED)
     answers = _answers(said, ask=not yes and sys.stdin.isatty())
     text = compose(answers)
-    try:
+    with changing(config, "nothing was written; the configuration would have problems"):
         load(config, proposed={config: text.encode()})
         config.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         write(config, text, config.parent)
-    except ConfigError as error:
-        click.echo("sesrelay: nothing was written; the configuration would have problems", err=True)
-        exit_with_problems(error)
-    except OSError as error:
-        click.echo(f"sesrelay: {error.filename or config}: {error.strerror}", err=True)
-        sys.exit(EX_FAILED)
     click.echo(f"wrote {config}")
     click.echo("next: sesrelay check, then systemctl enable --now sesrelay (or: sesrelay run), then")
     sender = f"test@{(answers.domains or (answers.hostname,))[0].removeprefix('*.')}"

@@ -1,16 +1,34 @@
-"""How a verb that changed the configuration has the running relay take it up."""
+"""How a verb changes the configuration: what keeps it from being written ends the verb, and a running relay takes it up."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, EX_OK
+from sesrelay.cli.options import EX_FAILED, EX_OK, exit_with_problems
 
 if TYPE_CHECKING:
     from sesrelay.config.loading import Loaded
+
+
+@contextmanager
+def changing(config: Path, refused: str) -> Iterator[None]:
+    """End the verb where the configuration would have problems, or cannot be written. `refused`: what was not done."""
+    from sesrelay.config.problem import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        click.echo(f"sesrelay: {refused}", err=True)
+        exit_with_problems(error)
+    except OSError as error:
+        click.echo(f"sesrelay: {error.filename or config.parent}: {error.strerror}", err=True)
+        raise SystemExit(EX_FAILED) from None
 
 
 def take_up(loaded: Loaded, *, quiet: bool = False) -> int:

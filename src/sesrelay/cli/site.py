@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sesrelay.cli.answers import parsed, secret_from
-from sesrelay.cli.options import EX_CONFIG, EX_FAILED, config_option, exit_with_problems, json_option, load_or_exit
-from sesrelay.cli.reload import take_up
+from sesrelay.cli.options import EX_CONFIG, EX_FAILED, config_option, json_option, load_or_exit
+from sesrelay.cli.reload import changing, take_up
 
 if TYPE_CHECKING:
     from sesrelay.setup.sites.site import Secret, Site, Way
@@ -51,20 +51,14 @@ def add(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], repla
 
     Nothing is written where the configuration would have a problem with it.
     """
-    from sesrelay.config.problem import ConfigError
     from sesrelay.setup.sites import files as site_files
 
     site = _site(name, domains, local_users, way)
     try:
-        (file,) = site_files.add(config, [site], replace=replace)
+        with changing(config, f"the site {name} was not added; nothing is changed"):
+            (file,) = site_files.add(config, [site], replace=replace)
     except site_files.SiteExists as there:
         click.echo(f"sesrelay: there is a site {name} already, {there} (--replace takes its place)", err=True)
-        sys.exit(EX_FAILED)
-    except ConfigError as error:
-        click.echo(f"sesrelay: the site {name} was not added; nothing is changed", err=True)
-        exit_with_problems(error)
-    except OSError as error:
-        click.echo(f"sesrelay: {error.filename or config.parent}: {error.strerror}", err=True)
         sys.exit(EX_FAILED)
     click.echo(f"wrote {file}: mail from {', '.join(site.domains)} goes by {site.transport}")
     sys.exit(take_up(load_or_exit(config)))
@@ -75,21 +69,15 @@ def add(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], repla
 @config_option
 def remove(name: str, config: Path) -> None:
     """Remove a site's file, and tell the running relay. What is queued then goes as the rest of the routes say."""
-    from sesrelay.config.problem import ConfigError
     from sesrelay.setup.sites import files as site_files
 
     parsed("NAME", name, "name")
     try:
-        file = site_files.remove(config, name)
+        with changing(config, f"the site {name} was not removed, the rest of the configuration needs it"):
+            file = site_files.remove(config, name)
     except site_files.NoSuchSite:
         known = ", ".join(site.name for site in site_files.listed(config)) or "none"
         click.echo(f"sesrelay: there is no site {name} (there are: {known})", err=True)
-        sys.exit(EX_FAILED)
-    except ConfigError as error:
-        click.echo(f"sesrelay: the site {name} was not removed, the rest of the configuration needs it", err=True)
-        exit_with_problems(error)
-    except OSError as error:
-        click.echo(f"sesrelay: {error.filename or config.parent}: {error.strerror}", err=True)
         sys.exit(EX_FAILED)
     click.echo(f"removed {file}")
     sys.exit(take_up(load_or_exit(config)))

@@ -122,10 +122,10 @@ def _standing(found: Standing, transport: str) -> Iterator[Check]:
 def _quota(found: Standing, transport: str) -> Check:
     if found.max_24h_send is None:
         return ok("quota", transport, f"no daily limit, {found.max_send_rate:g} a second")
-    told_ = f"{found.sent_last_24h:,.0f} of {found.max_24h_send:,.0f} in 24 hours, {found.max_send_rate:g} a second"
+    said = f"{found.sent_last_24h:,.0f} of {found.max_24h_send:,.0f} in 24 hours, {found.max_send_rate:g} a second"
     remedy = "ask AWS for more: Service Quotas, Amazon SES, Sending quota"
     if found.sent_last_24h >= found.max_24h_send:
-        return fail("quota", transport, f"used up: {told_}", remedy)
+        return fail("quota", transport, f"used up: {said}", remedy)
     if found.sent_last_24h >= NEARLY * found.max_24h_send:
-        return warn("quota", transport, told_, remedy)
-    return ok("quota", transport, told_)
+        return warn("quota", transport, said, remedy)
+    return ok("quota", transport, said)

@@ -78,8 +78,7 @@ def add(config: Path, sites: Sequence[Site], *, replace: bool = False) -> list[P
             for file, secret in secrets.items():
                 write(file, secret + "\n", config)
             load(config, proposed={file: text.encode() for file, text in files.items()})
-            for file, text in files.items():
-                write(file, text, config)
+            write_files([NewFile(file, text, config) for file, text in files.items()])
             for site in sites:
                 if secret_place(config, site.name) not in secrets:
                     secret_place(config, site.name).unlink(missing_ok=True)  # of the site whose place this one takes
@@ -98,8 +97,8 @@ def remove(config: Path, name: str) -> Path:
     if not file.exists():
         raise NoSuchSite(str(file))
     with _locked(file.parent):
-        left = _problems(config, {file: None})
-        new = [problem for problem in left if problem not in _problems(config, {})]
+        before = _problems(config, {})
+        new = [problem for problem in _problems(config, {file: None}) if problem not in before]
         if new:
             raise ConfigError(new)
         file.unlink()

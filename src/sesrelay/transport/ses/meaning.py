@@ -156,14 +156,14 @@ MAIL_FROM = Meaning(
 )  # fmt: skip
 UNVERIFIED = Meaning(
     Action.UNVERIFIED, _SENDER, "7.1", PauseReason.CONFIGURATION,
-    "{sender_domain} is not a verified identity of this account in {region}: `aws sesv2 create-email-identity "
-    "--region {region} --email-identity {sender_domain}` (or SES console, Identities), publish the DKIM records it shows, "
+    "{sender_domain} is not a verified identity of this account in {region}: `sesrelay domain add {sender_domain} "
+    "--region {region}` (or SES console, Identities), publish the DKIM records it shows, "
     "and its mail goes out.",
 )  # fmt: skip
 SANDBOX = Meaning(
     Action.FAIL, _RECIPIENT, "7.1", None,
     "The account is in the SES sandbox in {region} and sends to verified addresses only: "
-    "request production access (SES console, Account dashboard).",
+    "`sesrelay account request-production` (or SES console, Account dashboard).",
 )  # fmt: skip
 DENIED_IDENTITY = Meaning(
     Action.DEFER, _SENDER, "7.1", PauseReason.CREDENTIALS,
