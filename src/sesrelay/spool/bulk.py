@@ -1,8 +1,9 @@
 """What the hot path does to the store, for a whole group of operations in a few statements.
 
 A statement of SQLite's runs without Python's lock, and each one costs taking the lock back from the event loop; so the
-rows of all that waits go in together. One operation alone goes the plain way of `flow`, and so does a group in which
-anything fails: what is done here is what `flow` does, and no more.
+rows of all that waits go in together, and what memory knows of a delivery is not read again: each statement demands it
+instead, and where a row is not as it is known, the group has failed. Then, as whenever anything in a group fails, its
+operations go one by one the plain way of `flow`: what is done here is what `flow` does, and no more.
 
 Invariant: operations of one run concern different deliveries, or are left to `flow` one after the other.
 """
@@ -10,41 +11,35 @@ Invariant: operations of one run concern different deliveries, or are left to `f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import chain
 from typing import Any, Protocol, TypeVar, cast
 
 from sesrelay.mail.delivery import DeliveryId, LaneKey
 from sesrelay.mail.trace import Event
 from sesrelay.policy.verdict import Verdict
 from sesrelay.spool import flow
-from sesrelay.spool.query import Row
+from sesrelay.spool.claims import Standing
+from sesrelay.spool.query import Row, spread, write
 from sesrelay.spool.records import CODE, HELD, IN_FLIGHT, QUEUED, Key, Packed, id_of, pack_events
 from sesrelay.spool.transaction import Transaction
 
-SIZES = (32, 8, 4, 2, 1)
-"""Rows of one statement: few different ones, so that all stay prepared."""
-
-Standing = tuple[int, str, str, int, str | None]
-"""State, transport, nexthop, priority, wish: see flow.STANDING."""
-
-ADD_MESSAGES = flow.INSERT_MESSAGE.partition(" VALUES")[0]
-ADD_CONTENTS = flow.INSERT_CONTENT.partition(" VALUES")[0]
-ADD_DELIVERIES = flow.INSERT_DELIVERY.partition(" VALUES")[0]
+ADD_MESSAGES = flow.INSERT_MESSAGE.partition(" VALUES")[0] + " {rows}"
+ADD_CONTENTS = flow.INSERT_CONTENT.partition(" VALUES")[0] + " {rows}"
+ADD_DELIVERIES = flow.INSERT_DELIVERY.partition(" VALUES")[0] + " {rows}"
 STANDINGS = (
-    "SELECT json_group_array(json_array(d.message, d.n, d.state, d.transport, d.nexthop, d.priority, d.wish)) "
-    "FROM ({rows}) AS v CROSS JOIN delivery AS d WHERE d.message = v.column1 AND d.n = v.column2"
+    "SELECT json_group_array(json_array(d.message, d.n, d.state, d.transport, d.nexthop, d.priority)) "
+    "FROM ({rows}) AS v CROSS JOIN delivery AS d WHERE d.message = v.column1 AND d.n = v.column2 AND d.wish IS NULL"
 )
+_AS_KNOWN = "WHERE message = v.column1 AND n = v.column2 AND transport = v.column3 AND nexthop = v.column4 AND priority = v.column5"
 OPEN = (
-    "UPDATE delivery SET state = 1, attempts = attempts + 1, due = v.column3, transport = v.column4, nexthop = v.column5 "
-    "FROM ({rows}) AS v WHERE message = v.column1 AND n = v.column2"
+    "UPDATE delivery SET state = 1, attempts = attempts + 1, due = v.column6, transport = v.column7, nexthop = v.column8 "
+    f"FROM ({{rows}}) AS v {_AS_KNOWN} AND state = 0"
 )
 SETTLE = (
-    "UPDATE delivery SET state = v.column3, due = v.column4, attempts = v.column5, doubts = v.column6, pinned = v.column7, "
-    'warned = v.column8, reason = v.column9, reply = v.column10, "end" = v.column11, remote_id = v.column12, wish = NULL '
-    "FROM ({rows}) AS v WHERE message = v.column1 AND n = v.column2"
+    "UPDATE delivery SET state = v.column6, due = v.column7, attempts = v.column8, doubts = v.column9, pinned = v.column10, "
+    'warned = v.column11, reason = v.column12, reply = v.column13, "end" = v.column14, remote_id = v.column15, wish = NULL '
+    f"FROM ({{rows}}) AS v {_AS_KNOWN} AND state = 1 AND wish IS NULL"
 )
 TELL = (
     "INSERT INTO event (message, seq, items) SELECT column1, "
@@ -57,6 +52,10 @@ ENDED = (
 FORGET = "DELETE FROM content WHERE message IN ({rows})"
 
 R_co = TypeVar("R_co", covariant=True)
+
+
+class Otherwise(Exception):
+    """A row is not as it was known: an operator, or what came before in the same group, has changed it."""
 
 
 class Operation(Protocol[R_co]):
@@ -100,9 +99,9 @@ class Settle:
 def accept(tx: Transaction, operations: Sequence[Accept]) -> list[None]:
     """Store messages. Raises: apsw.ConstraintError for a queue id that is taken"""
     packed = [each.packed for each in operations]
-    _write(tx, ADD_MESSAGES + " {rows}", [each.message for each in packed])
-    _write(tx, ADD_CONTENTS + " {rows}", [(each.number, each.content) for each in packed if not each.message[5]])
-    _write(tx, ADD_DELIVERIES + " {rows}", [row for each in packed for row in each.deliveries])
+    write(tx.cursor, ADD_MESSAGES, [each.message for each in packed])
+    write(tx.cursor, ADD_CONTENTS, [(each.number, each.content) for each in packed if not each.message[5]])
+    write(tx.cursor, ADD_DELIVERIES, [row for each in packed for row in each.deliveries])
     for operation in operations:
         flow.count_accepted(tx, operation.packed, operation.claimed)
     return [None] * len(operations)
@@ -117,16 +116,17 @@ def open_attempts(tx: Transaction, operations: Sequence[Open]) -> list[frozenset
         opened = []
         for key, delivery in operation.keys.items():
             standing = standings.get(key)
-            if standing is None or standing[0] != QUEUED:
+            if standing is None or standing.state != QUEUED:
                 tx.claims.give_back(key)
                 continue
-            _, transport, nexthop, priority, _ = standing
+            _, transport, nexthop, priority, alone = standing
             by = operation.lane or (transport, nexthop)
-            rows.append((*key, operation.retry_at, *by))
+            rows.append((*key, transport, nexthop, priority, operation.retry_at, *by))
             tx.tally.carry((transport, nexthop, priority, QUEUED), (*by, priority, IN_FLIGHT))
+            tx.claims.know(key, Standing(IN_FLIGHT, *by, priority, alone))
             opened.append(delivery)
         results.append(frozenset(opened))
-    _write(tx, OPEN, rows)
+    _write_known(tx, OPEN, rows)
     return results
 
 
@@ -136,7 +136,7 @@ def settle(tx: Transaction, operations: Sequence[Settle]) -> list[dict[DeliveryI
     met: set[int] = set()
     rows: list[Row] = []
     told: list[Row] = []
-    ended: dict[Row, None] = {}
+    ended: dict[int, int | None] = {}
     results: list[dict[DeliveryId, float]] = []
     special: list[int] = []
     for place, operation in enumerate(operations):
@@ -149,18 +149,18 @@ def settle(tx: Transaction, operations: Sequence[Settle]) -> list[dict[DeliveryI
         met.add(number)
         for key, verdict in operation.verdicts.items():
             tx.claims.give_back(key)
-            state, transport, nexthop, priority, _ = standings[key]
+            state, transport, nexthop, priority, alone = standings[key]
             after = CODE[verdict.state]
-            rows.append((*key, *flow.settled(verdict, after)))
+            rows.append((*key, transport, nexthop, priority, *flow.settled(verdict, after)))
             tx.tally.move(transport, nexthop, priority, state, after)
             if after > HELD:
-                ended[(number,)] = None
+                ended[number] = alone
             elif after == QUEUED:
                 due[id_of(key)] = verdict.due
         told.append((number, pack_events(operation.events)))
-    _write(tx, SETTLE, rows)
-    _write(tx, TELL, told)
-    _finish(tx, list(ended))
+    _write_known(tx, SETTLE, rows)
+    write(tx.cursor, TELL, told)
+    _finish(tx, ended)
     for place in special:
         results[place] = operations[place].alone(tx)
     return results
@@ -171,51 +171,54 @@ def _is_special(operation: Settle, standings: Mapping[Key, Standing]) -> bool:
     if operation.reports or not operation.events:
         return True
     found = [standings.get(key) for key in operation.verdicts]
-    return any(standing is None or standing[0] != IN_FLIGHT or standing[4] is not None for standing in found)
+    return any(standing is None or standing.state != IN_FLIGHT for standing in found)
 
 
-def _finish(tx: Transaction, numbers: Sequence[Row]) -> None:
-    """Remove the content of those messages that have no open delivery any more."""
-    gone: list[Row] = []
-    for number, size, stored in _read(tx, ENDED, numbers):
+def _finish(tx: Transaction, ended: Mapping[int, int | None]) -> None:
+    """Remove the content of those messages that have no open delivery any more; see `Standing.alone`."""
+    gone = [(number,) for number, size in ended.items() if size is not None]
+    for size in ended.values():
+        if size is not None:
+            tx.tally.message(-1, -size)
+    _write_known(tx, FORGET, gone)
+    others: list[Row] = []
+    for number, size, stored in _read(tx, ENDED, [(number,) for number, size in ended.items() if size is None]):
         tx.tally.message(-1, -size)
         if stored:
             tx.ended.append(number)
         else:
-            gone.append((number,))
-    _write(tx, FORGET, gone)
+            others.append((number,))
+    write(tx.cursor, FORGET, others)
 
 
-def _standings(tx: Transaction, keys: Sequence[Key]) -> dict[Key, Standing]:
-    return {(message, n): tuple(rest) for message, n, *rest in _read(tx, STANDINGS, keys)}
+def _standings(tx: Transaction, keys: Iterable[Key]) -> dict[Key, Standing]:
+    """Return how deliveries stand, as far as it is known or the store says so; none with a wish of an operator's."""
+    found: dict[Key, Standing] = {}
+    unknown: list[Key] = []
+    for key in keys:
+        standing = tx.claims.known(key)
+        if standing is None:
+            unknown.append(key)
+        else:
+            found[key] = standing
+    for message, n, *rest in _read(tx, STANDINGS, unknown):
+        found[message, n] = Standing(*rest)
+    return found
 
 
 def _read(tx: Transaction, statement: str, rows: Sequence[Row]) -> Iterator[list[Any]]:
     """Yield what an aggregate of JSON arrays holds: one row to fetch, however many it stands for."""
-    for sql, bindings in _spread(statement, rows):
+    for sql, bindings, _ in spread(statement, rows):
         for (found,) in cast("Iterator[tuple[str]]", tx.cursor.execute(sql, bindings)):
             yield from json.loads(found)
 
 
-def _write(tx: Transaction, statement: str, rows: Sequence[Row]) -> None:
-    for sql, bindings in _spread(statement, rows):
+def _write_known(tx: Transaction, statement: str, rows: Sequence[Row]) -> None:
+    """Run `statement`, which changes one row for each of `rows`. Raises: Otherwise, where one is not as it was known"""
+    for sql, bindings, expected in spread(statement, rows):
         tx.cursor.execute(sql, bindings)
-
-
-def _spread(statement: str, rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
-    """Yield the statements that take all `rows`, with their bindings."""
-    start = 0
-    for size in SIZES:
-        while len(rows) - start >= size:
-            part = rows[start : start + size]
-            yield _sized(statement, size, len(part[0])), tuple(chain.from_iterable(part))
-            start += size
-
-
-@cache
-def _sized(statement: str, size: int, columns: int) -> str:
-    row = f"({','.join('?' * columns)})"
-    return statement.replace("{rows}", "VALUES " + ",".join([row] * size))
+        if tx.db.changes() != expected:
+            raise Otherwise
 
 
 TOGETHER: dict[type, Callable[[Transaction, Any], list[Any]]] = {Accept: accept, Open: open_attempts, Settle: settle}

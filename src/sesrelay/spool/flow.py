@@ -22,6 +22,8 @@ from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import Claim, SpoolError, Superseded
 from sesrelay.spool import wishes
+from sesrelay.spool.claims import Standing
+from sesrelay.spool.files import THRESHOLD
 from sesrelay.spool.query import Row, row, rows, the_row
 from sesrelay.spool.reading import DELIVERY, PAGE, START, Messages, open_keys
 from sesrelay.spool.records import (
@@ -109,9 +111,13 @@ def count_accepted(tx: Transaction, packed: Packed, claimed: bool) -> None:
     """Take note of a message whose rows are written."""
     tx.tally.add(packed.lanes)
     tx.tally.message(1, packed.message[2])
-    if claimed:
-        for key in packed.claims:
+    alone = packed.message[2] if len(packed.deliveries) == 1 and not packed.message[5] else None
+    for delivery, lane in zip(packed.deliveries, packed.lanes, strict=True):
+        key, state = (packed.number, delivery[1]), lane[3]
+        if claimed and state == QUEUED:
             tx.claims.take(key)
+        if (claimed and state == QUEUED) or state == IN_FLIGHT:
+            tx.claims.know(key, Standing(state, *lane[:3], alone))
 
 
 def claim(tx: Transaction, lane: LaneKey, limit: int, now: float, passed_over: Collection[Stream], after: str) -> Claim:
@@ -130,7 +136,11 @@ def claim(tx: Transaction, lane: LaneKey, limit: int, now: float, passed_over: C
                 run.close()
                 continue
             fields = run.take()
-            found.append(unpack_delivery(fields, messages[fields[0]]))
+            number, n, state, transport, nexthop, urgency, *_ = fields
+            message = messages[number]
+            alone = message.size if len(message.envelope.recipients) == 1 and message.size <= THRESHOLD else None
+            tx.claims.know((number, n), Standing(state, transport, nexthop, urgency, alone))
+            found.append(unpack_delivery(fields, message))
             turns.append(run)
     return Claim(tuple(found), due)
 

@@ -21,6 +21,7 @@ SQLITE_MIN = 3_051_003  # 3.51.3; before it, two connections that write and chec
 BUSY_TIMEOUT = 2_000  # milliseconds
 CACHE_WRITER = -8 * 1024  # KiB
 CACHE_READER = -2 * 1024
+STATEMENTS = 300  # that stay prepared: the writer's have a form for each number of rows
 WAL_LEFT = 32 * 1024 * 1024  # octets of the log file that stay when it starts anew
 FILE_MODE = 0o640
 _MAGIC = b"SQLite format 3\0"
@@ -46,7 +47,7 @@ def open_store(path: Path, *, vfs: str | None = None) -> apsw.Connection:
 def connect(path: Path, *, write: bool, vfs: str | None = None) -> apsw.Connection:
     """Open one connection to a store that exists. Raises: apsw.Error, StoreRefused"""
     flags = apsw.SQLITE_OPEN_READWRITE if write else apsw.SQLITE_OPEN_READONLY
-    db = apsw.Connection(str(path), flags=flags | apsw.SQLITE_OPEN_NOMUTEX, vfs=vfs)
+    db = apsw.Connection(str(path), flags=flags | apsw.SQLITE_OPEN_NOMUTEX, vfs=vfs, statementcachesize=STATEMENTS)
     try:
         db.set_busy_timeout(BUSY_TIMEOUT)
         db.pragma("cache_size", CACHE_WRITER if write else CACHE_READER)

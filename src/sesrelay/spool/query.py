@@ -1,7 +1,13 @@
-"""Reading rows with types: apsw says only that a column may be anything."""
+"""Reading rows with types, as apsw says only that a column may be anything; and many rows in one statement.
+
+A statement of SQLite's runs without Python's lock, and each one costs taking the lock back from the event loop.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any, cast
 
 import apsw
@@ -25,3 +31,30 @@ def the_row(cursor: apsw.Cursor, statement: str, bindings: Row = ()) -> Row:
     if found is None:
         raise SpoolError("the store contradicts itself: a row that must be there is missing")
     return found
+
+
+SIZES = (64, 32, *range(16, 0, -1))
+"""Rows of one statement: few different ones, so that all stay prepared."""
+
+
+def spread(statement: str, rows: Sequence[Row]) -> Iterator[tuple[str, Row, int]]:
+    """Yield the statements that take all `rows` where `statement` says {rows}: each with its bindings, and how many they are."""
+    start = 0
+    for size in SIZES:
+        while len(rows) - start >= size:
+            part = rows[start : start + size]
+            yield sized(statement, size, len(part[0])), tuple(chain.from_iterable(part)), size
+            start += size
+
+
+def write(cursor: apsw.Cursor, statement: str, rows: Sequence[Row]) -> None:
+    """Run `statement` for all `rows`."""
+    for sql, bindings, _ in spread(statement, rows):
+        cursor.execute(sql, bindings)
+
+
+@cache
+def sized(statement: str, size: int, columns: int) -> str:
+    """Return `statement` for `size` rows."""
+    row = f"({','.join('?' * columns)})"
+    return statement.replace("{rows}", "VALUES " + ",".join([row] * size))

@@ -41,7 +41,6 @@ class Packed(NamedTuple):
     message: Row
     deliveries: list[Row]
     content: bytes
-    claims: list[Key]
     lanes: list[tuple[str, str, int, int]]
 
 
@@ -51,7 +50,6 @@ def pack(submission: Submission, *, in_file: bool, ended: bool = False) -> Packe
     number = number_of(message.id)
     recipients = message.envelope.recipients
     deliveries: list[Row] = []
-    claims: list[Key] = []
     lanes: list[tuple[str, str, int, int]] = []
     for each in submission.deliveries:
         n = each.id.n
@@ -67,13 +65,9 @@ def pack(submission: Submission, *, in_file: bool, ended: bool = False) -> Packe
             place.route, place.site, key(recipient.address), each.pinned, text(each.reason), text(each.reply),
         ))  # fmt: skip
         lanes.append((transport, nexthop, priority, state))
-        if state == QUEUED:
-            claims.append((number, n))
     if not deliveries:
         raise SpoolError(f"{message.id}: a message without a delivery")
-    return Packed(
-        number, message_row(message, number, submission.events, in_file=in_file), deliveries, submission.content, claims, lanes
-    )
+    return Packed(number, message_row(message, number, submission.events, in_file=in_file), deliveries, submission.content, lanes)
 
 
 def message_row(message: Message, number: int, events: Sequence[Event], *, in_file: bool) -> Row:

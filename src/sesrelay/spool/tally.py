@@ -9,18 +9,18 @@ from collections.abc import Iterable
 
 import apsw
 
-from sesrelay.spool.query import rows
+from sesrelay.spool.query import rows, write
 from sesrelay.spool.records import HELD
 
 Count = tuple[str, str, int, int]
 """Transport, nexthop, priority, state."""
 
 _ADD = (
-    "INSERT INTO backlog (transport, nexthop, priority, state, n) VALUES (?, ?, ?, ?, ?) "
+    "INSERT INTO backlog (transport, nexthop, priority, state, n) SELECT * FROM ({rows}) WHERE true "
     "ON CONFLICT DO UPDATE SET n = n + excluded.n"
 )
 COUNTS = "SELECT transport, state, sum(n) FROM backlog GROUP BY transport, state HAVING sum(n) > 0"
-_TOTAL = "UPDATE total SET n = n + ? WHERE what = ?"
+_TOTAL = "UPDATE total SET n = n + CASE what WHEN 'messages' THEN ? ELSE ? END"
 
 
 class Tally:
@@ -79,11 +79,11 @@ class Tally:
         moved = [(*count, n) for count, n in self.moved.items() if n]
         self.moved = {}
         if moved:
-            cursor.executemany(_ADD, moved)
+            write(cursor, _ADD, moved)
             for transport, _, _, state, n in moved:
                 self._flushed[transport, state] = self._flushed.get((transport, state), 0) + n
         if self.moved_messages or self.moved_octets:
-            cursor.executemany(_TOTAL, ((self.moved_messages, "messages"), (self.moved_octets, "bytes")))
+            cursor.execute(_TOTAL, (self.moved_messages, self.moved_octets))
             self._flushed_messages += self.moved_messages
             self._flushed_octets += self.moved_octets
             self.moved_messages = self.moved_octets = 0

@@ -159,7 +159,7 @@ class Writer:
                 _run(tx, group)
             except Exception as error:
                 self._undo(tx)
-                if len(group) == 1:
+                if len(group) == 1 and group[0].operation is None:
                     group[0].error = error
                     self._examine(error)
                     return
@@ -317,9 +317,7 @@ def _run(tx: Transaction, group: list[Job[Any]]) -> None:
 def _run_together(tx: Transaction, jobs: list[Job[Any]]) -> None:
     for kind, together in TOGETHER.items():
         some = [job for job in jobs if type(job.operation) is kind]
-        if len(some) == 1:
-            some[0].result = some[0].run(tx)
-        elif some:
+        if some:
             for job, result in zip(some, together(tx, [job.operation for job in some]), strict=True):
                 job.result = result
 
