@@ -7,7 +7,6 @@ these promises and one line in its contract suite.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Priority, Stream
@@ -21,6 +20,7 @@ from sesrelay.mail.records import StandingHold as StandingHold  # noqa: PLC0414
 from sesrelay.mail.records import Stats as Stats  # noqa: PLC0414 - handed on
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.trace import Event
+from sesrelay.mail.value import value
 from sesrelay.policy.reputation import AccountStanding
 from sesrelay.policy.verdict import Verdict
 
@@ -58,7 +58,7 @@ class Unfit(Exception):
     """A message that was to be imported cannot be; the text says why and what would make it fit."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Submission:
     """A message ready to be stored: content with our Received line in front, one delivery a recipient.
 
@@ -71,7 +71,7 @@ class Submission:
     events: tuple[Event, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Claim:
     """What `claim` hands out. `due`: when the earliest that was not is due, of each stream that has one and was looked at."""
 
@@ -83,7 +83,7 @@ class Claim:
         return min(self.due.values(), default=None)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Settlement:
     """The end of one attempt: every delivery's verdict, the events, and the reports due, all in one transaction.
 
@@ -345,7 +345,7 @@ class Desk(Protocol):
 # --- observation -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Pause:
     """Part of the queue that waits. `nexthop` None: the whole transport. `since`, `until`: Unix seconds.
 

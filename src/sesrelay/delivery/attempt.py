@@ -17,6 +17,7 @@ from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Delivered, Held, Outcome, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.mail.value import value
 from sesrelay.policy.retry import AMBIGUOUS_WAIT
 from sesrelay.policy.window import troubled
 from sesrelay.seams import Clock, ContentGone, Observer, Spool, SpoolError, Submission, Transport
@@ -33,7 +34,7 @@ def retry_at(now: float) -> float:
     return now + AMBIGUOUS_WAIT
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Settled:
     """An attempt whose outcome is durable. `due`: when those that are queued again are due, an operator's wish included;
     `taken`: the next hop took the message for somebody; `trouble`: it did not serve, whatever the message was.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from sesrelay.mail.delivery import Batch, Delivery, LaneKey, Priority, Stream
 from sesrelay.mail.lineends import Canonical
+from sesrelay.mail.value import value
 from sesrelay.policy.fairness import Rounds, Turns
 from sesrelay.policy.window import FIRST, next_window
 
@@ -21,7 +22,7 @@ ROOM = 500  # batches a lane keeps in memory; beyond that they stay in the store
 LOW_WATER = 5  # what part of its share is left of a stream when it is filled again
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Ready:
     """A claimed batch, and the content where it came fresh from acceptance and memory had room for it.
 

@@ -7,7 +7,7 @@ and tried again, while nothing new is sent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sesrelay.delivery import reports
 from sesrelay.delivery.content import MessageContent
@@ -19,6 +19,7 @@ from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope
 from sesrelay.mail.trace import Event
+from sesrelay.mail.value import value
 from sesrelay.policy import verdict as policy
 from sesrelay.policy.pausing import PROBE_EVERY
 from sesrelay.policy.verdict import Verdict
@@ -27,7 +28,7 @@ from sesrelay.seams import Clock, Observer, Pause, Settlement, SpoolError, Submi
 OUTCOME_NAME: dict[type, str] = {Delivered: "delivered", Deferred: "deferred", Failed: "failed", Held: "held"}
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Judged:
     """An attempt's end, not stored yet, and the pauses that it set."""
 

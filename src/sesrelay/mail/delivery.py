@@ -5,12 +5,12 @@ Source: DESIGN (words).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from sesrelay.mail.envelope import Message, Recipient
 from sesrelay.mail.priority import Priority as Priority  # noqa: PLC0414  # a word of deliveries as well
+from sesrelay.mail.value import value
 
 
 class State(StrEnum):
@@ -46,7 +46,7 @@ class Stream(NamedTuple):
     site: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Placement:
     """Where a delivery waits: decided by routing, found anew at each attempt.
 
@@ -63,7 +63,7 @@ class Placement:
         return Stream(self.priority, self.site)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Delivery:
     """Units: `due` Unix seconds; `attempts` counts those that were spent, `doubts` those that ended ambiguous.
 
@@ -97,7 +97,7 @@ class Delivery:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Batch:
     """Deliveries of one message to one nexthop; at least one, at most the transport's `batch_limit`."""
 

@@ -5,16 +5,17 @@ Source: RFC 5321 §2.3.1; RFC 3461 §4 (RET, ENVID, NOTIFY, ORCPT); RFC 4865 (re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import Literal
 
 from sesrelay.mail.priority import Priority
+from sesrelay.mail.value import value
 
 Notify = frozenset[Literal["NEVER", "SUCCESS", "FAILURE", "DELAY"]]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Recipient:
     """One RCPT TO. `notify` is None where the client gave no NOTIFY; `orcpt` is `type;xtext` as given.
 
@@ -27,7 +28,7 @@ class Recipient:
     hold: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Envelope:
     """Addresses and parameters, not content. `sender` is empty for the null sender.
 
@@ -43,7 +44,7 @@ class Envelope:
     release: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Owner:
     """Whose process is at the other end of a connection on this machine; `name` is empty for a uid without one."""
 
@@ -54,7 +55,7 @@ class Owner:
         return self.name or f"uid {self.uid}"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Origin:
     """Who spoke to us, and where. `listener` as the configuration writes it; empty for what we made ourselves.
 
@@ -83,7 +84,7 @@ class Rung(IntEnum):
     FOLDER = 4
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Descent:
     """How far down the ladder a report is. `tried`: the ways that did not serve; `domains`: others that it may speak for."""
 
@@ -92,7 +93,7 @@ class Descent:
     domains: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Message:
     """A message as accepted; its content is fetched by `id`.
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.utils import formataddr, getaddresses
 
 from sesrelay.mail.lineends import Canonical
+from sesrelay.mail.value import value
 
 SUBJECT_MAX = 200  # characters kept for people to recognise a message by
 
@@ -41,7 +41,7 @@ _SIMPLE_FROM = re.compile(
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Marks:
     """What a header says of who waits for it: Precedence, Auto-Submitted, and whether it is to a list."""
 
@@ -53,7 +53,7 @@ class Marks:
 NO_MARKS = Marks()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Facts:
     """What acceptance wants to know of a header. `received` counts the Received fields (loops)."""
 
@@ -68,7 +68,7 @@ class Facts:
     marks: Marks = NO_MARKS
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Field:
     """One header field; `raw` is the whole of it, folding and final CRLF included."""
 

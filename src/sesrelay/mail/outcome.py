@@ -5,10 +5,10 @@ Source: DESIGN (outcome and scope); RFC 5321 §4.2.1 (a 4yz is to be tried again
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from sesrelay.mail.reply import Reply
+from sesrelay.mail.value import value
 
 
 class Scope(StrEnum):
@@ -35,7 +35,7 @@ class PauseReason(StrEnum):
     OPERATOR = "operator"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Trail:
     """What an attempt leaves for `trace`: the TLS it ran under, a receipt of each header change, and the host that answered."""
 
@@ -47,7 +47,7 @@ class Trail:
 NO_TRAIL = Trail()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Delivered:
     """The next hop took it. `dsn_passed_on`: it also took over the duty to report (RFC 3461 §5.2.2)."""
 
@@ -57,7 +57,7 @@ class Delivered:
     trail: Trail = NO_TRAIL
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Deferred:
     """Not now. A scope wider than the message pauses that much of the queue and costs no attempt.
 
@@ -77,7 +77,7 @@ class Deferred:
     tolerance: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Failed:
     """Refused for good, for this recipient or for the whole message."""
 
@@ -87,7 +87,7 @@ class Failed:
     trail: Trail = NO_TRAIL
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Held:
     """Neither sent nor refused: it waits for the operator, who reads `reason` and `remedy`."""
 

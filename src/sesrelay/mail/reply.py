@@ -6,13 +6,14 @@ Source: RFC 5321 §4.2, RFC 3463.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from sesrelay.mail.value import value
 
 _PARSED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|\Z)")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\U0010ffff]+")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Reply:
     """One reply: `code` (3 digits), `enhanced` status (`2.0.0`; empty where the host gave none), `text` in one line."""
 

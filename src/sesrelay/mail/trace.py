@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from sesrelay.mail.value import value
 
 EventName = Literal["accepted", "routed", "attempt", "held", "released", "delivered", "failed", "bounced", "feedback"]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Event:
     """One line of a trace. Units: `time` Unix seconds, `duration` seconds.
 

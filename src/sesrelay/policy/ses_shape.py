@@ -18,6 +18,7 @@ from sesrelay.mail.headers import Field
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Failed, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.mail.value import value
 from sesrelay.policy.ses_senders import Verified, nobody_knows, rewritten
 from sesrelay.policy.ses_signatures import unbroken
 
@@ -46,7 +47,7 @@ _MESSAGE_ID = re.compile(rb"^message-id[ \t]*:\s*(<[^<>\s]{1,900}>)\s*\r\n(?![ \
 _REFERENCE = re.compile(rb"<[^<>\s]+>")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Rules:
     """What one transport asks for. `trusted`: X-SES-* names in lower case that may stay."""
 
@@ -55,7 +56,7 @@ class Rules:
     rewrite_from: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Facts:
     """What is known of one message. `source`: the address that SES is given as envelope sender; `accepted`: Unix seconds.
 
@@ -69,7 +70,7 @@ class Facts:
     also_once: frozenset[str] = field(default=frozenset())
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Shaped:
     """What SES is given: the content, and `source` as its envelope sender."""
 

@@ -12,12 +12,12 @@ Source: DESIGN (verdict); RFC 3461 §4.1 (NOTIFY), §5.2.2 (relayed).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from sesrelay.mail.delivery import Delivery, State
 from sesrelay.mail.envelope import Rung
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, Scope
+from sesrelay.mail.value import value
 from sesrelay.policy.retry import AMBIGUOUS_WAIT, DOUBTS_MAX, RetryPolicy
 
 End = Literal["delivered", "failed", "expired", "suppressed"]
@@ -29,7 +29,7 @@ FAILS_AT_MAX_AGE = frozenset({Scope.RECIPIENT, Scope.MESSAGE, Scope.RECIPIENT_DO
 NO_WAY = frozenset({"no_route", "no_sender", "permission"})  # why a report's way is none, though an operator could make it one
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Verdict:
     """The delivery's next state in full. `end` is set where it is final, `report` where a DSN is due to the sender."""
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
+from sesrelay.mail.value import value
 
 
 class Stage(IntEnum):
@@ -33,7 +33,7 @@ class Stage(IntEnum):
     DOT = 9
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Answer:
     """What the host said at `stage`, or in our words what came instead: `lost` where the connection went.
 

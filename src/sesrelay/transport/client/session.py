@@ -15,11 +15,11 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.outcome import Trail
 from sesrelay.mail.reply import Reply
+from sesrelay.mail.value import value
 from sesrelay.transport.client.answers import Answer, Stage
 from sesrelay.transport.client.connect import Endpoint, Opened, open_connection
 from sesrelay.transport.client.content import Payload
@@ -34,7 +34,7 @@ class _Lost(Exception):
     """The connection went away, timed out, or spoke something else than SMTP."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Transaction:
     """What the host said for each delivery; `dsn`: it was also asked to report, and will."""
 

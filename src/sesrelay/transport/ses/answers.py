@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from html import unescape
 from typing import Literal
+
+from sesrelay.mail.value import value
 
 TEXT_MAX = 32_768  # characters of an answer that are read: a refusal may name 50 addresses
 SHOWN_MAX = 500  # characters of it that are shown
@@ -28,12 +29,12 @@ _MESSAGE = re.compile(rb"<Message>\s*(.*?)\s*</Message>", re.S)
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Accepted:
     message_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Refused:
     """`code` as the service names it, without `Exception`, name space or URL; empty where only the status speaks."""
 
@@ -46,7 +47,7 @@ class Refused:
         return f"{name}: {self.text[:SHOWN_MAX]}" if self.text else name
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Unreadable:
     """The request was answered, but not in a way that tells whether the message was taken."""
 

@@ -14,6 +14,7 @@ from sesrelay.mail import headers
 from sesrelay.mail.address import AddressError, domain_of, normalise
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
+from sesrelay.mail.value import value
 from sesrelay.policy.ses_shape import Shaped
 from sesrelay.seams import Clock
 from sesrelay.transport.ses import call, meaning
@@ -31,7 +32,7 @@ Reshaped = Callable[[frozenset[str], frozenset[str]], Awaitable[Shaped | Failed]
 _BETWEEN = re.compile(r"[\s'\"`<>,;:()]+")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Draft:
     """What is to be sent. `senders`: addresses of the envelope and the header From that are the sender's.
 

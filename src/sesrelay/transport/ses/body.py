@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import binascii
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from hashlib import sha256
+
+from sesrelay.mail.value import value
 
 OFF_LOOP = 128 * 1024  # octets from which encoding and hashing take longer than a hop to a thread
 WHOLE = 1024 * 1024  # octets of a message up to which its body is made as one: quicker, and small beside what else a message needs
 PIECE = 48 * 1024  # octets encoded at once; a multiple of three, so that the pieces join without padding
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Body:
     """`head` and `tail` go as they are. `escaped`: the base64 stands in a form, where `+`, `/` and `=` are percent-encoded."""
 
@@ -41,7 +42,7 @@ class Body:
         return data.replace(b"+", b"%2B").replace(b"/", b"%2F").replace(b"=", b"%3D") if self.escaped else data
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Measured:
     """A body ready for the wire: `whole` where it is small, else sent piece by piece. Units: `size` octets."""
 

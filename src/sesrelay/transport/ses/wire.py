@@ -21,6 +21,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from yarl import URL
 
+from sesrelay.mail.value import value
 from sesrelay.transport.ses.body import Measured
 
 CONNECT, CONNECT_ALL, READ, TOTAL = 5.0, 15.0, 60.0, 600.0  # seconds; CONNECT_ALL has the name look-up in it
@@ -29,7 +30,7 @@ KEPT = 30.0  # seconds a connection is kept unused; load balancers keep it for 6
 ANSWER_MAX = 64 * 1024  # octets; real answers have a few hundred
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Answered:
     """Something answered by HTTP; whether it was SES is for the reader of `body` to tell."""
 
@@ -39,14 +40,14 @@ class Answered:
     tls: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NotSent:
     """No connection could be made: certainly not accepted."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Lost:
     """The request went out, at least in part, and no whole answer came back."""
 
