@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from sesrelay.policy.budget import COPIES_OUT, ByteBudget
 
 LARGE = 256 * 1024
 """Octets above which content is read back when it is sent, and counted. What is smaller is bounded by the slots."""
+
+_FREE = nullcontext()
 
 
 class Room:
@@ -18,12 +20,12 @@ class Room:
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
 
-    @asynccontextmanager
-    async def taken(self, size: int) -> AsyncIterator[None]:
+    def taken(self, size: int) -> AbstractAsyncContextManager[None]:
         """Hold what sending a message of `size` octets needs. Waits for its turn."""
-        if size <= LARGE:
-            yield
-            return
+        return _FREE if size <= LARGE else self._taken(size)
+
+    @asynccontextmanager
+    async def _taken(self, size: int) -> AsyncIterator[None]:
         octets = COPIES_OUT * size
         turn = asyncio.get_running_loop().create_future()
 

@@ -94,7 +94,11 @@ class Wire(Answers, SMTP):
         self._handler.start()  # at once: where TLS is awaited, its protocol has to be there before the first octet
 
     def data_received(self, data: bytes) -> None:
-        asyncio.StreamReaderProtocol.data_received(self, data)
+        buffer = self._reader._buffer  # type: ignore[attr-defined]
+        if len(buffer) + len(data) > 2 * READ_LIMIT:
+            self._reader.feed_data(data)  # which stops the client until some of it is taken
+        else:
+            buffer += data  # nobody but the handler waits for the reader
         if self._handler is not None:
             self._handler.input_came()
 
@@ -152,7 +156,7 @@ class Wire(Answers, SMTP):
         # uvloop raises where asyncio ignores a write to a transport that is being closed.
         if self._out and self.transport is not None and not self.transport.is_closing():
             out = self._out
-            self._writer.write(out[0] if len(out) == 1 else b"".join(out))
+            cast(asyncio.Transport, self.transport).write(out[0] if len(out) == 1 else b"".join(out))
         self._out.clear()
 
     def cut(self, last_words: bytes) -> None:
