@@ -156,7 +156,7 @@ class Wire(Answers, SMTP):
         # uvloop raises where asyncio ignores a write to a transport that is being closed.
         if self._out and self.transport is not None and not self.transport.is_closing():
             out = self._out
-            cast(asyncio.Transport, self.transport).write(out[0] if len(out) == 1 else b"".join(out))
+            self._writer.write(out[0] if len(out) == 1 else b"".join(out))
         self._out.clear()
 
     def cut(self, last_words: bytes) -> None:
