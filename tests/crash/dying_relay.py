@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any, NoReturn
 
 from sesrelay.cli import main
-from sesrelay.spool import flow
+from sesrelay.spool import bulk
 from sesrelay.spool.sqlite import SqliteSpool
 from sesrelay.transport.folder import FolderTransport
 from sesrelay.transport.ses.transport import SesTransport
@@ -41,13 +41,13 @@ def after(owner: Any, name: str) -> None:
 
 def inside_settle(nth: int = 1) -> None:
     """Die in the writer's thread, with the rows of the n-th C written and not committed."""
-    real, calls = flow.settle, count(1)
+    real, calls = bulk.TOGETHER[bulk.Settle], count(1)
 
     def and_die(*args: Any, **kwargs: Any) -> Any:
         settled = real(*args, **kwargs)
         return settled if next(calls) < nth else die()
 
-    flow.settle = and_die  # type: ignore[assignment]
+    bulk.TOGETHER[bulk.Settle] = and_die
 
 
 POINTS: dict[str, Callable[[], object]] = {
