@@ -63,6 +63,7 @@ class MetricsSink:
         self._troubles = Counter("sesrelay_troubles", "Faults of our own; the log names each", registry=to)
         # Children by label value, kept because labels() takes a lock and builds a key.
         self._accepted_by: dict[str, Counter] = {}
+        self._connections_by: dict[str, Gauge] = {}
 
     def _count_attempts(self) -> None:
         to = self.registry
@@ -165,10 +166,16 @@ class MetricsSink:
     # --- events ---
 
     def connected(self, listener: str) -> None:
-        self._connections.labels(listener).inc()
+        self._connections_of(listener).inc()
 
     def disconnected(self, listener: str) -> None:
-        self._connections.labels(listener).dec()
+        self._connections_of(listener).dec()
+
+    def _connections_of(self, listener: str) -> Gauge:
+        gauge = self._connections_by.get(listener)
+        if gauge is None:
+            gauge = self._connections_by[listener] = self._connections.labels(listener)
+        return gauge
 
     def accepted(self, message: Message, seconds: float) -> None:
         listener = message.origin.listener

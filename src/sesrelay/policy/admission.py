@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from sesrelay.mail.address import AddressError, domain_of, normalise
@@ -36,10 +37,16 @@ def client_allowed(client: str, networks: tuple[Network, ...]) -> bool:
     """Tell whether the address `client` may connect; an empty one is a Unix socket, which file modes guard."""
     if not client:
         return True
+    address = _address(client)
+    return any(address.version == network.version and address in network for network in networks)
+
+
+@lru_cache(maxsize=1024)  # a client that opens a connection for each message is asked about with each
+def _address(client: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     address = ipaddress.ip_address(client.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address.version == network.version and address in network for network in networks)
+        return address.ipv4_mapped
+    return address
 
 
 def complete_sender(address: str, local: LocalMail) -> str:
