@@ -22,6 +22,7 @@ from sesrelay.delivery.scheduler import Scheduler
 from sesrelay.mail.delivery import Batch, DeliveryId, State
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.ladder import FOLDER
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.seams import Content, Filter, Verb
 
@@ -81,9 +82,10 @@ class Life(RuleBasedStateMachine):
 
     async def _begin(self) -> None:
         self.first, self.second = Fickle("first"), Fickle("second")
+        self.folder = Fickle(FOLDER)  # the last rung of a bounce that nobody takes
         retry = RetryPolicy((30.0, 120.0), max_age=3 * DAY, delay_warning=4 * 3600.0)
         self.rules: dict[str, tuple[str, ...]] = {"two.example": ("first", "second")}
-        self.rig = Rig(self.first, self.second, rules=self.rules, retry=retry)
+        self.rig = Rig(self.first, self.second, self.folder, rules=self.rules, retry=retry)
         self._watch()
 
     def _watch(self) -> None:
@@ -145,7 +147,7 @@ class Life(RuleBasedStateMachine):
     @rule(alone=st.booleans())
     def reload(self, alone: bool) -> None:
         ways = (self.first,) if alone else (self.first, self.second)
-        self.run(self.rig.scheduler.swap(self.rig.snapshot(*ways, rules={} if alone else self.rules)))
+        self.run(self.rig.scheduler.swap(self.rig.snapshot(*ways, self.folder, rules={} if alone else self.rules)))
 
     @rule()
     def die_and_live_again(self) -> None:
@@ -153,7 +155,7 @@ class Life(RuleBasedStateMachine):
 
     async def _die(self) -> None:
         rig, old = self.rig, self.rig.scheduler
-        for way in (self.first, self.second):
+        for way in (self.first, self.second, self.folder):
             way.unsure.update(way.under)
             way.under.clear()
         await old.drain(0.0)  # cuts what is under way, as death does: nothing of it is settled
@@ -175,7 +177,7 @@ class Life(RuleBasedStateMachine):
                 ends = [event for event in record.events if event.recipient == to and event.event in ("delivered", "failed")]
                 assert len(ends) == each.delivery.state.final, (each, ends)
                 sent, spare = (
-                    sum(getattr(way, what)[each.delivery.id] for way in (self.first, self.second) for what in names)
+                    sum(getattr(way, what)[each.delivery.id] for way in (self.first, self.second, self.folder) for what in names)
                     for names in (("sent",), ("unsure", "put_off"))
                 )
                 assert sent <= 1 + spare, "sent again without a doubt or a deferral"
@@ -187,12 +189,12 @@ class Life(RuleBasedStateMachine):
         self.loop.close()
 
     async def _everything_ends(self) -> None:
-        for way in (self.first, self.second):
+        for way in (self.first, self.second, self.folder):
             way.answers = "taken"
             assert way.gate is not None
             way.gate.set()
         await self.rig.quiet()
-        await self.rig.scheduler.swap(self.rig.snapshot(self.first, self.second, rules=self.rules))
+        await self.rig.scheduler.swap(self.rig.snapshot(self.first, self.second, self.folder, rules=self.rules))
         for _ in range(6):
             await self.rig.spool.change("release", Filter(states=(State.HELD,)), self.rig.clock.now)
             await self.rig.spool.change("retry", Filter(states=(State.QUEUED,)), self.rig.clock.now)
