@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from sesrelay.spool import bulk, desk, flow, reading
+from sesrelay.spool import bulk, changing, desk, flow, reading, selecting
 from sesrelay.spool.opening import open_store
 from sesrelay.spool.query import sized
 
@@ -25,7 +25,26 @@ QUESTIONS = {
         reading.OPEN_PAGE,
         "SEARCH delivery USING COVERING INDEX delivery_open (state=? AND transport=? AND (message,n)>(?,?))",
     ),
-    "everything, in order": (reading.ALL_PAGE, "SEARCH delivery USING PRIMARY KEY ((message,n)>(?,?))"),
+    "how far to look among what is open": (
+        selecting.BOUNDARY.format(run=selecting.OPEN_RUN, where=selecting.OPEN),
+        "SEARCH d USING COVERING INDEX delivery_open (state=? AND transport=? AND (message,n)>(?,?))",
+    ),
+    "how far to look among all": (
+        selecting.BOUNDARY.format(run=selecting.ALL_RUN, where=""),
+        "SEARCH d USING PRIMARY KEY ((message,n)>(?,?))",
+    ),
+    "what of the open is meant": (
+        selecting.SELECT.format(run=selecting.OPEN_RUN + selecting.WITH_MESSAGE, where=selecting.OPEN, meant=" AND m.sender = ?"),
+        "SEARCH d USING COVERING INDEX delivery_open (state=? AND transport=? AND (message,n)>(?,?) AND (message,n)<(?,?))",
+    ),
+    "what of all is meant": (
+        selecting.SELECT.format(run=selecting.ALL_RUN + selecting.WITH_MESSAGE, where="", meant=" AND m.sender = ?"),
+        "SEARCH d USING PRIMARY KEY ((message,n)>(?,?) AND (message,n)<(?,?))",
+    ),
+    "of one message": (
+        selecting.SELECT.format(run=selecting.ALL_RUN, where=selecting.MESSAGE_RUN, meant=""),
+        "SEARCH d USING PRIMARY KEY (message=?)",
+    ),
     "a delivery": (flow.STANDING, "SEARCH delivery USING PRIMARY KEY (message=? AND n=?)"),
     "lanes": (flow.LANES, "SEARCH backlog USING PRIMARY KEY ((transport,nexthop)>(?,?))"),
     "by remote id": (
@@ -72,3 +91,22 @@ def test_many_at_once_look_for_each_in_an_index(db: apsw.Connection, statement: 
         if line.startswith("SCAN") and line.split()[1] in {"d", "m", "delivery", "message", "content", "event"}
     ]
     assert not scanned, plan
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        changing.PICK,
+        changing.WISH,
+        changing.VIA,
+        *changing.STATEMENTS.values(),
+        changing.TELL,
+        changing.TOTAL_ENDED,
+        changing.IN_FILES,
+        changing.FORGET,
+    ],
+)
+def test_a_change_looks_for_each_that_was_picked_in_an_index(db: apsw.Connection, statement: str) -> None:
+    db.execute(changing.PICKED)
+    plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", (None,) * statement.count("?")).fetchall()]
+    assert not [line for line in plan if line.startswith("SCAN") and line.split()[1] not in {"p", "k", "gone"}], plan

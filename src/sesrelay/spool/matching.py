@@ -23,21 +23,24 @@ def key(address: str) -> str:
 
 
 class Pattern:
-    """A whole address, all of a domain (`*@example.com`, `@example.com`), or `<>` for the null sender."""
+    """A whole address, all of a domain (`*@example.com`, `@example.com`), or `<>` for the null sender.
 
-    __slots__ = ("_suffix", "_whole")
+    `whole` or `suffix` is what is compared; neither: it matches nothing.
+    """
+
+    __slots__ = ("suffix", "whole")
 
     def __init__(self, text: str) -> None:
-        self._whole: str | None = None
-        self._suffix: str | None = None
+        self.whole: str | None = None
+        self.suffix: str | None = None
         if text.startswith(("@", "*@")):
             with contextlib.suppress(AddressError):  # no address has such a domain: it matches nothing
-                self._suffix = "@" + domain_key(text.partition("@")[2])
+                self.suffix = "@" + domain_key(text.partition("@")[2])
         else:
-            self._whole = "" if text == "<>" else key(text)
+            self.whole = "" if text == "<>" else key(text)
 
     def __call__(self, address: str) -> bool:
-        return address == self._whole if self._suffix is None else address.endswith(self._suffix)
+        return address == self.whole if self.suffix is None else address.endswith(self.suffix)
 
 
 class Match:

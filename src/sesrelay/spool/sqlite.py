@@ -34,7 +34,7 @@ from sesrelay.seams import (
     Told,
     Verb,
 )
-from sesrelay.spool import desk, flow, folding, query, standing
+from sesrelay.spool import changing, desk, flow, folding, query, selecting, standing
 from sesrelay.spool.bulk import Accept, Open, Settle
 from sesrelay.spool.errors import StoreRefused
 from sesrelay.spool.files import THRESHOLD, Bodies
@@ -54,6 +54,7 @@ DATABASE = "queue.db"
 BODIES = "bodies"
 ROOM_AGE = 1.0  # seconds that a look at the free space serves
 CHANGE_PAGE = 500  # rows in one transaction of a change: what others wait for
+CHANGE_FOUND = 10_000  # rows that are found at once to be changed
 BODY = "SELECT body FROM content WHERE message = ?"
 WHERE_BODY = "SELECT EXISTS (SELECT 1 FROM delivery WHERE message = ?1 AND state < 3) FROM message WHERE id = ?1 AND stored = 1"
 
@@ -284,10 +285,8 @@ class SqliteSpool(Parking):
         key: Key | None = _start(after)
         while key is not None and len(found) < limit:
             # A page as large as what is wanted: whatever matches on it is wanted too.
-            start, page = key, min(limit - len(found), PAGE)
-            more, key = await self._desk_reader.run(
-                partial(desk.listing, match=match, transports=self._transports(), after=start, limit=page)
-            )
+            look = partial(desk.listing, match=match, transports=self._transports(), after=key, limit=min(limit - len(found), PAGE))
+            more, key = await self._desk_reader.run(look)
             found += more
         return found
 
@@ -311,11 +310,13 @@ class SqliteSpool(Parking):
         looked = changed = 0
         key: Key | None = START
         while key is not None:
-            start = key
-            seen, more, key = await self._writer.submit(
-                partial(desk.change, verb=verb, match=match, after=start, limit=CHANGE_PAGE, now=now, via=via)
-            )
-            looked, changed = looked + seen, changed + more
+            # Looked for where nobody waits for it; what has become something else meanwhile is left out by the writer.
+            look = partial(selecting.page, match=match, transports=self._transports(), after=key, limit=CHANGE_FOUND)
+            page = await self._desk_reader.run(look)
+            key, looked = page.after, looked + page.looked
+            for first in range(0, len(page.keys), CHANGE_PAGE):
+                some = page.keys[first : first + CHANGE_PAGE]
+                changed += await self._writer.submit(partial(changing.change, verb=verb, match=match, keys=some, now=now, via=via))
             if told is not None:
                 told(looked, changed)
         return changed

@@ -58,17 +58,17 @@ class Tally:
             self.moved[before] = self.moved.get(before, 0) - 1
             self.moved[after] = self.moved.get(after, 0) + 1
 
-    def move(self, transport: str, nexthop: str, priority: int, before: int, after: int) -> None:
-        """Count a delivery that goes from one state to another; ended ones are not counted."""
+    def move(self, transport: str, nexthop: str, priority: int, before: int, after: int, n: int = 1) -> None:
+        """Count `n` deliveries that go from one state to another; ended ones are not counted."""
         if before == after:
             return
         moved = self.moved
         if before <= HELD:
             count = (transport, nexthop, priority, before)
-            moved[count] = moved.get(count, 0) - 1
+            moved[count] = moved.get(count, 0) - n
         if after <= HELD:
             count = (transport, nexthop, priority, after)
-            moved[count] = moved.get(count, 0) + 1
+            moved[count] = moved.get(count, 0) + n
 
     def message(self, messages: int, octets: int) -> None:
         self.moved_messages += messages
