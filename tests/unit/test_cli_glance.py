@@ -1,13 +1,23 @@
-"""A glance at the configuration says what reading all of it says, or nothing."""
+"""What is quick about short questions: a glance at the configuration says what reading all of it says, or nothing; one question
+to the daemon is asked without all that a conversation wants.
+"""
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from sesrelay.cli import glance
+from sesrelay.cli.desk import ask_daemon
+from sesrelay.cli.queue import STATE_COLOUR
 from sesrelay.config.loading import load
+from sesrelay.control.question import ControlError, ask
+from sesrelay.mail.delivery import State
 
 SURE = [
     "control: /tmp/x/control.sock\n",
@@ -48,3 +58,55 @@ def test_where_nothing_is_said_the_default_counts(tmp_path: Path, monkeypatch: p
     (tmp_path / "run").mkdir()
     assert glance.control_socket(config) == tmp_path / "run" / "control.sock"
     assert glance.control_socket(tmp_path / "missing") is None
+
+
+def test_the_summary_wants_neither_a_loop_nor_the_words_of_mail() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", "import sys, sesrelay.cli.queue, sesrelay.control.question\nprint(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not {"asyncio", "sesrelay.seams", "sesrelay.mail.delivery", "rich", "yaml"} & set(found.stdout.split())
+
+
+def test_the_states_that_the_verbs_offer_are_those_there_are() -> None:
+    assert list(STATE_COLOUR) == [state.value for state in State]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b'{"end":{"messages":3}}\n', {"messages": 3}),
+        (b'{"error":"the queue cannot be reached: x"}\n', "the queue cannot be reached: x"),
+        (b"", "the daemon went away before it answered"),
+    ],
+)
+def test_one_question(tmp_path: Path, answer: bytes, said: object) -> None:
+    path, asked = tmp_path / "control.sock", list[bytes]()
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            asked.append(connection.makefile("rb").readline())
+            connection.sendall(answer)
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        daemon = threading.Thread(target=serve)
+        daemon.start()
+        if isinstance(said, str):
+            with pytest.raises(ControlError, match=said):
+                ask(path, "summary")
+        else:
+            assert ask(path, "summary") == said
+        daemon.join()
+    assert asked == [b'{"verb": "summary", "args": {}}\n']
+
+
+def test_where_no_daemon_answers_the_whole_way_is_taken(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"control: {tmp_path}/control.sock\n")
+    assert ask_daemon(config, "summary") is None
+    assert ask_daemon(tmp_path / "absent.yaml", "summary") is None

@@ -7,7 +7,6 @@ Invariant: colours are for terminals, and for those who have not set NO_COLOR (h
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -57,6 +56,8 @@ class Verbs(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
+            import difflib
+
             near = difflib.get_close_matches(args[0], VERBS, n=1)
             ctx.fail(f"There is no verb {args[0]!r}." + (f" Did you mean {near[0]}?" if near else ""))
         return super().resolve_command(ctx, args)

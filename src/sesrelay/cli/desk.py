@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, load_or_exit, reader_left
-from sesrelay.seams import Desk
+
+if TYPE_CHECKING:
+    from sesrelay.seams import Desk
+
+
+def ask_daemon(config: Path, verb: str) -> Any:
+    """Return what a daemon that a glance at the configuration finds answers; None where there is none, or it will not.
+
+    Quicker by half than `with_desk`, which then finds out why.
+    """
+    from sesrelay.cli.glance import control_socket
+    from sesrelay.control.question import ControlError, ask
+
+    path = control_socket(config)
+    try:
+        return None if path is None else ask(path, verb)
+    except (ControlError, OSError):
+        return None
 
 
 def with_desk(
@@ -26,6 +43,8 @@ def with_desk(
     `importing`: `work` may take messages in. `salvage_in`: where a desk over what is left of a damaged store may be put
     up; with `salvage` it is, also where the store can be opened.
     """
+    import asyncio
+
     from sesrelay.control.client import ControlError
     from sesrelay.seams import SpoolError
 
@@ -67,6 +86,8 @@ def _at_any_desk(
     config: Path, work: Callable[[Desk], Awaitable[int]], importing: bool, salvage: bool, salvage_in: Path | None
 ) -> int:
     """Run `work` at whichever desk there is, by the whole configuration."""
+    import asyncio
+
     from sesrelay.app.operator import DaemonUnreachable, open_desk, salvaged_desk
     from sesrelay.spool.errors import StoreDamaged
 

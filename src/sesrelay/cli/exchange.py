@@ -6,16 +6,18 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sesrelay.cli.desk import with_desk
 from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option
-from sesrelay.seams import Desk, Document, Filter, Unfit
 
-Options = Callable[[Callable[..., None]], Callable[..., None]]
-MakeFilter = Callable[[tuple[str, ...], dict[str, Any]], Filter]
+if TYPE_CHECKING:
+    from sesrelay.seams import Desk, Document, Filter
+
+    Options = Callable[[Callable[..., None]], Callable[..., None]]
+    MakeFilter = Callable[[tuple[str, ...], dict[str, Any]], Filter]
 
 
 def add_to(group: click.Group, filter_options: Options, make_filter: MakeFilter) -> None:
@@ -82,6 +84,7 @@ async def _export(desk: Desk, folder: Path, wanted: Filter, as_json: bool) -> in
 
 async def _import(desk: Desk, paths: tuple[Path, ...], as_json: bool) -> int:
     from sesrelay.control import folder as files
+    from sesrelay.seams import Unfit
 
     imported = known = 0
     refused: list[Document] = []

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from sesrelay.seams import Told
+if TYPE_CHECKING:
+    from sesrelay.seams import Told
 
 AT_ONCE = 2_000  # what is done before anybody could read it
 

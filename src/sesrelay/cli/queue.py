@@ -6,17 +6,18 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sesrelay.cli import exchange
-from sesrelay.cli.desk import with_desk
+from sesrelay.cli.desk import ask_daemon, with_desk
 from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option, load_or_exit
 from sesrelay.cli.progress import progress
 from sesrelay.cli.words import age, number, seconds, size
-from sesrelay.mail.delivery import State
-from sesrelay.seams import Desk, Document, Filter, Told, Verb
+
+if TYPE_CHECKING:
+    from sesrelay.seams import Desk, Document, Filter, Told, Verb
 
 STATE_COLOUR = {"queued": "yellow", "in_flight": "cyan", "held": "magenta", "delivered": "green", "failed": "red"}
 COUNTED_MAX = 10_000  # deliveries that are counted before somebody is asked whether to delete them
@@ -38,9 +39,7 @@ def filter_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--transport", metavar="NAME", help="Waiting for this transport."),
         click.option("--recipient", metavar="ADDRESS", help="An address, or *@example.com."),
         click.option("--sender", metavar="ADDRESS", help="An address, or *@example.com."),
-        click.option(
-            "--state", "states", multiple=True, type=click.Choice([state.value for state in State]), help="May be repeated."
-        ),
+        click.option("--state", "states", multiple=True, type=click.Choice(list(STATE_COLOUR)), help="May be repeated."),
     ):
         function = option(function)
     return function
@@ -69,6 +68,9 @@ def show(config: Path, queue_id: str, as_json: bool) -> None:
 @config_option
 def summary(config: Path, as_json: bool) -> None:
     """Count what waits, by state and transport, and tell what is paused and how to mend it."""
+    found = ask_daemon(config, "summary")
+    if found is not None:
+        sys.exit(_print_summary(found, as_json))
     with_desk(config, lambda desk: _summary(desk, as_json))
 
 
@@ -81,9 +83,9 @@ def _changing(verb: Verb, help: str) -> None:
     def change(config: Path, as_json: bool, ids: tuple[str, ...], yes: bool = False, future: bool = False, **chosen: Any) -> None:
         via = _way(config, ids, chosen) if verb == "retry" else None
         wanted = _filter(ids, chosen)
-        if future and verb == "release" and wanted == Filter():
+        if future and verb == "release" and not _names_any(wanted):
             with_desk(config, lambda desk: _list_future(desk, as_json))
-        if wanted == Filter():
+        if not _names_any(wanted):
             raise click.UsageError(f"name the messages to {verb} by ID, or choose them with --sender, --state and the like")
         if future:
             if wanted.ids or wanted.states or wanted.older_than is not None:
@@ -133,8 +135,15 @@ def _way(config: Path, ids: tuple[str, ...], chosen: dict[str, Any]) -> str | No
 
 
 def _filter(ids: tuple[str, ...], chosen: dict[str, Any]) -> Filter:
+    from sesrelay.mail.delivery import State
+    from sesrelay.seams import Filter
+
     states = tuple(State(name) for name in chosen["states"])
     return Filter(ids, states, chosen["sender"], chosen["recipient"], chosen["transport"], chosen["older_than"])
+
+
+def _names_any(wanted: Filter) -> bool:
+    return wanted != type(wanted)()
 
 
 exchange.add_to(command, filter_options, _filter)
@@ -154,7 +163,7 @@ async def _list(desk: Desk, wanted: Filter, as_json: bool) -> int:
     if as_json:
         click.echo("[]" if not count else "\n]")
     elif not count:
-        click.echo("Nothing matches." if wanted != Filter() else "The queue is empty.", err=True)
+        click.echo("Nothing matches." if _names_any(wanted) else "The queue is empty.", err=True)
     return EX_OK
 
 
@@ -182,7 +191,10 @@ def _shown(found: Document, key: str) -> str:
 
 
 async def _summary(desk: Desk, as_json: bool) -> int:
-    found = await desk.summary()
+    return _print_summary(await desk.summary(), as_json)
+
+
+def _print_summary(found: Document, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
         return EX_OK
@@ -296,6 +308,8 @@ async def _list_future(desk: Desk, as_json: bool) -> int:
 
 
 def _print_future(standing: list[Document], *, err: bool = False) -> None:
+    from sesrelay.seams import Filter
+
     for one in standing:
         wanted = Filter(sender=one["sender"], recipient=one["recipient"], transport=one["transport"])
         click.echo(f"    since {one['since']}; to end it: sesrelay queue release {_as_options(wanted)} --future", err=err)

@@ -14,13 +14,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from sesrelay.control import wire
+from sesrelay.control.question import ANSWER_TIME
+from sesrelay.control.question import ControlError as ControlError  # noqa: PLC0414 - handed on
 from sesrelay.seams import Document, Filter, Told, Unfit, Verb
-
-ANSWER_TIME = 60.0  # seconds for one line; a change of a million deliveries comes in pages, and is told at its end
-
-
-class ControlError(Exception):
-    """The daemon answered that it cannot do it, or went away in the middle."""
 
 
 @dataclass(slots=True)

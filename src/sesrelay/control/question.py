@@ -1,0 +1,38 @@
+"""One question to the daemon and its answer, without a loop: for verbs that are over before a loop were ready.
+
+Invariant: imports little; `wire` describes the protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+ANSWER_TIME = 60.0  # seconds for one line; a change of a million deliveries comes in pages, and is told at its end
+
+
+class ControlError(Exception):
+    """The daemon answered that it cannot do it, or went away in the middle."""
+
+
+def ask(path: Path, verb: str, **args: object) -> Any:
+    """Return the answer of the daemon that listens at `path`. Raises: ControlError; OSError where none does"""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(ANSWER_TIME)
+        connection.connect(str(path))
+        try:
+            connection.sendall(json.dumps({"verb": verb, "args": args}).encode() + b"\n")
+            with connection.makefile("rb") as answers:
+                line = answers.readline()
+        except TimeoutError:
+            raise ControlError(f"the daemon does not answer within {ANSWER_TIME:.0f}s") from None
+        except OSError:
+            line = b""
+    if not line:
+        raise ControlError("the daemon went away before it answered")
+    answer = json.loads(line)
+    if "error" in answer:
+        raise ControlError(str(answer["error"]))
+    return answer["end"]
