@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import sesrelay.cli.progress
 from relay_process import PYTHON, Relay, wait_for
 from sesrelay.cli.progress import progress
 
@@ -153,10 +154,11 @@ def test_a_bar_shows_how_far_it_is_on_a_terminal_alone(monkeypatch: pytest.Monke
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
         monkeypatch.setenv("TERM", "xterm")
-        with progress("hold", 10_000) as told:
-            told(5_000, 3_000)
         with progress("hold", 10) as told:
             told(5, 3)
+        monkeypatch.setattr(sesrelay.cli.progress, "SHOWN_AFTER", 0.0)
+        with progress("hold", 10_000) as told:
+            told(5_000, 3_000)
         shown = b""
         while b"\x1b[?25h" not in shown:  # the cursor is back: the bar is gone
             shown += os.read(ours, 65536)

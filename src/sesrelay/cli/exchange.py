@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 
 from sesrelay.cli.desk import with_desk
 from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option
+from sesrelay.cli.progress import progress
 
 if TYPE_CHECKING:
     from sesrelay.seams import Desk, Document, Filter
@@ -56,13 +56,13 @@ async def _export(desk: Desk, folder: Path, wanted: Filter, as_json: bool) -> in
     from sesrelay.control.client import ControlError
     from sesrelay.seams import SpoolError
 
-    ids = list(dict.fromkeys([one["id"] async for one in desk.listing(wanted)]))
+    ids = await _wanted(desk, wanted)
     unknown = [one for one in wanted.ids if one not in set(ids)]
     unreadable: list[Document] = [{"id": one, "error": "no such message, or nothing of it waits"} for one in unknown]
     files.prepare(folder)
     exported = 0
-    with _progress(len(ids), "exporting") as progress:
-        for queue_id in ids:
+    with progress("export", len(ids), "exported") as told:
+        for looked, queue_id in enumerate(ids, 1):
             try:
                 found = await desk.export(queue_id)
             except (ControlError, SpoolError) as error:
@@ -71,7 +71,7 @@ async def _export(desk: Desk, folder: Path, wanted: Filter, as_json: bool) -> in
                 if found is not None and found[1] is not None:
                     files.write(folder, found[0], found[1])
                     exported += 1
-            progress.update(1)
+            told(looked, exported)
     files.sync()
     if as_json:
         click.echo(json.dumps({"exported": exported, "folder": str(folder), "unreadable": unreadable}, ensure_ascii=False))
@@ -80,6 +80,18 @@ async def _export(desk: Desk, folder: Path, wanted: Filter, as_json: bool) -> in
         for one in unreadable:
             click.echo(f"{one['id']}: {one['error']}", err=True)
     return EX_FAILED if unreadable else EX_OK
+
+
+async def _wanted(desk: Desk, wanted: Filter) -> list[str]:
+    """Return the ids of what is to be exported, each once, in order of arrival."""
+    ids: dict[str, None] = {}
+    looked = 0
+    with progress("looking", None, "found") as told:
+        async for one in desk.listing(wanted):
+            ids[one["id"]] = None
+            looked += 1
+            told(looked, len(ids))
+    return list(ids)
 
 
 async def _import(desk: Desk, paths: tuple[Path, ...], as_json: bool) -> int:
@@ -92,8 +104,8 @@ async def _import(desk: Desk, paths: tuple[Path, ...], as_json: bool) -> int:
         envelopes = files.messages(paths)
     except Unfit as error:
         raise click.UsageError(str(error)) from error
-    with _progress(len(envelopes), "importing") as progress:
-        for envelope in envelopes:
+    with progress("import", len(envelopes), "imported") as told:
+        for looked, envelope in enumerate(envelopes, 1):
             try:
                 document, content = files.read(envelope)
                 if await desk.take(document, content):
@@ -102,7 +114,7 @@ async def _import(desk: Desk, paths: tuple[Path, ...], as_json: bool) -> int:
                     known += 1
             except Unfit as error:
                 refused.append({"file": str(envelope.with_suffix(".eml")), "error": str(error)})
-            progress.update(1)
+            told(looked, imported)
     if as_json:
         click.echo(json.dumps({"imported": imported, "known": known, "refused": refused}, ensure_ascii=False))
     else:
@@ -110,8 +122,3 @@ async def _import(desk: Desk, paths: tuple[Path, ...], as_json: bool) -> int:
         for one in refused:
             click.echo(f"{one['file']}: {one['error']}", err=True)
     return EX_FAILED if refused else EX_OK
-
-
-def _progress(length: int, label: str) -> Any:
-    """Return a progress bar on stderr, which shows itself on a terminal alone."""
-    return click.progressbar(range(length), label=label, file=sys.stderr, show_pos=True)

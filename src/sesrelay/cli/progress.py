@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sesrelay.seams import Told
 
-AT_ONCE = 2_000  # what is done before anybody could read it
+SHOWN_AFTER = 0.5  # seconds; what is done by then, nobody needs a bar for
 
 
 @contextmanager
-def progress(label: str, total: int | None) -> Iterator[Told]:
-    """Show a bar while the block runs, which tells `Told` of each step. `total`: what is to be looked at, None: unknown."""
-    if not sys.stderr.isatty() or (total is not None and total <= AT_ONCE):
+def progress(label: str, total: int | None, done: str = "changed") -> Iterator[Told]:
+    """Show a bar while the block runs, which tells `Told` how much it has looked at, and `done`.
+
+    `total`: what is to be looked at; None: nobody knows.
+    """
+    if not sys.stderr.isatty():
         yield lambda looked, changed: None
         return
+    began = time.monotonic()
+    bar: Told | None = None
+    with ExitStack() as shown:
+
+        def told(looked: int, changed: int) -> None:
+            nonlocal bar
+            if bar is None:
+                if time.monotonic() - began < SHOWN_AFTER:
+                    return
+                bar = shown.enter_context(_bar(label, total, done))
+            bar(looked, changed)
+
+        yield told
+
+
+@contextmanager
+def _bar(label: str, total: int | None, done: str) -> Iterator[Told]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda looked, changed: bar.update(task, completed=looked, description=f"{label}: {changed:,} changed")
+        yield lambda looked, changed: bar.update(task, completed=looked, description=f"{label}: {changed:,} {done}")

@@ -270,11 +270,17 @@ async def _sure(desk: Desk, wanted: Filter) -> bool:
 
 
 async def _with_progress(desk: Desk, verb: str, wanted: Filter, work: Callable[[Told], Any]) -> Any:
-    """Run a change under a bar; all that has not ended is looked at, unless IDs or finished states are named."""
-    bounded = not wanted.ids and not any(state.final for state in wanted.states) and sys.stderr.isatty()
-    total = (await desk.summary())["deliveries"] if bounded else 0 if wanted.ids else None
+    """Run a change under a bar; what has the state and the transport is looked at, and counted unless it has ended."""
+    counted = not wanted.ids and not any(state.final for state in wanted.states) and sys.stderr.isatty()
+    total = _to_look_at(wanted, (await desk.summary())["by_transport"]) if counted else None
     with progress(verb, total) as told:
         return await work(told)
+
+
+def _to_look_at(wanted: Filter, by_transport: dict[str, dict[str, int]]) -> int:
+    names = [state.value for state in wanted.states]
+    found = (counts for name, counts in by_transport.items() if wanted.transport in (None, name))
+    return sum(n for counts in found for state, n in counts.items() if not names or state in names)
 
 
 async def _change_future(desk: Desk, verb: Verb, wanted: Filter, as_json: bool) -> int:
