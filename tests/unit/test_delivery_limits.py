@@ -8,6 +8,7 @@ import pytest
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
 from sesrelay.control import envelopes
 from sesrelay.control.desk import SpoolDesk
+from sesrelay.delivery.housekeeping import Housekeeping
 from sesrelay.delivery.intake import SCHEDULED
 from sesrelay.mail.delivery import Priority, State
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
@@ -96,6 +97,37 @@ async def test_a_cap_is_kept_and_what_waits_goes_on_by_itself(limits: dict[str, 
     await rig.pass_time(wait)
     assert sent(way)["a"] == 20
     assert list(rig.scheduler.waits()) == []
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_waits_for_a_cap_of_ours_does_not_age(restarted: bool) -> None:
+    patience = RetryPolicy((30.0, 120.0), max_age=2_000.0, delay_warning=1_000.0)
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(hourly_cap=1), retry=patience)
+    rig.clock.now = rig.clock.now // DAY * DAY
+
+    async def minutes(n: int) -> None:
+        keeper = Housekeeping(rig.spool, rig.scheduler, rig.clock, rig.witness)  # type: ignore[arg-type]
+        for _ in range(n):
+            await rig.pass_time(60.0)
+            await keeper.sweep()
+        await rig.quiet()
+
+    await submit(rig, "a", 1)
+    (late,) = await submit(rig, "a", 1)
+    way.answer = lambda to: Deferred(LATER, Scope.RECIPIENT)
+    await minutes(30)
+    if restarted:
+        await rig.die()
+        rig = Rig(way, rules=rules(hourly_cap=1), retry=patience, before=rig)
+        await rig.scheduler.start()
+    await minutes(31)
+    (record,) = (await rig.record(late)).deliveries
+    assert (record.delivery.state, record.delivery.attempts > 0) == (State.QUEUED, True), "it is older than max_age, and just tried"
+    assert not [each for each in await rig.everything() if each.message.report], "nor is anybody told that it is late"
+    await minutes(40)
+    (record,) = (await rig.record(late)).deliveries
+    assert (record.delivery.state, record.end) == (State.FAILED, "expired"), "the other side had its time"
 
 
 async def test_a_batch_is_cut_to_what_a_cap_leaves() -> None:

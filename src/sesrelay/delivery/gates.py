@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
-from sesrelay.mail.delivery import LaneKey, Stream
-from sesrelay.policy.limits import Allowance, RouteLimits, Sent, allowance, slot_of
+from sesrelay.delivery.snapshot import Snapshot
+from sesrelay.mail.delivery import Batch, LaneKey, Stream
+from sesrelay.policy.limits import HOUR, Allowance, RouteLimits, Sent, allowance, slot_of
 from sesrelay.policy.pace import Pace
 
 ALMOST = 1e-9
+LOOK = 120.0  # seconds that one look stands for at most: between two that lie further apart nobody knows
+KEPT_HOURS = 90 * 24
+SHUT = "shut: "
+"""Before a site: in the store, the seconds of an hour for which a cap kept it waiting stand beside what it sent."""
 
 
 class Gate:
@@ -69,6 +75,9 @@ class Gates:
         self._gates: dict[str, Gate] = {}
         self._sent: dict[str, Sent] = {}
         self._unsaved: dict[tuple[str, int], int] = {}
+        self._shut: dict[str, dict[int, int]] = {}
+        self._unsaved_hours: set[tuple[str, int]] = set()
+        self._looked = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._gates)
@@ -81,8 +90,11 @@ class Gates:
             gate.changed(each, monotonic)
 
     def restore(self, counts: Iterable[tuple[str, int, int]]) -> None:
-        """Take up what the store has counted: site, slot, recipients."""
+        """Take up what the store has counted: site, slot, recipients; and what `unsaved_hours` gave it."""
         for site, slot, n in counts:
+            if site.startswith(SHUT):
+                self._shut.setdefault(site.removeprefix(SHUT), {})[slot] = n
+                continue
             self._sent.setdefault(site, Sent()).slots[slot] = n
 
     # --- may it go? ---
@@ -140,6 +152,38 @@ class Gates:
     def wait_for(self, site: str, lane: LaneKey) -> None:
         """Have `lane` told when an attempt of a route has ended: it may have sent less than was counted."""
         self._gates[site].waiting[lane] = None
+
+    # --- how long has it waited for us? ---
+
+    def note_shut(self, now: float) -> bool:
+        """Count the time since the last look for each route that a cap keeps waiting; tell whether counts have to be saved."""
+        seconds = round(min(max(now - (self._looked or now), 0.0), LOOK))
+        self._looked = now
+        hour = int(now // HOUR)
+        for site, _, _ in self.shut(now) if seconds else ():
+            hours = self._shut.setdefault(site, {})
+            hours[hour] = min(hours.get(hour, 0) + seconds, round(HOUR))
+            self._unsaved_hours.add((site, hour))
+            for old in [each for each in hours if each < hour - KEPT_HOURS]:
+                del hours[old]
+        return bool(self._unsaved_hours)
+
+    def patient(self, snapshot: Snapshot, batch: Batch, now: float) -> Snapshot:
+        """Return `snapshot` with the patience longer by what `batch` has waited for a cap of its route: age is what the other
+        side is given, and it was not asked meanwhile.
+        """
+        hours = self._shut.get(batch.deliveries[0].placement.site)
+        if not hours:
+            return snapshot
+        began = batch.message.began
+        waited = min(sum(n for hour, n in hours.items() if hour >= began // HOUR), now - began)
+        return replace(snapshot, retry=snapshot.retry.longer(waited)) if waited > 0 else snapshot
+
+    def unsaved_hours(self) -> list[tuple[str, int, int]]:
+        """Return what the store does not have yet of the time that caps kept routes waiting, and regard it as saved."""
+        found = [(SHUT + site, hour, self._shut[site].get(hour, 0)) for site, hour in self._unsaved_hours]
+        self._unsaved_hours = set()
+        return found
 
     # --- what goes ---
 

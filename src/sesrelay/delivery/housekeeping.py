@@ -38,6 +38,7 @@ class Housekeeping:
 
     async def sweep(self) -> None:
         """Do all of it once. Raises: SpoolError"""
+        self.scheduler.note_shut()
         await self.scheduler.shelve_paused()
         await self.scheduler.refresh()  # lanes wake by events; this is the net beneath them
         for pause in self.scheduler.pauses.drop_stale(self.clock.wall()):
@@ -66,11 +67,11 @@ class Housekeeping:
         )
 
     async def _settle_overdue(self, delivery: Delivery) -> None:
-        snapshot, now = self.scheduler.snapshot, self.clock.wall()
+        now, batch = self.clock.wall(), Batch(delivery.placement.lane, (delivery,))
+        snapshot = self.scheduler.gates.patient(self.scheduler.snapshot, batch, now)
         verdict = policy.overdue(delivery, snapshot.retry, now)
         if verdict is None:
             return
-        batch = Batch(delivery.placement.lane, (delivery,))
         made: tuple[Submission, ...] = ()
         events = []
         if verdict.state is State.HELD:

@@ -53,7 +53,7 @@ class Scheduler:
         self._spool = spool
         self._clock = clock
         self._observer = observer
-        self._settler = Settler(lambda: self.snapshot, self.pauses, self.ids, clock, observer)
+        self._settler = Settler(lambda: self.snapshot, self.pauses, self.ids, clock, observer, self.gates)
         self.attempts = Attempter(spool, self._settler, clock, observer, self._stall)
         self._room = Room(memory or ByteBudget(MEMORY))
         self._nowhere: Transport = Nowhere()
@@ -165,6 +165,11 @@ class Scheduler:
         """Place anew all that waits, in memory and in the store: an operator gave some of it another way out. Raises: SpoolError"""
         await self._supply.shelve(self._lanes.values())
         await self.place_anew()
+
+    def note_shut(self) -> None:
+        """Count for how long a cap has kept a route waiting; wanted every minute."""
+        if self.gates and self.gates.note_shut(self._clock.wall()):
+            self._supply.save_counts()
 
     async def shelve_paused(self) -> None:
         """Give what waits in memory before a paused lane back to the store, where its age is looked at. Raises: SpoolError"""

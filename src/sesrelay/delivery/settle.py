@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from sesrelay.delivery import reports
 from sesrelay.delivery.content import MessageContent
+from sesrelay.delivery.gates import Gates
 from sesrelay.delivery.ids import Ids
 from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.placing import rule_for
@@ -40,8 +41,11 @@ class Judged:
 class Settler:
     """Turns outcomes into verdicts. `snapshot` is asked for each time, so that a reload is followed."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], pauses: Pauses, ids: Ids, clock: Clock, observer: Observer) -> None:
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], pauses: Pauses, ids: Ids, clock: Clock, observer: Observer, gates: Gates
+    ) -> None:
         self._snapshot = snapshot
+        self._gates = gates
         self._pauses = pauses
         self._ids = ids
         self._clock = clock
@@ -54,7 +58,8 @@ class Settler:
 
         Where a report is due and the original cannot be read, what would have been reported is held.
         """
-        snapshot, now, chance = self._snapshot(), self._clock.wall(), self._clock.chance()
+        now, chance = self._clock.wall(), self._clock.chance()
+        snapshot = self._gates.patient(self._snapshot(), batch, now)
         verdicts: dict[DeliveryId, Verdict] = {}
         news: list[Pause] = []
         events: list[Event] = []

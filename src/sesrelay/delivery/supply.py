@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sesrelay.delivery import placing
-from sesrelay.delivery.gates import Gates
+from sesrelay.delivery.gates import KEPT_HOURS, Gates
 from sesrelay.delivery.lane import ROOM, Lane, Ready, home_of
 from sesrelay.delivery.lanes import Lanes
 from sesrelay.delivery.pauses import Pauses
@@ -18,7 +18,7 @@ from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.delivery.tasks import Tasks
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Priority, Stream
 from sesrelay.policy.batching import batches
-from sesrelay.policy.limits import SLOT
+from sesrelay.policy.limits import HOUR, SLOT
 from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
 
 ELSEWHERE = 5.0  # seconds before what found no room in another lane than its own is claimed anew
@@ -200,6 +200,8 @@ class Supply:
         try:
             while counts := self.gates.unsaved():
                 await self.spool.count_sent(counts, int(self.clock.wall() // SLOT) - KEPT_SLOTS)
+            if hours := self.gates.unsaved_hours():
+                await self.spool.count_sent(hours, int(self.clock.wall() // HOUR) - KEPT_HOURS)
         except SpoolError as error:
             self.observer.trouble("what caps count cannot be stored", error)
         finally:

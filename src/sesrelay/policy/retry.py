@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 JITTER = 0.1  # ± a tenth, so that what failed together does not come back together
 AMBIGUOUS_WAIT = 60.0  # seconds at least before what may have been sent is sent again
@@ -33,3 +33,8 @@ class RetryPolicy:
 
     def warning_due(self, accepted: float, now: float) -> bool:
         return self.delay_warning is not None and now - accepted >= self.delay_warning
+
+    def longer(self, seconds: float) -> RetryPolicy:
+        """Return the same with more patience, for mail that had to wait so long for us before it could be tried."""
+        warning = None if self.delay_warning is None else self.delay_warning + seconds
+        return replace(self, max_age=self.max_age + seconds, delay_warning=warning)
