@@ -143,18 +143,11 @@ class Spool(Protocol):
         """Move the due time of queued deliveries without an attempt, and give their claims back."""
 
     async def rekey(
-        self,
-        place: Callable[[Delivery], Placement],
-        after: DeliveryId | None,
-        limit: int,
-        *,
-        hasten: frozenset[str] = frozenset(),
-        now: float = 0.0,
-    ) -> DeliveryId | None:
-        """Place anew the next `limit` unclaimed queued deliveries behind `after`, in order of arrival.
-
-        Those whose last obstacle's reason is in `hasten` are due at `now` at the latest.
-
+        self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int, *, hasten: frozenset[str] = frozenset(),
+        now: float = 0.0, chosen: bool = False,
+    ) -> DeliveryId | None:  # fmt: skip
+        """Place anew the next `limit` unclaimed queued deliveries behind `after`, in order of arrival; with `chosen` only those
+        that wait for another way than an operator chose. Those whose last obstacle is in `hasten` are due at `now` at the latest.
         Return the last one looked at, or None when there are no more. `place` is pure and may run on another thread.
         """
 
@@ -177,7 +170,7 @@ class Spool(Protocol):
         """Forget messages that were accepted before that moment and of which every delivery has ended; return how many."""
 
     async def count_sent(self, counts: Sequence[tuple[str, int, int]], forget_before: int) -> None:
-        """Store how many recipients each site sent in a slot (site, slot, the whole number), and forget older slots of theirs."""
+        """Store whole numbers by name and slot, as what each site sent in five minutes, and forget older slots of those names."""
 
     async def sent_counts(self) -> Sequence[tuple[str, int, int]]:
         """Return what `count_sent` has stored."""

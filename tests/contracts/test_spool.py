@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fakes import FakeClock
-from sesrelay.mail.delivery import DeliveryId, LaneKey, Placement, Priority, State, Stream
+from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State, Stream
 from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Recipient, Rung
 from sesrelay.mail.trace import Event
 from sesrelay.seams import Claim, Filter, Settlement, SpoolError, Submission, Superseded
@@ -523,6 +523,28 @@ async def test_rekey_places_anew_what_waits_in_order_of_arrival(spool: Store) ->
     assert [each.id for each in await spool.open_attempts(9)] == ids(flying)
     await spool.unclaim([each.id for each in claimed])
     assert (await spool.stats()).counts == {("other", State.QUEUED): 6, ("ses", State.QUEUED): 1, ("direct", State.IN_FLIGHT): 1}
+
+
+async def test_rekey_of_what_an_operator_chose_looks_at_nothing_else(spool: Store) -> None:
+    made = [submission(serial, lane=MX if serial % 2 else SES) for serial in range(1, 9)]
+    for each in made:
+        await spool.accept(each)
+    chosen = Filter(ids=tuple(each.message.id for each in made[:5]))
+    assert await spool.change("retry", chosen, NOW, "ses") == 5  # of which two wait for it already
+    seen: list[str | None] = []
+
+    def place(delivery: Delivery) -> Placement:
+        seen.append(delivery.via)
+        return replace(delivery.placement, lane=SES)
+
+    for _ in range(2):
+        after = None
+        while True:
+            after = await spool.rekey(place, after, 2, chosen=True)
+            if after is None:
+                break
+        assert seen == ["ses"] * 3, "and the second time nothing is left"
+    assert (await spool.stats()).counts == {("ses", State.QUEUED): 7, ("direct", State.QUEUED): 1}
 
 
 async def test_purge_forgets_what_has_ended_and_is_old(spool: Store) -> None:

@@ -140,6 +140,24 @@ class Machine(RuleBasedStateMachine):
             if after is None:
                 return
 
+    @rule(filter=filters, via=st.sampled_from(["ses", "direct"]), now=dues)
+    def retry_by(self, filter: Filter, via: str, now: float) -> None:
+        self.both(lambda store: store.change("retry", filter, now, via))
+
+    @rule(limit=st.integers(1, 4), to=lanes, where_chosen=st.booleans())
+    def rekey_chosen(self, limit: int, to: LaneKey, where_chosen: bool) -> None:
+        def place(delivery: Delivery) -> Placement:
+            assert delivery.via is not None
+            lane = LaneKey(delivery.via, to.nexthop) if where_chosen else to
+            return replace(delivery.placement, lane=lane)
+
+        for store in (self.memory, self.sqlite):
+            after: DeliveryId | None = None
+            while True:
+                after = self.run(store.rekey(place, after, limit, chosen=True))
+                if after is None:
+                    break
+
     @rule(seconds=st.integers(1, 12), now=dues)
     def set_back(self, seconds: int, now: float) -> None:
         self.both(lambda store: store.set_back(seconds, now))

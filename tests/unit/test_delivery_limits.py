@@ -297,6 +297,75 @@ async def test_an_operator_moves_mail_to_another_way_out_and_it_stays_there() ->
     assert (await rig.record(ids[4])).deliveries[0].delivery.placement.lane.transport == "first"
 
 
+async def test_what_is_in_flight_moves_when_its_attempt_has_ended() -> None:
+    old = ScriptedTransport("old", answer=lambda to: Deferred(LATER, Scope.NEXTHOP, reason=PauseReason.THROTTLED))
+    old.gate = asyncio.Event()
+    new = ScriptedTransport("new")
+    rig = Rig(old, new)
+    desk = SpoolDesk(rig.spool, rig.clock, moved=rig.scheduler.move)
+    ids = [await rig.submit(f"a-{n}@example.org") for n in range(2)]
+    await rig.quiet()
+    assert old.under_way > 0
+    assert await desk.change("retry", Filter(ids=tuple(ids)), "new") == 2
+    await rig.quiet()
+    old.gate.set()
+    await rig.quiet()
+    assert list(rig.scheduler.pauses), "the old way is paused, and nothing is claimed from its lane"
+    assert [await rig.states(each) for each in ids] == [[State.DELIVERED]] * 2
+    assert len(new.seen) == 2
+
+
+async def test_what_is_being_claimed_while_an_operator_chooses_moves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = ScriptedTransport("old"), ScriptedTransport("new")
+    rig = Rig(old, new)
+    at = rig.clock.now + 50.0
+    queue_id = await rig.submit("a@example.org", release=at)
+    await rig.quiet()
+    claim, hold = rig.spool.claim, asyncio.Event()
+
+    async def slowly(*args: object, **more: object) -> object:
+        found = await claim(*args, **more)  # type: ignore[arg-type]
+        await hold.wait()
+        return found
+
+    monkeypatch.setattr(rig.spool, "claim", slowly)
+    await rig.pass_time(50.0)
+    desk = SpoolDesk(rig.spool, rig.clock, moved=rig.scheduler.move)
+    assert await desk.change("retry", Filter(ids=(queue_id,)), "new") == 1
+    hold.set()
+    await rig.quiet()
+    assert await rig.states(queue_id) == [State.DELIVERED]
+    assert (len(old.seen), len(new.seen)) == (0, 1)
+
+
+async def test_a_start_places_anew_what_another_configuration_placed_and_only_then() -> None:
+    old, new = ScriptedTransport("old"), ScriptedTransport("new")
+    rig = Rig(old)
+    queue_id = await rig.submit("b@example.org", release=rig.clock.now + DAY)
+    passes = 0
+    rekey = rig.spool.rekey
+
+    async def counted(*args: object, **more: object) -> object:
+        nonlocal passes
+        passes += 1
+        return await rekey(*args, **more)  # type: ignore[arg-type]
+
+    rig.spool.rekey = counted  # type: ignore[method-assign, assignment]
+    for way, wanted in ((new, 1), (new, 1), (old, 2)):
+        await rig.die()
+        rig = Rig(way, before=rig)
+        await rig.scheduler.start()
+        await rig.quiet()
+        (one,) = (await rig.record(queue_id)).deliveries
+        assert (one.delivery.placement.lane.transport, passes) == (way.name, wanted)
+    await rig.scheduler.swap(rig.snapshot(new))
+    await rig.die()
+    rig = Rig(new, before=rig)
+    await rig.scheduler.start()
+    await rig.quiet()
+    assert passes == 3, "the reload had placed it"
+
+
 async def test_another_queue_keeps_the_time_and_the_priority() -> None:
     rig = Rig(ScriptedTransport("t"))
     at = rig.clock.now + 500.0

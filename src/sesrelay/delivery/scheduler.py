@@ -135,13 +135,11 @@ class Scheduler:
         if doubts:
             self._observer.notice("attempts were interrupted and are in doubt", deliveries=doubts)
         await self.refresh()
+        self._tasks.spawn(self._supply.catch_up(WAITS_FOR_OTHERS))
 
     async def refresh(self) -> None:
         """Look at the store's lanes anew, as after a change by an operator. Raises: SpoolError"""
-        for key, due in (await self._spool.lanes()).items():
-            lane = self._lanes.get(key)
-            lane.note(None, due)
-            self._pump(lane)
+        await self._supply.refresh()
 
     async def swap(self, snapshot: Snapshot) -> None:
         """Go on with another configuration: what waits is placed anew, what is in flight ends where it is."""
@@ -162,9 +160,13 @@ class Scheduler:
             self._pump(lane)
 
     async def move(self) -> None:
-        """Place anew all that waits, in memory and in the store: an operator gave some of it another way out. Raises: SpoolError"""
+        """Place anew what an operator gave another way out, in memory and in the store; what is in flight, when that has ended.
+
+        Raises: SpoolError
+        """
+        self._supply.moves += 1
         await self._supply.shelve(self._lanes.values())
-        await self.place_anew()
+        await self._supply.place_chosen()
 
     def note_shut(self) -> None:
         """Count for how long a cap has kept a route waiting; wanted every minute."""
@@ -203,7 +205,7 @@ class Scheduler:
 
     async def drain(self, grace: float) -> int:
         """Start nothing more, and give what is in flight `grace` seconds; return how many attempts had to be cut."""
-        self._draining = True
+        self._draining = self._supply.ended = True
         self._lanes.close()
         return await self._tasks.finish(grace)
 
@@ -281,7 +283,7 @@ class Scheduler:
         return postponed
 
     async def _attempt(self, lane: Lane, ready: Ready, transport: Transport, *, opened: bool) -> None:
-        settled, tried = None, True
+        settled, tried, moves = None, True, self._supply.moves
         try:
             async with self._room.taken(ready.batch.message.size):  # before it is on record: who waits is not in doubt
                 batch = ready.batch if opened else await self.attempts.open(ready.batch)
@@ -301,6 +303,8 @@ class Scheduler:
             if settled is not None:
                 lane.learn(taken=settled.taken, trouble=settled.trouble, limit=transport.concurrency)
                 self._follow_up(settled)
+                if settled.due and moves != self._supply.moves:
+                    self._tasks.spawn(self._supply.place_chosen())
             untaken = 0 if settled is not None and not self.gates else len(ready.batch) - _taken(settled)
             self._freed(lane, transport, ready.stream.site, untaken, tried=tried)
 

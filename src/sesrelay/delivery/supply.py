@@ -6,6 +6,7 @@ the others.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -21,6 +22,10 @@ from sesrelay.policy.batching import batches
 from sesrelay.policy.limits import HOUR, SLOT
 from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
 
+SLICE = 500  # deliveries placed anew in one transaction
+LEISURE = 0.1  # seconds between two slices at most
+PLACED = "placed: "
+"""In the store, beside what sites sent: by which configuration all that is queued was placed; see placing.shape."""
 ELSEWHERE = 5.0  # seconds before what found no room in another lane than its own is claimed anew
 
 Groups = Mapping[tuple[LaneKey, Stream], list[Delivery]]
@@ -28,7 +33,9 @@ Groups = Mapping[tuple[LaneKey, Stream], list[Delivery]]
 
 @dataclass(slots=True)
 class Supply:
-    """`pump` starts what a lane may send; `stall` is told of trouble with the store."""
+    """`pump` starts what a lane may send; `stall` is told of trouble with the store. `moves`: how often an operator has chosen
+    another way out for mail; what was claimed before may not know of it. `ended`: nothing more is to be begun.
+    """
 
     spool: Spool
     clock: Clock
@@ -43,6 +50,9 @@ class Supply:
     lanes: Lanes = field(init=False)
     _crowded: list[Ready] = field(default_factory=list, init=False)
     _saving: bool = field(default=False, init=False)
+    _placed: int | None = field(default=None, init=False)
+    moves: int = field(default=0, init=False)
+    ended: bool = field(default=False, init=False)
 
     def by_place(self, deliveries: Iterable[Delivery], now: float) -> Groups:
         """Group deliveries by the lane and the stream where routing wants them now."""
@@ -85,7 +95,7 @@ class Supply:
 
     async def _claim(self, lane: Lane, limit: int, passed_over: set[Stream | None]) -> None:
         """Claim what is due in the store, and put each batch where routing wants it now."""
-        now, forgotten = self.clock.wall(), lane.asking(passed_over)
+        now, forgotten, moves = self.clock.wall(), lane.asking(passed_over), self.moves
         streams = frozenset(stream for stream in passed_over if stream is not None)
         try:
             claim = await self.spool.claim(lane.key, limit, now, passed_over=streams, after=lane.turn)
@@ -101,6 +111,10 @@ class Supply:
             lane.note(stream, due)
         if claim.deliveries:
             lane.turn = claim.deliveries[-1].placement.site
+        if moves != self.moves:
+            await self._give_back([Ready(Batch(lane.key, (one,)), one.placement.stream) for one in claim.deliveries])
+            await self.place_chosen()
+            return
         touched = {lane.key: lane}
         for (key, stream), deliveries in self.by_place(claim.deliveries, now).items():
             for batch in batches(key, deliveries, self.transport(key.transport).batch_limit):
@@ -172,23 +186,63 @@ class Supply:
         if ids:
             await self.spool.unclaim(ids)
 
-    async def place_anew(self, hasten: frozenset[str]) -> None:
-        """Go through all that is queued, in slices, and put each delivery where it belongs now. Raises: SpoolError"""
-        now, snapshot, after = self.clock.wall(), self.snapshot(), None
+    async def place_anew(self, hasten: frozenset[str], *, at_leisure: bool = False) -> None:
+        """Go through all that is queued, in slices, and put each delivery where it belongs now. Raises: SpoolError
+
+        `at_leisure`: with pauses as long as the slices, since there is other work.
+        """
+        snapshot, after = self.snapshot(), None
+        while True:
+            began = self.clock.monotonic()
+            after = await self._place(after, hasten, chosen=False)
+            if after is None:
+                break
+            if at_leisure:
+                await asyncio.sleep(min(self.clock.monotonic() - began, LEISURE))
+            if self.ended:
+                return
+        if snapshot is self.snapshot():
+            await self.spool.count_sent([(PLACED, 0, placing.shape(snapshot))], 0)
+
+    async def place_chosen(self) -> None:
+        """Put where it belongs all for which an operator chose another way than it waits for. Raises: SpoolError"""
+        after = await self._place(None, frozenset(), chosen=True)
+        while after is not None:
+            after = await self._place(after, frozenset(), chosen=True)
+        await self.refresh()
+
+    async def _place(self, after: DeliveryId | None, hasten: frozenset[str], *, chosen: bool) -> DeliveryId | None:
+        now, snapshot = self.clock.wall(), self.snapshot()
 
         def place(one: Delivery) -> Placement:
             return placing.replace_delivery(one, snapshot, self.pauses, now)
 
-        while True:
-            after = await self.spool.rekey(place, after, 500, hasten=hasten, now=now)
-            if after is None:
-                break
+        return await self.spool.rekey(place, after, SLICE, hasten=hasten, now=now, chosen=chosen)
+
+    async def catch_up(self, hasten: frozenset[str]) -> None:
+        """Place anew what is queued where another configuration placed it: what waits for later knows nothing of this one."""
+        if self._placed == placing.shape(self.snapshot()):
+            return
+        try:
+            await self.place_anew(hasten, at_leisure=True)
+            await self.refresh()
+        except SpoolError as error:
+            self.observer.trouble("queued mail could not be placed anew; it is when its next attempt is due", error)
+
+    async def refresh(self) -> None:
+        """Look at the store's lanes anew. Raises: SpoolError"""
+        for key, due in (await self.spool.lanes()).items():
+            lane = self.lanes.get(key)
+            lane.note(None, due)
+            self.pump(lane)
 
     # --- what caps count ---
 
     async def restore_counts(self) -> None:
         """Take up what the store has counted for the caps of routes. Raises: SpoolError"""
-        self.gates.restore(await self.spool.sent_counts())
+        counts = await self.spool.sent_counts()
+        self._placed = next((n for name, _, n in counts if name == PLACED), None)
+        self.gates.restore(each for each in counts if each[0] != PLACED)
 
     def save_counts(self) -> None:
         """Store what was counted since it was stored last; what comes meanwhile goes in one piece when that is done."""

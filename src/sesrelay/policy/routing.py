@@ -96,6 +96,15 @@ class RoutingTable:
             return self.default
         return self._table.find(key) or self.default
 
+    def shape(self) -> str:
+        """Return as text what decides where mail goes: the same for tables that route alike."""
+        rules = [
+            (one.pattern, one.name, one.transports, int(one.priority), one.reject)
+            for one in (*self.rules, self.default, self.null_sender)
+            if one is not None
+        ]
+        return repr((rules, self.null_sender is None, self.route_by, sorted(self._local)))
+
     def explain(self, sender: str, header_from: Sequence[str] = ()) -> tuple[RouteRule, list[Considered]]:
         """Return the rule that wins, and every other one with the reason why it did not."""
         winner = self.route(sender, header_from)

@@ -21,7 +21,7 @@ from sesrelay.mail.trace import Event
 from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import Claim, SpoolError, Superseded
-from sesrelay.spool import wishes
+from sesrelay.spool import selecting, wishes
 from sesrelay.spool.claims import Standing
 from sesrelay.spool.files import THRESHOLD
 from sesrelay.spool.query import Row, row, rows, the_row
@@ -275,10 +275,15 @@ def postpone(tx: Transaction, keys: Sequence[Key], due: float, reason: str | Non
 
 
 def rekey(
-    tx: Transaction, place: Callable[[Delivery], Placement], after: Key, limit: int, hasten: frozenset[str], now: float
-) -> Key | None:
-    messages = Messages(tx.cursor)
-    keys = open_keys(tx.cursor, (QUEUED,), tx.tally.transports(), after, limit)
+    tx: Transaction, place: Callable[[Delivery], Placement], after: Key, limit: int, hasten: frozenset[str], now: float,
+    chosen: bool,
+) -> Key | None:  # fmt: skip
+    messages, transports = Messages(tx.cursor), tx.tally.transports()
+    if chosen:
+        keys, end = selecting.chosen(tx.cursor, transports, after, limit)
+    else:
+        keys = open_keys(tx.cursor, (QUEUED,), transports, after, limit)
+        end = keys[-1] if len(keys) == limit else None
     for key in keys:
         if key in tx.claims:
             continue
@@ -289,7 +294,7 @@ def rekey(
             continue
         tx.cursor.execute(PLACE, (new.route, *new.lane, int(new.priority), new.site, due, *key))
         tx.tally.carry((*old.lane, int(old.priority), QUEUED), (*new.lane, int(new.priority), QUEUED))
-    return keys[-1] if len(keys) == limit else None
+    return end
 
 
 def set_back(tx: Transaction, seconds: float, now: float, after: Key, limit: int) -> Key | None:

@@ -137,16 +137,14 @@ class MemorySpool(Parking):
             self._claimed.discard(each)
 
     async def rekey(
-        self,
-        place: Callable[[Delivery], Placement],
-        after: DeliveryId | None,
-        limit: int,
-        *,
-        hasten: frozenset[str] = frozenset(),
-        now: float = 0.0,
-    ) -> DeliveryId | None:
+        self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int, *, hasten: frozenset[str] = frozenset(),
+        now: float = 0.0, chosen: bool = False,
+    ) -> DeliveryId | None:  # fmt: skip
         self._alive()
-        queued = [each for each in self._in_order(after) if each.delivery.state is State.QUEUED][:limit]
+        queued = [each for each in self._in_order(after) if each.delivery.state is State.QUEUED]
+        if chosen:
+            queued = [each for each in queued if each.delivery.via not in (None, each.delivery.placement.lane.transport)]
+        queued = queued[:limit]
         for each in queued:
             if each.delivery.id not in self._claimed:
                 due = min(each.delivery.due, now) if each.delivery.reason in hasten else each.delivery.due

@@ -16,10 +16,11 @@ import apsw
 
 from sesrelay.spool.matching import Match, Pattern
 from sesrelay.spool.query import Row, row, rows, the_row
-from sesrelay.spool.records import CODE, HELD, Key
+from sesrelay.spool.records import CODE, HELD, QUEUED, Key
 
 SCAN_FIRST = 1_000
 SCAN = 32_000  # rows of an index looked at in one statement: some hundredths of a second
+SCAN_CHOSEN = 8_000  # the same on the writer, where others wait
 END: Key = (2**63 - 1, 2**63 - 1)
 
 OPEN_RUN = "delivery AS d INDEXED BY delivery_open"
@@ -73,6 +74,9 @@ class _Meant:
     joined: str
 
 
+CHOSEN = _Meant(" AND d.via IS NOT NULL AND d.via <> d.transport", (), "")
+
+
 def page(cursor: apsw.Cursor, match: Match, transports: Sequence[str], after: Key, limit: int) -> Page:
     """Return the next keys, at most `limit`; where little matches, from a stretch that grows as nothing is found."""
     if not _sayable(match):
@@ -94,6 +98,15 @@ def page(cursor: apsw.Cursor, match: Match, transports: Sequence[str], after: Ke
         looked += sum(run.count(cursor, start, next_ or END) for run in runs)
         scan = min(scan * 4, SCAN)
     return Page(keys, next_, looked)
+
+
+def chosen(cursor: apsw.Cursor, transports: Sequence[str], after: Key, limit: int) -> tuple[list[Key], Key | None]:
+    """Return at most `limit` of what is queued for another way than the one that an operator chose, and where to go on."""
+    runs = [_Run(OPEN_RUN, OPEN, (QUEUED, transport)) for transport in transports]
+    ends = [run.boundary(cursor, after, SCAN_CHOSEN) for run in runs]
+    end = min((each for each in ends if each is not None), default=None)
+    keys = sorted(key for run in runs for key in run.keys(cursor, CHOSEN, after, end or END, limit))[:limit]
+    return keys, keys[-1] if len(keys) == limit else end
 
 
 def _of_messages(cursor: apsw.Cursor, numbers: Sequence[int], meant: _Meant, after: Key, limit: int) -> Iterator[Key]:

@@ -190,16 +190,11 @@ class SqliteSpool(Parking):
         await self._writer.submit(lambda tx: flow.postpone(tx, keys, due, reason))
 
     async def rekey(
-        self,
-        place: Callable[[Delivery], Placement],
-        after: DeliveryId | None,
-        limit: int,
-        *,
-        hasten: frozenset[str] = frozenset(),
-        now: float = 0.0,
-    ) -> DeliveryId | None:
+        self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int, *, hasten: frozenset[str] = frozenset(),
+        now: float = 0.0, chosen: bool = False,
+    ) -> DeliveryId | None:  # fmt: skip
         start = _start(after)
-        last = await self._writer.submit(lambda tx: flow.rekey(tx, place, start, limit, hasten, now))
+        last = await self._writer.submit(lambda tx: flow.rekey(tx, place, start, limit, hasten, now, chosen))
         return None if last is None else id_of(last)
 
     async def set_back(self, seconds: float, now: float) -> None:
