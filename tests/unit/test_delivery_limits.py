@@ -366,6 +366,22 @@ async def test_a_start_places_anew_what_another_configuration_placed_and_only_th
     assert passes == 3, "the reload had placed it"
 
 
+async def test_what_a_start_has_in_memory_is_placed_anew_too() -> None:
+    old, new = ScriptedTransport("old"), ScriptedTransport("new", answer=lambda to: Deferred(LATER, Scope.NEXTHOP))
+    old.gate = new.gate = asyncio.Event()
+    rig = Rig(old)
+    ids = [await rig.submit(f"b{n}@example.org") for n in range(40)]
+    await rig.quiet()
+    await rig.die()
+    rig = Rig(new, before=rig)
+    await rig.scheduler.start()
+    await rig.quiet()
+    kept = [(await rig.record(each)).deliveries[0].delivery for each in ids]
+    new.gate.set()
+    await rig.quiet()
+    assert {one.placement.lane.transport for one in kept if one.pinned is None} == {"new"}, "also what waits for a slot"
+
+
 async def test_another_queue_keeps_the_time_and_the_priority() -> None:
     rig = Rig(ScriptedTransport("t"))
     at = rig.clock.now + 500.0

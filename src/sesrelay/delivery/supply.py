@@ -175,8 +175,8 @@ class Supply:
             home.note(stream, until)
             self.lanes.arm(home, until - self.clock.wall())
 
-    async def shelve(self, lanes: Iterable[Lane]) -> None:
-        """Give all that waits in memory in `lanes` back to the store, due now. Raises: SpoolError"""
+    async def shelve(self, lanes: Iterable[Lane]) -> list[DeliveryId]:
+        """Give all that waits in memory in `lanes` back to the store, due now; return what that was. Raises: SpoolError"""
         now, ids = self.clock.wall(), list[DeliveryId]()
         for lane in lanes:
             shelved = self.lanes.empty(lane)
@@ -185,24 +185,34 @@ class Supply:
             ids += [delivery.id for ready in shelved for delivery in ready.batch.deliveries]
         if ids:
             await self.spool.unclaim(ids)
+        return ids
 
     async def place_anew(self, hasten: frozenset[str], *, at_leisure: bool = False) -> None:
         """Go through all that is queued, in slices, and put each delivery where it belongs now. Raises: SpoolError
 
         `at_leisure`: with pauses as long as the slices, since there is other work.
         """
-        snapshot, after = self.snapshot(), None
-        while True:
+        snapshot = self.snapshot()
+        await self._place_stretch(None, None, hasten, at_leisure)
+        if at_leisure:
+            # What stood in lanes meanwhile is claimed, and was passed over.
+            ids = sorted(await self.shelve(self.lanes.values()))
+            if ids:
+                await self._place_stretch(DeliveryId(ids[0].message, ids[0].n - 1), ids[-1], hasten, at_leisure)
+        if snapshot is self.snapshot() and not self.ended:
+            await self.spool.count_sent([(PLACED, 0, placing.shape(snapshot))], 0)
+
+    async def _place_stretch(
+        self, after: DeliveryId | None, last: DeliveryId | None, hasten: frozenset[str], at_leisure: bool
+    ) -> None:
+        """Place anew what lies behind `after`, up to `last` or to the end, or until nothing more is to be begun."""
+        while not self.ended:
             began = self.clock.monotonic()
             after = await self._place(after, hasten, chosen=False)
-            if after is None:
-                break
+            if after is None or (last is not None and after >= last):
+                return
             if at_leisure:
                 await asyncio.sleep(min(self.clock.monotonic() - began, LEISURE))
-            if self.ended:
-                return
-        if snapshot is self.snapshot():
-            await self.spool.count_sent([(PLACED, 0, placing.shape(snapshot))], 0)
 
     async def place_chosen(self) -> None:
         """Put where it belongs all for which an operator chose another way than it waits for. Raises: SpoolError"""
