@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from sesrelay.policy.turnaround import Turnaround
+
 HEADROOM = 0.99
 """Of the rate that is used. What is left over fills the next hop's bucket little by little, so that calls which arrive
 closer together than they left find tokens there."""
@@ -21,6 +23,7 @@ LEAST = 1 / 16  # of the rate, however often it is refused: the limit may have b
 FAST = 0.05  # of the rate a second, on the way back to the last known limit
 NEAR = 0.95  # of the pace that was last refused: from here on slowly
 SLOW, SLOW_BY_CALL = 0.005, 0.0002  # of the rate: a second at most, and a recipient, so that few of those on the way are refused
+SCANT = 1.0  # a second: with no more than that a next hop saves up nothing that could meet a call which overtakes
 
 
 @dataclass(slots=True)
@@ -75,6 +78,7 @@ class Governor:
         self._factor = 1.0
         self._refused = math.inf if climbs else 1.0  # the factor at which the next hop last refused
         self._at = self._yielded = now
+        self._turnaround: Turnaround | None = None  # from the first refusal on, where the rate is scant
         self._pace = Pace(None, tokens=1.0, at=now)
         self._apply(now)
         self._pace.tokens = 1.0
@@ -88,20 +92,43 @@ class Governor:
         """Take `recipients` and return 0.0, or take none and return the seconds until it is worth asking again."""
         if now - self._at >= 1.0:
             self._recover(now)
-        return self._pace.take(recipients, now)
+        if self._turnaround is None:
+            return self._pace.take(recipients, now)
+        wait = self._turnaround.wait(now, self._pace.rate or 1.0) or self._pace.take(recipients, now)
+        if wait == 0.0:
+            self._turnaround.left(recipients, now)
+        return wait
 
     def give_back(self, recipients: int) -> None:
         self._pace.give_back(recipients)
+        if self._turnaround is not None:
+            self._turnaround.withdrawn()
+
+    def taken(self, now: float) -> None:
+        """Take note that a call was taken; its answer came now."""
+        if self._turnaround is not None:
+            self._turnaround.taken(now, self._pace.rate or 1.0)
 
     def set_rate(self, rate: float | None, now: float, *, climbs: bool = False) -> None:
         """Go by another rate from `now` on; what was learnt of the former one is forgotten."""
         if (rate, climbs) != (self.rate, self._climbs):
             self.rate, self._climbs = rate, climbs
             self._factor, self._refused, self._at = 1.0, math.inf if climbs else 1.0, now
+            self._turnaround = None
             self._apply(now)
 
     def throttled(self, now: float) -> None:
-        """Yield; calls that were under way together count once."""
+        """Yield; calls that were under way together count once.
+
+        The first refusal at a scant rate tells no more than that calls came closer together than they left.
+        """
+        if self._turnaround is not None:
+            self._turnaround.refused()
+        elif self.rate is not None and self.rate <= SCANT and not self._climbs:
+            self._turnaround, self._yielded = Turnaround(), now
+            self._apply(now)
+            self._pace.tokens = min(self._pace.tokens, 0.0)
+            return
         if self.rate is None or (now - self._yielded < 1.0 and self._factor != 1.0):
             return
         self._refused, self._factor = self._factor, max(self._factor * YIELD, LEAST / 4 if self._climbs else LEAST)
@@ -126,7 +153,8 @@ class Governor:
 
     def _apply(self, now: float) -> None:
         current = self.current
-        self._pace.set_rate(None if current is None else current * HEADROOM, now)
+        headroom = HEADROOM if self._turnaround is None else 1.0
+        self._pace.set_rate(None if current is None else current * headroom, now)
         if current is not None:
             self._pace.burst = max(1.0, current * BURST)
             self._pace.tokens = min(self._pace.tokens, self._pace.burst)

@@ -63,8 +63,11 @@ class Ledger:
             governor.throttled(now)
 
     def spent(self, recipients: int) -> None:
-        """Count recipients that the service took."""
-        self.window.spend(recipients, self._clock.monotonic())
+        """Count recipients that the service took, in the call whose answer came just now."""
+        now = self._clock.monotonic()
+        self.window.spend(recipients, now)
+        for governor in self._governors.values():
+            governor.taken(now)
 
     def reserved_from(self, recipients: int, priority: Priority, reserve: float) -> bool:
         """Tell whether mail of `priority` waits, because what is left of the window is kept for urgent mail."""
