@@ -83,9 +83,9 @@ $(BIN)/uv:
 	@$(BIN)/python -m pip install --quiet 'uv>=0.8,<1'
 
 $(VENV)/.demo: pyproject.toml uv.lock | $(BIN)/uv
-	@$(SYNC) --no-dev --extra demo
+	@$(SYNC) --no-dev
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml uv.lock | $(BIN)/uv
-	@$(SYNC) --group dev --extra demo
+	@$(SYNC) --group dev
 	@touch $@ $(VENV)/.demo

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from sesrelay.app.daemon import Daemon
 from sesrelay.config.loading import load
-from sesrelay.testing.moto_ses import MotoSes
+from sesrelay.testing.ses import SesStandIn
+from sesrelay.testing.ses_rules import Account, Bucket
 
 CONFIGURATION = """\
 hostname: demo.sesrelay.example
@@ -30,11 +31,13 @@ transports:
     type: ses
     region: us-east-1
     endpoint_url: {ses_url}
-    access_key_id: AKIAIOSFODNN7EXAMPLE
-    secret_access_key: wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
+    access_key_id: {key}
+    secret_access_key: {secret}
 default_route: {{transport: ses-demo}}
 """
 LOOK_EVERY = 0.02  # seconds
+KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # AWS's own examples
+RATE, DAILY = 100.0, 50_000.0  # what a young production account may have: recipients a second, and in 24 h
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +61,14 @@ class Demo:
     async def run(self, *, timeout: float, once: bool, until: asyncio.Event) -> bool:
         """Start all of it, send the sample, and serve until told; tell whether the sample arrived.
 
-        Raises: NotInstalled, ListenError, OSError where something cannot be started.
+        Raises: ListenError, OSError where something cannot be started.
         """
-        ses = MotoSes(self.ses_port)
-        ses_url = await asyncio.to_thread(ses.start)
-        daemon = Daemon(load(self._configure(ses_url)), None)
-        try:
+        ses = SesStandIn(port=self.ses_port, account=Account(rate=RATE, quota=DAILY, bucket=Bucket(RATE)), keys={KEY: SECRET})
+        async with ses:
+            daemon = Daemon(load(self._configure(ses.url)), None)
             await daemon.start()
             try:
-                smtp = self._introduce(daemon, ses_url)
+                smtp = self._introduce(daemon, ses.url)
                 arrived = await self._sample(daemon, ses, smtp, timeout)
                 if arrived is not None:
                     self.say(f"delivered {arrived.queue_id} {arrived.ses_id}")
@@ -75,15 +77,12 @@ class Demo:
                 return arrived is not None
             finally:
                 await daemon.stop()
-        finally:
-            await asyncio.to_thread(ses.stop)
 
     def _configure(self, ses_url: str) -> Path:
         path = self.folder / "config.yaml"
         path.touch(mode=0o600)
-        path.write_text(
-            CONFIGURATION.format(folder=self.folder, smtp_port=self.smtp_port, http_port=self.http_port, ses_url=ses_url)
-        )
+        ports = {"smtp_port": self.smtp_port, "http_port": self.http_port}
+        path.write_text(CONFIGURATION.format(folder=self.folder, ses_url=ses_url, key=KEY, secret=SECRET, **ports))
         return path
 
     def _introduce(self, daemon: Daemon, ses_url: str) -> tuple[str, int]:
@@ -94,7 +93,7 @@ class Demo:
         self.say(f"ses {ses_url}")
         return host, port
 
-    async def _sample(self, daemon: Daemon, ses: MotoSes, smtp: tuple[str, int], timeout: float) -> Arrived | None:
+    async def _sample(self, daemon: Daemon, ses: SesStandIn, smtp: tuple[str, int], timeout: float) -> Arrived | None:
         """Send one message as an application would, and wait until the stand-in has it."""
         queue_id = await asyncio.to_thread(_submit, *smtp)
         try:
@@ -102,7 +101,7 @@ class Demo:
                 while True:
                     document = await daemon.desk.show(queue_id)
                     ses_id = document["deliveries"][0]["remote_id"] if document else None
-                    if ses_id and any(taken.id == ses_id for taken in ses.taken()):
+                    if ses_id and any(taken.message_id == ses_id for taken in ses.journal):
                         return Arrived(queue_id, ses_id)
                     await asyncio.sleep(LOOK_EVERY)
         except TimeoutError:

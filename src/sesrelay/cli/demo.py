@@ -26,7 +26,6 @@ def command(smtp_port: int, http_port: int, ses_port: int, timeout: float, once:
     from sesrelay.app.loop import new_event_loop
     from sesrelay.listener.sockets import ListenError
     from sesrelay.seams import SpoolError
-    from sesrelay.testing.moto_ses import NotInstalled
 
     def say(line: str) -> None:
         click.echo(line)
@@ -41,7 +40,8 @@ def command(smtp_port: int, http_port: int, ses_port: int, timeout: float, once:
     try:
         with tempfile.TemporaryDirectory(prefix="sesrelay-demo-") as folder, asyncio.Runner(loop_factory=new_event_loop) as runner:
             arrived = runner.run(run(Path(folder)))
-    except (NotInstalled, ListenError, SpoolError, OSError) as error:
+    except (ListenError, SpoolError, OSError) as error:
         click.echo(f"sesrelay: the demo cannot start: {error}", err=True)
+        click.echo("--smtp-port, --http-port and --ses-port choose other ports; 0 is any free one", err=True)
         sys.exit(EX_FAILED)
     sys.exit(0 if arrived else EX_FAILED)
