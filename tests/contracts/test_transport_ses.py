@@ -725,6 +725,7 @@ async def test_the_sandbox_and_a_bad_reputation_are_told_once() -> None:
                 "the complaint rate of the SES account is above AWS's threshold",
             ]  # fmt: skip
             assert all(facts["remedy"] and facts["region"] == "us-east-1" for _, facts in w.observer.notices)
+            assert "`sesrelay account request-production`" in str(w.observer.notices[0][1]["remedy"])
             name, standing = w.observer.standings[-1]
             assert (name, standing.sandbox, standing.bounces_24h, standing.max_24h) == ("ses-main", True, 60, 200.0)
             session.figures, session.standing = Figures(14.0, 50_000.0), PermissionError("not allowed")

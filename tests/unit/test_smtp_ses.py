@@ -57,13 +57,14 @@ def test_a_login_that_is_refused_says_what_smtp_credentials_are() -> None:
 def test_the_remedy_names_the_sender() -> None:
     (outcome,) = outcomes(554, UNVERIFIED + "a@example.com", "b@example.org")
     assert isinstance(outcome, Deferred)
-    assert "example.com" in outcome.remedy
+    assert "`sesrelay domain add example.com --region us-east-1`" in outcome.remedy
 
 
 def test_in_the_sandbox_the_recipients_that_are_named_fail_and_the_others_are_tried_again() -> None:
     named, other = outcomes(554, UNVERIFIED + "B@example.org", "b@example.org", "c@example.org")
     assert isinstance(named, Failed)
     assert named.scope is Scope.RECIPIENT
+    assert "`sesrelay account request-production`" in named.remedy
     assert isinstance(other, Deferred)
     assert other.scope is Scope.MESSAGE
 

@@ -72,7 +72,9 @@ def _row(name: str, one: AccountStanding) -> Row:
     bounce, complaint = reputation.rates(one.attempts_24h or 0, one.bounces_24h or 0, one.complaints_24h or 0)
     notes = []
     if one.sandbox:
-        notes.append("in the sandbox: 200 recipients a day, to verified addresses only; request production access")
+        notes.append(
+            "in the sandbox: 200 recipients a day, to verified addresses only; `sesrelay account request-production` asks for more"
+        )
     if one.reserving:
         notes.append("what is left of the 24 hours is kept for priority high (daily_reserve)")
     notes += [f"the {rate.name} rate is above AWS's threshold: {rate.remedy}" for rate in (bounce, complaint) if rate.bad]

@@ -22,8 +22,8 @@ ASK_AT_MOST_EVERY = 60.0  # seconds, where the quota is used up or the last ques
 TOGETHER = 10.0  # seconds within which the questions of several sources of one account are one
 REPUTATION_EVERY = 900.0  # seconds; the account adds it up for as many
 SANDBOX_REMEDY = (
-    "it takes 200 recipients in 24 hours, one a second, and verified addresses only: request production access (SES console, Account "
-    "dashboard, or `sesrelay account request-production`)"
+    "it takes 200 recipients in 24 hours, one a second, and verified addresses only: `sesrelay account request-production` "
+    "(or SES console, Account dashboard)"
 )
 RESERVE_REMEDY = (
     "the rest goes on as the window frees; ask for a higher quota (SES console, Account dashboard), or set daily_reserve lower"

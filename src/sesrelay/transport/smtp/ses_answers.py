@@ -19,7 +19,7 @@ _HOST = re.compile(
     r"(?:vpce-[a-z0-9-]+\.)?email-smtp(?:-fips)?[.-](?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+)\.(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws)\.?\Z",
     re.I,
 )
-_FAILED_IDENTITIES = re.compile(r"failed the check in region [A-Za-z0-9-]+:\s*(.+)\Z")
+_FAILED_IDENTITIES = re.compile(r"failed the check in region (?P<region>[A-Za-z0-9-]+):\s*(?P<named>.+)\Z")
 _ADDRESS = re.compile(r"[^\s<>,;\"'()]+@[^\s<>,;\"'()]+")
 # The words in which SES refuses one address, and with it the message.
 _ABOUT_AN_ADDRESS = re.compile(
@@ -83,6 +83,10 @@ WRONG_LOGIN = (
     "SES does not take the login: username and password are SMTP credentials of this region (SES console, SMTP settings), not an access "
     "key and its secret; `sesrelay smtp-password --region REGION` makes the password of a secret key; then reload"
 )
+SANDBOX = (
+    "the account is in the SES sandbox and sends to verified addresses only: `sesrelay account request-production` "
+    "(or SES console, Account dashboard)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,11 @@ def _account_trouble(text: str) -> _Means | None:
 def _identity_trouble(text: str, delivery: Delivery) -> _Means | None:
     if "not authorized to perform" in text or "access denied" in text:
         scope = Scope.SENDER_DOMAIN if ":identity/" in text else Scope.NEXTHOP
-        return _Means(scope, PauseReason.CREDENTIALS, "allow ses:SendRawEmail to the IAM user of these SMTP credentials")
+        return _Means(
+            scope,
+            PauseReason.CREDENTIALS,
+            "allow ses:SendRawEmail to the IAM user of these SMTP credentials (`sesrelay iam-policy` prints the policy)",
+        )
     if "mail from domain" in text and "not verified" in text:
         domain = domain_of(delivery.message.sender) or "the sender's domain"
         remedy = f"the custom MAIL FROM domain of {domain} is not verified: see to its MX and SPF records (SES console, Identities)"
@@ -131,13 +139,17 @@ def _identity_trouble(text: str, delivery: Delivery) -> _Means | None:
 def _unverified(answer: Answer, delivery: Delivery, trail: Trail) -> Outcome:
     message = delivery.message
     found = _FAILED_IDENTITIES.search(answer.reply.text)
-    named = addresses_in(found[1]) if found else frozenset()
+    named = addresses_in(found["named"]) if found else frozenset()
     senders = {address.lower() for address in (message.sender, *message.header_from) if address}
     recipients = {recipient.address.lower() for recipient in message.envelope.recipients}
     if named and named <= recipients - senders:  # the sandbox delivers to verified recipients only
         if delivery.recipient.address.lower() in named:
-            return Failed(answer.reply, Scope.RECIPIENT, "the SES account is in the sandbox: request production access", trail)
+            return Failed(answer.reply, Scope.RECIPIENT, SANDBOX, trail)
         return Deferred(answer.reply, Scope.MESSAGE, remedy=OTHERS_GO, trail=trail)
     domain = domain_of(message.sender) or domain_of(next(iter(message.header_from), "")) or "the sender's domain"
-    remedy = f"verify {domain} (or {message.sender or 'the From address'}) as an identity in SES (console, Identities)"
+    where = f" --region {found['region'].lower()}" if found else ""
+    remedy = (
+        f"{domain} is not a verified identity of this account: `sesrelay domain add {domain}{where}` (or SES console, Identities), "
+        "publish the DKIM records it shows, and its mail goes out"
+    )
     return Deferred(answer.reply, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, remedy, trail=trail)
