@@ -136,8 +136,18 @@ async def _login(loaded: Loaded, name: str) -> list[Check]:
     login = checkup_login.Login(
         name, config.relays[0], config.port, config.tls, config.username,
         config.password.get_secret_value() if config.password else None, config.ca_file, loaded.config.hostname, leads_to_ses(config),
+        await _address(config), config.tls_name,
     )  # fmt: skip
     return await asyncio.to_thread(lambda: list(checkup_login.relay(login)))
+
+
+async def _address(config: configured.SmtpTransport) -> str | None:
+    """Return the address of a relay whose name other resolvers know than the system's; None where that says nothing."""
+    host, wanted = config.relays[0], ("A", "AAAA")
+    if not config.nameservers:
+        return None
+    found = await Dns(config.nameservers).ask((host, kind) for kind in wanted)
+    return next((value for kind in wanted for value in found[host, kind].values or ()), None)
 
 
 async def _direct(loaded: Loaded, name: str, domains: Sequence[str], nameservers: Sequence[str]) -> list[Check]:

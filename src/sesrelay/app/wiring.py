@@ -170,6 +170,7 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
                 token=_token(config),
                 tls_name=config.tls_name,
                 tls_fingerprints=frozenset(config.tls_fingerprints),
+                nameservers=config.nameservers,
                 source_address=config.source_address,
                 rewrite_sender=config.rewrite_sender,
                 failover_after=config.failover_after, dkim=_dkim(config.dkim),

@@ -199,6 +199,9 @@ class SmtpTransport(Part):
         None,
         description="The envelope sender of every message, for a relay that takes no other. Bounces go there. Default: as it is.",
     )
+    nameservers: tuple[Nameserver, ...] = Field(
+        (), description="IP or IP:PORT of resolvers that know the relay's name. Default: as the system finds names, /etc/hosts too."
+    )
     source_address: Ip | None = Field(None, description="The IP address to connect from.")
     dkim: Dkim = Field({}, description=_DKIM)
     rate: Rate = Field(

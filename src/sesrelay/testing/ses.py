@@ -29,6 +29,7 @@ from sesrelay.testing import ses_identities, ses_v1_identities, ses_v2, sigv4
 from sesrelay.testing.ses_faults import Fault, after, before
 from sesrelay.testing.ses_journal import Taken
 from sesrelay.testing.ses_rules import Account, Refusal
+from sesrelay.testing.ses_smtp import SmtpDoor
 from sesrelay.testing.ses_suppression import handle as handle_suppression
 
 NAMESPACE = "http://ses.amazonaws.com/doc/2010-12-01/"
@@ -41,6 +42,7 @@ class SesStandIn:
 
     `look_up`: the DNS in which the records of pending domains are looked for.
     `script`: the faults of the next sends, in order; after them `chances` (name → probability) decide, by `seed`.
+    `smtp_tls`: the certificate of its SMTP endpoint, which there is only with one; `smtp_implicit`: TLS from the start there.
     """
 
     host: str = "127.0.0.1"
@@ -54,11 +56,17 @@ class SesStandIn:
     tls: ssl.SSLContext | None = None
     wall: Callable[[], float] = time.time
     look_up: ses_identities.LookUp | None = None
+    smtp_tls: ssl.SSLContext | None = None
+    smtp_port: int = 0
+    smtp_implicit: bool = False
 
     def __post_init__(self) -> None:
         self.account.wall = self.wall
         self.journal: list[Taken] = []
         self.requests: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        """What its rules refused, faults aside, by code."""
+        self.smtp: SmtpDoor | None = None
         self.identities = ses_identities.Identities(self.account, self.look_up)
         self._random = random.Random(self.seed)
         self._runner: web.AppRunner | None = None
@@ -88,11 +96,21 @@ class SesStandIn:
         site = web.TCPSite(self._runner, self.host, self.port, ssl_context=self.tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
+        if self.smtp_tls is not None:
+            inside = (self.account, lambda: self.keys, self._next_fault, self._take, self._count_refusal)
+            self.smtp = SmtpDoor(*inside, self.smtp_tls, self.host, self.smtp_port, self.smtp_implicit)
+            await self.smtp.start()
+            self.smtp_port = self.smtp.port
 
     async def stop(self) -> None:
         self._stopping.set()
+        if self.smtp is not None:
+            await self.smtp.stop()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    def _count_refusal(self, code: str) -> None:
+        self.refused[code] += 1
 
     def fail(self, *faults: str | Fault) -> None:
         """Add faults for the next sends."""
@@ -120,6 +138,7 @@ class SesStandIn:
                 return _success(action, inside)
             raise Refusal("InvalidAction", f"Could not find operation {action} for version 2010-12-01")
         except (Refusal, sigv4.SignatureError) as refusal:
+            self._count_refusal(refusal.code)
             return _refused(refusal.code, refusal.text, refusal.status)
 
     async def _send(self, request: web.Request, form: Mapping[str, str]) -> web.StreamResponse:
@@ -157,6 +176,7 @@ class SesStandIn:
             taken = self._take(source, destinations, raw, tags, configuration_set, fault, "v2", named)
             return after(fault, request, "v2") or ses_v2.accepted("" if fault.name == "no_message_id" else taken.message_id)
         except (Refusal, sigv4.SignatureError) as refusal:
+            self._count_refusal(refusal.code)
             return ses_v2.refused(refusal.code, refusal.text, refusal.status)
 
     def _take(
@@ -223,7 +243,7 @@ class SesStandIn:
             self.control(await request.json())
         except (ValueError, TypeError, AttributeError) as error:
             return web.json_response({"error": str(error)}, status=400)
-        return web.json_response({"requests": dict(self.requests), "taken": len(self.journal)})
+        return web.json_response({"requests": dict(self.requests), "refused": dict(self.refused), "taken": len(self.journal)})
 
     def control(self, wishes: Mapping[str, Any]) -> None:
         """Change behaviour: fields of the account, `script`, `chances`, `keys`, `v2`, `clear` (the journal), `identities`
@@ -239,6 +259,7 @@ class SesStandIn:
             elif name == "clear":
                 self.journal.clear()
                 self.requests.clear()
+                self.refused.clear()
             elif name in ("keys", "v2"):
                 setattr(self, name, value)
             elif name == "identities":
@@ -292,6 +313,8 @@ def _refused(code: str, text: str, status: int) -> web.Response:
 async def _serve(ses: SesStandIn) -> None:
     await ses.start()
     print(f"ses {ses.url}", flush=True)  # noqa: T201 - the line that callers wait for
+    if ses.smtp is not None:
+        print(f"smtp {ses.host}:{ses.smtp_port}", flush=True)  # noqa: T201
     await asyncio.Event().wait()
 
 
@@ -304,9 +327,16 @@ def main() -> None:
     parser.add_argument("--verified", action="append", help="an address or domain; may be repeated; none: all are")
     parser.add_argument("--configuration-set", action="append", default=[])
     parser.add_argument("--sandbox", action="store_true")
+    parser.add_argument("--smtp-port", type=int, default=0, help="of the SMTP endpoint, which there is with a certificate")
+    parser.add_argument("--smtp-certificate", metavar="FILE", help="PEM; with --smtp-key, if the key is in a file of its own")
+    parser.add_argument("--smtp-key", metavar="FILE")
     parser.add_argument("--control", type=json.loads, default={}, help="a JSON object, as for POST /control")
     given = parser.parse_args()
-    ses = SesStandIn(given.host, given.port)
+    tls = None
+    if given.smtp_certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(given.smtp_certificate, given.smtp_key)
+    ses = SesStandIn(given.host, given.port, smtp_tls=tls, smtp_port=given.smtp_port)
     wishes = {name: getattr(given, name) for name in ("rate", "quota", "verified", "sandbox")}
     ses.control(wishes | {"configuration_sets": given.configuration_set} | given.control)
     try:

@@ -92,9 +92,16 @@ def after(fault: Fault, request: web.Request, api: str) -> web.StreamResponse | 
 
 
 def reset(request: web.Request) -> web.StreamResponse:
-    transport = request.transport
-    if transport is not None:
-        made = transport.get_extra_info("socket")
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+    if request.transport is not None:
+        _reset(request.transport)
     return web.Response()
+
+
+def reset_stream(writer: asyncio.StreamWriter) -> None:
+    _reset(writer.transport)
+
+
+def _reset(transport: asyncio.WriteTransport) -> None:
+    made = transport.get_extra_info("socket")
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

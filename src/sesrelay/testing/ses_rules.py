@@ -117,7 +117,7 @@ class Account:
                 "associated with your AWS account.",
             )
         head = _head(raw)
-        self._check_set(configuration_set or _value(head, b"x-ses-configuration-set"))
+        self._check_set(configuration_set or value(head, b"x-ses-configuration-set"))
         check_form(source, destinations, raw, head, size_max)
         self._check_identities(source, destinations, head)
         if self.quota >= 0 and self.sent_last_24h + len(destinations) > self.quota:
@@ -229,7 +229,8 @@ def _values(head: bytes, name: bytes) -> Iterable[str]:
             yield " ".join(found[2].decode("utf-8", "replace").split())
 
 
-def _value(head: bytes, name: bytes) -> str | None:
+def value(head: bytes, name: bytes) -> str | None:
+    """Return the first field of that name, in lower case, of a header."""
     return next(iter(_values(head, name)), None)
 
 

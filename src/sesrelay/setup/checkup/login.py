@@ -19,7 +19,9 @@ TIMEOUT = 10.0  # seconds for each step
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A transport of type smtp. `tls`: as the configuration has it; `ses`: the host is SES's own."""
+    """A transport of type smtp. `tls`: as the configuration has it; `ses`: the host is SES's own; `address`: of the host, where it is
+    known already; `tls_name`: what the certificate is for, where that is not the host.
+    """
 
     transport: str
     host: str
@@ -30,6 +32,8 @@ class Login:
     ca_file: Path | None = None
     hostname: str = "localhost"
     ses: bool = False
+    address: str | None = None
+    tls_name: str | None = None
 
 
 def relay(login: Login) -> Iterator[Check]:
@@ -61,10 +65,14 @@ def relay(login: Login) -> Iterator[Check]:
 def _session(login: Login, where: str) -> Iterator[Check]:
     context = ssl.create_default_context(cafile=login.ca_file)
     if login.tls == "implicit":
-        smtp: smtplib.SMTP = smtplib.SMTP_SSL(login.host, login.port, login.hostname, timeout=TIMEOUT, context=context)
+        smtp: smtplib.SMTP = smtplib.SMTP_SSL(local_hostname=login.hostname, timeout=TIMEOUT, context=context)
     else:
-        smtp = smtplib.SMTP(login.host, login.port, login.hostname, timeout=TIMEOUT)
+        smtp = smtplib.SMTP(local_hostname=login.hostname, timeout=TIMEOUT)
+    smtp._host = login.tls_name or login.host  # type: ignore[attr-defined] # what TLS verifies; smtplib has no other way to say so
     with smtp:
+        code, said = smtp.connect(login.address or login.host, login.port)
+        if code != 220:
+            raise smtplib.SMTPConnectError(code, said)
         smtp.ehlo_or_helo_if_needed()
         secure = login.tls == "implicit"
         if login.tls in ("required", "opportunistic") and smtp.has_extn("starttls"):

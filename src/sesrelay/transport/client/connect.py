@@ -13,7 +13,7 @@ import hashlib
 import re
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import cast
@@ -46,7 +46,8 @@ class Timeouts:
 class Endpoint:
     """Where to connect and how. `name` is what people read, and what TLS verifies unless `security` has another; `address` what
     is connected to. `fingerprints`: SHA-256 of the certificates that are taken, instead of any other verification.
-    `token`: returns the access token for XOAUTH2; raises OSError, ValueError.
+    `token`: returns the access token for XOAUTH2; raises OSError, ValueError. `look_up`: returns the addresses of a name, where it is
+    not the system that is asked; raises OSError.
 
     Each one is its own key: what connections are kept by must not compare passwords.
     """
@@ -61,6 +62,7 @@ class Endpoint:
     password: str | None = field(default=None, repr=False)
     token: Callable[[], str] | None = field(default=None, repr=False)
     fingerprints: frozenset[str] = frozenset()
+    look_up: Callable[[str], Awaitable[list[str]]] | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
@@ -134,7 +136,12 @@ async def _connect(endpoint: Endpoint) -> socket.socket:
     """Return a connected socket. Raises: Unreached."""
     source = endpoint.source_address
     try:
-        addresses = [endpoint.address] if _is_ip(endpoint.address) else await resolve(endpoint.address, endpoint.port, source)
+        if _is_ip(endpoint.address):
+            addresses = [endpoint.address]
+        elif endpoint.look_up is not None:
+            addresses = await endpoint.look_up(endpoint.address)
+        else:
+            addresses = await resolve(endpoint.address, endpoint.port, source)
         return (await reach(addresses, endpoint.port, source=source, timeout=endpoint.timeouts.connect)).sock
     except (Unreachable, OSError) as error:
         raise cannot_connect(endpoint, plainly(error)) from error

@@ -7,7 +7,7 @@ Invariant: another host is tried only where the former has certainly not taken t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from sesrelay.transport.smtp.for_ses import shaped_first
 from sesrelay.transport.smtp.ses_answers import from_ses, is_ses, with_source
 from sesrelay.transport.tls.security import Security, Tls, security, unverified
 
+LookUp = Callable[[str], Awaitable[list[str]]]
 DOWN_FOR = 60.0  # seconds for which a host that could not be reached comes after the others
 
 
@@ -37,7 +38,7 @@ class SmtpOptions:
     `tls` None: required with a password or a token, else opportunistic. `tls_name` instead of the host's is what its
     certificate must be for; `tls_fingerprints` (SHA-256, hexadecimal) are instead of any verification. `token` returns the
     access token for XOAUTH2, or raises OSError or ValueError. `rewrite_sender`: the envelope sender of all that has one.
-    `ses` None: as the host's name says.
+    `ses` None: as the host's name says. `nameservers` as `MailHosts` has them; empty: as the system finds names.
     """
 
     hosts: Sequence[str]
@@ -50,6 +51,7 @@ class SmtpOptions:
     token: Callable[[], str] | None = field(default=None, repr=False)
     tls_name: str | None = None
     tls_fingerprints: frozenset[str] = frozenset()
+    nameservers: Sequence[str] = ()
     source_address: str | None = None
     rewrite_sender: str | None = None
     ses: bool | None = None
@@ -76,8 +78,8 @@ class SmtpTransport:
         self._nexthop = f"smtp/{options.hosts[0]}:{options.port}/{options.username or ''}"
         self._ses = options.ses if options.ses is not None else is_ses(options.hosts[0])
         self._rewrite_sender = options.rewrite_sender
-        secure = _security(options)
-        self._endpoints = [_endpoint(host, secure, options) for host in options.hosts]
+        secure, look_up = _security(options), _look_up(options, clock)
+        self._endpoints = [_endpoint(host, secure, options, look_up) for host in options.hosts]
         self._down = DeadHosts(clock, DOWN_FOR)
         self._pool = Pool(options.keeping, clock)
 
@@ -175,7 +177,27 @@ def _security(options: SmtpOptions) -> Security:
     return replace(asked, name=options.tls_name)
 
 
-def _endpoint(host: str, secure: Security, options: SmtpOptions) -> Endpoint:
+def _look_up(options: SmtpOptions, clock: Clock) -> LookUp | None:
+    """Return what asks the name servers named; None where none are. Raises: ValueError for one that is none"""
+    if not options.nameservers:
+        return None
+    from dns.rdatatype import RdataType  # noqa: PLC0415 - with what follows half a second, and few name any
+
+    from sesrelay.transport.exchangers.mx import MailHosts  # noqa: PLC0415
+
+    known, source = MailHosts(clock, options.nameservers), options.source_address
+    families = (RdataType.A, RdataType.AAAA) if source is None else (RdataType.AAAA if ":" in source else RdataType.A,)
+
+    async def look_up(host: str) -> list[str]:
+        found = await known.addresses(host, families)
+        if isinstance(found, list):
+            return found
+        raise OSError(found.reply.text)
+
+    return look_up
+
+
+def _endpoint(host: str, secure: Security, options: SmtpOptions, look_up: LookUp | None) -> Endpoint:
     return Endpoint(
         name=host,
         port=options.port,
@@ -187,5 +209,6 @@ def _endpoint(host: str, secure: Security, options: SmtpOptions) -> Endpoint:
         password=options.password,
         token=options.token,
         fingerprints=options.tls_fingerprints,
+        look_up=look_up,
         timeouts=options.timeouts,
     )

@@ -1,0 +1,200 @@
+"""SES by SMTP against a host of its very name: found in the DNS, shown by its certificate, and strict as SES is."""
+
+from __future__ import annotations
+
+import base64
+import smtplib
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from batches import Bytes, batch
+from fakes import FakeClock
+from ses_world import Figures, message
+from sesrelay.aws.smtp_password import derive
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
+from sesrelay.testing import Account, Fault, SesServer, SesStandIn
+from sesrelay.testing.ses_server import KEY, SECRET
+from sesrelay.transport.ses.account import Accounts
+from sesrelay.transport.smtp.paced import PacedSmtp
+from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
+from small_dns import SmallDns
+
+REGION = "eu-west-1"
+HOST = f"email-smtp.{REGION}.amazonaws.com"
+CA = trustme.CA()
+RAW = message("From: a@example.com", "To: b@example.org", "Subject: s")
+
+
+@pytest.fixture(scope="module")
+def ca_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    CA.cert_pem.write_to_path(str(path))
+    return path
+
+
+def certificate(name: str = HOST) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    CA.issue_cert(name).configure_cert(context)
+    return context
+
+
+@dataclass
+class World:
+    ses: SesStandIn
+    dns: SmallDns
+    way: PacedSmtp
+
+    async def send(self, *to: str, raw: bytes = RAW, sender: str = "a@example.com") -> list[Outcome]:
+        sent = batch(*to, sender=sender)
+        outcomes = await self.way.deliver(sent, Bytes(raw))
+        return [outcomes[delivery.id] for delivery in sent.deliveries]
+
+
+@asynccontextmanager
+async def world(
+    ca_file: Path, *, tls: ssl.SSLContext | None = None, implicit: bool = False, **options: Any
+) -> AsyncIterator[World]:
+    account = Account(region=REGION, rate=1_000.0)
+    async with (
+        SesStandIn(account=account, keys={KEY: SECRET}, smtp_tls=tls or certificate(), smtp_implicit=implicit) as ses,
+        SmallDns({(HOST, "A"): ["127.0.0.1"]}) as dns,
+    ):
+        chosen = {
+            "hosts": [HOST], "port": ses.smtp_port, "tls": "implicit" if implicit else "required", "ca_file": ca_file,
+            "username": KEY, "password": derive(SECRET, REGION), "nameservers": [dns.nameserver],
+        } | options  # fmt: skip
+        clock = FakeClock()
+        inner = SmtpTransport("ses-smtp", SmtpOptions(local_hostname="relay.example.com", **chosen), clock)
+        yield World(ses, dns, PacedSmtp(inner, Accounts(clock).ledger(REGION, "account"), "auto", ses=True))
+        await inner.close()
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+async def test_a_message_goes_there_by_name_under_tls_and_comes_back_with_its_id(ca_file: Path, implicit: bool) -> None:
+    async with world(ca_file, implicit=implicit) as w:
+        (outcome,) = await w.send("b@example.org")
+        assert isinstance(outcome, Delivered)
+        (taken,) = w.ses.journal
+        assert outcome.remote_id == taken.message_id
+        assert (taken.api, taken.source, taken.destinations) == ("smtp", "a@example.com", ("b@example.org",))
+        assert outcome.trail.tls
+        assert w.ses.smtp
+        assert w.ses.smtp.logins == [(KEY, True)]
+        assert {name for name, _, _ in w.dns.asked} == {HOST}
+
+
+async def test_another_hosts_certificate_is_not_believed(ca_file: Path) -> None:
+    async with world(ca_file, tls=certificate("mail.evil.example")) as w:
+        (outcome,) = await w.send("b@example.org")
+        assert isinstance(outcome, Deferred)
+        assert (outcome.reason, outcome.ambiguous) == (PauseReason.UNAVAILABLE, False)
+        assert "no TLS with email-smtp.eu-west-1.amazonaws.com" in outcome.reply.text
+        assert w.ses.smtp
+        assert w.ses.smtp.logins == []
+
+
+async def test_a_name_that_is_not_found_is_no_fault_of_the_mail(ca_file: Path) -> None:
+    async with world(ca_file) as w:
+        w.dns.records.clear()
+        (outcome,) = await w.send("b@example.org")
+        assert isinstance(outcome, Deferred)
+        assert outcome.reason is PauseReason.UNAVAILABLE
+
+
+@pytest.mark.parametrize("given", [derive(SECRET, "us-east-1"), SECRET])
+async def test_the_password_of_another_region_or_the_secret_itself_does_not_log_in(ca_file: Path, given: str) -> None:
+    async with world(ca_file, password=given) as w:
+        (outcome,) = await w.send("b@example.org")
+        assert isinstance(outcome, Deferred)
+        assert (outcome.reply.code, outcome.scope, outcome.reason) == (535, Scope.NEXTHOP, PauseReason.CREDENTIALS)
+        assert "sesrelay smtp-password" in outcome.remedy
+
+
+NEXTHOP, SENDER, MESSAGE, RECIPIENT = Scope.NEXTHOP, Scope.SENDER_DOMAIN, Scope.MESSAGE, Scope.RECIPIENT
+TWICE = message("From: a@example.com", "Subject: s", "Subject: t")
+ANSWERS: list[tuple[dict[str, Any], type[Outcome], Scope, PauseReason | None, int, str]] = [
+    ({"rate": 0.0001}, Deferred, NEXTHOP, PauseReason.THROTTLED, 454, "Throttling failure: Maximum sending rate exceeded."),
+    ({"quota": 1}, Deferred, NEXTHOP, PauseReason.QUOTA, 454, "Throttling failure: Daily message quota exceeded."),
+    ({"suspended": True}, Deferred, NEXTHOP, PauseReason.SUSPENDED, 554, "Message rejected: Sending suspended"),
+    ({"verified": ["example.net"]}, Deferred, SENDER, PauseReason.CONFIGURATION, 554, "region EU-WEST-1: a@example.com"),
+    ({"sandbox": True, "verified": ["example.com"]}, Failed, RECIPIENT, None, 554, "EU-WEST-1: b@example.org, c@example.org"),
+    ({"script": ["503"]}, Deferred, MESSAGE, None, 454, "Temporary service failure"),
+    ({"script": [{"name": "error", "status": 554, "text": "Message rejected: virus"}]}, Failed, MESSAGE, None, 554, "virus"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wishes", "kind", "scope", "reason", "code", "text"), ANSWERS, ids=[str(one[0]) for one in ANSWERS])
+async def test_each_refusal_means_by_smtp_what_it_means_by_the_api(
+    ca_file: Path, wishes: dict[str, Any], kind: type[Outcome], scope: Scope, reason: PauseReason | None, code: int, text: str
+) -> None:
+    async with world(ca_file) as w:
+        w.ses.control(wishes)
+        if "rate" in wishes:
+            w.ses.account.bucket.rate = wishes["rate"]
+            w.ses.account.bucket.take(1)
+        outcomes = await w.send("b@example.org", "c@example.org")
+        for outcome in outcomes:
+            assert isinstance(outcome, Deferred | Failed)
+            assert (type(outcome), outcome.scope, outcome.reply.code) == (kind, scope, code)
+            assert text in outcome.reply.text
+            assert getattr(outcome, "reason", None) is reason
+        assert w.ses.journal == []
+
+
+async def test_a_lost_answer_is_a_doubt_and_nothing_is_repeated(ca_file: Path) -> None:
+    async with world(ca_file) as w:
+        w.ses.fail("reset_after")
+        (outcome,) = await w.send("b@example.org")
+        assert isinstance(outcome, Deferred)
+        assert outcome.ambiguous
+        assert [taken.fault for taken in w.ses.journal] == ["reset_after"]
+
+
+async def test_one_bad_address_among_fifty_bounces_and_a_duplicate_header_never_gets_there(ca_file: Path) -> None:
+    async with world(ca_file) as w:
+        to = [f"r{n}@example.org" for n in range(49)]
+        *good, bad = await w.send(*to, "a..b@example.org", raw=TWICE)
+        assert isinstance(bad, Failed)
+        assert all(isinstance(outcome, Delivered) for outcome in good)
+        assert sorted(address for taken in w.ses.journal for address in taken.destinations) == sorted(to)
+        assert all(taken.message.get_all("Subject") == ["s"] for taken in w.ses.journal)
+
+
+async def test_smtp_and_api_spend_one_budget_in_one_account(ca_file: Path) -> None:
+    async with world(ca_file) as w:
+        budget = w.way.budget
+        budget.told(Figures(10.0, 100.0, 0.0), 0.0)  # type: ignore[attr-defined]
+        assert w.way.pace(2, 0.0) == 0.0
+        await w.send("b@example.org", "c@example.org")
+        assert w.ses.account.sent_last_24h == budget.window.sent == 2  # type: ignore[attr-defined]
+        w.ses.fail("throttle")
+        await w.send("b@example.org")
+        assert budget.governor("auto", 1.0).current == pytest.approx(7.0)  # type: ignore[attr-defined]
+
+
+def test_the_stand_in_asks_for_tls_and_a_login_before_mail() -> None:
+    with SesServer(smtp_tls=certificate()) as ses:
+        with smtplib.SMTP("127.0.0.1", ses.ses.smtp_port) as client:
+            client.ehlo("x")
+            plain = base64.b64encode(f"\0{KEY}\0{derive(SECRET, 'us-east-1')}".encode()).decode()
+            assert client.docmd("AUTH", f"PLAIN {plain}") == (530, b"Must issue a STARTTLS command first")
+            assert client.docmd("MAIL", "FROM:<a@example.com>")[0] == 530
+            context = ssl.create_default_context()
+            CA.configure_trust(context)
+            context.check_hostname = False
+            client.starttls(context=context)
+            client.ehlo("x")
+            assert not client.has_extn("starttls")
+            assert client.docmd("MAIL", "FROM:<a@example.com>") == (530, b"Authentication required")
+            client.login(KEY, derive(SECRET, "us-east-1"))
+            assert client.docmd("MAIL", "FROM:<>")[0] == 501
+            ses.fail(Fault("slow", seconds=0.01))
+            client.sendmail("a@example.com", ["b@example.org"], b"From: a@example.com\r\n\r\n.dot\r\n")
+        assert ses.taken[0].raw == b"From: a@example.com\r\n\r\n.dot\r\n"
