@@ -18,10 +18,15 @@ from batches import Bytes, batch
 from fakes import FakeClock
 from ses_world import Figures, message
 from sesrelay.aws.smtp_password import derive
-from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope
+from sesrelay.mail.reply import Reply
+from sesrelay.policy.ses_senders import covered
+from sesrelay.policy.ses_shape import Rules
 from sesrelay.testing import Account, Fault, SesServer, SesStandIn
 from sesrelay.testing.ses_server import KEY, SECRET
+from sesrelay.transport.hold import HoldTransport
 from sesrelay.transport.ses.account import Accounts
+from sesrelay.transport.smtp.for_ses import Shaping
 from sesrelay.transport.smtp.paced import PacedSmtp
 from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
 from small_dns import SmallDns
@@ -177,6 +182,78 @@ async def test_smtp_and_api_spend_one_budget_in_one_account(ca_file: Path) -> No
         w.ses.fail("throttle")
         await w.send("b@example.org")
         assert budget.governor("auto", 1.0).current == pytest.approx(7.0)  # type: ignore[attr-defined]
+
+
+REWRITING = {"shaping": Shaping(Rules(rewrite_from="post@example.com"))}
+
+
+async def test_who_is_not_verified_is_rewritten_once_ses_has_said_so(ca_file: Path) -> None:
+    async with world(ca_file, **REWRITING) as w:
+        w.ses.control({"verified": ["example.com"]})
+        (outcome,) = await w.send(
+            "b@example.org", raw=message("From: Ann <Ann@Shop.example>", "Subject: s"), sender="Ann@Shop.example"
+        )
+        assert isinstance(outcome, Delivered)
+        (taken,) = w.ses.journal
+        assert (taken.source, taken.message["From"]) == ("post@example.com", "Ann <post@example.com>")
+        assert (taken.message["Reply-To"], taken.message["X-Original-From"]) == ("Ann <Ann@Shop.example>",) * 2
+        assert "added Reply-To" in outcome.trail.changes
+        assert dict(w.ses.refused) == {"MessageRejected": 1}
+
+
+async def test_what_the_list_tells_beforehand_costs_no_refusal(ca_file: Path) -> None:
+    shaping = Shaping(Rules(rewrite_from="post@example.com"), lambda address: covered(address, frozenset({"example.com"})))
+    async with world(ca_file, shaping=shaping) as w:
+        w.ses.control({"verified": ["example.com"]})
+        (outcome,) = await w.send("b@example.org", raw=message("From: a@shop.example", "Subject: s"), sender="a@shop.example")
+        assert isinstance(outcome, Delivered)
+        assert dict(w.ses.refused) == {}
+
+
+async def test_an_address_to_rewrite_to_that_is_not_verified_either_is_tried_once(ca_file: Path) -> None:
+    async with world(ca_file, **REWRITING) as w:
+        w.ses.control({"verified": ["example.net"]})
+        (outcome,) = await w.send("b@example.org")
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reason) == (SENDER, PauseReason.CONFIGURATION)
+        assert dict(w.ses.refused) == {"MessageRejected": 2}
+
+
+async def test_a_foreign_sender_field_is_that_messages_fault(ca_file: Path) -> None:
+    async with world(ca_file) as w:
+        w.ses.control({"verified": ["example.com"]})
+        (outcome,) = await w.send("b@example.org", raw=message("From: a@example.com", "Sender: c@elsewhere.example", "Subject: s"))
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reason) == (MESSAGE, None)
+        assert "`sesrelay domain add elsewhere.example --region eu-west-1`" in outcome.remedy
+
+
+async def test_a_sender_of_the_machines_own_is_stood_in_for_and_no_sender_at_all_is_held(ca_file: Path) -> None:
+    shaping = Shaping(local_domains=frozenset({"web1.internal"}))
+    async with world(ca_file, shaping=shaping) as w:
+        w.ses.control({"verified": ["example.com"]})
+        await w.send("b@example.org", sender="www-data@web1.internal")
+        await w.send("b@example.org", sender="")
+        assert [taken.source for taken in w.ses.journal] == ["a@example.com"] * 2
+        sent = batch("b@example.org", sender="", header_from=())
+        (outcome,) = (await w.way.deliver(sent, Bytes(message("Subject: s")))).values()
+        assert isinstance(outcome, Held)
+        assert outcome.reason == "no_sender"
+
+
+async def test_preflight_refuses_by_the_list_of_a_transport_with_keys() -> None:
+    class Known:
+        async def close(self) -> None: ...
+        def start(self) -> None: ...
+
+        def refusal(self, address: str, region: str) -> Reply | None:
+            return Reply(550, "5.7.1", f"{address} {region}") if address.endswith("shop.example") else None
+
+    budget = Accounts(FakeClock()).ledger(REGION, "account")
+    for preflight in (True, False):
+        way = PacedSmtp(HoldTransport("smtp"), budget, "auto", ses=True, identities=Known(), preflight=preflight, region=REGION)
+        assert way.refusal("a@example.com") is None
+        assert (way.refusal("a@shop.example") is not None) is preflight
 
 
 def test_the_stand_in_asks_for_tls_and_a_login_before_mail() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import smtplib
 import ssl
 import subprocess
 from pathlib import Path
@@ -21,11 +22,19 @@ RATE = 20.0
 MESSAGES = 40  # by each way: together twice what the account saves up, so that two paces of their own would be refused
 
 
+def mail_from(relay: Relay) -> tuple[int, str]:
+    with smtplib.SMTP(*relay.smtp, timeout=30) as smtp:
+        smtp.ehlo()
+        code, text = smtp.mail("a@unknown.example")
+        return code, text.decode()
+
+
 async def test_api_and_smtp_share_the_pace_of_the_account_and_doctor_finds_both_well(tmp_path: Path) -> None:
     ca, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert(HOST).configure_cert(tls)
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    account = Account(region=REGION, rate=RATE, bucket=Bucket(RATE))
+    verified = frozenset({"api.example", "smtp.example"})
+    account = Account(region=REGION, rate=RATE, bucket=Bucket(RATE), verified=verified)
     async with (
         SesStandIn(account=account, keys={KEY: SECRET}, smtp_tls=tls) as ses,
         SmallDns({(HOST, "A"): ["127.0.0.1"]}) as dns,
@@ -35,8 +44,9 @@ async def test_api_and_smtp_share_the_pace_of_the_account_and_doctor_finds_both_
             f"""transports:
   api: {{type: ses, region: {REGION}, endpoint_url: "{ses.url}", access_key_id: {KEY}, secret_access_key: {SECRET}}}
   smtp: {{type: smtp, host: {HOST}, port: {ses.smtp_port}, username: {KEY}, password_file: smtp.password, ca_file: ca.pem,
-    nameservers: ["{dns.nameserver}"]}}
+    nameservers: ["{dns.nameserver}"], preflight: true, identities_from: api}}
 routes:
+  - {{sender: unknown.example, transport: smtp}}
   - {{sender: api.example, transport: api}}
   - {{sender: smtp.example, transport: smtp}}
 default_route: {{reject: true}}""",
@@ -59,6 +69,8 @@ default_route: {{reject: true}}""",
             assert delivery["remote_id"] == ses.journal[-1].message_id
             (attempt,) = [one for one in (await asyncio.to_thread(relay.trace, queue_id))["events"] if one["event"] == "attempt"]
             assert attempt["tls"].endswith("(verified)")
+            refused = await asyncio.to_thread(wait_for, "the list is there", lambda: (said := mail_from(relay))[0] == 550 and said)
+            assert refused[1].startswith(f"5.7.1 unknown.example is not a verified identity of the SES account in {REGION}")
             found = await asyncio.to_thread(relay.run, "doctor")
             assert f"ok   relay host: smtp: {HOST}:{ses.smtp_port} answers, with TLS" in found.stdout
             assert f"ok   credentials: smtp: {HOST}:{ses.smtp_port} takes the login" in found.stdout

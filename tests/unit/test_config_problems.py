@@ -21,8 +21,8 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "transports: {a: {type: smtp, host: h, regoin: x}}\n",
         [
             "1:39: transports.a.regoin: unknown key (known here: type, host, hosts, port, tls, ca_file, tls_name, "
-            "tls_fingerprints, username, password, password_file, token, token_file, rewrite_sender, source_address, dkim, rate, "
-            "failover_after)"
+            "tls_fingerprints, username, password, password_file, token, token_file, rewrite_sender, nameservers, source_address, dkim, "
+            "rate, share, daily_reserve, tariff, preflight, rewrite_from, identities_from, failover_after)"
         ],
     ),
     "a fingerprint that is none": (
@@ -35,6 +35,29 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "a name for nothing": (
         "transports: {a: {type: smtp, host: h, tls: opportunistic, tls_name: x.example}}\n",
         ["1:69: transports.a.tls_name: without effect under tls: opportunistic (required or implicit is meant)"],
+    ),
+    "what is for SES, at another relay": (
+        "transports: {a: {type: smtp, host: h, rewrite_from: a@b.example}}\n",
+        ["1:53: transports.a.rewrite_from: without effect: the relay is not SES's (email-smtp.REGION.amazonaws.com is meant)"],
+    ),
+    "nobody to list identities": (
+        "transports: {a: {type: smtp, host: email-smtp.eu-west-1.amazonaws.com, preflight: true}}\n",
+        [
+            "1:83: transports.a.preflight: SMTP credentials cannot list identities (identities_from: a transport of type ses of the same "
+            "account and region is meant too; rewrite_from does without)"
+        ],
+    ),
+    "identities of nobody": (
+        "transports: {a: {type: smtp, host: email-smtp.eu-west-1.amazonaws.com, identities_from: b}, c: {type: ses, region: eu-west-1}}\n",
+        ["1:89: transports.a.identities_from: there is no transport 'b' (known here: c)"],
+    ),
+    "identities of another type": (
+        "transports: {a: {type: smtp, host: email-smtp.eu-west-1.amazonaws.com, identities_from: b}, b: {type: hold}}\n",
+        ["1:89: transports.a.identities_from: 'b' is of type hold, not ses (there is none here)"],
+    ),
+    "identities of another region": (
+        "transports: {a: {type: smtp, host: email-smtp.eu-west-1.amazonaws.com, identities_from: b}, b: {type: ses, region: eu-west-2}}\n",
+        ["1:89: transports.a.identities_from: 'b' is in eu-west-2 (a transport of type ses in eu-west-1 is meant)"],
     ),
     "families that are none": (
         "transports: {a: {type: direct, address_families: [ipv5]}}\n",

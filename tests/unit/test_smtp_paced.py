@@ -13,13 +13,14 @@ from ses_world import Figures
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.outcome import NO_TRAIL, Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.ses_hosts import region_of
 from sesrelay.seams import Content
 from sesrelay.transport.client.answers import Answer, Stage, from_relay
 from sesrelay.transport.client.connect import parse_reply
 from sesrelay.transport.hold import HoldTransport
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.smtp.paced import PacedSmtp
-from sesrelay.transport.smtp.ses_answers import from_ses, region_of
+from sesrelay.transport.smtp.ses_answers import from_ses
 
 TAKEN = "250 Ok 0100018f5a5f2f2e-1c1c1c1c-0000"
 NOT_VERIFIED = (

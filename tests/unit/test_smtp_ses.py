@@ -6,9 +6,10 @@ import pytest
 
 from batches import batch
 from sesrelay.mail.outcome import NO_TRAIL, Deferred, Failed, Outcome, PauseReason, Scope
+from sesrelay.policy.ses_hosts import is_ses
 from sesrelay.transport.client.answers import Answer, Stage
 from sesrelay.transport.client.connect import parse_reply
-from sesrelay.transport.smtp.ses_answers import from_ses, is_ses
+from sesrelay.transport.smtp.ses_answers import from_ses
 
 UNVERIFIED = "Message rejected: Email address is not verified. The following identities failed the check in region US-EAST-1: "
 

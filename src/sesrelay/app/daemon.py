@@ -167,7 +167,7 @@ class Daemon:
             [listener.listen for listener in config.listeners],
             snapshot.transports,
             {rule.name: rule.transports for rule in rules},
-            [name for name, way in config.transports.items() if way.type == "ses"],
+            [name for name in config.transports if name in snapshot.ladder.ses],
             wiring.tariffs(config.transports),
         )
 

@@ -17,10 +17,10 @@ from sesrelay.mail.ascii_fields import ascii_address
 from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
 from sesrelay.mail.lineends import Canonical, canonical
 from sesrelay.mail.outcome import Failed, Held
+from sesrelay.policy import ses_addressing as addressing
 from sesrelay.policy.admission import LocalMail, complete_recipient, complete_sender
+from sesrelay.policy.ses_hosts import is_ses
 from sesrelay.policy.ses_shape import Facts, Rules, shape, why
-from sesrelay.transport.ses import addressing
-from sesrelay.transport.smtp.ses_answers import is_ses
 
 V1_MAX, V2_MAX = 10_485_760, 41_943_040  # octets of a message
 
@@ -65,7 +65,7 @@ def lint(data: bytes, sender: str, recipients: Sequence[str], now: float, loaded
     facts = headers.facts(head)
     config = _transport(found, facts.header_from, loaded, transport)
     _note(found, receipts)
-    api = config.api if config else "auto"
+    api = config.api if isinstance(config, configured.SesTransport) else "auto"
     message = Message("lint", Envelope(sender, ()), Origin(), len(content), now, facts.header_from)
     own = frozenset(domain_of(f"@{domain}") for domain in (local.hostname, local.domain)) if loaded else frozenset[str]()
     source = addressing.source(message, own)
@@ -74,8 +74,8 @@ def lint(data: bytes, sender: str, recipients: Sequence[str], now: float, loaded
         found.problems.append(f"{source.reply} ({source.remedy})")
         return found
     found.source = source
-    rules = Rules()
-    if config is not None:
+    rules = Rules(rewrite_from=config.rewrite_from if config else None)
+    if isinstance(config, configured.SesTransport):
         rules = Rules(frozenset(map(str.lower, config.trusted_headers)), config.thread_ids, config.rewrite_from)
     made = shape(content, rules, Facts(source, now))
     if isinstance(made, Failed):
@@ -107,11 +107,8 @@ def _arrived(data: bytes, local: LocalMail, sender: str) -> tuple[Canonical, byt
 
 def _transport(
     found: Finding, authors: tuple[str, ...], loaded: Loaded | None, wanted: str | None
-) -> configured.SesTransport | None:
-    """Find the SES transport that the message would take: the one `wanted`, or the route's first.
-
-    Return None where it has no keys of its own: SES's SMTP endpoint, or none at all.
-    """
+) -> configured.SesTransport | configured.SmtpTransport | None:
+    """Find the transport to SES that the message would take: the one `wanted`, or the route's first; None where there is none."""
     if loaded is None:
         if wanted is not None:
             raise KeyError(wanted)
@@ -133,11 +130,11 @@ def _transport(
     if not _leads_to_ses(config):
         raise KeyError(name)
     found.transport = name
-    return config if isinstance(config, configured.SesTransport) else None
+    return config if isinstance(config, configured.SesTransport | configured.SmtpTransport) else None
 
 
 def _leads_to_ses(config: configured.Transport) -> bool:
-    """By its API, or by its SMTP endpoint, for which mail is made fit with nothing set."""
+    """By its API or by its SMTP endpoint."""
     if isinstance(config, configured.SmtpTransport):
         return is_ses(config.relays[0])
     return isinstance(config, configured.SesTransport)
@@ -163,7 +160,9 @@ def _recipients(found: Finding, recipients: Sequence[str], local: LocalMail) -> 
             found.recipients.append(address)
 
 
-def _identities(found: Finding, authors: tuple[str, ...], config: configured.SesTransport | None) -> None:
+def _identities(
+    found: Finding, authors: tuple[str, ...], config: configured.SesTransport | configured.SmtpTransport | None
+) -> None:
     domains = dict.fromkeys(domain_of(address) for address in (found.source or "", *authors))
     named = ", ".join(domain for domain in domains if domain)
     found.notes.append(f"the account must have verified {named}; whether it has is not asked here")

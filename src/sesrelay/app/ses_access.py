@@ -11,7 +11,7 @@ from sesrelay.config import transports as configured
 from sesrelay.config.loading import Loaded
 from sesrelay.mail.address import domain_key, split
 from sesrelay.policy.routing import RouteRule
-from sesrelay.transport.smtp.ses_answers import is_ses, region_of
+from sesrelay.policy.ses_hosts import is_ses, region_of
 
 
 def source_of(config: configured.SesTransport) -> Source:
@@ -29,7 +29,7 @@ def source_of(config: configured.SesTransport) -> Source:
 def leads_to_ses(config: configured.Transport) -> bool:
     """Tell whether mail that leaves this way goes through SES, by its API or by SMTP."""
     if isinstance(config, configured.SmtpTransport):
-        return any(is_ses(host) for host in config.relays)
+        return is_ses(config.relays[0])
     return isinstance(config, configured.SesTransport)
 
 
@@ -49,7 +49,8 @@ def sendings(loaded: Loaded, names: Iterable[str] = (), domains: Sequence[str] =
         if isinstance(config, configured.SesTransport):
             found.append(_by_api(config, patterns))
         elif isinstance(config, configured.SmtpTransport):
-            found += [Sending(region, (RAW,), patterns) for host in config.relays if (region := region_of(host))]
+            lists = config.identities_from is not None
+            found += [Sending(region, (RAW,), patterns, lists=lists) for host in config.relays if (region := region_of(host))]
     return found
 
 

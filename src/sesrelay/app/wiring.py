@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sesrelay.aws.session import Sessions
     from sesrelay.transport.client.signing import KeysByDomain
     from sesrelay.transport.ses.account import Accounts
+    from sesrelay.transport.ses.identities import Identities
     from sesrelay.transport.tls.mta_sts_cache import PolicyCache
 
 
@@ -90,9 +92,21 @@ class Shared:
         )
         return SesTransport(name, options, self._sessions.get(source), self._accounts, self.clock, self.observer)
 
-    def paced(self, way: Transport, config: configured.SmtpTransport) -> Transport:
+    def identities(self, name: str, config: configured.SmtpTransport, source: configured.Transport | None) -> Identities | None:
+        """Return who is verified, by the keys of the transport that `identities_from` names; None where none is named."""
+        if not isinstance(source, configured.SesTransport) or not (config.preflight or config.rewrite_from):
+            return None
+        from sesrelay.app.ses_access import source_of
+        from sesrelay.aws.session import Sessions
+        from sesrelay.transport.ses.identities import CANNOT_LIST, LIST_REMEDY, Identities
+
+        self._sessions = self._sessions or Sessions(self.clock)
+        trouble = partial(self.observer.trouble, CANNOT_LIST, transport=name, remedy=LIST_REMEDY)
+        return Identities(self._sessions.get(source_of(source)).identities, self.clock, trouble)
+
+    def paced(self, way: Transport, config: configured.SmtpTransport, known: Identities | None = None) -> Transport:
         """Return a way out by SMTP that keeps to the pace of its SES account, or to the rate that the configuration names."""
-        from sesrelay.transport.smtp.ses_answers import region_of
+        from sesrelay.policy.ses_hosts import region_of
 
         region = region_of(config.relays[0])
         if region is None and config.rate is None:
@@ -105,7 +119,9 @@ class Shared:
         # The user name of SES's SMTP is the id of an access key, and tells the account like one.
         who = number.of_key(config.username) or config.username or config.relays[0]
         budget = self._accounts.ledger(region or "", who)
-        return PacedSmtp(way, budget, "auto" if config.rate is None else config.rate, region is not None)
+        rate = "auto" if config.rate is None else config.rate
+        refuses = config.preflight and config.rewrite_from is None
+        return PacedSmtp(way, budget, rate, region is not None, config.share, config.daily_reserve, known, refuses, region or "")
 
     def retain(self, configs: Iterable[configured.Transport]) -> None:
         """Forget the sessions that no transport of the configuration uses any more."""
@@ -142,7 +158,7 @@ def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
 
 def ladder(loaded: Loaded) -> Ladder:
     """Say what the rungs of a bounce's ladder are made of."""
-    from sesrelay.transport.smtp.ses_answers import is_ses
+    from sesrelay.policy.ses_hosts import is_ses
 
     ses, direct = set(), []
     for name, way in loaded.config.transports.items():
@@ -159,11 +175,16 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
     hostname = loaded.config.hostname
     match config:
         case configured.SesTransport():
-            local = (domain_of(f"@{domain}") for domain in (hostname, loaded.local.domain))
-            return shared.ses(name, config, frozenset(local) if loaded.config.route_by == "auto" else frozenset())
+            return shared.ses(name, config, _stood_in_for(loaded))
         case configured.SmtpTransport():
+            from sesrelay.policy.ses_senders import nobody_knows
+            from sesrelay.policy.ses_shape import Rules
+            from sesrelay.transport.smtp.for_ses import Shaping
             from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
 
+            source = loaded.config.transports.get(config.identities_from or "")
+            known = shared.identities(name, config, source)
+            rules = Rules(rewrite_from=config.rewrite_from)
             password = config.password.get_secret_value() if config.password else None
             relay = SmtpOptions(
                 config.relays, hostname, config.port, config.tls, config.username, password, config.ca_file,
@@ -174,8 +195,9 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
                 source_address=config.source_address,
                 rewrite_sender=config.rewrite_sender,
                 failover_after=config.failover_after, dkim=_dkim(config.dkim),
+                shaping=Shaping(rules, known.verified if known else nobody_knows, _stood_in_for(loaded)),
             )  # fmt: skip
-            return shared.paced(SmtpTransport(name, relay, shared.clock), config)
+            return shared.paced(SmtpTransport(name, relay, shared.clock), config, known)
         case configured.DirectTransport():
             from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
 
@@ -196,6 +218,12 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             from sesrelay.transport.discard import DiscardTransport
 
             return DiscardTransport(name)
+
+
+def _stood_in_for(loaded: Loaded) -> frozenset[str]:
+    """Return the domains of this machine's own, whose envelope senders SES is not given where routing goes by the header From."""
+    local = (domain_of(f"@{domain}") for domain in (loaded.config.hostname, loaded.local.domain))
+    return frozenset(local) if loaded.config.route_by == "auto" else frozenset()
 
 
 def _token(config: configured.SmtpTransport) -> Callable[[], str] | None:
@@ -223,8 +251,9 @@ def _dkim(config: Dkim) -> KeysByDomain:
 
 def tariffs(configs: Mapping[str, configured.Transport]) -> dict[str, tuple[float, float]]:
     """Return what a thousand recipients and a gigabyte cost through each transport whose tariff is named."""
-    ses = {name: config for name, config in configs.items() if isinstance(config, configured.SesTransport)}
-    return {name: (config.tariff.per_1000, config.tariff.per_gb) for name, config in ses.items() if config.tariff}
+    ses = (configured.SesTransport, configured.SmtpTransport)
+    named = {name: config.tariff for name, config in configs.items() if isinstance(config, ses)}
+    return {name: (tariff.per_1000, tariff.per_gb) for name, tariff in named.items() if tariff}
 
 
 def listener_options(loaded: Loaded) -> ListenerOptions:

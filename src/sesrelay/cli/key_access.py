@@ -87,7 +87,7 @@ def _source(config: object, wish: Wish) -> Source:
     from sesrelay.aws.region import default_region
     from sesrelay.aws.session import Source
     from sesrelay.config.transports import SesTransport, SmtpTransport
-    from sesrelay.transport.smtp.ses_answers import region_of
+    from sesrelay.policy.ses_hosts import region_of
 
     if isinstance(config, SesTransport):
         return source_of(config.model_copy(update={"region": wish.region or config.region}))

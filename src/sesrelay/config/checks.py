@@ -12,12 +12,14 @@ from sesrelay.config.document import Document
 from sesrelay.config.model import STATE_DIR, Config
 from sesrelay.config.problem import KeyPath, Place, meant, one_of, shown
 from sesrelay.config.routes import NullSenderTarget, Route
+from sesrelay.config.transports import SesTransport, SmtpTransport
 from sesrelay.mail.address import AddressError
 from sesrelay.mail.delivery import Priority
 from sesrelay.policy.budget import COPIES_IN, COPIES_OUT
 from sesrelay.policy.ladder import FOLDER
 from sesrelay.policy.patterns import pattern_key
 from sesrelay.policy.routing import RouteRule, RoutingTable
+from sesrelay.policy.ses_hosts import region_of
 
 # What routing and the expectations are made from.
 ROUTING = frozenset({"hostname", "local", "transports", "routes", "default_route", "null_sender_route", "route_by", "expect"})
@@ -49,6 +51,21 @@ def check_patterns(document: Document) -> None:
         if key in first:
             document.report(path, f"{shown(pattern)} stands twice (first at {first[key]})")
         first.setdefault(key, document.value_place(path))
+
+
+def check_identities(document: Document, config: Config) -> None:
+    """Report transports that are to list the verified identities for another, and cannot."""
+    for name, way in config.transports.items():
+        if not isinstance(way, SmtpTransport) or way.identities_from is None:
+            continue
+        path, other = ("transports", name, "identities_from"), config.transports.get(way.identities_from)
+        able = [each for each, one in config.transports.items() if isinstance(one, SesTransport)]
+        if not isinstance(other, SesTransport):
+            named = shown(way.identities_from)
+            what = f"there is no transport {named}" if other is None else f"{named} is of type {other.type}, not ses"
+            document.report(path, f"{what} {meant(way.identities_from, able)}")
+        elif other.region and other.region != (here := region_of(way.relays[0])):
+            document.report(path, f"{shown(way.identities_from)} is in {other.region} (a transport of type ses in {here} is meant)")
 
 
 def check_memory(document: Document, config: Config, failed: set[str]) -> None:

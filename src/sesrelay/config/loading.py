@@ -80,6 +80,7 @@ def load(
         checks.check_names(document)
         checks.check_patterns(document)
         claims.check_claims(document)
+        checks.check_identities(document, config)
         checks.check_memory(document, config, failed)
         doors.check_doors(document, config, failed)
         doors.check_certificates(document, config, failed, environ, now)

@@ -30,6 +30,7 @@ from sesrelay.config.values import (
     nameserver,
     parse_domain,
 )
+from sesrelay.policy.ses_hosts import is_ses
 
 _FAILOVER = "Pause after which the route's next transport is tried."
 _DKIM = "The DKIM keys by sender domain: `{selector, key_file}`, or a list of them where several sign."
@@ -51,6 +52,14 @@ def _without_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
 
 
+Share = Annotated[Percent, AfterValidator(_something)]
+Reserve = Annotated[Percent, AfterValidator(_not_all)]
+_SHARE = "Of the account's rate, where other hosts use it too."
+_RESERVE = "Of the 24 h quota, kept for priority high."
+_BY_SMTP = "For SES's SMTP endpoint. "
+_TARIFF = "What SES costs; for the metric of the estimated price."
+_PREFLIGHT = "Refuse unverified sender domains at MAIL; without effect beside `rewrite_from`."
+_REWRITE = "An address for messages whose From is not verified; Reply-To keeps the old one."
 TlsLevel = Literal["none", "opportunistic", "required", "dane", "mta-sts"]
 
 
@@ -119,17 +128,11 @@ class SesTransport(Part):
         None, description="Where SES forwards bounces and complaints by mail, instead of the sender (API v2)."
     )
     rate: Rate = Field(None, description="Recipients a second; `auto`: from the account, following its changes.")
-    share: Annotated[Percent, AfterValidator(_something)] = Field(
-        1.0, description="Of the account's rate, where other hosts use it too."
-    )
-    daily_reserve: Annotated[Percent, AfterValidator(_not_all)] = Field(
-        0.1, description="Of the 24 h quota, kept for priority high."
-    )
-    tariff: Tariff | None = Field(None, description="What SES costs; for the metric of the estimated price.")
-    preflight: bool = Field(False, description="Refuse unverified sender domains at MAIL; without effect beside `rewrite_from`.")
-    rewrite_from: Address | None = Field(
-        None, description="An address for messages whose From is not verified; Reply-To keeps the old one."
-    )
+    share: Share = Field(1.0, description=_SHARE)
+    daily_reserve: Reserve = Field(0.1, description=_RESERVE)
+    tariff: Tariff | None = Field(None, description=_TARIFF)
+    preflight: bool = Field(False, description=_PREFLIGHT)
+    rewrite_from: Address | None = Field(None, description=_REWRITE)
     trusted_headers: tuple[SesHeader, ...] = Field((), description="`X-SES-*` headers that applications may set.")
     thread_ids: bool = Field(True, description="The application's Message-ID, which SES overwrites, also goes into References.")
     failover_after: Duration = Field(600.0, description=_FAILOVER)
@@ -209,6 +212,17 @@ class SmtpTransport(Part):
         description="Recipients a second; `auto`: no limit, but at SES's SMTP endpoint the pace of its account, shared with `ses` "
         "transports of that account and region.",
     )
+    share: Share = Field(1.0, description=_BY_SMTP + _SHARE)
+    daily_reserve: Reserve = Field(0.1, description=_BY_SMTP + _RESERVE)
+    tariff: Tariff | None = Field(None, description=_BY_SMTP + _TARIFF)
+    preflight: bool = Field(False, description=_BY_SMTP + _PREFLIGHT + " Wants `identities_from`.")
+    rewrite_from: Address | None = Field(None, description=_BY_SMTP + _REWRITE)
+    identities_from: str | None = Field(
+        None,
+        description=_BY_SMTP
+        + "The transport of type `ses` whose keys list the verified identities of this account and region, which "
+        "SMTP credentials cannot.",
+    )
     failover_after: Duration = Field(600.0, description=_FAILOVER)
 
     @property
@@ -253,9 +267,24 @@ class SmtpTransport(Part):
         for key in ("tls_name", "tls_fingerprints"):
             if getattr(self, key) and self.tls in ("none", "opportunistic"):
                 problems.append((key, f"without effect under tls: {self.tls} (required or implicit is meant)"))
+        problems += self._ses_problems()
         if problems:
             raise Crossed(problems)
         return self
+
+    def _ses_problems(self) -> list[tuple[str, str]]:
+        problems: list[tuple[str, str]] = []
+        if not self.relays or not is_ses(self.relays[0]):
+            usual = SmtpTransport.model_fields
+            problems += [
+                (key, "without effect: the relay is not SES's (email-smtp.REGION.amazonaws.com is meant)")
+                for key in ("share", "daily_reserve", "tariff", "preflight", "rewrite_from", "identities_from")
+                if getattr(self, key) != usual[key].default
+            ]
+        elif self.preflight and not self.identities_from:
+            why = "SMTP credentials cannot list identities (identities_from: a transport of type ses of the same account and region"
+            problems.append(("preflight", f"{why} is meant too; rewrite_from does without)"))
+        return problems
 
 
 class DirectTransport(Part):

@@ -15,6 +15,8 @@ from sesrelay.seams import Clock
 
 REFRESH_EVERY = 120.0  # seconds
 GOOD_FOR = 300.0  # seconds in which a list may refuse somebody
+CANNOT_LIST = "the verified identities of the SES account cannot be listed, so no sender is refused or rewritten by them"
+LIST_REMEDY = "allow ses:ListEmailIdentities, or ses:ListIdentities and ses:GetIdentityVerificationAttributes"
 LOOK_AGAIN = 5.0  # seconds; a sender that the list lacks may have been verified just now
 
 

@@ -21,15 +21,16 @@ from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.policy import ses_addressing as addressing
 from sesrelay.policy.pace import Governor
 from sesrelay.policy.ses_senders import Verified, nobody_knows, without
 from sesrelay.policy.ses_shape import Facts, Rules, Shaped, shape
 from sesrelay.seams import Clock, Content, Observer
-from sesrelay.transport.ses import addressing, call, meaning
+from sesrelay.transport.ses import call, meaning
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.ses.attempt import Attempt, Draft, Line
 from sesrelay.transport.ses.body import OFF_LOOP
-from sesrelay.transport.ses.identities import Identities
+from sesrelay.transport.ses.identities import CANNOT_LIST, LIST_REMEDY, Identities
 from sesrelay.transport.ses.ledger import RESERVE_WAIT
 from sesrelay.transport.ses.seam import AwsSession, SesOptions
 
@@ -80,10 +81,7 @@ class SesTransport:
         return self._identities.refusal(ascii_address(sender) or sender, self._session.region)
 
     def _unlisted(self, error: Exception) -> None:
-        self._observer.trouble(
-            "the verified identities of the SES account cannot be listed, so no sender is refused or rewritten by them", error,
-            transport=self.name, remedy="allow ses:ListEmailIdentities, or ses:ListIdentities and ses:GetIdentityVerificationAttributes",
-        )  # fmt: skip
+        self._observer.trouble(CANNOT_LIST, error, transport=self.name, remedy=LIST_REMEDY)
 
     def nexthop(self, recipient: str) -> str:
         return self._nexthop

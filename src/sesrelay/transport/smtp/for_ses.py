@@ -1,6 +1,7 @@
-"""What goes to SES's SMTP endpoint is made fit for SES first, as for its API.
+"""What goes to SES's SMTP endpoint is made fit for SES first, as for its API, and once more by what a refusal told.
 
 Invariant: an outcome has the receipts of all that was changed for it.
+Invariant: a message is sent a second time only where it was certainly refused, for its senders, and is another one now.
 """
 
 from __future__ import annotations
@@ -13,11 +14,25 @@ from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
-from sesrelay.policy.ses_shape import Facts, Rules, shape
+from sesrelay.policy import ses_addressing
+from sesrelay.policy.ses_senders import Verified, nobody_knows, without
+from sesrelay.policy.ses_shape import Facts, Rules, Shaped, shape
 from sesrelay.seams import Content, SpoolError
+from sesrelay.transport.smtp.ses_answers import unverified_senders, with_source
 
 OFF_LOOP = 128 * 1024  # octets from which encoding anew may take longer than a hop to a thread
 Send = Callable[[Batch, Content], Awaitable[Mapping[DeliveryId, Outcome]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shaping:
+    """How mail is made fit. `verified`: who may send, as far as that is known; `local_domains`: envelope senders there are stood
+    in for by the header From.
+    """
+
+    rules: Rules = Rules()  # noqa: RUF009 - frozen
+    verified: Verified = nobody_knows
+    local_domains: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +49,42 @@ class Ready:
         return self.data
 
 
-async def shaped_first(batch: Batch, content: Content, send: Send) -> Mapping[DeliveryId, Outcome]:
+async def shaped_first(batch: Batch, content: Content, send: Send, shaping: Shaping) -> Mapping[DeliveryId, Outcome]:
     """Send `content` as SES takes it. Raises nothing but CancelledError, if `send` does not."""
-    message, ids = batch.message, [delivery.id for delivery in batch.deliveries]
-    facts = Facts(message.sender or next(iter(message.header_from), ""), message.accepted)
+    ids = [delivery.id for delivery in batch.deliveries]
+    source = ses_addressing.source(batch.message, shaping.local_domains)
+    if not isinstance(source, str):
+        return dict.fromkeys(ids, source)
     try:
         stored = await content.read()
-        made = await asyncio.to_thread(shape, stored, Rules(), facts) if len(stored) > OFF_LOOP else shape(stored, Rules(), facts)
+        made = await _shaped(stored, shaping, Facts(source, batch.message.accepted, shaping.verified))
     except SpoolError as error:
         return dict.fromkeys(ids, _later(f"the content could not be read: {error}"))
     except Exception as error:  # a fault of ours: whatever it is, the mail waits
         return dict.fromkeys(ids, _later(f"internal error: {type(error).__name__}"))
     if isinstance(made, Failed):
         return dict.fromkeys(ids, made)
-    outcomes = await send(batch, Ready(made.content))
-    if not made.changes:
-        return outcomes
-    return {
-        of: replace(outcome, trail=replace(outcome.trail, changes=made.changes + outcome.trail.changes))
-        for of, outcome in outcomes.items()
-    }
+    outcomes = await send(with_source(batch, made.source), Ready(made.content))
+    if shaping.rules.rewrite_from is not None:
+        refused = unverified_senders(outcomes.values())
+        facts = Facts(source, batch.message.accepted, without(shaping.verified, refused))
+        again = await _shaped(stored, shaping, facts) if refused else made
+        if isinstance(again, Shaped) and (again.content, again.source) != (made.content, made.source):
+            made = again
+            outcomes = await send(with_source(batch, made.source), Ready(made.content))
+    return {of: _with_receipts(outcome, made.changes) for of, outcome in outcomes.items()} if made.changes else outcomes
+
+
+async def _shaped(stored: Canonical, shaping: Shaping, facts: Facts) -> Shaped | Failed:
+    return (
+        await asyncio.to_thread(shape, stored, shaping.rules, facts)
+        if len(stored) > OFF_LOOP
+        else shape(stored, shaping.rules, facts)
+    )
+
+
+def _with_receipts(outcome: Outcome, changes: tuple[str, ...]) -> Outcome:
+    return replace(outcome, trail=replace(outcome.trail, changes=changes + outcome.trail.changes))
 
 
 def _later(text: str) -> Deferred:

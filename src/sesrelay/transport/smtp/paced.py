@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from sesrelay.mail.ascii_fields import ascii_address
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Content, Transport
 from sesrelay.transport.smtp.ses_answers import about_an_address, addresses_in, wants_others
 
-RESERVE = 0.1  # of the 24 hours that urgent mail keeps, as `daily_reserve` has it by default
 RESERVE_WAIT = 60.0  # seconds between looks at whether the window has freed something
 _UNTRIED = Reply(454, "4.4.2", "Not tried, because the relay did not answer for others")
 
@@ -27,6 +27,14 @@ _UNTRIED = Reply(454, "4.4.2", "Not tried, because the relay did not answer for 
 class Pace(Protocol):
     def take(self, recipients: int, now: float) -> float: ...
     def give_back(self, recipients: int) -> None: ...
+
+
+class Identities(Protocol):
+    """Who is verified in the account, kept at hand."""
+
+    def start(self) -> None: ...
+    async def close(self) -> None: ...
+    def refusal(self, address: str, region: str) -> Reply | None: ...
 
 
 class Budget(Protocol):
@@ -42,13 +50,19 @@ class Budget(Protocol):
 class PacedSmtp:
     """Implements `sesrelay.seams.Transport` over another one. `rate`: recipients a second, or `auto`: the account's.
 
-    `ses`: the relay is SES's, and its texts are read.
+    `ses`: the relay is SES's, and its texts are read. `share`, `reserve`: parts of 1, of the account's rate and of its 24 hours.
+    `preflight`: refuse at MAIL whom `identities` do not have, in the words for `region`.
     """
 
     inner: Transport
     budget: Budget
     rate: float | str
     ses: bool
+    share: float = 1.0
+    reserve: float = 0.1
+    identities: Identities | None = None
+    preflight: bool = False
+    region: str = ""
 
     @property
     def name(self) -> str:
@@ -68,19 +82,29 @@ class PacedSmtp:
 
     def start(self) -> None:
         self.inner.start()
+        if self.identities is not None:
+            self.identities.start()
+
+    def refusal(self, sender: str) -> Reply | None:
+        """Return the refusal at MAIL of a sender that SES would certainly not take (`preflight`), or None."""
+        if self.identities is None or not self.preflight:
+            return None
+        return self.identities.refusal(ascii_address(sender) or sender, self.region)
 
     def nexthop(self, recipient: str) -> str:
         return self.inner.nexthop(recipient)
 
     def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
-        if self.budget.reserved_from(recipients, priority, RESERVE):
+        if self.budget.reserved_from(recipients, priority, self.reserve):
             return RESERVE_WAIT
-        return self.budget.governor(self.rate, 1.0).take(recipients, now)
+        return self.budget.governor(self.rate, self.share).take(recipients, now)
 
     def give_back(self, recipients: int) -> None:
-        self.budget.governor(self.rate, 1.0).give_back(recipients)
+        self.budget.governor(self.rate, self.share).give_back(recipients)
 
     async def close(self) -> None:
+        if self.identities is not None:
+            await self.identities.close()
         await self.inner.close()
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:

@@ -8,6 +8,7 @@ Source: "Amazon SES SMTP response codes" in its developer guide; the texts are m
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sesrelay.mail.address import domain_of
@@ -15,10 +16,6 @@ from sesrelay.mail.delivery import Batch, Delivery
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, PauseReason, Scope, Trail
 from sesrelay.transport.client.answers import Answer, Stage
 
-_HOST = re.compile(
-    r"(?:vpce-[a-z0-9-]+\.)?email-smtp(?:-fips)?[.-](?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+)\.(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws)\.?\Z",
-    re.I,
-)
 _FAILED_IDENTITIES = re.compile(r"failed the check in region (?P<region>[A-Za-z0-9-]+):\s*(?P<named>.+)\Z")
 _ADDRESS = re.compile(r"[^\s<>,;\"'()]+@[^\s<>,;\"'()]+")
 # The words in which SES refuses one address, and with it the message.
@@ -28,17 +25,6 @@ _ABOUT_AN_ADDRESS = re.compile(
     re.I,
 )
 OTHERS_GO = "tried again without the recipients that are not verified"
-
-
-def is_ses(host: str) -> bool:
-    """Tell whether the name is that of an SES SMTP endpoint."""
-    return bool(_HOST.match(host))
-
-
-def region_of(host: str) -> str | None:
-    """Return the region of an SES SMTP endpoint."""
-    found = _HOST.match(host)
-    return found["region"].lower() if found else None
 
 
 def addresses_in(text: str) -> frozenset[str]:
@@ -57,12 +43,19 @@ def wants_others(outcome: Outcome) -> bool:
     return isinstance(outcome, Deferred) and outcome.remedy == OTHERS_GO
 
 
-def with_source(batch: Batch) -> Batch:
-    """Return a batch as SES takes it: for the null sender, which it refuses, the first header From stands in."""
+def unverified_senders(outcomes: Iterable[Outcome]) -> frozenset[str]:
+    """Return the addresses, in lower case, for which SES refused a message as a whole: senders in it that are not verified."""
+    refused = (outcome for outcome in outcomes if isinstance(outcome, Deferred) and outcome.remedy != OTHERS_GO)
+    found = (_FAILED_IDENTITIES.search(outcome.reply.text) for outcome in refused)
+    return frozenset(address for one in found if one for address in addresses_in(one["named"]))
+
+
+def with_source(batch: Batch, source: str) -> Batch:
+    """Return a batch with the envelope sender that SES is given."""
     message = batch.message
-    if message.sender or not message.header_from:
+    if message.sender == source:
         return batch
-    spoken = replace(message, envelope=replace(message.envelope, sender=message.header_from[0]))
+    spoken = replace(message, envelope=replace(message.envelope, sender=source))
     return replace(batch, deliveries=tuple(replace(delivery, message=spoken) for delivery in batch.deliveries))
 
 
@@ -146,10 +139,16 @@ def _unverified(answer: Answer, delivery: Delivery, trail: Trail) -> Outcome:
         if delivery.recipient.address.lower() in named:
             return Failed(answer.reply, Scope.RECIPIENT, SANDBOX, trail)
         return Deferred(answer.reply, Scope.MESSAGE, remedy=OTHERS_GO, trail=trail)
-    domain = domain_of(message.sender) or domain_of(next(iter(message.header_from), "")) or "the sender's domain"
+    own = domain_of(message.sender) or domain_of(next(iter(message.header_from), "")) or "the sender's domain"
+    theirs = sorted({domain_of(address) for address in named - recipients | named & senders})
+    # A header From or Sender of somebody else's domain is this message's fault, not its envelope sender's.
+    foreign = bool(theirs) and own not in theirs
+    domain = theirs[0] if foreign else own
     where = f" --region {found['region'].lower()}" if found else ""
     remedy = (
         f"{domain} is not a verified identity of this account: `sesrelay domain add {domain}{where}` (or SES console, Identities), "
         "publish the DKIM records it shows, and its mail goes out"
     )
+    if foreign:
+        return Deferred(answer.reply, Scope.MESSAGE, remedy=remedy, trail=trail)
     return Deferred(answer.reply, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, remedy, trail=trail)

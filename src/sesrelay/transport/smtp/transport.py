@@ -14,6 +14,7 @@ from pathlib import Path
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.outcome import Deferred, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.ses_hosts import is_ses
 from sesrelay.seams import Clock, Content, SpoolError
 from sesrelay.transport.client.answers import Answer, from_relay, most_telling
 from sesrelay.transport.client.connect import Endpoint, Timeouts, Unreached
@@ -23,8 +24,8 @@ from sesrelay.transport.client.exchange import converse, over_kept
 from sesrelay.transport.client.pool import Keeping, Pool
 from sesrelay.transport.client.session import Session, Transaction
 from sesrelay.transport.client.signing import KeysByDomain, Unsigned, signer
-from sesrelay.transport.smtp.for_ses import shaped_first
-from sesrelay.transport.smtp.ses_answers import from_ses, is_ses, with_source
+from sesrelay.transport.smtp.for_ses import Shaping, shaped_first
+from sesrelay.transport.smtp.ses_answers import from_ses
 from sesrelay.transport.tls.security import Security, Tls, security, unverified
 
 LookUp = Callable[[str], Awaitable[list[str]]]
@@ -38,7 +39,7 @@ class SmtpOptions:
     `tls` None: required with a password or a token, else opportunistic. `tls_name` instead of the host's is what its
     certificate must be for; `tls_fingerprints` (SHA-256, hexadecimal) are instead of any verification. `token` returns the
     access token for XOAUTH2, or raises OSError or ValueError. `rewrite_sender`: the envelope sender of all that has one.
-    `ses` None: as the host's name says. `nameservers` as `MailHosts` has them; empty: as the system finds names.
+    `ses` None: as the host's name says; `shaping` is for SES. `nameservers` as `MailHosts` has them; empty: as the system finds names.
     """
 
     hosts: Sequence[str]
@@ -55,6 +56,7 @@ class SmtpOptions:
     source_address: str | None = None
     rewrite_sender: str | None = None
     ses: bool | None = None
+    shaping: Shaping = field(default_factory=Shaping)
     batch_limit: int = 50  # the most that SES takes in a transaction, and Postfix's default
     concurrency: int = 14  # measured on two cores: with Postfix's 20 acceptance yields to delivery, with 10 delivery starves
     failover_after: float = 600.0
@@ -77,6 +79,7 @@ class SmtpTransport:
         self._dkim = options.dkim
         self._nexthop = f"smtp/{options.hosts[0]}:{options.port}/{options.username or ''}"
         self._ses = options.ses if options.ses is not None else is_ses(options.hosts[0])
+        self._shaping = options.shaping
         self._rewrite_sender = options.rewrite_sender
         secure, look_up = _security(options), _look_up(options, clock)
         self._endpoints = [_endpoint(host, secure, options, look_up) for host in options.hosts]
@@ -100,7 +103,7 @@ class SmtpTransport:
         self._pool.close()
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
-        return await (shaped_first(with_source(batch), content, self._relay) if self._ses else self._relay(batch, content))
+        return await (shaped_first(batch, content, self._relay, self._shaping) if self._ses else self._relay(batch, content))
 
     async def _relay(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         try:
