@@ -135,8 +135,8 @@ class Spool(Protocol):
 
         Return when those that are queued again are due. Raises: Superseded for one that was not `attempted`.
 
-        An operator's wish that came in flight (hold, delete, retry) takes effect here where the verdict is queued.
-        Durability: on stable storage on return. Claims of the named deliveries are given back.
+        An operator's wish that came in flight (hold, delete, retry) takes effect here where the verdict is queued. An end counts
+        wherever the delivery stands, held too, and stays. Durability: on stable storage on return; claims of those named go back.
         """
 
     async def postpone(self, ids: Sequence[DeliveryId], due: float, reason: str | None) -> None:

@@ -322,6 +322,23 @@ async def test_an_end_stands_and_news_of_what_is_gone_is_ignored(spool: Store) -
     assert (await spool.stats()).counts == {}
 
 
+@pytest.mark.parametrize("where", ["queued", "claimed", "held", "in flight"])
+async def test_news_of_an_end_counts_wherever_the_delivery_stands(spool: Store, where: str) -> None:
+    made = submission(1, state=State.IN_FLIGHT)
+    await spool.accept(made)
+    if where != "in flight":
+        await spool.settle(settlement(made, held() if where == "held" else deferred(NOW)))
+    if where == "claimed":
+        assert len((await spool.claim(SES, 9, NOW)).deliveries) == 1
+    await spool.settle(settlement(made, delivered("heard-later")))
+    assert await spool.open_attempt(ids(made), NOW) == frozenset()
+    await spool.settle(settlement(made, deferred()))
+    shown = await spool.show(made.message.id)
+    assert shown is not None
+    assert [(each.delivery.state, each.remote_id) for each in shown.deliveries] == [(State.DELIVERED, "heard-later")]
+    assert (await spool.stats()).bytes == 0
+
+
 async def test_content_stays_while_one_delivery_is_held(spool: Store) -> None:
     made = submission(1, recipients=["a@example.org", "b@example.org"], state=State.IN_FLIGHT)
     await spool.accept(made)
