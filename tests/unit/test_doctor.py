@@ -62,7 +62,8 @@ def test_a_sound_whole_is_ok(world: AwsWorld) -> None:
     assert {tuple(one) for one in said.json["checks"]} == {("check", "subject", "status", "message", "remedy")}
     seen = {one["check"] for one in said.json["checks"]}
     assert {"configuration", "relay", "disk", "queue", "senders", "region", "credentials", "clock", "sandbox", "sending", "quota",
-            "identity", "dkim", "mail-from", "dmarc", "alignment"} <= seen  # fmt: skip
+            "simulator", "identity", "dkim", "mail-from", "dmarc", "alignment"} <= seen  # fmt: skip
+    assert "`sesrelay send --from postmaster@example.com --simulator success`" in found(said, "simulator")[0]
     assert found(said, "alignment") == ["ok: DMARC passes by DKIM and SPF"]
 
 

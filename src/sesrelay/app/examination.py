@@ -115,8 +115,11 @@ async def _ses(loaded: Loaded, name: str, domains: Sequence[str], nameservers: S
     checks = await asyncio.to_thread(lambda: list(checkup_ses.account(clients, name, SystemClock().wall())))
     if any(check.check == "account" and check.status == "fail" for check in checks):
         return checks
+    senders = _senders_by(loaded, name, domains)
+    if senders:
+        checks.append(checkup_ses.simulator(name, f"postmaster@{senders[0]}", by_v2=config.api == "v2"))
     dns = Dns(nameservers)
-    for domain in _senders_by(loaded, name, domains):
+    for domain in senders:
         check, identity = await asyncio.to_thread(checkup_ses.identity, clients, domain)
         checks.append(check)
         if identity is None:

@@ -27,7 +27,7 @@ class Fame:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One SES transport and the account behind it. `notes`: what an operator should know, worst first."""
+    """One SES transport and the account behind it. `notes`: what an operator should know, worst first, each as `view.spans`."""
 
     transport: str
     account: str
@@ -37,7 +37,7 @@ class Row:
     left: str
     bounces: Fame
     complaints: Fame
-    notes: Sequence[str]
+    notes: Sequence[Sequence[tuple[bool, str]]]
 
 
 def rows(standings: Mapping[str, AccountStanding]) -> list[Row]:
@@ -88,7 +88,7 @@ def _row(name: str, one: AccountStanding) -> Row:
         left="" if math.isinf(one.seconds_left) or one.seconds_left > 7 * 86_400 else f"used up in {view.age(one.seconds_left)}",
         bounces=_fame(bounce, one.bounces_24h),
         complaints=_fame(complaint, one.complaints_24h),
-        notes=notes,
+        notes=[view.spans(note) for note in notes],
     )
 
 

@@ -40,6 +40,16 @@ def region(name: str, transport: str) -> Check:
     return fail("region", transport, f"SES is not offered in {name}", f"one of: {', '.join(known)}")
 
 
+def simulator(transport: str, sender: str, *, by_v2: bool) -> Check:
+    """Offer what doctor itself does not do, as it sends nothing."""
+    # In 2022 v2 was once seen to go by the header instead of the recipients that the call names.
+    shows = "; with v2 that also shows that SES goes by the recipients that the call names" if by_v2 else ""
+    text = (
+        f"nothing was sent: `sesrelay send --from {sender} --simulator success` tries the whole way and costs no reputation{shows}"
+    )
+    return ok("simulator", transport, text)
+
+
 def identity(clients: Clients, domain: str) -> tuple[Check, Identity | None]:
     """Look at one sender domain. Blocks."""
     try:
