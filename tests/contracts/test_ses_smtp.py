@@ -130,7 +130,8 @@ ANSWERS: list[tuple[dict[str, Any], type[Outcome], Scope, PauseReason | None, in
     ({"suspended": True}, Deferred, NEXTHOP, PauseReason.SUSPENDED, 554, "Message rejected: Sending suspended"),
     ({"verified": ["example.net"]}, Deferred, SENDER, PauseReason.CONFIGURATION, 554, "region EU-WEST-1: a@example.com"),
     ({"sandbox": True, "verified": ["example.com"]}, Failed, RECIPIENT, None, 554, "EU-WEST-1: b@example.org, c@example.org"),
-    ({"script": ["503"]}, Deferred, MESSAGE, None, 454, "Temporary service failure"),
+    ({"script": ["503"]}, Deferred, NEXTHOP, PauseReason.UNAVAILABLE, 454, "Temporary service failure"),
+    ({"script": [{"name": "error", "status": 454, "text": "no idea"}]}, Deferred, MESSAGE, None, 454, "no idea"),
     ({"script": [{"name": "error", "status": 554, "text": "Message rejected: virus"}]}, Failed, MESSAGE, None, 554, "virus"),
 ]  # fmt: skip
 
@@ -170,6 +171,19 @@ async def test_one_bad_address_among_fifty_bounces_and_a_duplicate_header_never_
         assert all(isinstance(outcome, Delivered) for outcome in good)
         assert sorted(address for taken in w.ses.journal for address in taken.destinations) == sorted(to)
         assert all(taken.message.get_all("Subject") == ["s"] for taken in w.ses.journal)
+
+
+async def test_a_header_that_ses_takes_once_and_nobody_knew_of_is_repaired_once(ca_file: Path) -> None:
+    refusal = Fault("error", status=554, text="Transaction failed: Duplicate header 'X-New'.")
+    async with world(ca_file) as w:
+        w.ses.fail(refusal)
+        (outcome,) = await w.send("b@example.org", raw=message("From: a@example.com", "X-New: 1", "x-new: 2", "Subject: s"))
+        assert isinstance(outcome, Delivered)
+        assert w.ses.journal[0].message.get_all("X-New") == ["1"]
+        assert "removed a further x-new, different from the first" in outcome.trail.changes
+        w.ses.fail(refusal)
+        (outcome,) = await w.send("b@example.org")
+        assert isinstance(outcome, Failed)
 
 
 async def test_smtp_and_api_spend_one_budget_in_one_account(ca_file: Path) -> None:

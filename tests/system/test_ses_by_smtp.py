@@ -69,6 +69,9 @@ default_route: {{reject: true}}""",
             assert delivery["remote_id"] == ses.journal[-1].message_id
             (attempt,) = [one for one in (await asyncio.to_thread(relay.trace, queue_id))["events"] if one["event"] == "attempt"]
             assert attempt["tls"].endswith("(verified)")
+            counted = (await asyncio.to_thread(relay.get, "/metrics")).decode()
+            assert f'sesrelay_ses_recipients_total{{transport="smtp"}} {MESSAGES + 1}.0' in counted
+            assert 'sesrelay_ses_throttled_total{transport="smtp"} 0.0' in counted
             refused = await asyncio.to_thread(wait_for, "the list is there", lambda: (said := mail_from(relay))[0] == 550 and said)
             assert refused[1].startswith(f"5.7.1 unknown.example is not a verified identity of the SES account in {REGION}")
             found = await asyncio.to_thread(relay.run, "doctor")

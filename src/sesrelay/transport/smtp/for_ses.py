@@ -1,7 +1,8 @@
 """What goes to SES's SMTP endpoint is made fit for SES first, as for its API, and once more by what a refusal told.
 
 Invariant: an outcome has the receipts of all that was changed for it.
-Invariant: a message is sent a second time only where it was certainly refused, for its senders, and is another one now.
+Invariant: a message is sent a second time only where it was certainly refused, for its senders or for a header that stands twice, and
+is another one now.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sesrelay.policy import ses_addressing
 from sesrelay.policy.ses_senders import Verified, nobody_knows, without
 from sesrelay.policy.ses_shape import Facts, Rules, Shaped, shape
 from sesrelay.seams import Content, SpoolError
-from sesrelay.transport.smtp.ses_answers import unverified_senders, with_source
+from sesrelay.transport.smtp.ses_answers import duplicate_headers, unverified_senders, with_source
 
 OFF_LOOP = 128 * 1024  # octets from which encoding anew may take longer than a hop to a thread
 Send = Callable[[Batch, Content], Awaitable[Mapping[DeliveryId, Outcome]]]
@@ -65,10 +66,10 @@ async def shaped_first(batch: Batch, content: Content, send: Send, shaping: Shap
     if isinstance(made, Failed):
         return dict.fromkeys(ids, made)
     outcomes = await send(with_source(batch, made.source), Ready(made.content))
-    if shaping.rules.rewrite_from is not None:
-        refused = unverified_senders(outcomes.values())
-        facts = Facts(source, batch.message.accepted, without(shaping.verified, refused))
-        again = await _shaped(stored, shaping, facts) if refused else made
+    twice = duplicate_headers(outcomes.values())
+    refused = unverified_senders(outcomes.values()) if shaping.rules.rewrite_from is not None else frozenset[str]()
+    if twice or refused:
+        again = await _shaped(stored, shaping, Facts(source, batch.message.accepted, without(shaping.verified, refused), twice))
         if isinstance(again, Shaped) and (again.content, again.source) != (made.content, made.source):
             made = again
             outcomes = await send(with_source(batch, made.source), Ready(made.content))

@@ -17,6 +17,7 @@ from sesrelay.mail.outcome import Deferred, Failed, Outcome, PauseReason, Scope,
 from sesrelay.transport.client.answers import Answer, Stage
 
 _FAILED_IDENTITIES = re.compile(r"failed the check in region (?P<region>[A-Za-z0-9-]+):\s*(?P<named>.+)\Z")
+_DUPLICATE = re.compile(r"duplicate header[:\s]+['\"‘]?([!-9;-~]+?)['\"’]?[.\s]*\Z", re.I)
 _ADDRESS = re.compile(r"[^\s<>,;\"'()]+@[^\s<>,;\"'()]+")
 # The words in which SES refuses one address, and with it the message.
 _ABOUT_AN_ADDRESS = re.compile(
@@ -48,6 +49,12 @@ def unverified_senders(outcomes: Iterable[Outcome]) -> frozenset[str]:
     refused = (outcome for outcome in outcomes if isinstance(outcome, Deferred) and outcome.remedy != OTHERS_GO)
     found = (_FAILED_IDENTITIES.search(outcome.reply.text) for outcome in refused)
     return frozenset(address for one in found if one for address in addresses_in(one["named"]))
+
+
+def duplicate_headers(outcomes: Iterable[Outcome]) -> frozenset[str]:
+    """Return the header, in lower case, for whose standing twice SES refused a message."""
+    found = (_DUPLICATE.search(outcome.reply.text) for outcome in outcomes if isinstance(outcome, Failed))
+    return frozenset(one[1].lower() for one in found if one)
 
 
 def with_source(batch: Batch, source: str) -> Batch:
@@ -102,6 +109,9 @@ def _account_trouble(text: str) -> _Means | None:
     if "maximum sending rate exceeded" in text or "throttling" in text:
         remedy = "nothing to do: the pace was lowered; if it stays, ask for a higher rate, or lower `rate` where other hosts use the account"
         return _Means(Scope.NEXTHOP, PauseReason.THROTTLED, remedy, tolerance=3)
+    if re.search(r"temporary (?:service|authentication) failure|internal failure|service unavailable", text):
+        remedy = "SES has a fault of its own; it is tried again. See https://health.aws.amazon.com/health/status."
+        return _Means(Scope.NEXTHOP, PauseReason.UNAVAILABLE, remedy, tolerance=5)
     if re.search(r"\b(?:paused|suspended|disabled|shut ?down)\b", text) and re.search(r"sending|account|configuration set", text):
         if "configuration set" in text:
             remedy = "sending is paused for the configuration set: resume it in SES"
