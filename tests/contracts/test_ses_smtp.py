@@ -18,10 +18,12 @@ from batches import Bytes, batch
 from fakes import FakeClock
 from ses_world import Figures, message
 from sesrelay.aws.smtp_password import derive
+from sesrelay.mail.envelope import Message
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.ses_senders import covered
 from sesrelay.policy.ses_shape import Rules
+from sesrelay.seams import Content
 from sesrelay.testing import Account, Fault, SesServer, SesStandIn
 from sesrelay.testing.ses_server import KEY, SECRET
 from sesrelay.transport.hold import HoldTransport
@@ -122,6 +124,7 @@ async def test_the_password_of_another_region_or_the_secret_itself_does_not_log_
         assert "sesrelay smtp-password" in outcome.remedy
 
 
+UNVERIFIED = "Message rejected: Email address is not verified. The following identities failed the check in region EU-WEST-1: "
 NEXTHOP, SENDER, MESSAGE, RECIPIENT = Scope.NEXTHOP, Scope.SENDER_DOMAIN, Scope.MESSAGE, Scope.RECIPIENT
 TWICE = message("From: a@example.com", "Subject: s", "Subject: t")
 ANSWERS: list[tuple[dict[str, Any], type[Outcome], Scope, PauseReason | None, int, str]] = [
@@ -184,6 +187,20 @@ async def test_a_header_that_ses_takes_once_and_nobody_knew_of_is_repaired_once(
         w.ses.fail(refusal)
         (outcome,) = await w.send("b@example.org")
         assert isinstance(outcome, Failed)
+
+
+async def test_what_ses_rejects_is_kept_and_nothing_else(ca_file: Path) -> None:
+    kept: list[str] = []
+
+    async def keep(message: Message, content: Content) -> None:
+        kept.append(message.id)
+
+    async with world(ca_file) as w:
+        w.way.keep = keep
+        for text in ("Message rejected: virus", "Transaction failed: Illegal header", UNVERIFIED + "b@example.org"):
+            w.ses.fail(Fault("error", status=554, text=text))
+            await w.send("b@example.org")
+        assert len(kept) == 1
 
 
 async def test_smtp_and_api_spend_one_budget_in_one_account(ca_file: Path) -> None:

@@ -13,3 +13,7 @@ def store_path(config: Config) -> Path:
 
 def undeliverable_path(config: Config) -> Path:
     return config.state_dir / "undeliverable"
+
+
+def rejected_path(config: Config) -> Path:
+    return config.state_dir / "rejected"

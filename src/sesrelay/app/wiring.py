@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sesrelay.app.places import undeliverable_path
+from sesrelay.app.places import rejected_path, undeliverable_path
 from sesrelay.config import transports as configured
 from sesrelay.config.certificates import wrong_with_certificate
 from sesrelay.config.dkim import Dkim
@@ -28,7 +28,7 @@ from sesrelay.policy.budget import COPIES_IN, COPIES_OUT
 from sesrelay.policy.ladder import FOLDER, Ladder
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.seams import Clock, Observer, Preflight, SpoolAdmin, Transport
-from sesrelay.transport.folder import FolderTransport
+from sesrelay.transport.folder import FolderTransport, RejectedFolder
 from sesrelay.web.options import WebOptions
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class Shared:
         self._policies = self._policies or PolicyCache(state_dir / "mta-sts.json")
         return self._policies
 
-    def ses(self, name: str, config: configured.SesTransport, local_domains: frozenset[str]) -> Transport:
+    def ses(
+        self, name: str, config: configured.SesTransport, local_domains: frozenset[str], rejected: RejectedFolder | None = None
+    ) -> Transport:
         from sesrelay.app.ses_access import source_of
         from sesrelay.aws.session import Sessions
         from sesrelay.transport.ses.account import Accounts
@@ -90,7 +92,8 @@ class Shared:
             failover_after=config.failover_after,
             local_domains=local_domains,
         )
-        return SesTransport(name, options, self._sessions.get(source), self._accounts, self.clock, self.observer)
+        keep = rejected.keep if rejected else None
+        return SesTransport(name, options, self._sessions.get(source), self._accounts, self.clock, self.observer, keep)
 
     def identities(self, name: str, config: configured.SmtpTransport, source: configured.Transport | None) -> Identities | None:
         """Return who is verified, by the keys of the transport that `identities_from` names; None where none is named."""
@@ -104,7 +107,13 @@ class Shared:
         trouble = partial(self.observer.trouble, CANNOT_LIST, transport=name, remedy=LIST_REMEDY)
         return Identities(self._sessions.get(source_of(source)).identities, self.clock, trouble)
 
-    def paced(self, way: Transport, config: configured.SmtpTransport, known: Identities | None = None) -> Transport:
+    def paced(
+        self,
+        way: Transport,
+        config: configured.SmtpTransport,
+        known: Identities | None = None,
+        rejected: RejectedFolder | None = None,
+    ) -> Transport:
         """Return a way out by SMTP that keeps to the pace of its SES account, or to the rate that the configuration names."""
         from sesrelay.policy.ses_hosts import region_of
 
@@ -121,7 +130,10 @@ class Shared:
         budget = self._accounts.ledger(region or "", who)
         rate = "auto" if config.rate is None else config.rate
         refuses = config.preflight and config.rewrite_from is None
-        return PacedSmtp(way, budget, rate, region is not None, config.share, config.daily_reserve, known, refuses, region or "")
+        return PacedSmtp(
+            way, budget, rate, region is not None, config.share, config.daily_reserve, known, refuses, region or "",
+            rejected.keep if rejected else None,
+        )  # fmt: skip
 
     def retain(self, configs: Iterable[configured.Transport]) -> None:
         """Forget the sessions that no transport of the configuration uses any more."""
@@ -173,9 +185,10 @@ def ladder(loaded: Loaded) -> Ladder:
 def transport(name: str, config: configured.Transport, loaded: Loaded, shared: Shared) -> Transport:
     """Make one way out."""
     hostname = loaded.config.hostname
+    rejected = RejectedFolder(rejected_path(loaded.config), hostname, shared.observer)
     match config:
         case configured.SesTransport():
-            return shared.ses(name, config, _stood_in_for(loaded))
+            return shared.ses(name, config, _stood_in_for(loaded), rejected)
         case configured.SmtpTransport():
             from sesrelay.policy.ses_senders import nobody_knows
             from sesrelay.policy.ses_shape import Rules
@@ -197,7 +210,7 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
                 failover_after=config.failover_after, dkim=_dkim(config.dkim),
                 shaping=Shaping(rules, known.verified if known else nobody_knows, _stood_in_for(loaded)),
             )  # fmt: skip
-            return shared.paced(SmtpTransport(name, relay, shared.clock), config, known)
+            return shared.paced(SmtpTransport(name, relay, shared.clock), config, known, rejected)
         case configured.DirectTransport():
             from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
 

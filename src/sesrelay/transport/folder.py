@@ -1,7 +1,7 @@
-"""The last way of a report that could not be sent: a folder on this machine, for the operator.
+"""Folders on this machine for the operator: the last way of a report that could not be sent, and what SES rejected.
 
-The folder is a Maildir, made when the first report comes: what is in `new` and `cur` is complete, and any mail program
-reads it. A file is named by the report's queue id, so that an attempt which is repeated after a crash leaves one file.
+A folder is a Maildir, made when the first report comes: what is in `new` and `cur` is complete, and any mail program
+reads it. A file is named by the message's queue id, so that an attempt which is repeated after a crash leaves one file.
 
 Invariant: Delivered means that the file and its name are on stable storage.
 
@@ -16,11 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sesrelay.mail.delivery import Batch, DeliveryId
+from sesrelay.mail.envelope import Message
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
 from sesrelay.mail.priority import Priority
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Content, Observer
+
+LIMIT = 1_000  # copies of rejected messages: an application that is rejected a million times fills no disk
 
 
 class FolderTransport:
@@ -71,7 +74,31 @@ class FolderTransport:
         """Do nothing: nothing is open."""
 
 
-def put(folder: Path, name: str, content: Canonical) -> None:
+class RejectedFolder:
+    """Copies of messages that SES rejected for what they are: their content goes when they bounce, and somebody will ask."""
+
+    def __init__(self, folder: Path, hostname: str, observer: Observer) -> None:
+        self._folder = folder
+        self._hostname = hostname
+        self._observer = observer
+
+    async def keep(self, message: Message, content: Content) -> None:
+        """Write a copy, unless there are LIMIT. Raises nothing but CancelledError: a copy holds up no bounce."""
+        name = f"{message.id}.{self._hostname}"
+        try:
+            if await asyncio.to_thread(count, self._folder) >= LIMIT:
+                self._observer.notice("SES rejected a message, and the folder for copies is full", queue_id=message.id, folder=str(self._folder))  # fmt: skip
+                return
+            await asyncio.to_thread(put, self._folder, name, await content.read(), message.sender)
+        except Exception as error:
+            self._observer.trouble("a copy of a message that SES rejected cannot be kept", error, queue_id=message.id)
+        else:
+            self._observer.notice(
+                "SES rejected a message; a copy is kept", queue_id=message.id, file=str(self._folder / "new" / name)
+            )
+
+
+def put(folder: Path, name: str, content: Canonical, sender: str = "") -> None:
     """Write one message into the Maildir, once: a repetition finds it in `new` or, read meanwhile, in `cur`. Raises: OSError"""
     new, cur, tmp = (folder / part for part in ("new", "cur", "tmp"))
     if not tmp.is_dir():
@@ -83,7 +110,7 @@ def put(folder: Path, name: str, content: Canonical) -> None:
         return
     written = tmp / name
     with written.open("wb") as file:
-        file.write(b"Return-Path: <>\n" + content.replace(b"\r\n", b"\n"))
+        file.write(f"Return-Path: <{sender}>\n".encode("utf-8", "surrogateescape") + content.replace(b"\r\n", b"\n"))
         file.flush()
         os.fsync(file.fileno())
     written.rename(new / name)

@@ -84,11 +84,13 @@ def _way(endpoint: Endpoint, api: Api) -> tuple[str, Signer]:
 
 
 class Attempt:
-    """Made for one `deliver`. `known` grows as answers come; `posted` tells whether anything may have reached SES."""
+    """Made for one `deliver`. `known` grows as answers come; `posted` tells whether anything may have reached SES, `rejected`
+    whether SES said that the message is what it does not take.
+    """
 
     def __init__(self, line: Line, draft: Draft, facts: Callable[[], dict[str, str]]) -> None:
         self.known: dict[str, Outcome] = {}
-        self.posted = False
+        self.posted = self.rejected = False
         self._line = line
         self._draft = draft
         self._facts = facts  # called for where a remedy is due
@@ -164,6 +166,7 @@ class Attempt:
         elif means is meaning.DENIED_V2 and self._draft.api == "v2" and not self._draft.may_grow:
             self._end(group, self._outcome(meaning.DENIED_V2_ALONE, str(refused)))
         else:
+            self.rejected = self.rejected or means is meaning.REJECTED
             self._end(group, self._outcome(means, str(refused)))
 
     def _split(self, group: Group, means: Meaning, refused: Refused) -> None:

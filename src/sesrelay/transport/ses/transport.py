@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +18,7 @@ from sesrelay.mail import headers
 from sesrelay.mail.address import domain_of
 from sesrelay.mail.ascii_fields import ascii_address
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
+from sesrelay.mail.envelope import Message
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
@@ -35,6 +36,8 @@ from sesrelay.transport.ses.ledger import RESERVE_WAIT
 from sesrelay.transport.ses.seam import AwsSession, SesOptions
 
 CONCURRENCY = 32  # calls under way: enough to fill 1,000 a second at 30 ms each
+Keep = Callable[[Message, Content], Awaitable[None]]
+"""Keeps a copy of a message that SES rejected for what it is."""
 QUEUE_ID_TAG = "sesrelay-id"
 _TAG = re.compile(r"\s*([A-Za-z0-9_.@-]+)\s*=\s*([A-Za-z0-9_.@-]+)\s*\Z")
 
@@ -46,9 +49,17 @@ class SesTransport:
     concurrency = CONCURRENCY
 
     def __init__(
-        self, name: str, options: SesOptions, session: AwsSession, accounts: Accounts, clock: Clock, observer: Observer
+        self,
+        name: str,
+        options: SesOptions,
+        session: AwsSession,
+        accounts: Accounts,
+        clock: Clock,
+        observer: Observer,
+        keep: Keep | None = None,
     ) -> None:
         self.name = name
+        self._keep = keep
         self.options = options
         self.failover_after = options.failover_after
         self._accounts = accounts
@@ -128,6 +139,8 @@ class SesTransport:
                 return outcomes
             attempt = Attempt(self._line, draft, partial(self._facts, batch, source))
             found = await attempt.send(tuple(by_address))
+            if attempt.rejected and self._keep is not None:
+                await self._keep(batch.message, content)
             outcomes.update((d.id, found[address]) for address, group in by_address.items() for d in group)
         except Exception as error:
             self._observer.trouble("sending through SES failed in an unforeseen way", error, transport=self.name)

@@ -9,16 +9,17 @@ Invariant: one outcome for each delivery, and nothing raised but CancelledError.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sesrelay.mail.ascii_fields import ascii_address
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
+from sesrelay.mail.envelope import Message
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Content, Transport
-from sesrelay.transport.smtp.ses_answers import about_an_address, addresses_in, wants_others
+from sesrelay.transport.smtp.ses_answers import about_an_address, addresses_in, rejected, wants_others
 
 RESERVE_WAIT = 60.0  # seconds between looks at whether the window has freed something
 _UNTRIED = Reply(454, "4.4.2", "Not tried, because the relay did not answer for others")
@@ -51,7 +52,7 @@ class PacedSmtp:
     """Implements `sesrelay.seams.Transport` over another one. `rate`: recipients a second, or `auto`: the account's.
 
     `ses`: the relay is SES's, and its texts are read. `share`, `reserve`: parts of 1, of the account's rate and of its 24 hours.
-    `preflight`: refuse at MAIL whom `identities` do not have, in the words for `region`.
+    `keep` gets what SES rejects for what it is. `preflight`: refuse at MAIL whom `identities` do not have, in the words for `region`.
     """
 
     inner: Transport
@@ -63,6 +64,7 @@ class PacedSmtp:
     identities: Identities | None = None
     preflight: bool = False
     region: str = ""
+    keep: Callable[[Message, Content], Awaitable[None]] | None = None
 
     @property
     def name(self) -> str:
@@ -117,6 +119,8 @@ class PacedSmtp:
             known.update(outcomes)
             if not self.ses:
                 continue
+            if self.keep is not None and rejected(outcomes.values()):
+                await self.keep(batch.message, content)
             if _stops(outcomes.values()):
                 for left in waiting:
                     known.update((delivery.id, _untried(outcomes.values())) for delivery in left)

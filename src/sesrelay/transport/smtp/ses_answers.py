@@ -39,6 +39,12 @@ def about_an_address(outcome: Failed) -> bool:
     return outcome.scope is Scope.MESSAGE and "header" not in text.lower() and bool(_ABOUT_AN_ADDRESS.search(text))
 
 
+def rejected(outcomes: Iterable[Outcome]) -> bool:
+    """Tell whether SES refused a message for what it is, as a virus in it."""
+    failed = (outcome for outcome in outcomes if isinstance(outcome, Failed) and outcome.scope is Scope.MESSAGE)
+    return any("message rejected" in outcome.reply.text.lower() for outcome in failed)
+
+
 def wants_others(outcome: Outcome) -> bool:
     """Tell whether a recipient was refused for the sake of others only, and may be tried again without them."""
     return isinstance(outcome, Deferred) and outcome.remedy == OTHERS_GO
