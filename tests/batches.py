@@ -9,7 +9,9 @@ from typing import Any
 
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement
 from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
+from sesrelay.mail.filed import Filed
 from sesrelay.mail.outcome import Outcome
+from sesrelay.seams import SpoolError
 
 LANE = LaneKey("out", "somewhere")
 HELLO = b"From: a@example.com\r\nDate: Sat, 28 Nov 2026 10:00:00 +0000\r\nSubject: hello\r\n\r\nHello.\r\n"
@@ -26,6 +28,42 @@ class Bytes:
         return len(self.data)
 
     async def read(self) -> bytes:
+        return self.data
+
+
+@dataclass
+class Octets:
+    """A file, as it were. Implements `sesrelay.mail.filed.Scratch`; `broken_from`: an octet that cannot be read."""
+
+    data: bytes = b""
+    broken_from: int | None = None
+
+    def read_at(self, at: int, octets: int) -> bytes:
+        if at + octets > len(self.data) or (self.broken_from is not None and at + octets > self.broken_from):
+            raise SpoolError("the disk is broken")
+        return self.data[at : at + octets]
+
+    def append(self, data: bytes) -> None:
+        self.data += data
+
+
+def filed(content: bytes, broken_from: int | None = None) -> Filed:
+    """Return `content`, whose header ends with an empty line, as it stands in a file behind other octets."""
+    end = content.index(b"\r\n\r\n") + 4
+    return Filed(content[:end], Octets(b"before" + content[end:], broken_from), 6, len(content) - end)
+
+
+@dataclass
+class InFile:
+    """A content in a file."""
+
+    data: Filed
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    async def read(self) -> Filed:
         return self.data
 
 

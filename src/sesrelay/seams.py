@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Priority, Stream
 from sesrelay.mail.envelope import Envelope, Message, Origin
+from sesrelay.mail.filed import Filed, Large
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Outcome, PauseReason
 from sesrelay.mail.records import DeliveryRecord as DeliveryRecord  # noqa: PLC0414 - handed on
@@ -66,7 +67,7 @@ class Submission:
     """
 
     message: Message
-    content: Canonical
+    content: Large
     deliveries: tuple[Delivery, ...]
     events: tuple[Event, ...] = ()
 
@@ -108,7 +109,6 @@ class Spool(Protocol):
 
     async def fold(self, folded: Submission, compose: Callable[[int], Submission]) -> int:
         """Store a message that ends at once, outcome suppressed, and anew the digest `compose(n)` that tells of n; return n.
-
         `compose` is pure and may run on another thread. Raises: Superseded where the digest does not wait any more.
         """
 
@@ -123,8 +123,7 @@ class Spool(Protocol):
     async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float, lane: LaneKey | None = None) -> frozenset[DeliveryId]:
         """Put on record that these are about to be sent, each with one attempt more; due at `retry_at` after a crash.
 
-        `lane`: the one that sends them, where that is not the one they waited in; what is in doubt after a crash is
-        repeated there.
+        `lane`: the one that sends them, where they waited in another; what is in doubt after a crash is repeated there.
 
         Return those that were still queued: only these may be sent; the others' claims are dropped.
         Durability: on stable storage on return.
@@ -157,6 +156,9 @@ class Spool(Protocol):
     async def content(self, message: str) -> Canonical:
         """Return the content of a message by its queue id. Raises: SpoolError, ContentGone"""
 
+    async def filed(self, message: str) -> Filed | None:
+        """Return large content as it stands in its file, where every host takes it so; None where it is to be read whole."""
+
     async def open_attempts(self, limit: int) -> Sequence[Delivery]:
         """Return deliveries in state in_flight: at start, those whose process died before the outcome was stored."""
 
@@ -177,7 +179,6 @@ class Spool(Protocol):
 
     def standing_hold(self, delivery: Delivery) -> str | None:
         """Return why a delivery that is about to be accepted is to be held, by `SpoolAdmin.park`; None where it is not.
-
         In memory, and asked for each delivery: quick where nothing is parked. Reports in a settlement are held without it.
         """
 
@@ -232,11 +233,11 @@ Told = Callable[[int, int], None]
 
 
 class Content(Protocol):
-    """The content of one message, fetched when it is asked for. Units: `size` octets."""
+    """The content of one message, fetched when it is asked for; `Filed` where it is large and `plain`. Units: `size` octets."""
 
     @property
     def size(self) -> int: ...
-    async def read(self) -> Canonical: ...
+    async def read(self) -> Large: ...
 
 
 class Transport(Protocol):
@@ -296,12 +297,11 @@ class Intake(Protocol):
     def check_sender(self, envelope_sender: str, origin: Origin) -> Reply | None:
         """Return the refusal that is certain from the envelope sender alone (a route that rejects), or None."""
 
-    async def submit(self, envelope: Envelope, content: Canonical, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
+    async def submit(self, envelope: Envelope, content: Large, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
         """Store a message and answer for it.
 
-        `content` has no Received line of ours yet; `changes` are the receipts of what made it canonical. A 250 means that it is durable, and its
-        text is `Ok: queued as ID`; anything else means that nothing is stored. Raises nothing but CancelledError.
-        Never cancel it: a client that drops must not undo a commit under way.
+        `content` has no Received line of ours yet; `changes` are the receipts of what made it canonical. A 250 (`Ok: queued as
+        ID`) means that it is durable, anything else that nothing is stored. Raises nothing but CancelledError. Never cancel it.
         """
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from batches import filed
 from fakes import FakeClock
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State, Stream
 from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Recipient, Rung
+from sesrelay.mail.filed import Filed
 from sesrelay.mail.trace import Event
 from sesrelay.seams import Claim, Filter, Settlement, SpoolError, Submission, Superseded
 from sesrelay.spool.files import THRESHOLD
@@ -141,6 +143,51 @@ async def test_content_of_any_size_comes_back_and_goes_with_the_message(spool: S
     await spool.settle(settlement(made, delivered()))
     with pytest.raises(SpoolError):
         await spool.content(made.message.id)
+
+
+async def test_content_in_a_file_is_stored_as_if_it_were_held(spool: Store) -> None:
+    line = b"x" * 70 + b"\r\n"
+    for serial, octets in enumerate((100, THRESHOLD, 5 * THRESHOLD), 1):  # whatever its size has become
+        content = BODY + line * (octets // len(line))
+        made = submission(serial, content=content)
+        await spool.accept(replace(made, content=filed(content)))
+        assert await spool.content(made.message.id) == content
+        found = await spool.filed(made.message.id)
+        if octets > THRESHOLD and isinstance(spool, SqliteSpool):
+            assert found is not None
+            assert (found.head, found.whole()) == (b"Subject: x\r\n\r\n", content)
+            await spool.open_attempt(ids(made), NOW)
+            await spool.settle(settlement(made, delivered()))
+            assert found.whole() == content  # for whoever has it still
+            assert await gone(spool, made.message.id) is None
+        else:
+            assert found is None
+
+
+async def gone(spool: Store, message: str) -> Filed | None:
+    """Return what there is of a message that has ended, once its file has had time to go."""
+    for _ in range(200):
+        if await spool.filed(message) is None:
+            return None
+        await asyncio.sleep(0.02)
+    return await spool.filed(message)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Subject: \xff\r\n\r\n",
+        b"Subject: x\r\n\r\n\xff\r\n",
+        b"Subject: x\r\n\r\n" + b"x" * 999,
+        b"no header\r\n\r\n",
+        b"Subject: x\r\nno\r\n",
+    ],
+)
+async def test_what_may_have_to_be_encoded_anew_is_read_whole(spool: Store, content: bytes) -> None:
+    made = submission(1, content=content + b"x\r\n" * THRESHOLD)
+    await spool.accept(made)
+    assert await spool.filed(made.message.id) is None
+    assert await spool.content(made.message.id) == made.content
 
 
 async def test_content_of_what_was_never_there(spool: Store) -> None:

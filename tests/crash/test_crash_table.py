@@ -49,11 +49,11 @@ def relay(tmp_path: Path, ses: StandIn) -> Iterator[Mortal]:
     made.__exit__()
 
 
-def send(relay: Mortal, recipient: str = "b@example.org") -> bool:
+def send(relay: Mortal, recipient: str = "b@example.org", body: str = "x\r\n") -> bool:
     """Submit one message; tell whether the client got its 250."""
     try:
         with smtplib.SMTP(*relay.smtp, timeout=30) as smtp:
-            smtp.sendmail("a@example.com", [recipient], "From: a@example.com\r\n\r\nx\r\n")
+            smtp.sendmail("a@example.com", [recipient], "From: a@example.com\r\n\r\n" + body)
     except (smtplib.SMTPServerDisconnected, ConnectionError):
         return False
     return True
@@ -87,6 +87,31 @@ def test_after_a_it_is_kept_though_the_client_never_heard(relay: Mortal, ses: St
     assert one["state"] == "queued"
     assert relay.ask("retry", **_all()) == 1
     wait_for("SES has it", ses.journal)
+
+
+LARGE = "and that 30,000 times over in a file, from its socket and to it\r\n" * 30_000
+
+
+@pytest.mark.parametrize(
+    ("point", "kept", "sent"), [("before_A", 0, 0), ("after_A", 1, 0), ("after_sending", 1, 1), ("inside_C", 1, 1)]
+)
+def test_what_is_too_large_to_be_held_is_kept_or_not_as_all_else(
+    relay: Mortal, ses: StandIn, point: str, kept: int, sent: int
+) -> None:
+    relay.live(point)
+    send(relay, body=LARGE)
+    relay.died()
+    relay.live()
+    assert len(list((relay.folder / "state" / "bodies").iterdir())) == kept
+    assert len(ses.journal()) == sent
+    if not kept:
+        assert relay.ask("recent", limit=10) == []
+        assert send(relay, body=LARGE)
+    else:
+        assert relay.ask("retry", **_all()) == 1
+    wait_for("SES has it", lambda: len(ses.journal()) == sent + 1)
+    assert {one["raw"].partition(b"\r\n\r\n")[2] for one in ses.journal()} == {LARGE.encode()}
+    wait_for("its file is gone", lambda: not list((relay.folder / "state" / "bodies").iterdir()))
 
 
 def test_between_a_and_b_no_attempt_is_spent(relay: Mortal, ses: StandIn) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import smtplib
+import socketserver
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ MIB = 2**20
 MESSAGE, MEMORY, CLIENTS = 16 * MIB, 100 * MIB, 10
 BESIDE = 150 * MIB  # what the process may take besides: DEFENCES (memory)
 BODIES = {"long lines": b"x" * 998 + b"\r\n", "empty lines": b"\r\n"}
+STREAMED = 80 * MIB  # what ten of them may add to an idle process that puts them into files as they come
 
 
 def resident(pid: int) -> int:
@@ -56,15 +60,66 @@ def send_until_taken(address: tuple[str, int], content: bytes, told: list[int], 
         time.sleep(0.1)
 
 
+class Sink(socketserver.StreamRequestHandler):
+    """A next hop that keeps of each message how many octets it had."""
+
+    taken: list[int]
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 sink.example ESMTP\r\n")
+        while verb := self.rfile.readline()[:4].upper():
+            if verb == b"DATA":
+                self.wfile.write(b"354 go\r\n")
+                octets = 0
+                while (line := self.rfile.readline()) != b".\r\n":
+                    octets += len(line)
+                self.taken.append(octets)
+            self.wfile.write(b"250 2.0.0 Ok\r\n")
+
+
+@contextlib.contextmanager
+def next_hop() -> Iterator[tuple[int, list[int]]]:
+    """Yield the port of a `Sink`, and what it has taken."""
+    taken: list[int] = []
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), type("Hop", (Sink,), {"taken": taken})) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1], taken
+        server.shutdown()
+
+
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "undeclared"])
 @pytest.mark.parametrize("body", BODIES)
 def test_many_large_messages_at_once(tmp_path: Path, body: str, declared: bool) -> None:
-    limits = f"limits: {{message_size: {MESSAGE}, memory: {MEMORY}, min_free_disk: 0}}\n"
     line = BODIES[body]
     content = b"Subject: large\r\n\r\n" + line * ((MESSAGE - 1000) // len(line))
+    with next_hop() as (port, taken):
+        told, idle, peak = all_at_once(
+            tmp_path, content, declared=declared, out=f"{{type: smtp, host: 127.0.0.1, port: {port}, tls: none}}"
+        )
+    assert told == [250] * CLIENTS
+    assert len(taken) == CLIENTS
+    assert {0 < octets - len(content) < 1000 for octets in taken} == {True}  # our Received line in front
+    assert idle < peak < idle + STREAMED
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "undeclared"])
+def test_what_cannot_go_to_a_file_as_it_comes_is_put_off_while_others_are_held(tmp_path: Path, declared: bool) -> None:
+    content = b"Subject: large\r\n" + b"no empty line in front\r\n" * ((MESSAGE - 1000) // 24)
+    told, _, peak = all_at_once(tmp_path, content, declared=declared)
+    assert told.count(250) == CLIENTS
+    if not declared:  # together they want twice what there is
+        assert 452 in told
+    assert 0 < peak < MEMORY + BESIDE
+
+
+def all_at_once(tmp_path: Path, content: bytes, *, declared: bool, out: str = "{type: discard}") -> tuple[list[int], int, int]:
+    """Return what the clients were told, and the resident octets of the relay before they came and at most."""
+    limits = f"limits: {{message_size: {MESSAGE}, memory: {MEMORY}, min_free_disk: 0}}\n"
     told: list[int] = []
-    with Relay(tmp_path, limits + "transports: {nowhere: {type: discard}}\ndefault_route: {transport: nowhere}") as relay:
+    with Relay(tmp_path, f"{limits}transports: {{out: {out}}}\ndefault_route: {{transport: out}}") as relay:
         assert relay.process is not None
+        idle = resident(relay.process.pid)
         watch = Watch(relay.process.pid)
         clients = [
             threading.Thread(target=send_until_taken, args=(relay.smtp, content, told), kwargs={"declared": declared})
@@ -76,6 +131,4 @@ def test_many_large_messages_at_once(tmp_path: Path, body: str, declared: bool) 
             client.join()
         wait_for("the queue is empty", lambda: relay.ask("summary")["messages"] == 0)
         watch.over.set()
-    assert told.count(250) == CLIENTS
-    assert 452 in told  # together they want twice what there is
-    assert 0 < watch.peak < MEMORY + BESIDE
+    return told, idle, watch.peak

@@ -435,6 +435,12 @@ async def test_reject_routes_refuse_and_loops_end() -> None:
     assert not (await rig.submit("b@example.org", content=b"Received: x\r\n" * 50 + CONTENT)).startswith("554")
 
 
+async def test_a_header_as_large_as_a_message_is_refused() -> None:
+    rig = Rig(ScriptedTransport("t"))
+    assert (await rig.submit("b@example.org", content=b"X-A: b\r\n" * 140_000 + CONTENT)).startswith("552 5.3.4")
+    assert await rig.waiting() == 0
+
+
 async def test_receipts_of_line_ends_and_headers_stand_in_the_trace() -> None:
     rig = Rig(ScriptedTransport("t"))
     from sesrelay.mail.envelope import Envelope, Origin

@@ -111,7 +111,9 @@ class Daemon:
             spool, self.clock, scheduler.waits, self._queue_changed, scheduler.capped, scheduler.move, importer=importer.take,
             undeliverable=lambda: undeliverable(config),
         )  # fmt: skip
-        listener = ListenerServer(acceptance, self.observer, lambda: self._options, memory=self._memory.incoming)
+        listener = ListenerServer(
+            acceptance, self.observer, lambda: self._options, memory=self._memory.incoming, scratch=spool.scratch
+        )
         self._rooms = _Rooms(
             lock=lock,
             spool=spool,

@@ -15,6 +15,7 @@ from sesrelay.mail.address import AddressError, domain_of
 from sesrelay.mail.address import check as check_address
 from sesrelay.mail.ascii_fields import ascii_address
 from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
+from sesrelay.mail.filed import opening
 from sesrelay.mail.lineends import Canonical, canonical
 from sesrelay.mail.outcome import Failed, Held
 from sesrelay.policy import ses_addressing as addressing
@@ -82,7 +83,7 @@ def lint(data: bytes, sender: str, recipients: Sequence[str], now: float, loaded
         found.problems.append(f"{made.reply} ({made.remedy})")
         return found
     _note(found, made.changes)
-    found.source, found.size, found.content = made.source, len(made.content), made.content
+    found.source, found.size, found.content = made.source, len(made.content), Canonical(opening(made.content))
     limit = V1_MAX if api == "v1" else V2_MAX
     if found.size > limit:
         found.problems.append(f"554 5.3.4 It has {found.size} octets, and SES takes {limit} by this API")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sesrelay.delivery.content import MessageContent
 from sesrelay.delivery.settle import Settler
 from sesrelay.mail.delivery import Batch, DeliveryId
-from sesrelay.mail.lineends import Canonical
+from sesrelay.mail.filed import Large
 from sesrelay.mail.outcome import Deferred, Delivered, Held, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
@@ -69,7 +69,7 @@ class Attempter:
         deliveries = tuple(delivery.sending(batch.lane, due) for delivery in batch.deliveries if delivery.id in opened)
         return Batch(batch.lane, deliveries) if deliveries else None
 
-    async def run(self, batch: Batch, transport: Transport, fresh: Canonical | None) -> Settled:
+    async def run(self, batch: Batch, transport: Transport, fresh: Large | None) -> Settled:
         """Send an opened batch and settle it; returns once the outcome is durable. Raises nothing but CancelledError."""
         content = MessageContent(self.spool, batch.message.id, batch.message.size, fresh)
         began, start = self.clock.wall(), self.clock.monotonic()

@@ -5,8 +5,11 @@ Implements `seams.Content`.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
+from sesrelay.mail.dsn import FULL_ASKED_MAX
+from sesrelay.mail.filed import Filed, Large
 from sesrelay.mail.lineends import Canonical
 from sesrelay.seams import Spool
 
@@ -18,9 +21,16 @@ class MessageContent:
     spool: Spool
     queue_id: str
     size: int
-    fresh: Canonical | None = None
+    fresh: Large | None = None
 
-    async def read(self) -> Canonical:
+    async def read(self) -> Large:
         if self.fresh is None:
             self.fresh = await self.spool.content(self.queue_id)
         return self.fresh
+
+    async def reported(self) -> Canonical:
+        """Return what a report may have of it: all, or of what is in its file as much as makes a report hold the header alone."""
+        content = await self.read()
+        if isinstance(content, Filed):
+            return Canonical(await asyncio.to_thread(content.__getitem__, slice(FULL_ASKED_MAX + 1)))
+        return content

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sesrelay.delivery.lane import Ready
 from sesrelay.delivery.room import LARGE
+from sesrelay.mail.filed import Filed, Large
 from sesrelay.mail.lineends import Canonical
 
 FRESH_BYTES = 32 << 20
@@ -18,8 +19,10 @@ class Fresh:
     def __init__(self) -> None:
         self.octets = 0
 
-    def worth(self, content: Canonical) -> Canonical | None:
+    def worth(self, content: Large) -> Canonical | None:
         """Return `content` if it is to be kept, else None."""
+        if isinstance(content, Filed):
+            return None
         return content if len(content) <= LARGE and self.octets + len(content) <= FRESH_BYTES else None
 
     def add(self, ready: Ready) -> None:

@@ -22,11 +22,12 @@ from sesrelay.mail import headers, received
 from sesrelay.mail.authors import authors
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Envelope, Message, Origin
+from sesrelay.mail.filed import Filed, Large
 from sesrelay.mail.headers import NO_MARKS
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.trace import Event
-from sesrelay.policy.admission import HOPS_MAX, LOOP
+from sesrelay.policy.admission import HEADER_MAX, HEADER_TOO_LARGE, HOPS_MAX, LOOP
 from sesrelay.policy.batching import batches
 from sesrelay.policy.precedence import priority_by_header
 from sesrelay.policy.routing import REJECTED, RouteRule
@@ -67,12 +68,14 @@ class Acceptance:
         rule = routing.match(envelope_sender)
         return REJECTED if rule.reject else snapshot.preflight(rule, (envelope_sender,))
 
-    async def submit(self, envelope: Envelope, content: Canonical, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
+    async def submit(self, envelope: Envelope, content: Large, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
         start, now, snapshot = self.clock.monotonic(), self.clock.wall(), self.scheduler.snapshot
-        content, removed = headers.without_envelope_line(content)
+        text, removed = headers.without_envelope_line(Canonical(content.head) if isinstance(content, Filed) else content)
         changes += removed
-        end = headers.head_length(content)
-        head = content[:end]
+        end = headers.head_length(text)
+        if end > HEADER_MAX:
+            return HEADER_TOO_LARGE
+        head = text[:end]
         facts = headers.facts(head)
         if facts.unqualified or not facts.header_from:
             head, made = headers.completed(head, snapshot.local.domain, envelope.sender)
@@ -95,7 +98,8 @@ class Acceptance:
             changes += removed
         new_id = self.scheduler.ids.new()
         trace = received.line(envelope, origin, hostname=snapshot.hostname, queue_id=new_id, at=now)
-        content = headers.with_head(content, end, trace + head)
+        text = headers.with_head(text, end, trace + head)
+        content = content.with_head(text) if isinstance(content, Filed) else text
         priority = None
         if facts.marks is not NO_MARKS or rule.priority_header:
             priority = priority_by_header(
@@ -111,7 +115,7 @@ class Acceptance:
         return await self._store(message, content, rule, snapshot, now, start)
 
     async def _fold(
-        self, message: Message, content: Canonical, rule: RouteRule, snapshot: Snapshot, kind: Kind, now: float, start: float
+        self, message: Message, content: Large, rule: RouteRule, snapshot: Snapshot, kind: Kind, now: float, start: float
     ) -> Reply:
         """Accept a message that is one too many of its kind: it ends, and a digest tells of it."""
         try:
@@ -126,7 +130,7 @@ class Acceptance:
         return NO_SPACE if isinstance(error, NoSpace) else TRY_LATER
 
     async def _store(
-        self, message: Message, content: Canonical, rule: RouteRule, snapshot: Snapshot, now: float, start: float
+        self, message: Message, content: Large, rule: RouteRule, snapshot: Snapshot, now: float, start: float
     ) -> Reply:
         offered, waiting, held = self._sort(self._place(message, rule, snapshot, now), now)
         claimed = bool(waiting) and message.envelope.release is None and self.scheduler.has_room(waiting)

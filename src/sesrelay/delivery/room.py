@@ -1,4 +1,7 @@
-"""Memory for the contents of attempts: a large one waits until there is room for it beside mail that comes in."""
+"""Memory for the contents of attempts: a large one that must be held waits until there is room for it beside mail that comes in.
+
+What can leave as it stands goes from its file to the socket a piece at a time, and needs no more than those pieces.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,41 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
+from sesrelay.delivery.lane import Ready
+from sesrelay.mail.filed import Large
 from sesrelay.policy.budget import COPIES_OUT, ByteBudget
+from sesrelay.seams import Spool
 
 LARGE = 256 * 1024
 """Octets above which content is read back when it is sent, and counted. What is smaller is bounded by the slots."""
-
-_FREE = nullcontext()
+STREAMED = 1024 * 1024
+"""Octets above which content stays in its file where it can; below, the looks at the file cost more than the memory does."""
+PIECES = 512 * 1024
+"""Octets that count for content in its file: pieces that are read, made ready, and wait for a socket."""
 
 
 class Room:
     """Taken before the attempt is on record, so that a crash finds in doubt only what was on its way."""
 
-    def __init__(self, budget: ByteBudget) -> None:
+    def __init__(self, budget: ByteBudget, spool: Spool) -> None:
         self._budget = budget
+        self._spool = spool
 
-    def taken(self, size: int) -> AbstractAsyncContextManager[None]:
-        """Hold what sending a message of `size` octets needs. Waits for its turn."""
-        return _FREE if size <= LARGE else self._taken(size)
+    def content(self, ready: Ready) -> AbstractAsyncContextManager[Large | None]:
+        """Hold what sending a batch needs, and give its content where it is at hand. Waits for its turn."""
+        return nullcontext(ready.content) if ready.batch.message.size <= LARGE else self._content(ready)
+
+    @asynccontextmanager
+    async def _content(self, ready: Ready) -> AsyncIterator[Large | None]:
+        message, filed = ready.batch.message, None
+        if message.size > STREAMED and message.report is None:  # a report may be made anew of itself, and is whole then
+            filed = await self._spool.filed(message.id)
+        async with self._taken(PIECES if filed is not None else message.size):
+            yield filed or ready.content
 
     @asynccontextmanager
     async def _taken(self, size: int) -> AsyncIterator[None]:
+        """Hold what sending so many octets needs. Waits for its turn."""
         octets = COPIES_OUT * size
         turn = asyncio.get_running_loop().create_future()
 

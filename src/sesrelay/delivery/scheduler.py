@@ -27,7 +27,7 @@ from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.delivery.supply import Supply
 from sesrelay.delivery.tasks import Tasks
 from sesrelay.mail.delivery import Batch, LaneKey, Priority, State, Stream
-from sesrelay.mail.lineends import Canonical
+from sesrelay.mail.filed import Filed, Large
 from sesrelay.mail.outcome import Deferred, Delivered, PauseReason
 from sesrelay.policy.budget import MEMORY, ByteBudget
 from sesrelay.policy.fairness import attempts_at_once
@@ -55,7 +55,7 @@ class Scheduler:
         self._observer = observer
         self._settler = Settler(lambda: self.snapshot, self.pauses, self.ids, clock, observer, self.gates)
         self.attempts = Attempter(spool, self._settler, clock, observer, self._stall)
-        self._room = Room(memory or ByteBudget(MEMORY))
+        self._room = Room(memory or ByteBudget(MEMORY), spool)
         self._nowhere: Transport = Nowhere()
         self._tasks = Tasks(observer)
         self._supply = Supply(
@@ -99,8 +99,9 @@ class Scheduler:
         transport.give_back(len(batch))
         self._freed(self._lanes.get(batch.lane), transport, batch.deliveries[0].placement.site, len(batch), tried=False)
 
-    def launch(self, batch: Batch, content: Canonical, transport: Transport) -> None:
+    def launch(self, batch: Batch, content: Large, transport: Transport) -> None:
         """Send a batch that was offered and is now stored as in flight."""
+        assert not isinstance(content, Filed)  # `offer` wants none that is large
         ready = Ready(batch, batch.deliveries[0].placement.stream, content)
         self._tasks.spawn(self._attempt(self._lanes.get(batch.lane), ready, transport, opened=True))
 
@@ -113,7 +114,7 @@ class Scheduler:
             for batch in batches
         )
 
-    def enqueue(self, batch: Batch, content: Canonical) -> None:
+    def enqueue(self, batch: Batch, content: Large) -> None:
         """Put a stored and claimed batch into its lane: the one that routing wants now, should a reload have come between."""
         ready = Ready(batch, batch.deliveries[0].placement.stream, self._lanes.fresh.worth(content))
         known = batch.lane.transport in self.snapshot.transports
@@ -285,10 +286,10 @@ class Scheduler:
     async def _attempt(self, lane: Lane, ready: Ready, transport: Transport, *, opened: bool) -> None:
         settled, tried, moves = None, True, self._supply.moves
         try:
-            async with self._room.taken(ready.batch.message.size):  # before it is on record: who waits is not in doubt
+            async with self._room.content(ready) as content:  # before it is on record: who waits is not in doubt
                 batch = ready.batch if opened else await self.attempts.open(ready.batch)
                 if batch is not None:
-                    settled = await self.attempts.run(batch, transport, ready.content)
+                    settled = await self.attempts.run(batch, transport, content)
         except SpoolError as error:
             self._observer.trouble("an attempt cannot be put on record; sending has stopped until it can", error)
             self._stall(True)

@@ -75,7 +75,7 @@ class Settler:
         due = reports.due(batch.deliveries, verdicts, outcomes, now)
         if due:
             try:
-                made, told = reports.make(due, batch, await content.read(), snapshot, self._pauses, self._ids)
+                made, told = reports.make(due, batch, await content.reported(), snapshot, self._pauses, self._ids)
                 events += told
             except SpoolError as error:
                 self._observer.trouble("a report cannot be made, as the message cannot be read", error, queue_id=batch.message.id)

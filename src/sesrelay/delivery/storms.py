@@ -17,7 +17,7 @@ from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.mail import digest, headers
 from sesrelay.mail.delivery import Delivery, DeliveryId, Placement, State
 from sesrelay.mail.envelope import Message, Origin
-from sesrelay.mail.lineends import Canonical
+from sesrelay.mail.filed import Filed, Large
 from sesrelay.mail.trace import Event
 from sesrelay.policy.routing import RouteRule
 from sesrelay.policy.storm import Kind, Kinds, fingerprint
@@ -37,19 +37,19 @@ class StormGuard:
     _kinds: Kinds = field(default_factory=Kinds, init=False)
     _firsts: dict[str, bytes] = field(default_factory=dict, init=False)
 
-    def one_too_many(self, message: Message, content: Canonical, limit: int, now: float) -> Kind | None:
+    def one_too_many(self, message: Message, content: Large, limit: int, now: float) -> Kind | None:
         """Count a message; return its kind where it is to be folded. Never are bounces, what is to leave later, and
         what waits for the operator from the start.
         """
         envelope = message.envelope
         if not envelope.sender or envelope.release is not None or any(recipient.hold for recipient in envelope.recipients):
             return None
-        head, body = headers.split(content)
+        head, body = headers.split(content.whole() if isinstance(content, Filed) else content)
         to = [recipient.address for recipient in message.envelope.recipients]
         return self._kinds.see(fingerprint(message.sender, to, message.subject, head, body), limit, now)
 
     async def fold(
-        self, message: Message, content: Canonical, rule: RouteRule, deliveries: list[Delivery], kind: Kind, now: float
+        self, message: Message, content: Large, rule: RouteRule, deliveries: list[Delivery], kind: Kind, now: float
     ) -> None:
         """End a message that is one too many, and have the digest tell of it. Durable on return. Raises: SpoolError"""
         try:
@@ -59,7 +59,7 @@ class StormGuard:
             await self._fold(message, content, rule, deliveries, kind, now)
 
     async def _fold(
-        self, message: Message, content: Canonical, rule: RouteRule, deliveries: list[Delivery], kind: Kind, now: float
+        self, message: Message, content: Large, rule: RouteRule, deliveries: list[Delivery], kind: Kind, now: float
     ) -> None:
         snapshot = self.scheduler.snapshot
         name = kind.digest or self.scheduler.ids.new()

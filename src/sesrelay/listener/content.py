@@ -9,12 +9,17 @@ Source: RFC 5321 §4.1.1.4, §4.5.2; RFC 1870 §4 (the size counts neither stuff
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable
 from typing import Protocol
 
+from sesrelay.mail import headers
+from sesrelay.mail.filed import Filed, Large, Scratch
 from sesrelay.mail.lineends import Canonical, mended
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.budget import COPIES_IN, Share
+from sesrelay.seams import SpoolError
 
 END = b"\r\n.\r\n"
 STUFFED = b"\r\n."
@@ -25,27 +30,38 @@ _BEGINNINGS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 
 # Octets: each object costs some forty more, so that a message which comes octet by octet would need forty times its size.
 PART_MIN = 16 * 1024
-# Octets: below, a message is let in whatever has been promised to others.
+# Octets: below, a message is let in whatever has been promised to others, and is held; above, it goes to a file as it comes.
 LARGE = 1024 * 1024
 
 TOO_LARGE = Reply(552, "5.3.4", "The message is larger than this relay takes")
 NO_MEMORY = Reply(452, "4.3.1", "Too much mail is coming in at once, try again later")
+NO_DISK = Reply(452, "4.3.1", "Large mail cannot be written to the queue's disk right now, try again later")
 
 
 class Incoming:
-    """A message's content so far. `refusal`: why nothing of it is kept, once that is so.
+    """A message's content so far. `refusal`: why nothing of it is kept, once that is so; `trouble`: the error behind it.
+
+    `scratch` gives a file for content too large to be held. Without one, or without a header that ends, all of it is held.
 
     Units: `limit`, `size`, `declared` octets of content as sent. `discard` or `content` gives back what it holds of the budget,
     the latter not before `discard` is called.
     """
 
-    __slots__ = ("_held", "_parts", "_promised", "_receipts", "_tail", "_taken", "budget", "limit", "refusal", "size")
+    __slots__ = (
+        "_file", "_head", "_held", "_last", "_parts", "_promised", "_receipts", "_rest", "_scratch", "_tail", "_taken",
+        "budget", "limit", "refusal", "size", "trouble",
+    )  # fmt: skip
 
-    def __init__(self, limit: int, budget: Share, declared: int = 0) -> None:
+    def __init__(self, limit: int, budget: Share, declared: int = 0, scratch: Callable[[], Scratch] | None = None) -> None:
         self.limit = limit
         self.budget = budget
         self.size = 0
         self.refusal: Reply | None = None
+        self.trouble: SpoolError | None = None
+        self._scratch = scratch
+        self._file: Scratch | None = None
+        self._head = self._last = b""  # of what is in the file
+        self._rest = 0
         self._held = False  # a CR at the end of what has come, which the next octet may make a line end
         self._parts: list[bytes] = []
         self._tail = bytearray()
@@ -53,9 +69,10 @@ class Incoming:
         self._taken = 0
         self._promised = 0
         if declared >= LARGE:
-            if budget.fits(COPIES_IN * declared):
-                self._promised = COPIES_IN * declared
-                budget.promised += self._promised
+            octets = COPIES_IN * held_of(declared, scratch)
+            if budget.fits(octets):
+                self._promised = octets
+                budget.promised += octets
             else:
                 self.refusal = NO_MEMORY
 
@@ -81,8 +98,45 @@ class Incoming:
         self.refusal = self.refusal or reply
         self.discard()
 
+    @property
+    def heavy(self) -> bool:
+        """So much is held that it is to be put into a file."""
+        return self._taken >= COPIES_IN * LARGE and self._scratch is not None
+
+    @property
+    def in_file(self) -> bool:
+        return self._file is not None
+
+    async def lighten(self) -> None:
+        """Put what is held into a file; where that cannot be done, nothing of the message is kept."""
+        if self._scratch is None:
+            return
+        if self._file is None:
+            front = b"".join(self._parts)
+            text, _ = headers.without_envelope_line(Canonical(front))
+            end = headers.head_length(text)
+            if not text.startswith(b"\r\n", end):  # no header that ends: such a thing is held, or turned away
+                self._scratch = None
+                return
+            end += len(front) - len(text) + 2
+            self._head, self._parts = front[:end], [front[end:]]
+        parts, self._parts = self._parts, []
+        try:
+            self._file = await asyncio.to_thread(_written, self._file or self._scratch, parts)
+        except SpoolError as error:
+            self.trouble = error
+            self.refuse(NO_DISK)
+            return
+        self._rest += sum(map(len, parts))
+        self._last = parts[-1][-2:] if parts else self._last
+        kept = COPIES_IN * (len(self._head) + len(self._tail))
+        if self._taken > kept:
+            self.budget.give(self._taken - kept)
+            self._taken = kept
+
     def discard(self) -> None:
         """Let go of what is held, and of what it took of the budget."""
+        self._file = None
         self._parts.clear()
         self._tail.clear()
         self.budget.promised -= self._promised
@@ -98,12 +152,18 @@ class Incoming:
         if self._tail:
             self._parts.append(bytes(self._tail))
             self._tail.clear()
-        if self._parts and not self._parts[-1].endswith(b"\r\n"):
+        last = self._parts[-1] if self._parts else self._last
+        if last and not last.endswith(b"\r\n"):
             self._parts.append(b"\r\n")
         return self._receipts
 
-    def content(self) -> Canonical:
-        """Return the content, which ends with a line end, once it has ended. Call it once: the pieces are let go."""
+    def content(self) -> Large:
+        """Return the content, which ends with a line end, once it has ended, and is `lighten`ed where it is `in_file`.
+
+        Call it once: the pieces are let go.
+        """
+        if self._file is not None:
+            return Filed(self._head, self._file, 0, self._rest)
         parts, self._parts = self._parts, []
         return Canonical(parts[0] if len(parts) == 1 else b"".join(parts))
 
@@ -129,19 +189,33 @@ class Incoming:
             self._parts.append(data)
 
 
-class Feed(Protocol):
-    """Fed pieces until `feed` returns what follows its last octet."""
+def held_of(size: int, scratch: Callable[[], Scratch] | None) -> int:
+    """Return how much of a message of so many octets is held at most."""
+    return size if scratch is None else min(size, 2 * LARGE)
 
+
+def _written(file: Scratch | Callable[[], Scratch], parts: list[bytes]) -> Scratch:
+    made = file() if callable(file) else file
+    for part in parts:
+        made.append(part)
+    return made
+
+
+class Feed(Protocol):
+    """Fed pieces until `feed` returns what follows its last octet. `incoming`: where they go, if anywhere."""
+
+    @property
+    def incoming(self) -> Incoming | None: ...
     def feed(self, piece: bytes) -> bytes | None: ...
 
 
 class DataFeed:
     """What follows DATA: up to the end mark, dot-stuffing undone."""
 
-    __slots__ = ("_first", "_held", "_incoming")
+    __slots__ = ("_first", "_held", "incoming")
 
     def __init__(self, incoming: Incoming) -> None:
-        self._incoming = incoming
+        self.incoming: Incoming = incoming
         # The content starts at the beginning of a line: with a line end held, its first line is like every other.
         self._held = b"\r\n"
         self._first = True
@@ -171,22 +245,22 @@ class DataFeed:
         if self._first:
             self._first = False
             data = data[2:]
-        self._incoming.add(data, no_bare_lf=not special)
+        self.incoming.add(data, no_bare_lf=not special)
 
 
 class ChunkFeed:
     """What follows BDAT: so many octets, kept where `incoming` is there."""
 
-    __slots__ = ("_incoming", "_left")
+    __slots__ = ("_left", "incoming")
 
     def __init__(self, octets: int, incoming: Incoming | None) -> None:
         self._left = octets
-        self._incoming = incoming
+        self.incoming = incoming
 
     def feed(self, piece: bytes) -> bytes | None:
         """Take the next piece; return None while the chunk goes on, and at its end the octets behind it."""
         mine, rest = piece[: self._left], piece[self._left :]
         self._left -= len(mine)
-        if self._incoming is not None and mine:
-            self._incoming.add(mine)
+        if self.incoming is not None and mine:
+            self.incoming.add(mine)
         return None if self._left else rest

@@ -25,6 +25,7 @@ from sesrelay.listener.replies import (
     encode,
 )
 from sesrelay.mail.reply import Reply
+from sesrelay.seams import SpoolError
 
 if TYPE_CHECKING:
     from sesrelay.listener.session import SmtpSession
@@ -99,10 +100,12 @@ async def _chunk(session: SmtpSession, transaction: Transaction, octets: int, *,
     if incoming.size + octets > incoming.limit:
         incoming.refuse(TOO_LARGE)
     await _swallow(session, octets, transaction.ends, incoming)
+    if incoming.heavy:
+        await incoming.lighten()
     if last:
         await _finish(session, transaction, incoming)
     elif incoming.refusal is not None:
-        _refuse(session, incoming.refusal)
+        _refuse(session, incoming.refusal, incoming.trouble)
     else:
         session.say(b"250 2.0.0 %d octets received\r\n" % octets)
 
@@ -115,18 +118,22 @@ async def _swallow(session: SmtpSession, octets: int, ends: float, incoming: Inc
         session.reading = False
 
 
-def _refuse(session: SmtpSession, refusal: Reply) -> None:
+def _refuse(session: SmtpSession, refusal: Reply, trouble: SpoolError | None = None) -> None:
+    if trouble is not None:
+        session.door.observer.trouble("a large message cannot be written, its client was told to try again", trouble)
     if refusal is TOO_LARGE:
         session.refuse(refusal, "size", IDLING)
     else:
-        session.refuse(refusal, "memory", FREE)
+        session.refuse(refusal, "memory" if trouble is None else "disk", FREE)
 
 
 async def _finish(session: SmtpSession, transaction: Transaction, incoming: Incoming) -> None:
     """Answer for a message that has all come: by its refusal, or by what the intake says to it."""
     changes = incoming.end()
+    if incoming.in_file:
+        await incoming.lighten()
     if incoming.refusal is not None:  # asked after `end`, whose last octet may be the one that does not fit
-        _refuse(session, incoming.refusal)
+        _refuse(session, incoming.refusal, incoming.trouble)
         return
     # Nothing cancels the handler from here to the reply; the Door holds the session, and so its handler, meanwhile.
     session.uninterrupted = True

@@ -22,6 +22,7 @@ from sesrelay.listener.replies import GONE, LEAVING, OWNER_NOT_TOLD, OWNERLESS, 
 from sesrelay.listener.session import SmtpSession
 from sesrelay.listener.sockets import BACKLOG
 from sesrelay.mail.envelope import Origin, Owner
+from sesrelay.mail.filed import Scratch
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import CLIENT_REFUSED, client_allowed
 from sesrelay.policy.budget import MEMORY, ByteBudget, Share
@@ -47,6 +48,7 @@ class Door:
         self.terms = whole.terms
         self.verifier = whole.verifier
         self.memory = whole.memory
+        self.scratch = whole.scratch
         self._whole = whole
         self.server: asyncio.AbstractServer | None = None
 
@@ -95,7 +97,7 @@ class Door:
 class ListenerServer:
     """Mail in: listens where told, hands each message to `intake`, tells `observer`.
 
-    `options` is asked at each connection, so a reload affects new sessions only.
+    `options` is asked at each connection, so a reload affects new sessions only. `scratch`: see `content.Incoming`.
     """
 
     def __init__(
@@ -105,12 +107,14 @@ class ListenerServer:
         options: Callable[[], ListenerOptions],
         verifier: Verifier | None = None,
         memory: Share | None = None,
+        scratch: Callable[[], Scratch] | None = None,
     ) -> None:
         self.intake = intake
         self.observer = observer
         self.verifier = verifier or Verifier()
         self.owners = Owners()
         self.memory = memory or ByteBudget(MEMORY).incoming
+        self.scratch = scratch
         self.sessions: set[SmtpSession] = set()
         self.clients: Counter[str] = Counter()
         self._options = options

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from sesrelay.listener.commands import MailCommand, RcptCommand, parse_mail, parse_rcpt
-from sesrelay.listener.content import LARGE, NO_MEMORY, TOO_LARGE, Incoming
+from sesrelay.listener.content import LARGE, NO_MEMORY, TOO_LARGE, Incoming, held_of
 from sesrelay.listener.costs import FREE, IDLING
 from sesrelay.listener.login import demanded
 from sesrelay.listener.replies import (
@@ -51,7 +51,7 @@ class Transaction:
 
     def receive(self, session: SmtpSession) -> Incoming:
         """Begin with the content."""
-        self.incoming = Incoming(session.options.message_size, session.door.memory, self.mail.size)
+        self.incoming = Incoming(session.options.message_size, session.door.memory, self.mail.size, session.door.scratch)
         self.ends = session.content_ends()
         return self.incoming
 
@@ -79,7 +79,7 @@ async def mail(session: SmtpSession, argument: str) -> None:
     if command.size > session.options.message_size:
         session.refuse(TOO_LARGE, "size", IDLING)
         return
-    if command.size >= LARGE and not session.door.memory.fits(command.size):
+    if command.size >= LARGE and not session.door.memory.fits(held_of(command.size, session.door.scratch)):
         session.refuse(NO_MEMORY, "memory", FREE)
         return
     sender = command.address if command.plain else _sender(session, command)

@@ -350,5 +350,7 @@ class Wire(Answers, SMTP):
                     buffer += rest
                     return
                 watch.earn(len(piece), ends)
+                if feed.incoming is not None and feed.incoming.heavy:
+                    await feed.incoming.lighten()
             elif not await self._more():
                 raise ClientGone

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sesrelay.mail.filed import Filed, opening
 from sesrelay.mail.headers import Field, fields, head_length
 
 Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
@@ -51,10 +52,11 @@ class DkimKey:
         return f"d={self.domain} s={self.selector} {self.algorithm}"
 
 
-def signatures(content: bytes, keys: Sequence[DkimKey], now: int) -> bytes:
+def signatures(content: bytes | Filed, keys: Sequence[DkimKey], now: int) -> bytes:
     """Return a DKIM-Signature field for each key, to stand in front of `content`. Units: `now` Unix seconds. Blocks."""
-    head_end = head_length(content)
-    signed = [one for one in fields(content[:head_end]) if one.key in SIGNED]
+    head = opening(content)
+    head_end = head_length(head)
+    signed = [one for one in fields(head[:head_end]) if one.key in SIGNED]
     names, canonical = _chosen(signed)
     digest = b64encode(body_hash(content, head_end))
     made: list[bytes] = []
@@ -95,21 +97,20 @@ def relaxed(name: bytes, value: bytes) -> bytes:
     return name.strip(_AROUND).lower() + b":" + _SPACES.sub(b" ", unfolded).strip(_AROUND)
 
 
-def body_hash(content: bytes, head_end: int) -> bytes:
+def body_hash(content: bytes | Filed, head_end: int) -> bytes:
     """Return the hash of the body in relaxed form; the body begins behind the empty line at `head_end`."""
     digest = hashlib.sha256()
-    for piece in _body(content, head_end + 2 if content.startswith(b"\r\n", head_end) else head_end):
+    for piece in _body(content, head_end + 2 if content[head_end : head_end + 2] == b"\r\n" else head_end):
         digest.update(piece)
     return digest.digest()
 
 
-def _body(content: bytes, start: int) -> Iterator[bytes]:
+def _body(content: bytes | Filed, start: int) -> Iterator[bytes]:
     """Yield the body in relaxed form, in pieces of whole lines."""
     end = _last(content, start)
     while start < end:
-        cut = content.rfind(b"\n", start, start + PIECE) + 1 or content.find(b"\n", start, end) + 1 or end
-        piece = content[start : min(cut, end)]
-        start = cut
+        piece = _lines(content, start, end)
+        start += len(piece)
         if b"\t" in piece:
             piece = piece.replace(b"\t", b" ")
         while b"  " in piece:
@@ -119,7 +120,19 @@ def _body(content: bytes, start: int) -> Iterator[bytes]:
         yield piece if start < end else piece + b"\r\n"
 
 
-def _last(content: bytes, start: int) -> int:
+def _lines(content: bytes | Filed, start: int, end: int) -> bytes:
+    """Return the next whole lines, of about PIECE octets; or all up to `end`."""
+    octets = PIECE
+    while start + octets < end:
+        piece = content[start : start + octets]
+        cut = piece.rfind(b"\n") + 1
+        if cut:
+            return piece[:cut]
+        octets *= 2
+    return content[start:end]
+
+
+def _last(content: bytes | Filed, start: int) -> int:
     """Return where the body ends once its empty lines at the end are gone, and the last line's end with them."""
     end = len(content)
     while end > start:

@@ -10,10 +10,11 @@ Source: SES developer guide, "Amazon SES header fields" (fields that may stand o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sesrelay.mail import headers, recoding
 from sesrelay.mail.dates import rfc5322
+from sesrelay.mail.filed import Filed, Large, opening
 from sesrelay.mail.headers import Field
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Failed, Scope
@@ -74,16 +75,19 @@ class Facts:
 class Shaped:
     """What SES is given: the content, and `source` as its envelope sender."""
 
-    content: Canonical
+    content: Large
     changes: tuple[str, ...]
     source: str
 
 
-def shape(content: Canonical, rules: Rules, facts: Facts) -> Shaped | Failed:
+def shape(content: Large, rules: Rules, facts: Facts) -> Shaped | Failed:
     """Return `content` as SES takes it with receipts of what was changed, or why no change can make it so.
 
-    Takes microseconds where there is nothing to encode anew, else some 10 ms a megabyte.
+    Takes microseconds where there is nothing to encode anew, else some 10 ms a megabyte. Content in a file is `plain`.
     """
+    if isinstance(content, Filed):  # what is to be done is in its header, and is done as to a message without a body
+        made = shape(Canonical(content.head), rules, facts)
+        return made if isinstance(made, Failed) else replace(made, content=content.with_head(opening(made.content)))
     end = headers.head_length(content)
     head = content[:end]
     if rules.rewrite_from is None and recoding.fits(content):

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from sesrelay.mail import queue_id
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, State, Stream
+from sesrelay.mail.filed import Filed, Large
 from sesrelay.mail.lineends import Canonical
 from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.policy.verdict import Verdict
@@ -166,6 +167,9 @@ class MemorySpool(Parking):
             raise ContentGone(f"{message}: the content is gone")
         return entry.content
 
+    async def filed(self, message: str) -> None:
+        """Return None: nothing is in files."""
+
     async def open_attempts(self, limit: int) -> Sequence[Delivery]:
         self._alive()
         return [each.delivery for each in self._in_order(None) if each.delivery.state is State.IN_FLIGHT][:limit]
@@ -308,7 +312,7 @@ class MemorySpool(Parking):
 
     def _store(self, submission: Submission) -> None:
         deliveries = {each.id.n: Stored(replace(each, message=submission.message)) for each in submission.deliveries}
-        entry = Entry(submission.message, submission.content, deliveries, builtins.list(submission.events))
+        entry = Entry(submission.message, _held(submission.content), deliveries, builtins.list(submission.events))
         self._entries[submission.message.id] = entry
 
     def _find(self, delivery: DeliveryId) -> Stored | None:
@@ -364,3 +368,7 @@ class MemorySpool(Parking):
             entry = self._entries.get(name)
             if entry is not None and not entry.open:
                 entry.content = None
+
+
+def _held(content: Large) -> Canonical:
+    return content.whole() if isinstance(content, Filed) else content

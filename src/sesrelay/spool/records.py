@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from sesrelay.mail import queue_id
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State
 from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Owner, Recipient, Rung
+from sesrelay.mail.filed import Filed
+from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.trace import Event
 from sesrelay.seams import DeliveryRecord, SpoolError, Submission
 from sesrelay.spool.matching import key
@@ -67,7 +69,10 @@ def pack(submission: Submission, *, in_file: bool, ended: bool = False) -> Packe
         lanes.append((transport, nexthop, priority, state))
     if not deliveries:
         raise SpoolError(f"{message.id}: a message without a delivery")
-    return Packed(number, message_row(message, number, submission.events, in_file=in_file), deliveries, submission.content, lanes)
+    content = submission.content
+    if isinstance(content, Filed):  # small where its header was all that was large
+        content = Canonical(b"") if in_file or ended else content.whole()
+    return Packed(number, message_row(message, number, submission.events, in_file=in_file), deliveries, content, lanes)
 
 
 def message_row(message: Message, number: int, events: Sequence[Event], *, in_file: bool) -> Row:

@@ -18,6 +18,7 @@ import apsw
 
 from sesrelay.mail import queue_id
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Stream
+from sesrelay.mail.filed import Filed, Scratch
 from sesrelay.mail.lineends import Canonical
 from sesrelay.seams import (
     Claim,
@@ -37,7 +38,7 @@ from sesrelay.seams import (
 from sesrelay.spool import changing, desk, flow, folding, query, selecting, standing
 from sesrelay.spool.bulk import Accept, Open, Settle
 from sesrelay.spool.errors import StoreRefused
-from sesrelay.spool.files import THRESHOLD, Bodies
+from sesrelay.spool.files import THRESHOLD, Bodies, Trouble
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.matching import Match, restricts
 from sesrelay.spool.opening import connect, open_store
@@ -57,8 +58,6 @@ CHANGE_PAGE = 500  # rows in one transaction of a change: what others wait for
 CHANGE_FOUND = 10_000  # rows that are found at once to be changed
 BODY = "SELECT body FROM content WHERE message = ?"
 WHERE_BODY = "SELECT EXISTS (SELECT 1 FROM delivery WHERE message = ?1 AND state < 3) FROM message WHERE id = ?1 AND stored = 1"
-
-Trouble = Callable[[str, BaseException | None], None]
 
 
 class SqliteSpool(Parking):
@@ -127,7 +126,7 @@ class SqliteSpool(Parking):
 
         def remove(numbers: list[int]) -> None:
             for number in numbers:
-                pool.submit(_remove, bodies, queue_id.encode(number), on_trouble)
+                pool.submit(bodies.drop, queue_id.encode(number), on_trouble)
 
         writer = Writer(
             db, reopen=lambda: open_store(path, vfs=vfs), on_ended=remove, on_trouble=on_trouble, monotonic=clock.monotonic
@@ -222,6 +221,12 @@ class SqliteSpool(Parking):
         if content is None:
             raise ContentGone(f"{message}: the content is gone")
         return Canonical(content)  # it was when it came
+
+    async def filed(self, message: str) -> Filed | None:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._bodies.filed, message)
+
+    def scratch(self) -> Scratch:
+        return self._bodies.scratch(self._min_free_disk)
 
     async def open_attempts(self, limit: int) -> Sequence[Delivery]:
         return await self._writer.submit(lambda tx: flow.in_flight(tx, limit))
@@ -381,13 +386,6 @@ class SqliteSpool(Parking):
                     await loop.run_in_executor(self._pool, self._bodies.remove, queue_id.encode(rows.number))
             except (OSError, RuntimeError, SpoolError):
                 continue
-
-
-def _remove(bodies: Bodies, message: str, on_trouble: Trouble) -> None:
-    try:
-        bodies.remove(message)
-    except OSError as error:
-        on_trouble("the file of a message that has ended could not be removed", error)
 
 
 def _start(after: DeliveryId | None) -> Key:

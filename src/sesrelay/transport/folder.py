@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.envelope import Message
-from sesrelay.mail.lineends import Canonical
+from sesrelay.mail.filed import Filed, Large
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
 from sesrelay.mail.priority import Priority
 from sesrelay.mail.reply import Reply
@@ -98,7 +98,7 @@ class RejectedFolder:
             )
 
 
-def put(folder: Path, name: str, content: Canonical, sender: str = "") -> None:
+def put(folder: Path, name: str, content: Large, sender: str = "") -> None:
     """Write one message into the Maildir, once: a repetition finds it in `new` or, read meanwhile, in `cur`. Raises: OSError"""
     new, cur, tmp = (folder / part for part in ("new", "cur", "tmp"))
     if not tmp.is_dir():
@@ -110,7 +110,9 @@ def put(folder: Path, name: str, content: Canonical, sender: str = "") -> None:
         return
     written = tmp / name
     with written.open("wb") as file:
-        file.write(f"Return-Path: <{sender}>\n".encode("utf-8", "surrogateescape") + content.replace(b"\r\n", b"\n"))
+        file.write(f"Return-Path: <{sender}>\n".encode("utf-8", "surrogateescape"))
+        for piece in content.pieces() if isinstance(content, Filed) else (content,):
+            file.write(piece.replace(b"\r", b""))  # no CR stands without its LF
         file.flush()
         os.fsync(file.fileno())
     written.rename(new / name)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sesrelay.mail import headers, recoding
+from sesrelay.mail.filed import Filed
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.mime import has_long_line
 from sesrelay.seams import Content
@@ -21,11 +22,25 @@ from sesrelay.transport.client.signing import Signer
 AT_ONCE = 64 * 1024  # octets that are encoded anew in less time than a thread costs
 
 
+@dataclass(frozen=True, slots=True)
+class Stuffed:
+    """Content in a file with its dots doubled, a piece at a time: cut as it stands in the file, a piece is longer by its dots."""
+
+    content: Filed
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def __getitem__(self, part: slice) -> bytes:
+        before = b"" if part.start else b"\n"  # a dot that begins a piece begins a line by what is in front of it
+        return (before + self.content[max(part.start - 1, 0) : part.stop]).replace(b"\n.", b"\n..")[1:]
+
+
 @dataclass(frozen=True)
 class Wire:
     """What goes out. Units: `size` octets as RFC 1870 counts them, before dot-stuffing."""
 
-    data: bytes
+    data: bytes | Filed
     eight_bit: bool
     utf8_header: bool
     changes: tuple[str, ...]
@@ -35,14 +50,18 @@ class Wire:
         return len(self.data)
 
     @cached_property
-    def stuffed(self) -> bytes:
+    def stuffed(self) -> bytes | Stuffed:
         """What goes out behind DATA, without the final dot."""
+        if isinstance(self.data, Filed):
+            return Stuffed(self.data)
         stuffed = self.data.replace(b"\r\n.", b"\r\n..")
         return b"." + stuffed if stuffed.startswith(b".") else stuffed
 
 
-def wire(data: bytes, changes: tuple[str, ...] = ()) -> Wire:
-    """Make the octets to send of what is otherwise ready."""
+def wire(data: bytes | Filed, changes: tuple[str, ...] = ()) -> Wire:
+    """Make the octets to send of what is otherwise ready. What is in a file is `plain`."""
+    if isinstance(data, Filed):
+        return Wire(data, eight_bit=False, utf8_header=False, changes=changes)
     eight_bit = not data.isascii()
     utf8_header = eight_bit and not data[: headers.head_length(data)].isascii()
     return Wire(data, eight_bit, utf8_header, changes)
@@ -63,7 +82,10 @@ class Payload:
         if known is not None:
             return known
         original = await self._content.read()
-        data, more = await self._recoded(original, seven_bit=seven_bit)
+        data: bytes | Filed = original
+        more: tuple[str, ...] = ()
+        if not isinstance(original, Filed):
+            data, more = await self._recoded(original, seven_bit=seven_bit)
         if self._signer is not None:
             data, more = await self._signer.signed(data, more)
         made = wire(data, (*self._changes, *more))

@@ -12,17 +12,19 @@ Source: RFC 5321 §3.3, §4.5.3.2 (timeouts), RFC 2920 (pipelining), RFC 3030 (B
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from collections.abc import Mapping, Sequence
 
 from sesrelay.mail.delivery import Batch, DeliveryId
+from sesrelay.mail.filed import Filed
 from sesrelay.mail.outcome import Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
 from sesrelay.transport.client.answers import Answer, Stage
 from sesrelay.transport.client.connect import Endpoint, Opened, open_connection
-from sesrelay.transport.client.content import Payload
+from sesrelay.transport.client.content import Payload, Stuffed
 from sesrelay.transport.client.dialogue import CLOSED, Dialogue
 from sesrelay.transport.client.offer import NoSmtp, Offer, reply_of
 
@@ -129,21 +131,22 @@ class Session:
         said = await self._dialogue.ask(b"RSET\r\n", 1, self.endpoint.timeouts.command)
         return bool(said) and said[0].code // 100 == 2
 
-    async def _chunk(self, data: bytes) -> Answer:
+    async def _chunk(self, data: bytes | Filed) -> Answer:
         """Send the content by BDAT, as one chunk; return the host's last word."""
         # What is in doubt begins with the last octet, as it does with the final dot.
         kept = 0 if len(data) <= AT_ONCE else len(data) - 1
         command = b"BDAT %d LAST\r\n" % len(data)
-        answer = await self._content(data[:kept], data[kept:], command)
+        first = data.without_last(len(data) - kept) if isinstance(data, Filed) else data[:kept]
+        answer = await self._content(first, data[kept:], command)
         if answer.stage is Stage.DOT and not answer.lost and not answer.reply.positive:
             self._clean = await self._reset()  # RFC 3030 §2: what state a refused chunk leaves is not certain
         return answer
 
-    async def _content(self, content: bytes, end: bytes, command: bytes = b"") -> Answer:
+    async def _content(self, content: bytes | Filed | Stuffed, end: bytes, command: bytes = b"") -> Answer:
         """Send content and what ends it; return the host's last word."""
         dialogue = self._dialogue
         dialogue.expect(1)
-        if len(content) > AT_ONCE:
+        if not isinstance(content, bytes) or len(content) > AT_ONCE:
             dialogue.send(command)
             early = await self._pieces(content)
             if early is not None:
@@ -160,11 +163,12 @@ class Session:
         self._clean = True
         return Answer(Stage.DOT, reply_of(said[0]))
 
-    async def _pieces(self, content: bytes) -> Answer | None:
+    async def _pieces(self, content: bytes | Filed | Stuffed) -> Answer | None:
         """Send a large content with a bounded buffer; return an answer only where the host ended it before that."""
         dialogue = self._dialogue
         for start in range(0, len(content), PIECE):
-            dialogue.send(content[start : start + PIECE])
+            piece = slice(start, start + PIECE)
+            dialogue.send(content[piece] if isinstance(content, bytes) else await asyncio.to_thread(content.__getitem__, piece))
             await dialogue.drain(self.endpoint.timeouts.block)
             said = dialogue.early
             if said is not None and said.code // 100 in (4, 5):

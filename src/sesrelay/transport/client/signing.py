@@ -14,6 +14,7 @@ from sesrelay.mail import headers
 from sesrelay.mail.address import domain_of
 from sesrelay.mail.dkim import DkimKey, signatures
 from sesrelay.mail.envelope import Message
+from sesrelay.mail.filed import Filed
 from sesrelay.mail.outcome import Deferred, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock
@@ -39,7 +40,7 @@ class Signer:
         self._keys = keys
         self._clock = clock
 
-    async def signed(self, content: bytes, changes: tuple[str, ...]) -> tuple[bytes, tuple[str, ...]]:
+    async def signed(self, content: bytes | Filed, changes: tuple[str, ...]) -> tuple[bytes | Filed, tuple[str, ...]]:
         """Return `content`, the octets as they leave, with its signatures in front; and the receipts. Raises: Unsigned."""
         try:
             # A thread: a signature by RSA takes the time of ten small messages, and a large body that of hashing it.
@@ -49,7 +50,9 @@ class Signer:
         return made, (*changes, *(f"added DKIM-Signature {key}" for key in self._keys))
 
 
-def _on_top(content: bytes, keys: Sequence[DkimKey], now: int) -> bytes:
+def _on_top(content: bytes | Filed, keys: Sequence[DkimKey], now: int) -> bytes | Filed:
+    if isinstance(content, Filed):
+        return content.with_head(signatures(content, keys, now) + content.head)
     end = headers.head_length(content)
     if not content.startswith(b"\r\n", end):  # no empty line behind the header: receivers would differ on where the body begins
         content = headers.join(content[:end], content[end:])

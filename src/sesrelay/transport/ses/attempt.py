@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from sesrelay.mail import headers
 from sesrelay.mail.address import AddressError, domain_of, normalise
+from sesrelay.mail.filed import Filed, opening
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
@@ -42,7 +43,7 @@ class Draft:
     """
 
     source: str
-    raw: bytes
+    raw: bytes | Filed
     changes: tuple[str, ...]
     tags: Mapping[str, str]
     senders: tuple[str, ...] = ()
@@ -183,7 +184,7 @@ class Attempt:
 
     async def _unverified(self, group: Group, means: Meaning, refused: Refused) -> None:
         named = {_key(address) for address in headers.addresses([refused.text.rpartition(": ")[2]])}
-        by_header = headers.value_of(headers.split(self._draft.raw)[0], "Sender") or ""
+        by_header = headers.value_of(headers.split(opening(self._draft.raw))[0], "Sender") or ""
         senders = {_key(address) for address in (*self._draft.senders, *headers.addresses([by_header]))}
         if not named & senders:
             refused_here = tuple(address for address in group if _key(address) in named)

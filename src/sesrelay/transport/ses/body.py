@@ -1,6 +1,7 @@
 """The body of a call: what stands around the message, and the message in base64, made piece by piece.
 
-Invariant: a large message is held once, as it is; its encoding exists a piece at a time, for the hash and again for the wire.
+Invariant: a large message is held once, as it is, or stays in its file; its encoding exists a piece at a time, for the hash
+and again for the wire.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import binascii
 from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
 
+from sesrelay.mail.filed import PIECE as FILE_PIECE
+from sesrelay.mail.filed import Filed
 from sesrelay.mail.value import value
 
 OFF_LOOP = 128 * 1024  # octets from which encoding and hashing take longer than a hop to a thread
@@ -22,20 +25,24 @@ class Body:
     """`head` and `tail` go as they are. `escaped`: the base64 stands in a form, where `+`, `/` and `=` are percent-encoded."""
 
     head: bytes
-    raw: bytes
+    raw: bytes | Filed
     tail: bytes = b""
     escaped: bool = False
 
     def pieces(self) -> Iterator[bytes]:
         yield self.head
-        with memoryview(self.raw) as view:
-            for start in range(0, len(view), PIECE):
-                yield self._encoded(view[start : start + PIECE])
+        if isinstance(self.raw, Filed):
+            for piece in self.raw.pieces(FILE_PIECE):
+                yield self._encoded(piece)
+        else:
+            with memoryview(self.raw) as view:
+                for start in range(0, len(view), PIECE):
+                    yield self._encoded(view[start : start + PIECE])
         if self.tail:
             yield self.tail
 
     def whole(self) -> bytes:
-        return b"".join((self.head, self._encoded(self.raw), self.tail))
+        return b"".join((self.head, self._encoded(self.raw[:]), self.tail))
 
     def _encoded(self, part: bytes | memoryview) -> bytes:
         data = binascii.b2a_base64(part, newline=False)
@@ -52,8 +59,13 @@ class Measured:
     whole: bytes | None = None
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        for piece in self.body.pieces():
-            yield piece
+        pieces = self.body.pieces()
+        if isinstance(self.body.raw, Filed):
+            while (piece := await asyncio.to_thread(next, pieces, b"")) != b"":
+                yield piece
+        else:
+            for piece in pieces:
+                yield piece
 
 
 async def measured(body: Body) -> Measured:

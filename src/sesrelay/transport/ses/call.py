@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
+from sesrelay.mail.filed import Filed
 from sesrelay.transport.ses.body import Body
 from sesrelay.transport.ses.seam import SesOptions
 
@@ -73,7 +74,7 @@ def fitting(options: SesOptions, size: int) -> Api | None:
     return api if size <= LARGEST[api] else None
 
 
-def body(api: Api, fixed: Fixed, source: str, destinations: Sequence[str], tags: Mapping[str, str], raw: bytes) -> Body:
+def body(api: Api, fixed: Fixed, source: str, destinations: Sequence[str], tags: Mapping[str, str], raw: bytes | Filed) -> Body:
     """Return the body of one call."""
     if api == "v1":
         return Body(_form_head(fixed.form, source, destinations, tags), raw, escaped=True)

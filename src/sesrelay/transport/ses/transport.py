@@ -19,7 +19,7 @@ from sesrelay.mail.address import domain_of
 from sesrelay.mail.ascii_fields import ascii_address
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.envelope import Message
-from sesrelay.mail.lineends import Canonical
+from sesrelay.mail.filed import Large, opening
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy import ses_addressing as addressing
@@ -189,14 +189,14 @@ class SesTransport:
         draft = Draft(source, raw, changes, tags, senders, api=api, may_grow=self._may_grow, reshaped=again)
         if not self.options.trusted_headers:  # then no order to SES is left in the header
             return draft
-        head = raw[: headers.head_length(raw)]
+        head = headers.split(opening(raw))[0]
         return replace(draft, tags=self._tags(batch, head), names_a_set=_names_a_set(head))
 
     async def _shaped(
         self,
         batch: Batch,
         source: str,
-        stored: Canonical,
+        stored: Large,
         once: frozenset[str] = frozenset(),
         unverified: frozenset[str] = frozenset(),
     ) -> Shaped | Failed:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from sesrelay.mail.delivery import Batch, DeliveryId
-from sesrelay.mail.lineends import Canonical
+from sesrelay.mail.filed import Large
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy import ses_addressing
@@ -40,13 +40,13 @@ class Shaping:
 class Ready:
     """Implements `seams.Content` by what is at hand."""
 
-    data: Canonical
+    data: Large
 
     @property
     def size(self) -> int:
         return len(self.data)
 
-    async def read(self) -> Canonical:
+    async def read(self) -> Large:
         return self.data
 
 
