@@ -43,6 +43,7 @@ PACKAGES = {
     "knot": "knotd",  # a signed zone
     "unbound": "unbound",  # a resolver that validates it
     "libmail-dkim-perl": None,  # another's word on our signatures
+    "opendkim": "opendkim",  # and one that knows Ed25519
 }
 # Of these only the package itself: what is wanted from it stands alone.
 ALONE = {"prometheus", "wordpress"}

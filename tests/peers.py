@@ -38,7 +38,7 @@ class Program:
 
 def library_path(root: Path = ROOT) -> str:
     """Return LD_LIBRARY_PATH for what is unpacked under `root`."""
-    folders = [root / "usr/lib/postfix"]
+    folders = [root / "usr/lib/postfix", root / "usr/lib"]
     for place in (root, APART):  # what one of them lacks may have been unpacked into the other
         folders += [*sorted(place.glob("usr/lib/*-linux-gnu*")), *sorted(place.glob("lib/*-linux-gnu*"))]
     return ":".join(str(folder) for folder in folders if folder.is_dir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -111,6 +112,32 @@ async def test_another_implementation_verifies_it(tmp_path: Path) -> None:
     for content, said in ((arrived, "pass"), (arrived.replace(b"..two", b"..too"), "fail")):
         done = subprocess.run(perl.command(script), env=env, input=content, capture_output=True, check=True)
         assert done.stdout.decode().split("\n")[0] == f"example.com rsa-sha256 {said}", done.stderr
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "smtp"])
+async def test_a_third_implementation_verifies_both_keys(tmp_path: Path, direct: bool) -> None:
+    """OpenDKIM, which Postfix and Sendmail are used with: it knows Ed25519 too, and is told the records by a file."""
+    opendkim = peers.require("opendkim")
+    async with ScriptedHost() as host:
+        assert isinstance(await deliver(host, direct=direct, dkim=BOTH), Delivered)
+        arrived = host.messages[0].content
+    records, config, message = (tmp_path / name for name in ("records", "opendkim.conf", "message.eml"))
+    records.write_text(
+        "".join(f"{name}._domainkey.example.com {record(made.algorithm, made.public)}\n" for name, made in MADE.items())
+    )
+    config.write_text(f"Mode v\nTestPublicKeys {records}\nAlwaysAddARHeader yes\nAuthservID judge.example\nRequireSafeKeys no\n")
+    for content, said in (
+        (arrived, "pass"),
+        (arrived.replace(b"..two", b"..too"), "fail"),
+        (arrived.replace(b"dots,", b"Dots,"), "fail"),
+    ):
+        message.write_bytes(content)
+        done = subprocess.run(
+            opendkim.command("-t", message, "-x", config, "-vvv"), env=opendkim.env, capture_output=True, text=True, check=False
+        )
+        verdicts = re.findall(r"dkim=(\w+) .*?header\.a=(\S+)", done.stdout)
+        assert verdicts == [(said, "rsa-sha256"), (said, "ed25519-sha256")], done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
