@@ -5,8 +5,10 @@ Knot signs the zones with keys of its own making; Unbound has those keys as trus
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
+import ssl
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -18,8 +20,12 @@ import dns.flags
 import dns.message
 import dns.query
 import dns.rcode
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import peers
+from scripted_host import ScriptedHost
 
 KNOT = """
 server:
@@ -47,6 +53,7 @@ zone:
 UNBOUND = """
 server:
     interface: 127.0.0.1@{port}
+{usual}
     port: {port}
     do-daemonize: no
     use-syslog: no
@@ -71,6 +78,26 @@ remote-control:
 SOA = "@ 3600 SOA ns.{zone}. hostmaster.{zone}. 1 3600 600 86400 60\n@ 3600 NS ns.{zone}.\nns 3600 A 127.0.0.1\n"
 
 
+def tlsa(usage: int, selector: int, pem: bytes) -> str:
+    """Return the TLSA record of a certificate, by SHA-256."""
+    certificate = x509.load_pem_x509_certificate(pem)
+    found = (
+        certificate.public_bytes(Encoding.DER)
+        if selector == 0
+        else certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
+    return f"{usage} {selector} 1 {hashlib.sha256(found).hexdigest()}"
+
+
+def host(leaf: trustme.LeafCert | None) -> ScriptedHost:
+    """Return a mail host with that certificate, or one without STARTTLS."""
+    if leaf is None:
+        return ScriptedHost()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    leaf.configure_cert(context)
+    return ScriptedHost(tls=context, offers=("STARTTLS", "8BITMIME"))
+
+
 def unused_port() -> int:
     """Return a port that nobody has on loopback just now, over UDP and TCP."""
     while True:
@@ -87,13 +114,14 @@ def unused_port() -> int:
 @dataclass
 class SignedDns:
     """`zones`: what stands in each, without SOA and NS; those in `plain` are not signed, those in `forged` are signed by another key
-    than their trust anchor says.
+    than their trust anchor says. `usual`: an address on which the resolver listens at port 53 too, for programs that know no other.
     """
 
     folder: Path
     zones: dict[str, str]
     plain: frozenset[str] = frozenset()
     forged: frozenset[str] = frozenset()
+    usual: str | None = None
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     port: int = 0
 
@@ -132,8 +160,11 @@ class SignedDns:
         # The root as well: nothing leaves this machine.
         stubs = [f'stub-zone:\n    name: "{zone}"\n    stub-addr: 127.0.0.1@{self.knot_port}' for zone in (".", *self.zones)]
         conf = self.folder / "unbound.conf"
+        usual = f"    interface: {self.usual}@53" if self.usual else ""
         conf.write_text(
-            UNBOUND.format(port=self.port, folder=self.folder, anchors="\n".join(anchors + insecure), stubs="\n".join(stubs))
+            UNBOUND.format(
+                port=self.port, folder=self.folder, anchors="\n".join(anchors + insecure), stubs="\n".join(stubs), usual=usual
+            )
         )
         self._start(unbound.command("-d", "-c", conf), unbound.env, "unbound.log")
         for zone in self.zones:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import socket
 import sqlite3
-import ssl
 import subprocess
 import sys
 import time
@@ -18,15 +16,12 @@ from typing import Any
 
 import pytest
 import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from batches import Bytes, batch, by_address
-from dnssec import SignedDns
+from dnssec import SignedDns, host, tlsa
 from fakes import FakeClock
 from policy_host import PolicyHost
 from relay_process import Relay, wait_for
-from scripted_host import ScriptedHost
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome
 from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
 
@@ -37,16 +32,6 @@ ISSUER = ROOT.create_child_ca()
 SELF = trustme.CA().issue_cert("nobody.test")  # of an issuer that nobody knows, for a name that nobody has
 ISSUED = ISSUER.issue_cert("mx-ta.example.org")
 MISNAMED = ISSUER.issue_cert("other.test")
-
-
-def tlsa(usage: int, selector: int, pem: bytes) -> str:
-    certificate = x509.load_pem_x509_certificate(pem)
-    found = (
-        certificate.public_bytes(Encoding.DER)
-        if selector == 0
-        else certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    )
-    return f"{usage} {selector} 1 {hashlib.sha256(found).hexdigest()}"
 
 
 OWN = SELF.cert_chain_pems[0].bytes()
@@ -82,14 +67,6 @@ def dns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignedDns]:
     folder = tmp_path_factory.mktemp("dnssec")
     with SignedDns(folder, zones, plain=frozenset({"plain.test"}), forged=frozenset({"forged.test"})) as found:
         yield found
-
-
-def host(leaf: trustme.LeafCert | None) -> ScriptedHost:
-    if leaf is None:
-        return ScriptedHost()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    leaf.configure_cert(context)
-    return ScriptedHost(tls=context, offers=("STARTTLS", "8BITMIME"))
 
 
 async def deliver(dns: SignedDns, port: int, domain: str, **options: Any) -> Outcome:
