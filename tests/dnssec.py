@@ -75,7 +75,7 @@ remote-control:
     control-enable: no
 {stubs}
 """
-SOA = "@ 3600 SOA ns.{zone}. hostmaster.{zone}. 1 3600 600 86400 60\n@ 3600 NS ns.{zone}.\nns 3600 A 127.0.0.1\n"
+SOA = "$ORIGIN {origin}\n@ 3600 SOA ns{dot} hostmaster{dot} 1 3600 600 86400 60\n@ 3600 NS ns{dot}\nns 3600 A 127.0.0.1\n"
 
 
 def tlsa(usage: int, selector: int, pem: bytes) -> str:
@@ -114,7 +114,7 @@ def unused_port() -> int:
 @dataclass
 class SignedDns:
     """`zones`: what stands in each, without SOA and NS; those in `plain` are not signed, those in `forged` are signed by another key
-    than their trust anchor says. `usual`: an address on which the resolver listens at port 53 too, for programs that know no other.
+    than their trust anchor says. The root is one where it is among them. `usual`: an address on which the resolver listens at port 53 too, for programs that know no other.
     """
 
     folder: Path
@@ -149,16 +149,17 @@ class SignedDns:
             (self.folder / name).mkdir(exist_ok=True)
         lines: list[str] = []
         for zone, text in self.zones.items():
-            (self.folder / f"{zone}.zone").write_text(f"$ORIGIN {zone}.\n" + SOA.format(zone=zone) + text)
+            file, origin, dot = ("root", ".", ".") if zone == "." else (zone, f"{zone}.", f".{zone}.")
+            (self.folder / f"{file}.zone").write_text(SOA.format(origin=origin, dot=dot) + text)
             signing = "" if zone in self.plain else "\n    dnssec-signing: on\n    dnssec-policy: ours"
-            lines.append(f"  - domain: {zone}\n    file: {zone}.zone{signing}")
+            lines.append(f"  - domain: {zone}\n    file: {file}.zone{signing}")
         config = self.folder / "knot.conf"
         config.write_text(KNOT.format(port=self.knot_port, folder=self.folder, zones="\n".join(lines)))
         self._start(knot.command("-c", config), knot.env, "knot.log")
         anchors = [f'    trust-anchor: "{self._anchor(zone)}"' for zone in self.zones if zone not in self.plain]
         insecure = [f'    domain-insecure: "{zone}"' for zone in self.plain]
         # The root as well: nothing leaves this machine.
-        stubs = [f'stub-zone:\n    name: "{zone}"\n    stub-addr: 127.0.0.1@{self.knot_port}' for zone in (".", *self.zones)]
+        stubs = [f'stub-zone:\n    name: "{zone}"\n    stub-addr: 127.0.0.1@{self.knot_port}' for zone in {".": None, **self.zones}]
         conf = self.folder / "unbound.conf"
         usual = f"    interface: {self.usual}@53" if self.usual else ""
         conf.write_text(
@@ -188,7 +189,7 @@ class SignedDns:
         text = key.to_text()
         if zone in self.forged:
             text = text[:-6] + ("AAAA==" if not text.endswith("AAAA==") else "BBBB==")
-        return f"{zone}. DNSKEY {text}"
+        return f"{zone.rstrip('.')}. DNSKEY {text}"
 
     def _until(self, port: int, name: str, kind: str, true: Any) -> dns.message.Message:
         query = dns.message.make_query(name, kind, want_dnssec=True)

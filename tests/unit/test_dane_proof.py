@@ -132,5 +132,5 @@ def test_equal_proofs_may_share_connections() -> None:
 def test_whose_word_on_dnssec_counts(system: list[str], named: list[str], trusted: bool) -> None:
     hosts = MailHosts(FakeClock(), named)
     if not named:
-        hosts._resolver.nameservers = system
+        hosts.resolver.nameservers = system
     assert hosts.trusted is trusted

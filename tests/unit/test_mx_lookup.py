@@ -97,7 +97,7 @@ async def test_no_more_is_kept_than_there_is_room_for() -> None:
     async with SmallDns(dict(RECORDS)) as dns:
         cache = AnswerCache(FakeClock(), size=2)
         look = MailHosts(FakeClock(), [dns.nameserver])
-        look._resolver.cache = cache
+        look.resolver.cache = cache
         for domain in ("example.org", "plain.example", "example.org", "many.example", "example.org", "plain.example"):
             await look.hosts(domain)
         asked = [name for name, _, over in dns.asked if over == "udp"]

@@ -162,6 +162,9 @@ async def _direct(loaded: Loaded, name: str, domains: Sequence[str], nameservers
         loaded.config.hostname, checkup_dns.addresses(config.source_address), config.port, config.allow_private_addresses
     )
     checks = await checkup_dns.host(dns, host)
+    levels = {config.tls, *config.tls_policy.values()}
+    if levels & {"dane", "mta-sts"}:  # by the daemon's own name servers, whichever doctor is to ask
+        checks.append(await checkup_dns.dnssec(name, config.nameservers, SystemClock(), wanted="dane" in levels))
     for domain in senders:
         checks += await checkup_dns.direct_domain(dns, domain, host, _signing(config, domain))
     if senders:

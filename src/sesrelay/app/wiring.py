@@ -222,7 +222,7 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
                 tls_by_domain=config.tls_policy, policies=shared.policies(loaded.config.state_dir),
                 policy_port=config.policy_port, tlsrpt_socket=config.tlsrpt_socket,
             )  # fmt: skip
-            return DirectTransport(name, direct, shared.clock)
+            return DirectTransport(name, direct, shared.clock, shared.observer)
         case configured.HoldTransport():
             from sesrelay.transport.hold import HoldTransport
 

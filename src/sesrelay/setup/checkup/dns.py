@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sesrelay.aws.identities import Identity
+from sesrelay.seams import Clock
 from sesrelay.setup.checkup.check import Check, fail, ok, warn
-from sesrelay.setup.zones.lookup import Answers, Dns
+from sesrelay.setup.zones.lookup import LIFETIME, Answers, Dns
 from sesrelay.setup.zones.records import Finding, Found, is_dmarc, parents
 from sesrelay.setup.zones.spf import is_spf
+from sesrelay.transport.exchangers.mx import MailHosts
+from sesrelay.transport.exchangers.validation import validation
 
 CONNECT = 5.0  # seconds for a connection to port 25 outside; a blocked port mostly answers nothing at all
 SHARED = ipaddress.ip_network("100.64.0.0/10")
@@ -120,6 +123,16 @@ async def host(dns: Dns, found: DirectHost) -> list[Check]:
             continue
         checks.append(await _reverse(dns, address, found.name, named))
     return checks
+
+
+async def dnssec(name: str, nameservers: Sequence[str], clock: Clock, *, wanted: bool) -> Check:
+    """Look whether the name servers that a transport asks do what DANE rests on; `wanted`: a policy asks for it by name."""
+    found = await validation(MailHosts(clock, nameservers, LIFETIME))
+    if not found.remedy:
+        return ok("dnssec", name, found.message)
+    if found.sound is False and wanted:
+        return fail("dnssec", name, f"{found.message}: `tls: dane` proves no host", found.remedy)
+    return warn("dnssec", name, found.message, found.remedy)
 
 
 async def port_25(dns: Dns, domain: str, port: int) -> Check:

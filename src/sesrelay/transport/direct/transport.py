@@ -9,6 +9,7 @@ Source: RFC 5321 §5.1 (order, ourselves among the hosts), RFC 7505, RFC 7435 (o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -21,7 +22,7 @@ from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Batch, DeliveryId, Priority
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
-from sesrelay.seams import Clock, Content, SpoolError
+from sesrelay.seams import Clock, Content, Observer, SpoolError
 from sesrelay.transport.client.answers import agree, from_mail_host
 from sesrelay.transport.client.connect import Endpoint, Timeouts
 from sesrelay.transport.client.content import Payload
@@ -32,6 +33,7 @@ from sesrelay.transport.client.signing import KeysByDomain, Unsigned, signer
 from sesrelay.transport.direct.hosts import Place, Places
 from sesrelay.transport.direct.visit import Visit
 from sesrelay.transport.exchangers.mx import LIFETIME, MailHosts
+from sesrelay.transport.exchangers.validation import validation
 from sesrelay.transport.tls.mta_sts_cache import PolicyCache
 from sesrelay.transport.tls.policy import DomainTls, Level, TlsOptions, TlsPolicies
 from sesrelay.transport.tls.security import Security
@@ -73,7 +75,7 @@ class DirectOptions:
 class DirectTransport:
     """Implements `sesrelay.seams.Transport`. Raises: ValueError, OSError, ssl.SSLError for options that cannot be used."""
 
-    def __init__(self, name: str, options: DirectOptions, clock: Clock) -> None:
+    def __init__(self, name: str, options: DirectOptions, clock: Clock, observer: Observer | None = None) -> None:
         self.name = name
         self.batch_limit = options.batch_limit
         self.concurrency = options.concurrency
@@ -83,7 +85,9 @@ class DirectTransport:
         self._pool = Pool(options.keeping, clock)
         self._dead = DeadHosts(clock, DEAD_FOR)
         self._endpoints: dict[tuple[str, str, Security], Endpoint] = {}
-        dns = MailHosts(clock, options.nameservers, options.dns_lifetime)
+        self._observer = observer
+        self._looking: asyncio.Task[None] | None = None
+        self._dns = dns = MailHosts(clock, options.nameservers, options.dns_lifetime)
         self._tls = TlsPolicies(
             TlsOptions(
                 options.tls, options.tls_by_domain, options.ca_file, options.policies, options.policy_port, options.tlsrpt_socket
@@ -104,7 +108,16 @@ class DirectTransport:
         )
 
     def start(self) -> None:
-        """Do nothing: connections are made when there is mail."""
+        """Look whether the name servers do what DANE rests on; connections are made when there is mail."""
+        if self._observer is not None and self._tls.by_dns:
+            self._looking = asyncio.get_running_loop().create_task(self._look_at_resolver(self._observer))
+
+    async def _look_at_resolver(self, observer: Observer) -> None:
+        found = await validation(self._dns)
+        if found.remedy:
+            observer.trouble(f"`tls: dane`: {found.message}", transport=self.name, remedy=found.remedy)
+        else:
+            observer.notice(f"`tls: dane`: {found.message}", transport=self.name)
 
     def nexthop(self, recipient: str) -> str:
         return domain_of(recipient)
@@ -117,6 +130,8 @@ class DirectTransport:
 
     async def close(self) -> None:
         """Leave the idle connections; those in use are left when their message is done."""
+        if self._looking is not None:
+            self._looking.cancel()
         self._pool.close()
         self._tls.close()
 

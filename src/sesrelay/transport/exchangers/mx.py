@@ -82,11 +82,11 @@ class MailHosts:
     def __init__(self, clock: Clock, nameservers: Iterable[str] = (), lifetime: float = LIFETIME) -> None:
         named = [_nameserver(text) for text in nameservers]
         self._named = bool(named)
-        self._resolver = _resolver(named)
-        self._resolver.lifetime = lifetime
-        self._resolver.cache = AnswerCache(clock)
-        self._resolver.use_edns(0, 0, EDNS_PAYLOAD)
-        self._resolver.set_flags(dns.flags.RD | dns.flags.AD)  # AD: say whether it was validated (RFC 6840 §5.7)
+        self.resolver = _resolver(named)
+        self.resolver.lifetime = lifetime
+        self.resolver.cache = AnswerCache(clock)
+        self.resolver.use_edns(0, 0, EDNS_PAYLOAD)
+        self.resolver.set_flags(dns.flags.RD | dns.flags.AD)  # AD: say whether it was validated (RFC 6840 §5.7)
 
     async def hosts(self, domain: str) -> list[MailHost] | Obstacle:
         """Return the mail hosts of a normalised domain, by preference, or why there are none to go to."""
@@ -132,12 +132,25 @@ class MailHosts:
     @property
     def trusted(self) -> bool:
         """Whether what the name servers say of DNSSEC counts: they were named for us, or are on this host (RFC 7672 §2.1)."""
-        return self._named or all(_on_loopback(server) for server in self._resolver.nameservers)
+        return self._named or self.on_this_host
+
+    @property
+    def on_this_host(self) -> bool:
+        return all(ip_address(address).is_loopback for address, _ in map(_place, self.resolver.nameservers))
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The name servers, for people."""
+        places = map(_place, self.resolver.nameservers)
+        return tuple(
+            address if port == PORT else f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+            for address, port in places
+        )
 
     async def answer(self, name: str, kind: RdataType) -> Records:
         """Look up one type of a name. Raises: Absent, Unknown."""
         try:
-            found = await self._resolver.resolve(dns.name.from_text(name), kind, search=False)
+            found = await self.resolver.resolve(dns.name.from_text(name), kind, search=False)
             return Records(list(found), self._secure(found.response), _text(found.canonical_name))
         except dns.resolver.NXDOMAIN:
             raise Absent(no_name=True) from None
@@ -145,7 +158,7 @@ class MailHosts:
             raise Absent(no_name=False, secure=self._secure(error.kwargs["response"])) from None
         except (dns.exception.DNSException, OSError, ValueError) as error:
             # A name server that works says SERVFAIL for a domain whose own servers are dead.
-            raise Unknown(_plainly(error), ours=isinstance(error, dns.exception.Timeout | OSError)) from error
+            raise Unknown(plainly(error), ours=isinstance(error, dns.exception.Timeout | OSError)) from error
 
     def _secure(self, response: dns.message.Message) -> bool:
         return bool(response.flags & dns.flags.AD) and self.trusted
@@ -195,8 +208,11 @@ def _nameserver(text: str) -> dns.nameserver.Nameserver:
         raise ValueError(f"{text!r} is no name server: write ADDRESS, IPV4:PORT or [IPV6]:PORT") from None
 
 
-def _on_loopback(server: str | dns.nameserver.Nameserver) -> bool:
-    return isinstance(server, str) and ip_address(server.partition("%")[0]).is_loopback
+def _place(server: str | dns.nameserver.Nameserver) -> tuple[str, int]:
+    """Return address and port of a name server; systems name them by address alone."""
+    if isinstance(server, dns.nameserver.AddressAndPortNameserver):
+        return server.address, server.port
+    return str(server).partition("%")[0], PORT
 
 
 def _text(name: dns.name.Name) -> str:
@@ -210,7 +226,7 @@ def _same(one: str, other: str) -> bool:
         return one.lower() == other.lower()
 
 
-def _plainly(error: BaseException) -> str:
+def plainly(error: BaseException) -> str:
     if isinstance(error, dns.exception.Timeout):
         return "no answer in time"
     if isinstance(error, dns.resolver.NoNameservers):

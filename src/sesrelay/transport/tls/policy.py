@@ -73,6 +73,11 @@ class TlsPolicies:
             )
         self._collector = Collector(options.collector, dns) if options.collector else None
 
+    @property
+    def by_dns(self) -> bool:
+        """Some domain's hosts are to be judged by DANE."""
+        return "dane" in {self._options.level, *self._options.by_domain.values()}
+
     def close(self) -> None:
         if self._collector is not None:
             self._collector.close()
