@@ -282,7 +282,7 @@ def test_a_relay_that_does_not_answer_and_a_key_for_a_password(tmp_path: Path) -
     )
     config.chmod(0o640)
     told = found(sesrelay("doctor", "--json", "--config", config), "relay host")
-    assert told == [f"fail: 127.0.0.1:{closed} cannot be reached: Connection refused"]
+    assert told == [f"fail: cannot connect to 127.0.0.1 port {closed}: Connection refused"]
 
 
 def test_senders_that_nobody_is_bound_to_are_told(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sesrelay.app import wiring
 from sesrelay.app.clock import SystemClock
 from sesrelay.app.operator import DaemonUnreachable, open_desk, reach_daemon
 from sesrelay.app.ses_access import direct_senders, leads_to_ses, rules_of, source_of
@@ -136,21 +137,7 @@ async def _ses(loaded: Loaded, name: str, domains: Sequence[str], nameservers: S
 async def _login(loaded: Loaded, name: str) -> list[Check]:
     config = _config(loaded, name)
     assert isinstance(config, configured.SmtpTransport)
-    login = checkup_login.Login(
-        name, config.relays[0], config.port, config.tls, config.username,
-        config.password.get_secret_value() if config.password else None, config.ca_file, loaded.config.hostname, leads_to_ses(config),
-        await _address(config), config.tls_name,
-    )  # fmt: skip
-    return await asyncio.to_thread(lambda: list(checkup_login.relay(login)))
-
-
-async def _address(config: configured.SmtpTransport) -> str | None:
-    """Return the address of a relay whose name other resolvers know than the system's; None where that says nothing."""
-    host, wanted = config.relays[0], ("A", "AAAA")
-    if not config.nameservers:
-        return None
-    found = await Dns(config.nameservers).ask((host, kind) for kind in wanted)
-    return next((value for kind in wanted for value in found[host, kind].values or ()), None)
+    return await checkup_login.relay(name, wiring.relay_options(config, loaded), SystemClock(), ses=leads_to_ses(config))
 
 
 async def _direct(loaded: Loaded, name: str, domains: Sequence[str], nameservers: Sequence[str]) -> list[Check]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sesrelay.transport.client.signing import KeysByDomain
     from sesrelay.transport.ses.account import Accounts
     from sesrelay.transport.ses.identities import Identities
+    from sesrelay.transport.smtp.transport import SmtpOptions
     from sesrelay.transport.tls.mta_sts_cache import PolicyCache
 
 
@@ -193,23 +194,14 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             from sesrelay.policy.ses_senders import nobody_knows
             from sesrelay.policy.ses_shape import Rules
             from sesrelay.transport.smtp.for_ses import Shaping
-            from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
+            from sesrelay.transport.smtp.transport import SmtpTransport
 
             source = loaded.config.transports.get(config.identities_from or "")
             known = shared.identities(name, config, source)
-            rules = Rules(rewrite_from=config.rewrite_from)
-            password = config.password.get_secret_value() if config.password else None
-            relay = SmtpOptions(
-                config.relays, hostname, config.port, config.tls, config.username, password, config.ca_file,
-                token=_token(config),
-                tls_name=config.tls_name,
-                tls_fingerprints=frozenset(config.tls_fingerprints),
-                nameservers=config.nameservers,
-                source_address=config.source_address,
-                rewrite_sender=config.rewrite_sender,
-                failover_after=config.failover_after, dkim=_dkim(config.dkim),
-                shaping=Shaping(rules, known.verified if known else nobody_knows, _stood_in_for(loaded)),
-            )  # fmt: skip
+            shaping = Shaping(
+                Rules(rewrite_from=config.rewrite_from), known.verified if known else nobody_knows, _stood_in_for(loaded)
+            )
+            relay = replace(relay_options(config, loaded), shaping=shaping)
             return shared.paced(SmtpTransport(name, relay, shared.clock), config, known, rejected)
         case configured.DirectTransport():
             from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
@@ -237,6 +229,23 @@ def _stood_in_for(loaded: Loaded) -> frozenset[str]:
     """Return the domains of this machine's own, whose envelope senders SES is not given where routing goes by the header From."""
     local = (domain_of(f"@{domain}") for domain in (loaded.config.hostname, loaded.local.domain))
     return frozenset(local) if loaded.config.route_by == "auto" else frozenset()
+
+
+def relay_options(config: configured.SmtpTransport, loaded: Loaded) -> SmtpOptions:
+    """Return how a relay is reached. Raises: ValueError for a key that cannot sign"""
+    from sesrelay.transport.smtp.transport import SmtpOptions
+
+    password = config.password.get_secret_value() if config.password else None
+    return SmtpOptions(
+        config.relays, loaded.config.hostname, config.port, config.tls, config.username, password, config.ca_file,
+        token=_token(config),
+        tls_name=config.tls_name,
+        tls_fingerprints=frozenset(config.tls_fingerprints),
+        nameservers=config.nameservers,
+        source_address=config.source_address,
+        rewrite_sender=config.rewrite_sender,
+        failover_after=config.failover_after, dkim=_dkim(config.dkim),
+    )  # fmt: skip
 
 
 def _token(config: configured.SmtpTransport) -> Callable[[], str] | None:

@@ -1,91 +1,70 @@
-"""A relay by SMTP: whether it answers, keeps to TLS and takes the login; nothing is sent.
+"""A relay by SMTP: whether each of its hosts answers, keeps to TLS and takes the login; nothing is sent.
+
+Invariant: the connection is opened as the daemon opens it, so that what is said here is what mail meets.
 
 Source: RFC 4954; SES guide: 535 for SMTP credentials that are not valid in that region.
 """
 
 from __future__ import annotations
 
-import smtplib
+import asyncio
 import ssl
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import replace
 
+from sesrelay.seams import Clock
 from sesrelay.setup.checkup.check import Check, fail, ok, warn
 from sesrelay.setup.sites.shapes import wrong_secret
+from sesrelay.transport.client.answers import Stage
+from sesrelay.transport.client.connect import Endpoint, Timeouts, Unreached, open_connection
+from sesrelay.transport.smtp.transport import SmtpOptions, endpoints
 
-TIMEOUT = 10.0  # seconds for each step
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """A transport of type smtp. `tls`: as the configuration has it; `ses`: the host is SES's own; `address`: of the host, where it is
-    known already; `tls_name`: what the certificate is for, where that is not the host.
-    """
-
-    transport: str
-    host: str
-    port: int
-    tls: str
-    username: str | None
-    password: str | None = field(repr=False)
-    ca_file: Path | None = None
-    hostname: str = "localhost"
-    ses: bool = False
-    address: str | None = None
-    tls_name: str | None = None
+TIMEOUTS = Timeouts(connect=10.0, command=10.0)
+CHECKS = {Stage.TLS: "tls", Stage.AUTH: "credentials"}
+REMEDIES = {
+    "tls": "correct the host's name, tls_name, ca_file, or its certificate",
+    "credentials": "correct username and password",
+    "relay host": "look at the host, its port and tls here, and at the network",
+}
+SES_LOGIN = "SMTP credentials of this region are meant (sesrelay smtp-password)"
 
 
-def relay(login: Login) -> Iterator[Check]:
-    """Connect, and log in where there is a login. Blocks."""
-    wrong = wrong_secret(login.password, smtp=True) if login.ses and login.password else None
+async def relay(transport: str, options: SmtpOptions, clock: Clock, *, ses: bool) -> list[Check]:
+    """Connect to each host, and log in where there is a login. `ses`: the hosts are SES's own."""
+    checks: list[Check] = []
+    wrong = wrong_secret(options.password, smtp=True) if ses and options.password else None
     if wrong:
-        yield fail("secret", login.transport, wrong, "sesrelay smtp-password --region REGION makes the password")
-    where = f"{login.host}:{login.port}"
+        checks.append(fail("secret", transport, wrong, "sesrelay smtp-password --region REGION makes the password"))
     try:
-        yield from _session(login, where)
-    except smtplib.SMTPAuthenticationError as error:
-        said = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else str(error.smtp_error)
-        remedy = (
-            "SMTP credentials of this region are meant (sesrelay smtp-password)" if login.ses else "correct username and password"
-        )
-        yield fail("credentials", login.transport, f"{where} refuses the login: {error.smtp_code} {said}", remedy)
-    except ssl.SSLError as error:
-        yield fail(
-            "tls", login.transport, f"{where}: {error.reason or error}", "correct the host's name, ca_file, or its certificate"
-        )
-    except smtplib.SMTPException as error:
-        yield fail("relay host", login.transport, f"{where}: {error}", "look at the host, or its port and tls here")
-    except OSError as error:
-        yield fail(
-            "relay host", login.transport, f"{where} cannot be reached: {error.strerror or error}", "look at host, port and network"
-        )
+        asked = endpoints(replace(options, timeouts=TIMEOUTS), clock)
+    except (OSError, ssl.SSLError) as error:
+        return [*checks, fail("tls", transport, f"ca_file cannot be used: {error}", REMEDIES["tls"])]
+    found = await asyncio.gather(*(_host(transport, endpoint, ses=ses) for endpoint in asked))
+    works = any(one.status == "ok" for host in found for one in host)
+    for one in (one for host in found for one in host):
+        # A login that is refused is tried at no further host; what else is wrong with one host leaves the others.
+        lesser = works and one.status == "fail" and one.check != "credentials"
+        checks.append(replace(one, status="warn", message=f"{one.message}; mail goes by another host") if lesser else one)
+    return checks
 
 
-def _session(login: Login, where: str) -> Iterator[Check]:
-    context = ssl.create_default_context(cafile=login.ca_file)
-    if login.tls == "implicit":
-        smtp: smtplib.SMTP = smtplib.SMTP_SSL(local_hostname=login.hostname, timeout=TIMEOUT, context=context)
-    else:
-        smtp = smtplib.SMTP(local_hostname=login.hostname, timeout=TIMEOUT)
-    smtp._host = login.tls_name or login.host  # type: ignore[attr-defined] # what TLS verifies; smtplib has no other way to say so
-    with smtp:
-        code, said = smtp.connect(login.address or login.host, login.port)
-        if code != 220:
-            raise smtplib.SMTPConnectError(code, said)
-        smtp.ehlo_or_helo_if_needed()
-        secure = login.tls == "implicit"
-        if login.tls in ("required", "opportunistic") and smtp.has_extn("starttls"):
-            smtp.starttls(context=context)
-            secure = True
-        elif login.tls == "required":
-            yield fail("tls", login.transport, f"{where} offers no STARTTLS", "tls: implicit, or another port, is meant")
-            return
-        yield ok("relay host", login.transport, f"{where} answers{', with TLS' if secure else ''}")
-        if login.username is None or login.password is None:
-            return
-        if not secure:
-            yield warn("credentials", login.transport, "the password would leave in clear text", "tls: required")
-            return
-        smtp.login(login.username, login.password)
-        yield ok("credentials", login.transport, f"{where} takes the login")
+async def _host(transport: str, endpoint: Endpoint, *, ses: bool) -> list[Check]:
+    where = f"{endpoint.name}:{endpoint.port}"
+    try:
+        opened = await open_connection(endpoint)
+    except Unreached as error:
+        answer = error.answer
+        check = CHECKS.get(answer.stage, "relay host")
+        refused = check == "credentials" and answer.reason is None and not answer.lost
+        remedy = SES_LOGIN if refused and ses else answer.remedy or REMEDIES[check]
+        said = f"{where} refuses the login: {answer.reply}" if refused else answer.reply.text
+        return [fail(check, transport, said if endpoint.name in said else f"{where}: {said}", remedy)]
+    if opened.transport is not None and not opened.transport.is_closing():
+        opened.transport.write(b"QUIT\r\n")
+        opened.transport.close()
+    checks = [ok("relay host", transport, f"{where} answers{f', with {opened.tls}' if opened.tls else ''}")]
+    if endpoint.username is not None:
+        if opened.tls is None:
+            checks.append(warn("credentials", transport, f"{where}: the login goes in clear text, on this host", "tls: required"))
+        else:
+            checks.append(ok("credentials", transport, f"{where} takes the login"))
+    return checks

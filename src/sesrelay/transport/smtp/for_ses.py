@@ -76,7 +76,7 @@ async def shaped_first(batch: Batch, content: Content, send: Send, shaping: Shap
     return {of: _with_receipts(outcome, made.changes) for of, outcome in outcomes.items()} if made.changes else outcomes
 
 
-async def _shaped(stored: Canonical, shaping: Shaping, facts: Facts) -> Shaped | Failed:
+async def _shaped(stored: Large, shaping: Shaping, facts: Facts) -> Shaped | Failed:
     return (
         await asyncio.to_thread(shape, stored, shaping.rules, facts)
         if len(stored) > OFF_LOOP

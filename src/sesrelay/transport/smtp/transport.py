@@ -81,8 +81,7 @@ class SmtpTransport:
         self._ses = options.ses if options.ses is not None else is_ses(options.hosts[0])
         self._shaping = options.shaping
         self._rewrite_sender = options.rewrite_sender
-        secure, look_up = _security(options), _look_up(options, clock)
-        self._endpoints = [_endpoint(host, secure, options, look_up) for host in options.hosts]
+        self._endpoints = endpoints(options, clock)
         self._down = DeadHosts(clock, DOWN_FOR)
         self._pool = Pool(options.keeping, clock)
 
@@ -170,6 +169,12 @@ class SmtpTransport:
             if meant is not None:
                 return meant
         return from_relay(answer, endpoint.name, trail, dsn_passed_on=dsn)
+
+
+def endpoints(options: SmtpOptions, clock: Clock) -> list[Endpoint]:
+    """Return where to connect and how, in order. Raises: OSError, ssl.SSLError where `ca_file` cannot be used."""
+    secure, look_up = _security(options), _look_up(options, clock)
+    return [_endpoint(host, secure, options, look_up) for host in options.hosts]
 
 
 def _security(options: SmtpOptions) -> Security:
