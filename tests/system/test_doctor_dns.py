@@ -16,7 +16,7 @@ from iam_world import moto_server
 from sesrelay.config.dkim_keys import generate, write
 from sesrelay.mail.dkim import record, record_strings
 
-SPF, MX, DMARC = '@ TXT "v=spf1 a:mail.host.test -all"\n', "@ MX 10 mail.host.test.\n", '_dmarc TXT "v=DMARC1; p=none"\n'
+SPF, MX, DMARC = '@ TXT "v=spf1 a:mail.host.test -all"\n', "@ MX 10 mx.host.test.\n", '_dmarc TXT "v=DMARC1; p=none"\n'
 FAULTS = {
     "sound.test": ("", ""),
     "nospf.test": ("spf", "fail: no SPF record"),
@@ -69,7 +69,7 @@ def test_each_fault_of_a_direct_domain_is_found(tmp_path: Path, exchanger: int) 
     zones["nodkim.test"] = SPF + MX + DMARC
     zones["otherdkim.test"] = SPF + MX + DMARC + 's1._domainkey TXT "v=DKIM1; k=rsa; p=AAAA"\n'
     zones["nodmarc.test"] = SPF + MX + dkim
-    zones["host.test"] = "mail A 127.0.0.1\n"
+    zones["host.test"] = "mail A 127.0.0.1\nmx A 127.0.0.1\n"
     with SignedDns(tmp_path, zones, forged=frozenset({"forged.test"})) as dns:
         config = tmp_path / "config.yaml"
         keys = ", ".join(f"{name}: {{selector: s1, key_file: k.pem}}" for name in FAULTS)
@@ -94,7 +94,7 @@ def test_each_fault_of_a_direct_domain_is_found(tmp_path: Path, exchanger: int) 
             assert wrong[0][1].startswith(message)
         else:
             assert wrong == [], (name, wrong)
-    assert ("port 25", "mail.host.test", "ok: answers: 220 mail.host.test ESMTP") in found
+    assert ("port 25", "mx.host.test", "ok: answers: 220 mail.host.test ESMTP") in found
     assert any(kind == "reverse dns" and "says localhost" in text for kind, _, text in found), "Unbound's own name for 127.0.0.1"
     assert said.code == 1
 

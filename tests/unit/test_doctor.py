@@ -227,7 +227,8 @@ def test_a_sound_direct_way_is_ok(direct: Direct) -> None:
         ("1.0.0.127.in-addr.arpa", "PTR", ["host-7.isp.example."], "reverse dns", "warn: says host-7.isp.example, EHLO says"),
         ("mail.example.net", "A", ["192.0.2.9"], "reverse dns", "warn: says mail.example.net, which does not lead back"),
         ("mail.example.net", "A", [], "ehlo", "fail: the name in EHLO has no address"),
-        ("example.org", "MX", [], "port 25", "warn: it has no MX host"),
+        ("example.org", "MX", ["10 mail.example.net."], "port 25", "warn: no MX host elsewhere"),
+        ("example.org", "MX", [], "port 25", "warn: no MX host elsewhere"),
     ],
 )
 def test_a_fault_of_direct_delivery_is_found(
@@ -238,6 +239,12 @@ def test_a_fault_of_direct_delivery_is_found(
         del direct.dns.records[name, kind]
     told = found(direct.examined(), check)
     assert any(one.startswith(message) for one in told), told
+
+
+def test_port_25_is_tried_where_no_route_names_a_sender(direct: Direct) -> None:
+    direct.dns.records["example.net", "MX"] = ["5 mail.example.net.", "10 mx.example.org."]
+    direct.config.write_text(direct.config.read_text().partition("routes:")[0])  # all of it by default_route
+    assert found(direct.examined(), "port 25") == ["ok: answers: 220 mail.example.net ESMTP"]
 
 
 # --- this machine, the queue, relays ---

@@ -154,8 +154,9 @@ async def _direct(loaded: Loaded, name: str, domains: Sequence[str], nameservers
         checks.append(await checkup_dns.dnssec(name, config.nameservers, SystemClock(), wanted="dane" in levels))
     for domain in senders:
         checks += await checkup_dns.direct_domain(dns, domain, host, _signing(config, domain))
-    if senders:
-        checks.append(await checkup_dns.port_25(dns, senders[0], config.port))
+    own = (loaded.local.domain, loaded.config.hostname)
+    tried = dict.fromkeys((*senders, *own, *(parent for name in own for parent in parents(name))))
+    checks.append(await checkup_dns.port_25(dns, tuple(tried), host))
     return checks
 
 

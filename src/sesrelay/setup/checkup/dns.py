@@ -135,13 +135,24 @@ async def dnssec(name: str, nameservers: Sequence[str], clock: Clock, *, wanted:
     return warn("dnssec", name, found.message, found.remedy)
 
 
-async def port_25(dns: Dns, domain: str, port: int) -> Check:
-    """Try to reach a domain's own exchanger, as a stand-in for all exchangers."""
-    answer = (await dns.ask([(domain, "MX")]))[domain, "MX"]
-    exchangers = sorted((int(value.split()[0]), value.split()[1]) for value in answer.values or () if len(value.split()) == 2)
-    if not exchangers:
-        return warn("port 25", domain, "it has no MX host to try", "try another domain: sesrelay doctor DOMAIN")
-    name = exchangers[0][1]
+async def port_25(dns: Dns, domains: Sequence[str], host: DirectHost) -> Check:
+    """Try to reach an exchanger of the first of `domains` that has one elsewhere, as a stand-in for all exchangers."""
+    answers = await dns.ask([(domain, "MX") for domain in domains])
+    for domain in domains:
+        found = [value.split() for value in answers[domain, "MX"].values or ()]
+        exchangers = sorted(
+            (int(one[0]), one[1]) for one in found if len(one) == 2 and one[1] != "." and not _same(one[1], host.name)
+        )
+        if exchangers:
+            return await _greeted(dns, domain, exchangers[0][1], host.port)
+    return warn("port 25", domains[0], "no MX host elsewhere to try it with", "try with another domain: sesrelay doctor DOMAIN")
+
+
+def _same(exchanger: str, name: str) -> bool:
+    return exchanger.rstrip(".").lower() == name.rstrip(".").lower()
+
+
+async def _greeted(dns: Dns, domain: str, name: str, port: int) -> Check:
     addresses = await dns.ask([(name, "A"), (name, "AAAA")])
     target = next((value for found in addresses.values() for value in found.values or ()), None)
     if target is None:
