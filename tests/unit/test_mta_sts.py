@@ -321,11 +321,11 @@ async def test_the_policy_of_a_domain_goes_before_that_of_all(ca_file: Path, by_
         assert bool(host.said("MAIL")) is not strict
 
 
-async def test_dane_waits_where_no_name_server_can_be_trusted(ca_file: Path) -> None:
+async def test_dane_waits_where_no_name_server_can_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     async with SmallDns(dict(RECORDS)) as dns, ScriptedHost() as host:
         options = DirectOptions("relay.example.com", host.port, "dane", [dns.nameserver], allow_private_addresses=True)
         out = DirectTransport("direct", options, FakeClock())
-        out._tls._dns._named = False  # as if it had stood in /etc/resolv.conf, and not on this host
+        monkeypatch.setattr(MailHosts, "trusted", False)  # as if it had stood in /etc/resolv.conf, and not on this host
         message = batch()
         outcome = by_address(message, await out.deliver(message, Bytes()))["b@example.org"]
         await out.close()
