@@ -70,10 +70,13 @@ class Sink(socketserver.StreamRequestHandler):
         while verb := self.rfile.readline()[:4].upper():
             if verb == b"DATA":
                 self.wfile.write(b"354 go\r\n")
-                octets = 0
-                while (line := self.rfile.readline()) != b".\r\n":
-                    octets += len(line)
-                self.taken.append(octets)
+                octets, tail = 0, b"\r\n"
+                while tail != b"\r\n.\r\n":
+                    piece = self.rfile.read1(65536)  # type: ignore[attr-defined]
+                    if not piece:
+                        return
+                    octets, tail = octets + len(piece), (tail + piece)[-5:]
+                self.taken.append(octets - 3)
             self.wfile.write(b"250 2.0.0 Ok\r\n")
 
 
