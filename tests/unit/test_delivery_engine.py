@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from batches import Octets
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
 from sesrelay.delivery.room import LARGE
 from sesrelay.mail.delivery import State
 from sesrelay.mail.envelope import Recipient
+from sesrelay.mail.filed import Filed
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.budget import COPIES_OUT, ByteBudget
@@ -34,6 +36,18 @@ async def test_a_message_goes_out_as_it_came_with_one_received_line() -> None:
     record = await rig.record(queue_id)
     assert [event.event for event in record.events][:2] == ["accepted", "routed"]
     assert record.deliveries[0].remote_id == "remote-1"
+
+
+async def test_what_came_by_a_file_and_is_small_without_its_header_goes_out_at_once() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way)
+    head, _, body = CONTENT.partition(b"\r\n\r\n")
+    private = b"Bcc: c@example.net\r\n" + head + b"\r\n\r\n"
+    await rig.submit("b@example.org", content=Filed(private, Octets(body), 0, len(body)))  # type: ignore[arg-type]
+    await rig.quiet()
+    ((_, content),) = way.seen
+    assert content.endswith(CONTENT)
+    assert b"Bcc" not in content
 
 
 async def test_the_commit_of_acceptance_opens_the_attempt() -> None:

@@ -39,7 +39,7 @@ class Room:
         if message.size > STREAMED and message.report is None:  # a report may be made anew of itself, and is whole then
             filed = await self._spool.filed(message.id)
         async with self._taken(PIECES if filed is not None else message.size):
-            yield filed or ready.content
+            yield ready.content if filed is None else filed
 
     @asynccontextmanager
     async def _taken(self, size: int) -> AsyncIterator[None]:

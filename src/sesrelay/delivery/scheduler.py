@@ -101,8 +101,8 @@ class Scheduler:
 
     def launch(self, batch: Batch, content: Large, transport: Transport) -> None:
         """Send a batch that was offered and is now stored as in flight."""
-        assert not isinstance(content, Filed)  # `offer` wants none that is large
-        ready = Ready(batch, batch.deliveries[0].placement.stream, content)
+        at_hand = None if isinstance(content, Filed) else content  # where all that was large of it was its header
+        ready = Ready(batch, batch.deliveries[0].placement.stream, at_hand)
         self._tasks.spawn(self._attempt(self._lanes.get(batch.lane), ready, transport, opened=True))
 
     def has_room(self, batches: Iterable[Batch]) -> bool:
