@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fakes import FakeClock
+from sesrelay.policy.pace import Governor
 from sesrelay.policy.turnaround import EPOCH, FEW, Turnaround
 from sesrelay.transport.ses.ledger import Ledger
 
@@ -50,6 +51,26 @@ def test_what_was_refused_or_never_made_is_not_waited_for() -> None:
     assert turnaround.wait(0.5, 1.0) == 0.0
 
 
+def test_a_call_that_came_too_early_is_learnt_from_and_lowers_no_pace() -> None:
+    governor = Governor(1.0, 0.0)
+    at = 0.0
+    for _ in range(FEW):
+        assert governor.take(1, at) == 0.0
+        governor.taken(at + 0.1)
+        at += 10.0
+    assert governor.take(1, at) == 0.0
+    governor.taken(at + 0.1)
+    assert (
+        governor.take(1, at + 1.0) == 0.0
+    )  # by then the next is certain to find a token, if it is under way as long as the others
+    governor.throttled(at + 1.05)  # but it was not
+    assert governor.current == 1.0
+    assert governor.take(1, at + 1.05) == pytest.approx(0.05)
+    assert governor.take(1, at + 1.1) == 0.0
+    governor.throttled(at + 1.2)  # now it was certain: somebody else sends too
+    assert governor.current == pytest.approx(0.7)
+
+
 def test_a_way_that_has_become_longer_is_noticed() -> None:
     turnaround = Turnaround()
     at = 0.0
@@ -63,8 +84,6 @@ def test_the_ledger_tells_its_paces_of_each_call_that_was_taken() -> None:
     clock = FakeClock()
     ledger = Ledger(clock)
     governor = ledger.governor("auto", 1.0)
-    ledger.throttled()  # from here on by the answers
-    clock.advance(1.0)
     assert governor.take(1, clock.monotonic()) == 0.0
     clock.advance(1.5)
     assert governor.take(1, clock.monotonic()) > 0.0  # by the time alone it might go

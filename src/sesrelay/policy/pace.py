@@ -23,7 +23,7 @@ LEAST = 1 / 16  # of the rate, however often it is refused: the limit may have b
 FAST = 0.05  # of the rate a second, on the way back to the last known limit
 NEAR = 0.95  # of the pace that was last refused: from here on slowly
 SLOW, SLOW_BY_CALL = 0.005, 0.0002  # of the rate: a second at most, and a recipient, so that few of those on the way are refused
-SCANT = 1.0  # a second: with no more than that a next hop saves up nothing that could meet a call which overtakes
+SCANT = 1.0  # a second: with no more than that a next hop saves up nothing that could meet a call which overtakes another
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class Governor:
         self._factor = 1.0
         self._refused = math.inf if climbs else 1.0  # the factor at which the next hop last refused
         self._at = self._yielded = now
-        self._turnaround: Turnaround | None = None  # from the first refusal on, where the rate is scant
+        self._turnaround = _by_answers(rate, climbs)
         self._pace = Pace(None, tokens=1.0, at=now)
         self._apply(now)
         self._pace.tokens = 1.0
@@ -114,20 +114,13 @@ class Governor:
         if (rate, climbs) != (self.rate, self._climbs):
             self.rate, self._climbs = rate, climbs
             self._factor, self._refused, self._at = 1.0, math.inf if climbs else 1.0, now
-            self._turnaround = None
+            self._turnaround = _by_answers(rate, climbs)
             self._apply(now)
 
     def throttled(self, now: float) -> None:
-        """Yield; calls that were under way together count once.
-
-        The first refusal at a scant rate tells no more than that calls came closer together than they left.
-        """
-        if self._turnaround is not None:
-            self._turnaround.refused()
-        elif self.rate is not None and self.rate <= SCANT and not self._climbs:
-            self._turnaround, self._yielded = Turnaround(), now
-            self._apply(now)
-            self._pace.tokens = min(self._pace.tokens, 0.0)
+        """Yield; calls that were under way together count once."""
+        if self._turnaround is not None and self._turnaround.refused():
+            self._pace.tokens = 1.0
             return
         if self.rate is None or (now - self._yielded < 1.0 and self._factor != 1.0):
             return
@@ -158,3 +151,8 @@ class Governor:
         if current is not None:
             self._pace.burst = max(1.0, current * BURST)
             self._pace.tokens = min(self._pace.tokens, self._pace.burst)
+
+
+def _by_answers(rate: float | None, climbs: bool) -> Turnaround | None:
+    """Return what a scant rate is paced by; None where time alone will do."""
+    return Turnaround() if rate is not None and rate <= SCANT and not climbs else None

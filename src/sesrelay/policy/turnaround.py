@@ -21,7 +21,7 @@ class Turnaround:
     def __init__(self) -> None:
         self._open: list[float] = []  # when the calls left that have no answer
         self._recipients = 0  # of the last of them
-        self._due = -math.inf
+        self._due = self._certain = -math.inf  # when the next may leave, and when it may whatever the way is like
         self._now, self._before = _Span(), _Span()
 
     def wait(self, now: float, rate: float) -> float:
@@ -48,12 +48,19 @@ class Turnaround:
             if self._now.calls == EPOCH:
                 self._now, self._before = _Span(), self._now
             self._now.add(now - self._open[0])
-        self._due = now + self._recipients / rate - self._lead()
+        self._certain = now + self._recipients / rate
+        self._due = self._certain - self._lead()
         self._open.clear()
 
-    def refused(self) -> None:
-        """Take note that a call was refused: it used up nothing."""
+    def refused(self) -> bool:
+        """Take note that a call was refused: it used up nothing. Return whether it may only have come too early: the way was
+        shorter than was thought, and is learnt anew.
+        """
+        early, self._due = self._due < self._certain, self._certain
         self._open.clear()
+        if early:
+            self._now.calls = self._before.calls = 0
+        return early
 
     def withdrawn(self) -> None:
         """Take note that the last call was never made."""
