@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.filed import Large
-from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy import ses_addressing
 from sesrelay.policy.ses_senders import Verified, nobody_knows, without
@@ -68,7 +68,7 @@ async def shaped_first(batch: Batch, content: Content, send: Send, shaping: Shap
     outcomes = await send(with_source(batch, made.source), Ready(made.content))
     twice = duplicate_headers(outcomes.values())
     refused = unverified_senders(outcomes.values()) if shaping.rules.rewrite_from is not None else frozenset[str]()
-    if twice or refused:
+    if (twice or refused) and not any(map(_may_have_gone, outcomes.values())):
         again = await _shaped(stored, shaping, Facts(source, batch.message.accepted, without(shaping.verified, refused), twice))
         if isinstance(again, Shaped) and (again.content, again.source) != (made.content, made.source):
             made = again
@@ -82,6 +82,10 @@ async def _shaped(stored: Large, shaping: Shaping, facts: Facts) -> Shaped | Fai
         if len(stored) > OFF_LOOP
         else shape(stored, shaping.rules, facts)
     )
+
+
+def _may_have_gone(outcome: Outcome) -> bool:
+    return isinstance(outcome, Delivered) or (isinstance(outcome, Deferred) and outcome.ambiguous)
 
 
 def _with_receipts(outcome: Outcome, changes: tuple[str, ...]) -> Outcome:
