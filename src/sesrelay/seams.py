@@ -203,7 +203,9 @@ class SpoolAdmin(Protocol):
     async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None, told: Told | None = None) -> int:
         """Hold (reason operator), release (held → queued, due now, doubts forgotten), retry (queued → due now) or delete.
 
-        `via`, with retry: the transport to take from now on instead of the route's; what is in doubt stays where it is.
+        What is scheduled keeps its hour, unless a retry names its id.
+
+        `via`, with retry and release: the transport to take from now on instead of the route's; what is in doubt stays where it is.
 
         Return how many deliveries changed; one in flight counts, and changes when its attempt ends. Deleting the last
         open delivery of a message deletes its content. Events are recorded. `told` hears how far it is.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fakes import FakeClock
-from sesrelay.mail.delivery import DeliveryId, State
+from sesrelay.mail.delivery import DeliveryId, Priority, State
 from sesrelay.seams import Filter, Settlement, Stats
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.sqlite import SqliteSpool
@@ -156,6 +156,39 @@ async def test_retry_makes_due_now(spool: Store) -> None:
     await spool.accept(submission(1, due=NOW + 9_999))
     assert await spool.change("retry", Filter(transport="ses"), NOW + 5) == 1
     assert [each.due for each in (await spool.claim(SES, 9, NOW + 5)).deliveries] == [NOW + 5]
+
+
+async def test_what_was_held_is_released_by_another_way_out(spool: Store) -> None:
+    made = submission(1, state=State.HELD)
+    await spool.accept(made)
+    assert await spool.change("release", Filter(states=(State.HELD,)), NOW, "other") == 1
+    (record,) = await spool.list(Filter(), NOW, None, 9)
+    assert (record.delivery.state, record.delivery.via) == (State.QUEUED, "other")
+
+
+async def test_what_is_scheduled_keeps_its_hour_unless_a_retry_names_it(spool: Store) -> None:
+    made, late = submission(1, due=NOW + 9_999, priority=Priority.HIGH), submission(2)
+    envelope = replace(made.message.envelope, release=NOW + 9_999)
+    message = replace(made.message, envelope=envelope)
+    made = replace(
+        made, message=message, deliveries=tuple(replace(one, message=message, reason="scheduled") for one in made.deliveries)
+    )
+    for each in (made, late):
+        await spool.accept(each)
+
+    async def found() -> list[tuple[float, str | None]]:
+        return [(one.delivery.due, one.delivery.reason) for one in await spool.list(Filter(), NOW, None, 9)]
+
+    assert await spool.change("retry", Filter(sender="@example.com"), NOW + 5) == 2
+    assert await found() == [(NOW + 9_999, "scheduled"), (NOW + 5, None)]
+    assert await spool.change("hold", Filter(sender="@example.com"), NOW + 6) == 2
+    assert await spool.change("release", Filter(sender="@example.com"), NOW + 7) == 2
+    assert await found() == [(NOW + 9_999, "scheduled"), (NOW + 7, None)]
+    assert await spool.change("hold", Filter(ids=(made.message.id,)), NOW + 8) == 1
+    assert await spool.change("release", Filter(ids=(made.message.id,)), NOW + 9) == 1
+    assert await found() == [(NOW + 9_999, "scheduled"), (NOW + 7, None)]
+    assert await spool.change("retry", Filter(ids=(made.message.id,)), NOW + 10) == 1
+    assert (await found())[0][0] == NOW + 10
 
 
 async def test_delete_ends_what_is_open_and_its_content(spool: Store) -> None:

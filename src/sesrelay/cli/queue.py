@@ -77,17 +77,23 @@ def summary(config: Path, as_json: bool) -> None:
 VIA = click.option("--via", metavar="NAME", help="The transport by which what is chosen leaves from now on, whatever its route.")
 
 
+WAYS = ("retry", "release")
+"""Verbs that may send mail by another way out."""
+
+
 def _changing(verb: Verb, help: str) -> None:
     """Add one of the verbs that change the queue."""
 
     def change(config: Path, as_json: bool, ids: tuple[str, ...], yes: bool = False, future: bool = False, **chosen: Any) -> None:
-        via = _way(config, ids, chosen) if verb == "retry" else None
+        via = _way(config, verb, ids, chosen) if verb in WAYS else None
         wanted = _filter(ids, chosen)
         if future and verb == "release" and not _names_any(wanted):
             with_desk(config, lambda desk: _list_future(desk, as_json))
         if not _names_any(wanted):
             raise click.UsageError(f"name the messages to {verb} by ID, or choose them with --sender, --state and the like")
         if future:
+            if via is not None:
+                raise click.UsageError("--via moves what is here: what comes goes by its route")
             if wanted.ids or wanted.states or wanted.older_than is not None:
                 raise click.UsageError(
                     "--future goes with --sender, --recipient and --transport: the rest is not known of what comes"
@@ -100,7 +106,7 @@ def _changing(verb: Verb, help: str) -> None:
 
     options: list[Any] = [config_option, json_option]
     options.append(click.option("--yes", is_flag=True, hidden=verb != "delete", help="Do not ask."))
-    if verb == "retry":
+    if verb in WAYS:
         options.append(VIA)
     if verb in FUTURE:
         options.append(click.option("--future", is_flag=True, help=FUTURE[verb]))
@@ -117,15 +123,15 @@ _changing(
     "moves to that way out; --transport alone chooses what waits for it.",
 )
 _changing("hold", "Keep back until released.")
-_changing("release", "Let what was held go on.")
+_changing("release", "Let what was held go on; with --via NAME by that way out, whatever its route.")
 _changing("delete", "Remove for good, without a bounce. Asks first on a terminal.")
 
 
-def _way(config: Path, ids: tuple[str, ...], chosen: dict[str, Any]) -> str | None:
+def _way(config: Path, verb: Verb, ids: tuple[str, ...], chosen: dict[str, Any]) -> str | None:
     """Return the way out that mail is to take from now on, taken out of `chosen`; None: its route's."""
     via: str | None = chosen.pop("via")
     others = ids or any(value for name, value in chosen.items() if name != "transport")
-    if via is None and others:
+    if via is None and others and verb == "retry":
         via, chosen["transport"] = chosen["transport"], None
     if via is not None:
         known = load_or_exit(config).ways
@@ -235,7 +241,7 @@ def _print_delivery(one: Document) -> None:
         f"{one['id']}  {state} {size(one['size']):>9}  {one['accepted']}  {one['transport'] or '-'}  {sender} -> {one['recipient']}"
     )
     details = [f"attempts {one['attempts']}"] if one["attempts"] else []
-    details += [f"next {one['next_attempt']}"] if one["next_attempt"] and one["attempts"] else []
+    details += [f"next {one['next_attempt']}"] if one["next_attempt"] and (one["attempts"] or one["reason"]) else []
     details += [str(one[key]) for key in ("reason", "reply") if one[key]]
     if details:
         click.echo(f"    {', '.join(details)}")
@@ -254,7 +260,15 @@ async def _change(desk: Desk, verb: Verb, wanted: Filter, as_json: bool, via: st
         return EX_FAILED
     count = await _with_progress(desk, verb, wanted, lambda told: desk.change(verb, wanted, via, told))
     click.echo(json.dumps({"changed": count}) if as_json else f"{count} deliveries changed")
+    if verb == "retry" and not count and await _is_held(desk, wanted):
+        click.echo("what matches is held: `sesrelay queue release` lets it go on, with --via NAME by another way out", err=True)
     return EX_OK
+
+
+async def _is_held(desk: Desk, wanted: Filter) -> bool:
+    async for one in desk.listing(wanted):
+        return bool(one["state"] == "held")
+    return False
 
 
 async def _sure(desk: Desk, wanted: Filter) -> bool:

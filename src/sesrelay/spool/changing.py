@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 
 from sesrelay.mail.delivery import State
+from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.seams import Verb
 from sesrelay.spool import wishes
 from sesrelay.spool.matching import Match
@@ -32,8 +33,17 @@ _OF_PICKED = " FROM temp.picked AS p WHERE delivery.message = p.message AND deli
 WISH = "UPDATE delivery SET wish = ?" + _OF_PICKED + " AND p.state = ? AND p.wish IS ?"
 VIA = "UPDATE delivery SET via = CASE WHEN pinned IS NULL THEN ? ELSE via END" + _OF_PICKED
 HOLD = "UPDATE delivery SET state = 2, reason = 'operator', due = ?" + _OF_PICKED
-RELEASE = "UPDATE delivery SET state = 0, reason = NULL, doubts = 0, due = ?" + _OF_PICKED
+_AT = (
+    "coalesce((SELECT json_extract(e.value, '$.release') FROM message AS m, json_each(m.head) AS e "
+    "WHERE m.id = delivery.message AND e.type = 'object'), 0)"
+)
+"""The hour for which it is scheduled: see records._head."""
+RELEASE = (
+    f"UPDATE delivery SET state = 0, doubts = 0, due = max(?1, {_AT}), reason = CASE WHEN {_AT} > ?1 THEN '{SCHEDULED}' END"
+    + _OF_PICKED
+)
 RETRY = "UPDATE delivery SET due = ?" + _OF_PICKED
+RETRY_UNNAMED = f"UPDATE delivery SET due = max(?, {_AT})" + _OF_PICKED
 DELETE = "UPDATE delivery SET state = 4, reason = 'deleted', due = ?" + _OF_PICKED
 STATEMENTS: dict[Verb, str] = {"hold": HOLD, "release": RELEASE, "retry": RETRY, "delete": DELETE}
 COUNTS = "SELECT transport, nexthop, priority, state, count(*) FROM temp.picked GROUP BY transport, nexthop, priority, state"
@@ -76,7 +86,7 @@ def change(tx: Transaction, verb: Verb, match: Match, keys: Sequence[Key], now: 
         cursor.execute(VIA, (via,))
     if after is not None:
         cursor.execute("DELETE FROM temp.picked WHERE state = ?", (CODE[State.IN_FLIGHT],))
-        _carry_out(tx, verb, after, now)
+        _carry_out(tx, verb, after, now, named=match.ids is not None)
     return changed
 
 
@@ -86,10 +96,10 @@ def _still(match: Match) -> str:
     return f" AND d.state IN ({codes})" + ("" if match.transport is None else " AND d.transport = ?")
 
 
-def _carry_out(tx: Transaction, verb: Verb, after: State, now: float) -> None:
+def _carry_out(tx: Transaction, verb: Verb, after: State, now: float, *, named: bool) -> None:
     """Do to all that is picked what `verb` does at once; it comes to the same state, whatever it comes from."""
     cursor, code = tx.cursor, CODE[after]
-    cursor.execute(STATEMENTS[verb], (now,))
+    cursor.execute(RETRY_UNNAMED if verb == "retry" and not named else STATEMENTS[verb], (now,))
     for transport, nexthop, priority, before, count in rows(cursor, COUNTS):
         tx.tally.move(transport, nexthop, priority, before, code, count)
     (event,) = json.loads(pack_events([wishes.event(verb, now, "", "", "")]))

@@ -10,6 +10,7 @@ from sesrelay.mail.delivery import Delivery, LaneKey, Priority, State, Stream
 from sesrelay.mail.envelope import Message
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.trace import Event
+from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.seams import Claim, DeliveryRecord, Verb
 from sesrelay.spool import wishes
 from sesrelay.spool.matching import OPEN
@@ -67,11 +68,12 @@ def record_of(stored: Stored) -> DeliveryRecord:
     return DeliveryRecord(stored.delivery, stored.end, stored.remote_id)
 
 
-def changed_by(delivery: Delivery, verb: Verb, state: State, now: float) -> Delivery:
+def changed_by(delivery: Delivery, verb: Verb, state: State, now: float, *, named: bool) -> Delivery:
+    due = max(now, delivery.message.envelope.release or 0.0)
     if verb == "hold":
         return replace(delivery, state=state, due=now, reason=wishes.HELD_BY_OPERATOR)
     if verb == "release":
-        return replace(delivery, state=state, due=now, reason=None, doubts=0)
+        return replace(delivery, state=state, due=due, reason=SCHEDULED if due > now else None, doubts=0)
     if verb == "delete":
         return replace(delivery, state=state, due=now, reason=wishes.DELETED)
-    return replace(delivery, due=now)
+    return replace(delivery, due=now if named else due)

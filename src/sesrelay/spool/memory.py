@@ -261,7 +261,7 @@ class MemorySpool(Parking):
                 stored.wish = decision.wish
                 continue
             self._tell(stored, verb, now)
-            stored.delivery = changed_by(stored.delivery, verb, decision.state, now)
+            stored.delivery = changed_by(stored.delivery, verb, decision.state, now, named=bool(filter.ids))
         self._finish(set(self._entries))
         if told is not None:
             told(changed, changed)
