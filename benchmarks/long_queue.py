@@ -150,7 +150,7 @@ def readiness(empty: Place, full: Place, rounds: int) -> None:
 
 
 def questions(empty: Place, full: Place, rounds: int) -> None:
-    """Ask for the summary and the list."""
+    """Ask for the summary, for what is not there, and for the whole list."""
     for title, ask in (
         ("summary, from the daemon's desk, ms", lambda place: place.ask("summary")),
         ("queue summary, the whole process, ms", lambda place: place.verb("queue", "summary", "--json")),
@@ -160,6 +160,8 @@ def questions(empty: Place, full: Place, rounds: int) -> None:
             for place in (full, empty)
         }
         say(title, f"{spread(times[full.name], '.0f')} (empty {spread(times[empty.name], '.0f')})", "<= 200")
+    times = [timed(lambda: full.verb("queue", "list", "--sender", "nobody@example.com")) for _ in range(rounds)]
+    say("queue list of a sender that has nothing, seconds", spread(times, ".2f"))
     before = full.resident()
     command = [sys.executable, "-m", "sesrelay", "queue", "list", "--json", "--config", str(full.config)]
     began, first, lines = time.perf_counter(), 0.0, 0
