@@ -16,7 +16,7 @@ from relay_process import Relay, wait_for
 
 MIB = 2**20
 MESSAGE, MEMORY, CLIENTS = 16 * MIB, 100 * MIB, 10
-BESIDE = 150 * MIB  # what the process may take besides: DEFENCES (memory)
+BESIDE = 150 * MIB  # what the process may take besides: docs/decisions/0015
 BODIES = {"long lines": b"x" * 998 + b"\r\n", "empty lines": b"\r\n"}
 STREAMED = 80 * MIB  # what ten of them may add to an idle process that puts them into files as they come
 

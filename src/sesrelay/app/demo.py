@@ -1,7 +1,4 @@
-"""The demonstration: a whole relay with a stand-in for SES, in a temporary folder, with no configuration.
-
-Source: CONTRACT (`demo`).
-"""
+"""The demonstration: a whole relay with a stand-in for SES, in a temporary folder, with no configuration."""
 
 from __future__ import annotations
 

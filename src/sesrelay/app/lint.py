@@ -1,6 +1,6 @@
 """What would become of a message on its way into SES, found without sending it or asking anybody.
 
-Source: CONTRACT (`lint`); docs/ses.md.
+Source: docs/ses.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Values of the relay as JSON documents of the public contract: keys never absent, unknown is null.
 
-Source: CONTRACT (JSON): times RFC 3339 UTC, durations in seconds, sizes in octets.
+Units: times RFC 3339 UTC, durations in seconds, sizes in octets.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 A clock set forward calls for nothing here: mail is due early, and nothing expires but by the outcome of an attempt.
 
 Invariant: a step is told by the two clocks drifting apart, so that neither load nor a machine that slept looks like one.
-Source: DESIGN (time).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ transport. When it runs out one batch may probe; its outcome ends the pause or r
 Invariant: failures of attempts that began before a pause was set do not lengthen it: fifty calls that fail together
 are one obstacle.
 
-Source: DESIGN (scopes); the breaker of SES answers.
+Source: docs/decisions/0011.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where a delivery waits: routing and the state of the ways out, joined.
 
-Source: DESIGN (the route is found anew at each attempt; a route's transports are tried in order).
+Source: ARCHITECTURE.md (the route is found anew at each attempt).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """After a crash: attempts that were open are closed as ambiguous before anything new is sent.
 
-Source: DESIGN (crash table, between B and C).
+Source: ARCHITECTURE.md (what a crash leaves, between B and C).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""One message for one recipient: the unit of state, and what groups it on its way out.
-
-Source: DESIGN (words).
-"""
+"""One message for one recipient: the unit of state, and what groups it on its way out."""
 
 from __future__ import annotations
 

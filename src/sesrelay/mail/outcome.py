@@ -1,6 +1,6 @@
 """What became of one attempt for one delivery. Outcomes are values, never exceptions.
 
-Source: DESIGN (outcome and scope); RFC 5321 §4.2.1 (a 4yz is to be tried again, a 5yz is not).
+Source: RFC 5321 §4.2.1 (a 4yz is to be tried again, a 5yz is not).
 """
 
 from __future__ import annotations

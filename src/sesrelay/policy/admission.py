@@ -1,6 +1,6 @@
 """Who may hand us mail, and what becomes of addresses that are local or incomplete.
 
-Source: DEFENCES (who may send as whom); RFC 5321 §2.3.5 (an unqualified postmaster is always taken).
+Source: RFC 5321 §2.3.5 (an unqualified postmaster is always taken).
 """
 
 from __future__ import annotations

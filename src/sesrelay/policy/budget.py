@@ -3,7 +3,7 @@
 Invariant: what one direction holds never keeps the other from its floor, so neither slow clients nor slow next hops stop
 the mail of the other side.
 
-Source: DEFENCES (memory).
+Source: docs/decisions/0015.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ hosts, with the null sender; the folder. It is on one at a time, and steps down 
 Invariant: it only ever steps down, to a way that was not tried, and the folder is always below: no bounce is lost, and
 none goes in circles.
 
-Source: DESIGN (bounces); RFC 5321 §4.5.5 (the null sender); SES refuses a null Source, hence `mailer-daemon@`.
+Source: docs/decisions/0021; RFC 5321 §4.5.5 (the null sender); SES refuses a null Source, hence `mailer-daemon@`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Invariant: a pattern matches whole names only: `example.com` matches neither `notexample.com` nor
 `example.com.evil.org`, and `*.example.com` matches sub-domains at any depth but not `example.com` itself.
 
-Source: DESIGN (routing); comparison by `mail.address.normalise`.
+Source: docs/configuration.md (routes); comparison by `mail.address.normalise`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which rule a message follows: its sender's address, exact domain, `*.domain`, or the default.
 
-Source: DESIGN (routing); how patterns match: `policy.patterns`.
+Source: docs/configuration.md (routes); how patterns match: `policy.patterns`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ else may use whatever is named for nobody. The most specific pattern counts, as 
 
 Invariant: what cannot be compared (a malformed From) is nobody's, and refused where there are rules at all.
 
-Source: CONTRACT (who may send), DEFENCES (who may send as whom).
+Source: docs/decisions/0013.
 """
 
 from __future__ import annotations

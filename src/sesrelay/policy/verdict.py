@@ -7,7 +7,7 @@ attempt and never bounces: at `max_age` it is held.
 Invariant: what fails is reported to its sender, unless the sender asked not to be told; a report of ours that cannot go
 its way goes down the ladder, and any other failure that has no sender to tell is held. Neither is ever dropped.
 
-Source: DESIGN (verdict); RFC 3461 §4.1 (NOTIFY), §5.2.2 (relayed).
+Source: RFC 3461 §4.1 (NOTIFY), §5.2.2 (relayed).
 """
 
 from __future__ import annotations
