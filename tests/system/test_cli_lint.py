@@ -106,6 +106,16 @@ def test_the_smtp_endpoint_of_ses_is_ses(mail: Path, config: str, capsys: pytest
     assert not any("not SES" in note for note in document["notes"])
 
 
+@pytest.mark.parametrize(("route_by", "source"), [("auto", "a@example.com"), ("envelope", "www-data@host.example.com")])
+def test_the_source_is_the_one_that_the_daemon_would_name(
+    route_by: str, source: str, mail: Path, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path(config).open("a") as file:
+        file.write(f"route_by: {route_by}\n")
+    _, document = found(capsys, str(mail), "--from", "www-data", "--to", "b@example.org", "--config", config)
+    assert document["source"] == source
+
+
 def test_mail_that_goes_another_way_says_so(mail: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lint", str(mail), "--from", "a@away.example", "--to", "b@example.org", "--config", config]) == 0
     assert "goes through direct, not SES" in capsys.readouterr().out

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sesrelay.app.ses_access import leads_to_ses
 from sesrelay.config import transports as configured
 from sesrelay.config.loading import Loaded
 from sesrelay.mail import headers
@@ -20,7 +21,6 @@ from sesrelay.mail.lineends import Canonical, canonical
 from sesrelay.mail.outcome import Failed, Held
 from sesrelay.policy import ses_addressing as addressing
 from sesrelay.policy.admission import LocalMail, complete_recipient, complete_sender
-from sesrelay.policy.ses_hosts import is_ses
 from sesrelay.policy.ses_shape import Facts, Rules, shape, why
 
 V1_MAX, V2_MAX = 10_485_760, 41_943_040  # octets of a message
@@ -68,8 +68,7 @@ def lint(data: bytes, sender: str, recipients: Sequence[str], now: float, loaded
     _note(found, receipts)
     api = config.api if isinstance(config, configured.SesTransport) else "auto"
     message = Message("lint", Envelope(sender, ()), Origin(), len(content), now, facts.header_from)
-    own = frozenset(domain_of(f"@{domain}") for domain in (local.hostname, local.domain)) if loaded else frozenset[str]()
-    source = addressing.source(message, own)
+    source = addressing.source(message, loaded.stood_in_for if loaded else frozenset())
     _recipients(found, recipients, local)
     if isinstance(source, Failed | Held):
         found.problems.append(f"{source.reply} ({source.remedy})")
@@ -117,7 +116,7 @@ def _transport(
         return None
     rule = loaded.routing.route(found.sender, authors)
     found.route = rule.name
-    names = [name for name in rule.transports if _leads_to_ses(loaded.config.transports[name])]
+    names = [name for name in rule.transports if leads_to_ses(loaded.config.transports[name])]
     if rule.reject:
         found.problems.append("550 5.7.1 This relay has no route for this sender's domain")
     elif not names and wanted is None:
@@ -128,17 +127,10 @@ def _transport(
     if name is None:
         return None
     config = loaded.config.transports[name]
-    if not _leads_to_ses(config):
+    if not leads_to_ses(config):
         raise KeyError(name)
     found.transport = name
     return config if isinstance(config, configured.SesTransport | configured.SmtpTransport) else None
-
-
-def _leads_to_ses(config: configured.Transport) -> bool:
-    """By its API or by its SMTP endpoint."""
-    if isinstance(config, configured.SmtpTransport):
-        return is_ses(config.relays[0])
-    return isinstance(config, configured.SesTransport)
 
 
 def _recipients(found: Finding, recipients: Sequence[str], local: LocalMail) -> None:

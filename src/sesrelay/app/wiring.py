@@ -23,7 +23,6 @@ from sesrelay.listener.options import DoorOptions, ListenerOptions
 from sesrelay.listener.passwords import Users
 from sesrelay.listener.peer import prove_owners
 from sesrelay.listener.tls import server_context
-from sesrelay.mail.address import domain_of
 from sesrelay.policy.budget import COPIES_IN, COPIES_OUT
 from sesrelay.policy.ladder import FOLDER, Ladder
 from sesrelay.policy.retry import RetryPolicy
@@ -189,7 +188,7 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
     rejected = RejectedFolder(rejected_path(loaded.config), hostname, shared.observer)
     match config:
         case configured.SesTransport():
-            return shared.ses(name, config, _stood_in_for(loaded), rejected)
+            return shared.ses(name, config, loaded.stood_in_for, rejected)
         case configured.SmtpTransport():
             from sesrelay.policy.ses_senders import nobody_knows
             from sesrelay.policy.ses_shape import Rules
@@ -199,7 +198,7 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             source = loaded.config.transports.get(config.identities_from or "")
             known = shared.identities(name, config, source)
             shaping = Shaping(
-                Rules(rewrite_from=config.rewrite_from), known.verified if known else nobody_knows, _stood_in_for(loaded)
+                Rules(rewrite_from=config.rewrite_from), known.verified if known else nobody_knows, loaded.stood_in_for
             )
             relay = replace(relay_options(config, loaded), shaping=shaping)
             return shared.paced(SmtpTransport(name, relay, shared.clock), config, known, rejected)
@@ -223,12 +222,6 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             from sesrelay.transport.discard import DiscardTransport
 
             return DiscardTransport(name)
-
-
-def _stood_in_for(loaded: Loaded) -> frozenset[str]:
-    """Return the domains of this machine's own, whose envelope senders SES is not given where routing goes by the header From."""
-    local = (domain_of(f"@{domain}") for domain in (loaded.config.hostname, loaded.local.domain))
-    return frozenset(local) if loaded.config.route_by == "auto" else frozenset()
 
 
 def relay_options(config: configured.SmtpTransport, loaded: Loaded) -> SmtpOptions:

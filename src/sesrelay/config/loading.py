@@ -20,6 +20,7 @@ from sesrelay.config.explain import explain, failed_sections
 from sesrelay.config.model import RUN_DIR, Config
 from sesrelay.config.problem import ConfigError, KeyPath, Place, Problem
 from sesrelay.config.sites import merge, site_files
+from sesrelay.mail.address import domain_of
 from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.routing import RoutingTable
 from sesrelay.policy.senders import SenderRules
@@ -44,6 +45,12 @@ class Loaded:
         rules = (*self.routing.rules, self.routing.default, self.routing.null_sender)
         named = {name for rule in rules if rule is not None for name in rule.transports}
         return [name for name in self.config.transports if name != "direct" or name in named]
+
+    @property
+    def stood_in_for(self) -> frozenset[str]:
+        """The machine's own domains, whose envelope senders SES is not given where routing goes by the header From."""
+        own = (domain_of(f"@{domain}") for domain in (self.config.hostname, self.local.domain))
+        return frozenset(own) if self.config.route_by == "auto" else frozenset()
 
 
 def load(
