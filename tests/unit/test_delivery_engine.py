@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from batches import Octets
+from batches import Octets, filed
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
-from sesrelay.delivery.room import LARGE
+from sesrelay.delivery.room import LARGE, PIECES, STREAMED
 from sesrelay.mail.delivery import State
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.filed import Filed
@@ -85,6 +85,23 @@ async def test_large_content_waits_for_memory_before_its_attempt_is_on_record() 
     assert [await rig.states(one) for one in (first, second, small)] == [[State.DELIVERED]] * 3
     assert budget.outgoing.used == 0
     assert way.most_under_way == 2
+
+
+async def test_what_leaves_from_its_file_takes_its_pieces_of_the_memory_and_no_more() -> None:
+    budget, way = ByteBudget(1 << 30), ScriptedTransport("t", gate=asyncio.Event())
+    rig = Rig(way, memory=budget)
+
+    async def stored(message: str) -> Filed:
+        return filed(CONTENT)
+
+    rig.spool.filed = stored  # type: ignore[method-assign, assignment]
+    await rig.submit("b@example.org", content=CONTENT + b"x" * STREAMED + b"\r\n")
+    await rig.quiet()
+    assert budget.outgoing.used == PIECES
+    assert way.gate is not None
+    way.gate.set()
+    await rig.quiet()
+    assert budget.outgoing.used == 0
 
 
 async def test_batches_keep_to_the_limit() -> None:

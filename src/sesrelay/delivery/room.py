@@ -38,13 +38,12 @@ class Room:
         message, filed = ready.batch.message, None
         if message.size > STREAMED and message.report is None:  # a report may be made anew of itself, and is whole then
             filed = await self._spool.filed(message.id)
-        async with self._taken(PIECES if filed is not None else message.size):
+        async with self._taken(COPIES_OUT * message.size if filed is None else PIECES):
             yield ready.content if filed is None else filed
 
     @asynccontextmanager
-    async def _taken(self, size: int) -> AsyncIterator[None]:
-        """Hold what sending so many octets needs. Waits for its turn."""
-        octets = COPIES_OUT * size
+    async def _taken(self, octets: int) -> AsyncIterator[None]:
+        """Hold so much of the budget. Waits for its turn."""
         turn = asyncio.get_running_loop().create_future()
 
         def granted() -> bool:
