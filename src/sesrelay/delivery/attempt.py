@@ -47,6 +47,12 @@ class Settled:
     taken: bool
     trouble: bool = False
 
+    @property
+    def accepted(self) -> int:
+        """How many deliveries the next hop took, or may have taken."""
+        said = self.outcomes.values()
+        return sum(isinstance(one, Delivered) or (isinstance(one, Deferred) and one.ambiguous) for one in said)
+
 
 @dataclass(frozen=True, slots=True)
 class Attempter:

@@ -14,8 +14,11 @@ from dataclasses import replace
 
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.mail.delivery import Batch, LaneKey, Stream
+from sesrelay.mail.outcome import PauseReason
 from sesrelay.policy.limits import HOUR, Allowance, RouteLimits, Sent, allowance, slot_of
 from sesrelay.policy.pace import Pace
+from sesrelay.policy.routing import RouteRule
+from sesrelay.seams import Pause
 
 ALMOST = 1e-9
 LOOK = 120.0  # seconds that one look stands for at most: between two that lie further apart nobody knows
@@ -130,6 +133,13 @@ class Gates:
             found = gate.allowance(now)
             if found is not None and not found.left:
                 yield site, found, gate.since
+
+    def waits(self, rules: Iterable[RouteRule], now: float) -> Iterator[Pause]:
+        """Yield each route that has reached a cap, as operators are told of it."""
+        for site, found, since in self.shut(now):
+            transports = next((rule.transports for rule in rules if rule.name == site), ())
+            remedy = f"{found.limit} recipients were sent; what waits goes on by itself, or sooner with a higher {found.cap}"
+            yield Pause(next(iter(transports), ""), None, PauseReason.QUOTA, since, found.until, f"route {site}: {remedy}", site)
 
     def closed(self, lane: LaneKey, now: float, monotonic: float, arm: Callable[[float], None]) -> Callable[[Stream], bool]:
         """Return the question whether a stream of `lane` has to wait; `arm` is told for how long, where time ends it."""

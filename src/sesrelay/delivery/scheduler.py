@@ -28,7 +28,7 @@ from sesrelay.delivery.supply import Supply
 from sesrelay.delivery.tasks import Tasks
 from sesrelay.mail.delivery import Batch, LaneKey, Priority, State, Stream
 from sesrelay.mail.filed import Filed, Large
-from sesrelay.mail.outcome import Deferred, Delivered, PauseReason
+from sesrelay.mail.outcome import PauseReason
 from sesrelay.policy.budget import MEMORY, ByteBudget
 from sesrelay.policy.fairness import attempts_at_once
 from sesrelay.seams import Clock, Observer, Pause, Spool, SpoolError, Transport
@@ -183,11 +183,7 @@ class Scheduler:
     def waits(self) -> Iterator[Pause]:
         """Yield all that keeps part of the queue waiting: the pauses, and the routes that have reached a cap."""
         yield from self.pauses
-        now = self._clock.wall()
-        for site, found, since in self.gates.shut(now):
-            transports = next((rule.transports for rule in self.snapshot.routing.rules if rule.name == site), ())
-            remedy = f"{found.limit} recipients were sent; what waits goes on by itself, or sooner with a higher {found.cap}"
-            yield Pause(next(iter(transports), ""), None, PauseReason.QUOTA, since, found.until, f"route {site}: {remedy}", site)
+        yield from self.gates.waits(self.snapshot.routing.rules, self._clock.wall())
 
     def capped(self, route: str) -> tuple[str, float] | None:
         """Return by which cap a route waits now, and until when in Unix seconds; None where it does not."""
@@ -306,7 +302,7 @@ class Scheduler:
                 self._follow_up(settled)
                 if settled.due and moves != self._supply.moves:
                     self._tasks.spawn(self._supply.place_chosen())
-            untaken = 0 if settled is not None and not self.gates else len(ready.batch) - _taken(settled)
+            untaken = 0 if settled is not None and not self.gates else len(ready.batch) - (settled.accepted if settled else 0)
             self._freed(lane, transport, ready.stream.site, untaken, tried=tried)
 
     def _follow_up(self, settled: Settled) -> None:
@@ -392,9 +388,3 @@ class Scheduler:
             self._stalled = False
             for lane in self._lanes.values():
                 self._pump(lane)
-
-
-def _taken(settled: Settled | None) -> int:
-    """Return how many deliveries the next hop took, or may have taken."""
-    outcomes = settled.outcomes.values() if settled is not None else ()
-    return sum(isinstance(one, Delivered) or (isinstance(one, Deferred) and one.ambiguous) for one in outcomes)

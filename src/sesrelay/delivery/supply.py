@@ -24,6 +24,7 @@ from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
 
 SLICE = 500  # deliveries placed anew in one transaction
 LEISURE = 0.1  # seconds between two slices at most
+KEPT_SLOTS = 300  # of five minutes: a day and an hour
 PLACED = "placed: "
 """In the store, beside what sites sent: by which configuration all that is queued was placed; see placing.shape."""
 ELSEWHERE = 5.0  # seconds before what found no room in another lane than its own is claimed anew
@@ -270,6 +271,3 @@ class Supply:
             self.observer.trouble("what caps count cannot be stored", error)
         finally:
             self._saving = False
-
-
-KEPT_SLOTS = 300  # a day and an hour
