@@ -6,16 +6,17 @@ One route through SES, before the strict stand-in; each figure min-median-max ov
 from __future__ import annotations
 
 import argparse
-import re
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from procs import resident
+from relays import answers, free_port
 
 SETTLE = 3.0  # seconds after which the account's figures are there and nothing more is started
 
@@ -58,26 +59,10 @@ def once(url: str) -> tuple[float, float]:
                 time.sleep(0.005)
             ready = time.monotonic() - began
             time.sleep(SETTLE)
-            resident = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{daemon.pid}/status").read_text())
-            assert resident is not None
-            return ready, int(resident[1]) / 1024
+            return ready, resident(daemon.pid, "VmRSS")
         finally:
             daemon.terminate()
             daemon.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import socket
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import peers
 from accept import spread
+from procs import resident
 from relays import Running, Sesrelay, Sink, free_port, launch
 from ses import SesSink, ToSesByV2
 
@@ -111,20 +111,20 @@ def crowd(kind: Sesrelay | ToSesByV2, messages: int, where: str) -> None:
         sink = SesSink() if to_ses else Sink(Path(folder) / "sink")
         relay = kind.start(Path(folder) / "relay", free_port(), sink.port)
         try:
-            idle = resident(relay, "VmRSS")
+            idle = resident(relay.pid, "VmRSS")
             body = b"\r\n".join([b"Subject: large", b"From: bench@example.com", b"", *[b"x" * 74] * (CROWD_SIZE // 76), b"."])
             began = time.perf_counter()
             with ThreadPoolExecutor(messages) as pool:
                 turned_away = sum(pool.map(lambda _: send(relay.port, body), range(messages)))
             taken = time.perf_counter() - began
-            peak_in = resident(relay, "VmHWM")
+            peak_in = resident(relay.pid, "VmHWM")
             while sink.received() < messages and time.perf_counter() - began < CROWD_PATIENCE:
                 time.sleep(0.2)
             gone = time.perf_counter() - began
             print(f"{messages} messages of {len(body) / 1e6:.0f} MB at once, out {'to SES' if to_ses else 'by SMTP'}")
             print(f"  taken after {taken:.1f} s (452 said {turned_away} times), {sink.received()} gone after {gone:.1f} s")
             print(
-                f"  resident MiB: idle {idle:.0f}, peak while they came {peak_in:.0f}, peak in all {resident(relay, 'VmHWM'):.0f}"
+                f"  resident MiB: idle {idle:.0f}, peak while they came {peak_in:.0f}, peak in all {resident(relay.pid, 'VmHWM'):.0f}"
             )
         finally:
             relay.stop()
@@ -151,13 +151,6 @@ def send(port: int, body: bytes) -> int:
             raise RuntimeError(f"the relay said {reply!r}")
         turned_away += 1
         time.sleep(0.5)
-
-
-def resident(relay: Running, what: str) -> float:
-    """Return a figure of the relay's memory. Units: MiB."""
-    found = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{relay.pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
 
 
 def settle(sink: Sink) -> None:

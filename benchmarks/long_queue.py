@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import resource
 import signal
 import smtplib
@@ -14,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -26,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import peers
 from accept import Bench, Case, spread
 from flood import fill
-from relays import Running, Sink, free_port, launch
+from procs import resident
+from relays import Running, Sink, answers, free_port, launch
 from sesrelay.app.clock import SystemClock
 from sesrelay.control.client import RemoteDesk
 from sesrelay.mail.delivery import LaneKey
@@ -88,9 +87,7 @@ class Place:
 
     def resident(self, what: str = "VmRSS") -> float:
         assert self.running is not None
-        found = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{self.running.pid}/status").read_text())
-        assert found is not None
-        return int(found[1]) / 1024
+        return resident(self.running.pid, what)
 
     def verb(self, *args: str) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "sesrelay", *args, "--config", str(self.config)]
@@ -104,16 +101,8 @@ class Place:
         return asyncio.run(ask())
 
 
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 def say(what: str, figure: str, wanted: str = "") -> None:
-    print(f"  {what:<46}{figure:<44}{wanted and f'wanted: {wanted}'}", flush=True)
+    print(f"  {what:<56}{figure:<44}{wanted and f'wanted: {wanted}'}", flush=True)
 
 
 # --- the measurements --------------------------------------------------------------------------------------------
@@ -264,56 +253,13 @@ def handover(folder: Path, messages: int) -> None:
         stand_in.terminate()
 
 
-def large(place: Place, clients: int, size: int) -> None:
-    """Send as many large messages at once as there are clients, again whenever one is put off."""
-    content = b"From: bench@example.com\r\nSubject: large\r\n\r\n" + (b"x" * 70 + b"\r\n") * (size // 72)
-    put_off = [0]
-
-    def send() -> None:
-        while True:
-            try:
-                with smtplib.SMTP("127.0.0.1", place.port, timeout=300) as smtp:
-                    smtp.sendmail("bench@example.com", ["someone@example.net"], content)  # declares its size by itself
-                return
-            except smtplib.SMTPResponseException as error:
-                if error.smtp_code not in {421, 452}:
-                    raise
-                put_off[0] += 1
-                time.sleep(0.2)
-
-    peak = [0.0]
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.02):
-            peak[0] = max(peak[0], place.resident())
-
-    began, goal = time.perf_counter(), place.sink.received() + clients
-    before = place.resident()
-    threads = [threading.Thread(target=send) for _ in range(clients)]
-    watcher = threading.Thread(target=watch)
-    for thread in (watcher, *threads):
-        thread.start()
-    for thread in threads:
-        thread.join()
-    accepted = time.perf_counter() - began
-    while place.sink.received() < goal:
-        time.sleep(0.05)
-    over.set()
-    watcher.join()
-    say(
-        f"{clients} of {size / MIB:.0f} MiB at once: peak MiB", f"{peak[0]:.0f} ({before:.0f} before)", "<= limits.memory 256 + 150"
-    )
-    say("  taken, gone, seconds; told to come back", f"{accepted:.1f}, {time.perf_counter() - began:.1f}; {put_off[0]} times")
-
-
 def timed(do: Callable[[], object]) -> float:
     began = time.perf_counter()
     do()
     return time.perf_counter() - began
 
 
-PARTS = ("traffic", "ready", "questions", "claims", "large", "handover", "shrink")
+PARTS = ("traffic", "ready", "questions", "claims", "handover", "shrink")
 
 
 def main(args: Iterable[str] | None = None) -> int:
@@ -364,8 +310,6 @@ def run(parts: list[str], empty: Place, full: Place, folder: Path, messages: int
         questions(empty, full, rounds)
     if "ready" in parts:
         readiness(empty, full, rounds)
-    if "large" in parts:
-        large(empty, 50, 24 * MIB)
     if "shrink" in parts:
         shrinking(full)
     if "handover" in parts:

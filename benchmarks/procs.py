@@ -47,6 +47,12 @@ def pss(root: int) -> float:
     return total / 1024
 
 
+def resident(pid: int, what: str) -> float:
+    """Return one process's resident memory: `VmRSS` now, `VmHWM` at most. Units: MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) / 1024
+
+
 class PeakMemory:
     """Samples a tree's PSS while the body of `with` runs; `mib` is the highest seen."""
 
