@@ -159,6 +159,35 @@ async def test_a_file_that_breaks_in_the_middle_leaves_no_doubt_and_no_message(c
         assert host.messages == []
 
 
+async def test_a_file_that_breaks_after_some_were_served_repeats_nothing_for_them() -> None:
+    class BreaksAtItsEnd(Octets):
+        def read_at(self, at: int, octets: int) -> bytes:
+            data = super().read_at(at, octets)
+            self.broken_from = 0 if at + octets >= len(self.data) else self.broken_from
+            return data
+
+    whole = filed(BIG)
+    content = Filed(whole.head, BreaksAtItsEnd(b"before" + BIG[len(whole.head) :]), 6, whole.rest)
+    async with ScriptedHost({"RCPT r1@example.org": ["452 4.5.3 Too many", "250 Ok"]}) as host:
+        out = SmtpTransport("relay", SmtpOptions(["127.0.0.1"], "relay.example.com", host.port), FakeClock())
+        message = batch("r0@example.org", "r1@example.org")
+        found = by_address(message, await out.deliver(message, InFile(content)))
+        await out.close()
+        assert len(host.messages) == 1
+    assert isinstance(found["r0@example.org"], Delivered)
+    later = found["r1@example.org"]
+    assert isinstance(later, Deferred)
+    assert (later.ambiguous, later.reply.text) == (False, "the content could not be read: the disk is broken")
+
+
+async def test_a_file_that_breaks_while_it_is_signed_says_nothing_of_the_keys() -> None:
+    async with ScriptedHost() as host:
+        outcome = await deliver(host, filed(BIG, broken_from=1_000), direct=False, dkim={"example.com": KEYS})
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reason, outcome.ambiguous) == (Scope.MESSAGE, None, False)
+        assert host.messages == []
+
+
 # --- in ----------------------------------------------------------------------------------------------------------
 
 

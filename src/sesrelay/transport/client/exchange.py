@@ -3,6 +3,7 @@
 Invariant: a kept connection that turns out to be stale is replaced by a new one, once, and only while the host had accepted
 nothing of the transaction.
 Invariant: recipients that are too many for one transaction are offered again only after the host took the former ones.
+Invariant: what goes wrong in a later transaction changes nothing for those whom a former one served.
 
 Source: RFC 5321 §4.5.3.1.10 (too many recipients), RFC 9422 (LIMITS RCPTMAX).
 """
@@ -14,6 +15,7 @@ from dataclasses import replace
 
 from sesrelay.mail.delivery import Batch, Delivery
 from sesrelay.mail.reply import Reply
+from sesrelay.seams import SpoolError
 from sesrelay.transport.client.answers import Answer, Stage
 from sesrelay.transport.client.connect import Endpoint
 from sesrelay.transport.client.content import Payload
@@ -24,7 +26,7 @@ TOO_MANY = ("", "4.5.3")
 
 
 async def over_kept(pool: Pool, endpoint: Endpoint, batch: Batch, payload: Payload) -> Transaction | None:
-    """Offer the message over a kept connection; None where there is none, or it was stale. Raises: SpoolError."""
+    """Offer the message over a kept connection; None where there is none, or it was stale. Raises: SpoolError, as `converse`."""
     session = pool.take(endpoint)
     if session is None:
         return None
@@ -33,7 +35,10 @@ async def over_kept(pool: Pool, endpoint: Endpoint, batch: Batch, payload: Paylo
 
 
 async def converse(pool: Pool, session: Session, batch: Batch, payload: Payload) -> Transaction:
-    """Offer the message to the host for every delivery of the batch, and give the connection to the pool. Raises: SpoolError."""
+    """Offer the message to the host for every delivery of the batch, and give the connection to the pool.
+
+    Raises: SpoolError, where the host has taken it for nobody.
+    """
     try:
         limit = session.recipient_limit or len(batch)
         if len(batch) <= limit:
@@ -54,7 +59,12 @@ async def _go_on(session: Session, done: Transaction, batch: Batch, payload: Pay
         waiting = [one for one in batch.deliveries if one.id not in answers or _is_too_many(answers[one.id])]
         if not waiting:
             break
-        done = await session.transact(Batch(batch.lane, tuple(waiting[:limit])), payload)
+        try:
+            done = await session.transact(Batch(batch.lane, tuple(waiting[:limit])), payload)
+        except SpoolError as error:
+            unread = Answer(Stage.RCPT, Reply(451, "4.3.0", f"the content could not be read: {error}"))
+            answers.update((one.id, unread) for one in waiting)
+            break
         if done.gone_at_mail is not None:
             break
         answers.update(done.answers)

@@ -17,7 +17,7 @@ from sesrelay.mail.envelope import Message
 from sesrelay.mail.filed import Filed
 from sesrelay.mail.outcome import Deferred, PauseReason, Scope
 from sesrelay.mail.reply import Reply
-from sesrelay.seams import Clock
+from sesrelay.seams import Clock, SpoolError
 
 KeysByDomain = Mapping[str, Sequence[DkimKey]]
 
@@ -41,10 +41,12 @@ class Signer:
         self._clock = clock
 
     async def signed(self, content: bytes | Filed, changes: tuple[str, ...]) -> tuple[bytes | Filed, tuple[str, ...]]:
-        """Return `content`, the octets as they leave, with its signatures in front; and the receipts. Raises: Unsigned."""
+        """Return `content`, the octets as they leave, with its signatures in front; and the receipts. Raises: Unsigned, SpoolError."""
         try:
             # A thread: a signature by RSA takes the time of ten small messages, and a large body that of hashing it.
             made = await asyncio.to_thread(_on_top, content, self._keys, int(self._clock.wall()))
+        except SpoolError:
+            raise  # that it cannot be read says nothing of the keys
         except Exception as error:
             raise Unsigned(self._domain, str(error) or type(error).__name__) from error
         return made, (*changes, *(f"added DKIM-Signature {key}" for key in self._keys))
