@@ -7,6 +7,7 @@ import pytest
 
 from batches import Octets, filed
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
+from sesrelay.delivery import scheduler
 from sesrelay.delivery.room import LARGE, PIECES, STREAMED
 from sesrelay.mail.delivery import State
 from sesrelay.mail.envelope import Recipient
@@ -406,6 +407,28 @@ async def test_an_outcome_that_cannot_be_stored_stops_sending_until_it_can() -> 
         await rig.quiet()
     assert [await rig.states(each) for each in ids] == [[State.DELIVERED]] * 10
     assert len(way.seen) == 10, "nothing was sent twice"
+
+
+async def test_what_cannot_be_given_back_to_the_store_waits_on_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "STALL", 0.0)
+    way = ScriptedTransport("t", concurrency=1, gate=asyncio.Event())
+    rig = Rig(way)
+    for n in range(4):
+        await rig.submit(f"b{n}@example.org")
+    await rig.quiet()
+
+    async def broken(ids: object) -> None:
+        raise SpoolError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.spool, "unclaim", broken)
+        with pytest.raises(SpoolError):
+            await rig.scheduler.move()
+    assert way.gate is not None
+    way.gate.set()
+    await rig.quiet()
+    assert sorted(to for to, _ in way.seen) == [(f"b{n}@example.org",) for n in range(4)]
+    assert await rig.waiting() == 0
 
 
 async def test_deleted_and_held_mail_in_a_lane_does_not_leave() -> None:

@@ -177,15 +177,26 @@ class Supply:
             self.lanes.arm(home, until - self.clock.wall())
 
     async def shelve(self, lanes: Iterable[Lane]) -> list[DeliveryId]:
-        """Give all that waits in memory in `lanes` back to the store, due now; return what that was. Raises: SpoolError"""
-        now, ids = self.clock.wall(), list[DeliveryId]()
+        """Give all that waits in memory in `lanes` back to the store, due now; return what that was.
+
+        Raises: SpoolError, and then it waits where it waited.
+        """
+        now, readies = self.clock.wall(), list[Ready]()
         for lane in lanes:
             shelved = self.lanes.empty(lane)
             if shelved:
                 lane.note(None, now)
-            ids += [delivery.id for ready in shelved for delivery in ready.batch.deliveries]
-        if ids:
-            await self.spool.unclaim(ids)
+            readies += shelved
+        ids = [delivery.id for ready in readies for delivery in ready.batch.deliveries]
+        try:
+            if ids:
+                await self.spool.unclaim(ids)
+        except SpoolError:
+            # Still claimed: nobody else would ever hand it out again.
+            for ready in readies:
+                self.lanes.put(ready)
+            self.stall(True)
+            raise
         return ids
 
     async def place_anew(self, hasten: frozenset[str], *, at_leisure: bool = False) -> None:
