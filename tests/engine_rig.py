@@ -14,6 +14,7 @@ from sesrelay.delivery.scheduler import Scheduler
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.mail.delivery import Batch, DeliveryId, Priority, State
 from sesrelay.mail.envelope import Envelope, Origin, Recipient
+from sesrelay.mail.filed import Filed
 from sesrelay.mail.outcome import Delivered, Outcome
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import LocalMail
@@ -137,7 +138,11 @@ class Rig:
         )  # fmt: skip
 
     async def submit(
-        self, *recipients: str | Recipient, sender: str = "a@example.com", content: bytes = CONTENT, release: float | None = None
+        self,
+        *recipients: str | Recipient,
+        sender: str = "a@example.com",
+        content: bytes | Filed = CONTENT,
+        release: float | None = None,
     ) -> str:
         """Accept a message and return its queue id, or the refusal's text."""
         made = tuple(each if isinstance(each, Recipient) else Recipient(each) for each in recipients)

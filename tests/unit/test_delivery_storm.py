@@ -4,10 +4,12 @@ from email import message_from_bytes, policy
 
 import pytest
 
+from batches import Octets, filed
 from engine_rig import Rig, ScriptedTransport
 from sesrelay.mail import headers
 from sesrelay.mail.delivery import State
 from sesrelay.mail.digest import WHOLE_MAX
+from sesrelay.mail.filed import PIECE, Filed, opening
 from sesrelay.policy.limits import RouteLimits
 from sesrelay.policy.storm import KINDS_MAX, WINDOW, Kinds, fingerprint
 from sesrelay.seams import Filter, SpoolError
@@ -16,9 +18,8 @@ RULES = {"a.example": {"transports": ("t",), "limits": RouteLimits(storm_limit=3
 ALARM = b"From: Watch <watch@a.example>\r\nTo: ops@a.example\r\nSubject: =?utf-8?q?disk_=C3=BCber?=\r\n\r\nThe disk is full\r\n"
 
 
-def mark(sender: str = "a@x", to: tuple[str, ...] = ("b@y",), content: bytes = ALARM) -> bytes:
-    head, body = headers.split(content)
-    return fingerprint(sender, to, headers.facts(head).subject, head, body)
+def mark(sender: str = "a@x", to: tuple[str, ...] = ("b@y",), content: bytes | Filed = ALARM) -> bytes:
+    return fingerprint(sender, to, headers.facts(headers.split(opening(content))[0]).subject, content)
 
 
 MIME = b"Subject: x\r\nContent-Type: multipart/mixed; boundary=%b\r\n\r\n--%b\r\n\r\ntext\r\n--%b--\r\n"
@@ -39,6 +40,28 @@ MIME = b"Subject: x\r\nContent-Type: multipart/mixed; boundary=%b\r\n\r\n--%b\r\
 )
 def test_what_is_the_same(one: bytes, other: bytes, same: bool) -> None:
     assert (one == other) is same
+
+
+@pytest.mark.parametrize("line", [b"x" * 70 + b"\r\n", b"--aa--\r\n", b"y" * 100_000], ids=["lines", "boundaries", "one long line"])
+def test_what_is_in_a_file_is_the_same_as_what_is_held_and_is_read_in_pieces(line: bytes) -> None:
+    class Watched(Octets):
+        most = 0
+
+        def read_at(self, at: int, octets: int) -> bytes:
+            Watched.most = max(Watched.most, octets)
+            return super().read_at(at, octets)
+
+    content = MIME % (b"aa", b"aa", b"aa") + line * (2**21 // len(line)) + b"\r\n"
+    head, _, body = content.partition(b"\r\n\r\n")
+    assert mark(content=Filed(head + b"\r\n\r\n", Watched(body), 0, len(body))) == mark(content=content)
+    assert Watched.most <= (PIECE if b"\n" in line else 16 * PIECE)
+
+
+async def test_a_file_that_cannot_be_looked_at_is_to_be_sent_again() -> None:
+    rig = Rig(ScriptedTransport("t"), rules=RULES)
+    refused = await rig.submit("ops@a.example", sender="watch@a.example", content=filed(ALARM, broken_from=0))
+    assert refused.startswith("451 4.3.0")
+    assert await rig.everything() == []
 
 
 def test_an_hour_begins_with_the_first_and_kinds_are_forgotten() -> None:

@@ -109,7 +109,10 @@ class Acceptance:
             new_id, envelope, origin, len(content), now, facts.header_from, facts.message_id, facts.subject, None, changes, priority
         )  # fmt: skip
         if rule.limits.storm_limit is not None:
-            kind = self.storms.one_too_many(message, content, rule.limits.storm_limit, now)
+            try:
+                kind = await self.storms.one_too_many(message, content, rule.limits.storm_limit, now)
+            except SpoolError as error:
+                return self._refused(error)
             if kind is not None:
                 return await self._fold(message, content, rule, snapshot, kind, now, start)
         return await self._store(message, content, rule, snapshot, now, start)

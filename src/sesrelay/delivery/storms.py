@@ -8,13 +8,15 @@ Invariant: the message that ends and the digest that tells of it are stored toge
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from sesrelay.delivery import placing
 from sesrelay.delivery.scheduler import Scheduler
 from sesrelay.delivery.snapshot import Snapshot
-from sesrelay.mail import digest, headers
+from sesrelay.mail import digest
 from sesrelay.mail.delivery import Delivery, DeliveryId, Placement, State
 from sesrelay.mail.envelope import Message, Origin
 from sesrelay.mail.filed import Filed, Large
@@ -37,16 +39,16 @@ class StormGuard:
     _kinds: Kinds = field(default_factory=Kinds, init=False)
     _firsts: dict[str, bytes] = field(default_factory=dict, init=False)
 
-    def one_too_many(self, message: Message, content: Large, limit: int, now: float) -> Kind | None:
+    async def one_too_many(self, message: Message, content: Large, limit: int, now: float) -> Kind | None:
         """Count a message; return its kind where it is to be folded. Never are bounces, what is to leave later, and
-        what waits for the operator from the start.
+        what waits for the operator from the start. Raises: SpoolError
         """
         envelope = message.envelope
         if not envelope.sender or envelope.release is not None or any(recipient.hold for recipient in envelope.recipients):
             return None
-        head, body = headers.split(content.whole() if isinstance(content, Filed) else content)
         to = [recipient.address for recipient in message.envelope.recipients]
-        return self._kinds.see(fingerprint(message.sender, to, message.subject, head, body), limit, now)
+        look = partial(fingerprint, message.sender, to, message.subject, content)
+        return self._kinds.see(await asyncio.to_thread(look) if isinstance(content, Filed) else look(), limit, now)
 
     async def fold(
         self, message: Message, content: Large, rule: RouteRule, deliveries: list[Delivery], kind: Kind, now: float

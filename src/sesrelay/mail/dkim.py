@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sesrelay.mail.filed import Filed, opening
+from sesrelay.mail.filed import Filed, opening, whole_lines
 from sesrelay.mail.headers import Field, fields, head_length
 
 Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
@@ -109,7 +109,7 @@ def _body(content: bytes | Filed, start: int) -> Iterator[bytes]:
     """Yield the body in relaxed form, in pieces of whole lines."""
     end = _last(content, start)
     while start < end:
-        piece = _lines(content, start, end)
+        piece = whole_lines(content, start, end, PIECE)
         start += len(piece)
         if b"\t" in piece:
             piece = piece.replace(b"\t", b" ")
@@ -118,18 +118,6 @@ def _body(content: bytes | Filed, start: int) -> Iterator[bytes]:
         if b" \r\n" in piece:
             piece = piece.replace(b" \r\n", b"\r\n")
         yield piece if start < end else piece + b"\r\n"
-
-
-def _lines(content: bytes | Filed, start: int, end: int) -> bytes:
-    """Return the next whole lines, of about PIECE octets; or all up to `end`."""
-    octets = PIECE
-    while start + octets < end:
-        piece = content[start : start + octets]
-        cut = piece.rfind(b"\n") + 1
-        if cut:
-            return piece[:cut]
-        octets *= 2
-    return content[start:end]
 
 
 def _last(content: bytes | Filed, start: int) -> int:

@@ -81,6 +81,17 @@ def opening(content: bytes | Filed) -> bytes:
     return content.head if isinstance(content, Filed) else content
 
 
+def whole_lines(content: bytes | Filed, start: int, end: int, octets: int = PIECE) -> bytes:
+    """Return the next whole lines from `start` on, of about so many octets; or all up to `end`."""
+    while start + octets < end:
+        piece = content[start : start + octets]
+        cut = piece.rfind(b"\n") + 1
+        if cut:
+            return piece[:cut]
+        octets *= 2
+    return content[start:end]
+
+
 def plain(content: Filed) -> bool:
     """Tell whether every host takes it as it is: ASCII, and no line over 998 octets. Reads it once."""
     line = b""  # what has come of a line that goes on

@@ -11,6 +11,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sesrelay.mail import headers
+from sesrelay.mail.filed import Filed, opening, whole_lines
+
 WINDOW = 3600.0
 """Seconds, from the first message of its kind."""
 KINDS_MAX = 10_000
@@ -19,14 +22,21 @@ _SEARCHED = 1 << 16  # octets of a body in which boundaries of parts within part
 _BOUNDARY = re.compile(rb'boundary="?([^";\s]{1,70})"?', re.IGNORECASE)
 
 
-def fingerprint(sender: str, recipients: Iterable[str], subject: str, head: bytes, body: bytes) -> bytes:
-    """Return what two messages that are the same have in common."""
-    for boundary in {found[1] for part in (head, body[:_SEARCHED]) for found in _BOUNDARY.finditer(part)}:
-        body = body.replace(boundary, b"")
+def fingerprint(sender: str, recipients: Iterable[str], subject: str, content: bytes | Filed) -> bytes:
+    """Return what two messages that are the same have in common. Reads what is in a file a piece at a time. Raises: SpoolError"""
+    front, end = opening(content), len(content)
+    start = headers.head_length(front)
+    parts = (front[:start], content[start : start + _SEARCHED])
+    boundaries = {found[1] for part in parts for found in _BOUNDARY.finditer(part)}
     digest = hashlib.blake2b(digest_size=16)
     for part in (sender, *sorted(recipients), subject):
         digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
-    digest.update(body)
+    while start < end:
+        piece = whole_lines(content, start, end)  # no boundary crosses a line's end
+        start += len(piece)
+        for boundary in boundaries:
+            piece = piece.replace(boundary, b"")
+        digest.update(piece)
     return digest.digest()
 
 
