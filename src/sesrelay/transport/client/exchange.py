@@ -61,9 +61,13 @@ async def _go_on(session: Session, done: Transaction, batch: Batch, payload: Pay
             break
         try:
             done = await session.transact(Batch(batch.lane, tuple(waiting[:limit])), payload)
-        except SpoolError as error:
-            unread = Answer(Stage.RCPT, Reply(451, "4.3.0", f"the content could not be read: {error}"))
-            answers.update((one.id, unread) for one in waiting)
+        except Exception as error:  # whatever it is, those who have the message must not get it again
+            why = (
+                f"the content could not be read: {error}"
+                if isinstance(error, SpoolError)
+                else f"internal error: {type(error).__name__}"
+            )
+            answers.update((one.id, Answer(Stage.RCPT, Reply(451, "4.3.0", why))) for one in waiting)
             break
         if done.gone_at_mail is not None:
             break
