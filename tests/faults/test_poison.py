@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import apsw
 import pytest
 
 from engine_rig import OK, Rig, ScriptedTransport
+from sesrelay.delivery.room import STREAMED
 from sesrelay.delivery.scheduler import Scheduler
 from sesrelay.mail.delivery import State
 from sesrelay.mail.lineends import Canonical
@@ -38,15 +40,18 @@ async def test_a_message_that_trips_over_a_bug_is_held_and_the_others_flow() -> 
     assert not any(record.message.report for record in await rig.everything()), "never bounced for a fault of ours"
 
 
-@pytest.mark.parametrize("size", [50_000, THRESHOLD + 1])
-async def test_lost_content_holds_that_message_and_no_other(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize(("size", "cut"), [(50_000, False), (THRESHOLD + 1, False), (THRESHOLD + 1, True), (2 * STREAMED, True)])
+async def test_lost_content_holds_that_message_and_no_other(tmp_path: Path, size: int, cut: bool) -> None:
     spool = await opened(tmp_path)
-    made = [submission(serial, lane=MX, content=Canonical(b"Subject: x\r\n\r\n" + b"x" * size)) for serial in range(3)]
+    body = (b"x" * 62 + b"\r\n") * (size // 64 + 1)
+    made = [submission(serial, lane=MX, content=Canonical(b"Subject: x\r\n\r\n" + body)) for serial in range(3)]
     for each in made:
         await spool.accept(each)
     await spool.close()
     lost = made[1].message.id
-    if size > THRESHOLD:
+    if cut:
+        os.truncate(tmp_path / "bodies" / lost, size - 4096)
+    elif size > THRESHOLD:
         (tmp_path / "bodies" / lost).unlink()
     else:
         db = apsw.Connection(str(tmp_path / "queue.db"))
@@ -56,8 +61,9 @@ async def test_lost_content_holds_that_message_and_no_other(tmp_path: Path, size
     rig = Rig(out)
     rig.clock.now = NOW + 5 * 3600.0  # old enough for a warning, which wants the content too
     spool = await opened(tmp_path, rig.clock)
-    with pytest.raises(ContentGone):
-        await spool.content(lost)
+    if not cut:  # what is left of it an operator may still want to read
+        with pytest.raises(ContentGone):
+            await spool.content(lost)
     scheduler = Scheduler(spool, rig.snapshot(out), rig.clock, rig.witness)  # type: ignore[arg-type]
     await scheduler.start()
     while len(out.seen) < 2 or scheduler.in_flight:

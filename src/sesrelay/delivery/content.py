@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sesrelay.mail.dsn import FULL_ASKED_MAX
 from sesrelay.mail.filed import Filed, Large
 from sesrelay.mail.lineends import Canonical
-from sesrelay.seams import Spool
+from sesrelay.seams import ContentGone, Spool
 
 
 @dataclass(slots=True)
@@ -24,8 +24,12 @@ class MessageContent:
     fresh: Large | None = None
 
     async def read(self) -> Large:
+        """Return it whole: what the store has less of does not leave as if it were all. Raises: SpoolError, ContentGone"""
         if self.fresh is None:
-            self.fresh = await self.spool.content(self.queue_id)
+            content = await self.spool.content(self.queue_id)
+            if len(content) != self.size:
+                raise ContentGone(f"{self.queue_id}: the content is damaged: {len(content)} octets of {self.size}")
+            self.fresh = content
         return self.fresh
 
     async def reported(self) -> Canonical:

@@ -38,6 +38,8 @@ class Room:
         message, filed = ready.batch.message, None
         if message.size > STREAMED and message.report is None:  # a report may be made anew of itself, and is whole then
             filed = await self._spool.filed(message.id)
+            if filed is not None and len(filed) != message.size:
+                filed = None  # cut off: whoever reads it whole says so
         async with self._taken(COPIES_OUT * message.size if filed is None else PIECES):
             yield ready.content if filed is None else filed
 
