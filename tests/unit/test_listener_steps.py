@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
+import weakref
 
 import pytest
 
+from batches import eventually
 from sesrelay.listener.steps import INPUT, Steps
 
 
@@ -78,3 +82,35 @@ async def test_an_error_ends_it_and_is_told(work: Work) -> None:
     work.future.set_exception(OSError("heard"))
     await asyncio.sleep(0)
     assert [str(error) for error in work.ends] == ["heard"]
+
+
+@pytest.mark.parametrize("awaited", ["input", "future", "future that is done", "thread"])
+async def test_nothing_that_the_work_held_outlives_its_cancellation(awaited: str) -> None:
+    class Held:
+        """As a file that stays on the disk for as long as anybody holds it."""
+
+    loop = asyncio.get_running_loop()
+    future, go_on = loop.create_future(), threading.Event()
+
+    async def run(held: Held) -> None:
+        if awaited == "input":
+            await INPUT
+        elif awaited == "thread":
+            await asyncio.to_thread(lambda: go_on.wait(5.0) and held)
+        else:
+            await future
+
+    held = Held()
+    gone, steps = weakref.ref(held), Steps(run(held), loop, lambda error: None)
+    del held
+    gc.collect()
+    gc.disable()
+    try:
+        steps.start()
+        if awaited == "future that is done":
+            future.set_result(None)
+        steps.cancel()
+        go_on.set()
+        await eventually(lambda: steps.done and gone() is None)
+    finally:
+        gc.enable()

@@ -77,6 +77,8 @@ class Steps:
             elif waits is not INPUT:
                 waits._asyncio_future_blocking = False
                 waits.add_done_callback(self._woken)
+        finally:
+            del error  # its traceback holds this frame, and would hold what the work held until a collection
 
     def _woken(self, future: asyncio.Future[Any] | None) -> None:
         if not self._cancelled:
