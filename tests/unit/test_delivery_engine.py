@@ -12,12 +12,13 @@ from sesrelay.delivery.room import LARGE, PIECES, STREAMED
 from sesrelay.mail.delivery import State
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.filed import Filed
+from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.budget import COPIES_OUT, ByteBudget
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
-from sesrelay.seams import Filter, NoSpace, SpoolError, Submission
+from sesrelay.seams import ContentGone, Filter, NoSpace, SpoolError, Submission
 
 LATER, NO = Reply(451, "4.2.0", "later"), Reply(550, "5.1.1", "no such user")
 
@@ -93,7 +94,7 @@ async def test_what_leaves_from_its_file_takes_its_pieces_of_the_memory_and_no_m
     rig = Rig(way, memory=budget)
 
     async def stored(message: str) -> Filed:
-        return filed(CONTENT)
+        return filed(await rig.spool.content(message))
 
     rig.spool.filed = stored  # type: ignore[method-assign, assignment]
     await rig.submit("b@example.org", content=CONTENT + b"x" * STREAMED + b"\r\n")
@@ -661,6 +662,28 @@ async def test_mail_before_a_paused_lane_is_held_at_max_age_by_the_sweep() -> No
     rig.clock.advance(2e6)
     await keeping.sweep()
     assert not list(rig.scheduler.pauses), "what nobody waits behind is forgotten"
+
+
+async def test_a_message_whose_content_is_lost_keeps_no_other_from_its_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sesrelay.delivery.housekeeping import Housekeeping
+
+    suspended = Deferred(LATER, Scope.NEXTHOP, PauseReason.SUSPENDED, retry_after=1e6)
+    rig = Rig(ScriptedTransport("t", answer=lambda to: suspended, concurrency=1), retry=RetryPolicy((30.0,), 500.0, 100.0))
+    ids = [await rig.submit(f"b{n}@example.org") for n in range(4)]
+    await rig.quiet()
+    whole = rig.spool.content
+
+    async def lost(queue_id: str) -> Canonical:
+        if queue_id == ids[1]:
+            raise ContentGone("lost")
+        return await whole(queue_id)
+
+    monkeypatch.setattr(rig.spool, "content", lost)
+    rig.clock.advance(150.0)
+    for _ in range(2):
+        await Housekeeping(rig.spool, rig.scheduler, rig.clock, rig.witness).sweep()
+    assert len(rig.witness.events("reported")) == 3
+    assert len([told for told in rig.witness.events("trouble") if isinstance(told[2], ContentGone)]) == 1
 
 
 async def test_a_retry_of_what_is_in_flight_takes_effect_at_its_end() -> None:

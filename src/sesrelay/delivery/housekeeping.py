@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from sesrelay.delivery import reports
 from sesrelay.delivery.scheduler import Scheduler
-from sesrelay.delivery.settle import sender_domain_of
+from sesrelay.delivery.settle import sender_domain_of, unreportable
 from sesrelay.mail.delivery import Batch, Delivery, State
 from sesrelay.mail.trace import Event
 from sesrelay.policy import verdict as policy
-from sesrelay.seams import Clock, Observer, Settlement, Spool, SpoolError, Submission, Superseded
+from sesrelay.seams import Clock, ContentGone, Observer, Settlement, Spool, SpoolError, Submission, Superseded
 
 EVERY = 60.0  # seconds
 PAGE = 500
@@ -73,16 +73,20 @@ class Housekeeping:
         if verdict is None:
             return
         made: tuple[Submission, ...] = ()
-        events = []
+        events, told = [], list[Event]()
+        due = reports.due(batch.deliveries, {delivery.id: verdict}, {}, None)
+        if due:
+            try:
+                original = await self.spool.content(delivery.message.id)
+                made, told = reports.make(due, batch, original, snapshot, self.scheduler.pauses, self.scheduler.ids)
+            except ContentGone as error:  # no other's turn is lost for that
+                self.observer.trouble("a report cannot be made, as the message is lost", error, queue_id=delivery.message.id)
+                verdict = unreportable(verdict)
         if verdict.state is State.HELD:
             events.append(Event(now, "held", delivery.recipient.address, outcome=verdict.reason, reply=verdict.reply))
         elif verdict.state is State.FAILED:
             events.append(Event(now, "failed", delivery.recipient.address, outcome=verdict.end, reply=verdict.reply))
-        due = reports.due(batch.deliveries, {delivery.id: verdict}, {}, None)
-        if due:
-            original = await self.spool.content(delivery.message.id)
-            made, told = reports.make(due, batch, original, snapshot, self.scheduler.pauses, self.scheduler.ids)
-            events += told
+        events += told
         try:
             await self.spool.settle(Settlement({delivery.id: verdict}, tuple(events), made, attempted=False))
         except Superseded:

@@ -79,7 +79,7 @@ class Settler:
                 events += told
             except SpoolError as error:
                 self._observer.trouble("a report cannot be made, as the message cannot be read", error, queue_id=batch.message.id)
-                verdicts = {one: _unreportable(verdict) for one, verdict in verdicts.items()}
+                verdicts = {one: unreportable(verdict) for one, verdict in verdicts.items()}
         return Judged(batch, Settlement(verdicts, tuple(events), made), tuple(news))
 
     def announce(self, judged: Judged) -> None:
@@ -117,7 +117,7 @@ class Settler:
         return max(min(seconds, since + transport.failover_after - now), 0.0)
 
 
-def _unreportable(verdict: Verdict) -> Verdict:
+def unreportable(verdict: Verdict) -> Verdict:
     """Return the verdict where no report can be made: a failure waits for the operator, rather than passing in silence."""
     if verdict.report is None or verdict.state is not State.FAILED:
         return replace(verdict, report=None)
