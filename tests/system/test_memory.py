@@ -22,9 +22,9 @@ STREAMED = 80 * MIB  # what ten of them may add to an idle process that puts the
 
 
 def resident(pid: int) -> int:
-    """Return the resident set in octets."""
+    """Return the resident set in octets; 0 of a process that is ending."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0) * 1024
 
 
 class Watch(threading.Thread):
