@@ -290,6 +290,8 @@ def main(args: Iterable[str] | None = None) -> int:
 
 def run(parts: list[str], empty: Place, full: Place, folder: Path, messages: int, rounds: int) -> None:
     print(f"{messages} messages wait in one of two queues; min-median-max of {rounds} rounds in turn")
+    full.start()  # and stopped again: what is queued under the configuration of the last life is not placed anew
+    full.stop()
     took = full.fill(messages)
     say(
         "filled by way of the spool",
