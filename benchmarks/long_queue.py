@@ -293,6 +293,7 @@ def run(parts: list[str], empty: Place, full: Place, folder: Path, messages: int
     full.start()  # and stopped again: what is queued under the configuration of the last life is not placed anew
     full.stop()
     took = full.fill(messages)
+    os.sync()  # or the system still writes what was filled in while the first rounds are measured
     say(
         "filled by way of the spool",
         f"{messages / took:.0f} messages a second, {(full.state / 'queue.db').stat().st_size / MIB:.0f} MiB",
