@@ -101,8 +101,9 @@ class Daemon:
         lock = StateLock.acquire(config.state_dir)
         doors = self._bind([listener.listen for listener in config.listeners])
         spool = await SqliteSpool.open(
-            config.state_dir, clock=self.clock, on_trouble=self._trouble, min_free_disk=config.limits.min_free_disk, lock=lock
-        )
+            config.state_dir, clock=self.clock, on_trouble=self._trouble, min_free_disk=config.limits.min_free_disk, lock=lock,
+            apart=True,
+        )  # fmt: skip
         snapshot = wiring.snapshot(self._loaded, self._shared)
         scheduler = Scheduler(spool, snapshot, self.clock, self.observer, self._memory)
         acceptance = Acceptance(spool, scheduler, self.clock, self.observer)

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
-from sesrelay.mail.delivery import DeliveryId, LaneKey
+from sesrelay.mail.delivery import LaneKey
 from sesrelay.mail.trace import Event
+from sesrelay.mail.value import value
 from sesrelay.policy.verdict import Verdict
 from sesrelay.spool import flow
 from sesrelay.spool.claims import Standing
 from sesrelay.spool.query import Row, spread, write
-from sesrelay.spool.records import CODE, HELD, IN_FLIGHT, QUEUED, Key, Packed, id_of, pack_events
+from sesrelay.spool.records import CODE, HELD, IN_FLIGHT, QUEUED, Key, Packed, pack_events
 from sesrelay.spool.transaction import Transaction
 
 ADD_MESSAGES = flow.INSERT_MESSAGE.partition(" VALUES")[0] + " {rows}"
@@ -64,7 +64,7 @@ class Operation(Protocol[R_co]):
     def alone(self, tx: Transaction) -> R_co: ...
 
 
-@dataclass(slots=True)
+@value(frozen=True, slots=True, eq=False)
 class Accept:
     packed: Packed
     claimed: bool
@@ -73,17 +73,17 @@ class Accept:
         flow.accept(tx, self.packed, self.claimed)
 
 
-@dataclass(slots=True)
+@value(frozen=True, slots=True, eq=False)
 class Open:
-    keys: Mapping[Key, DeliveryId]
+    keys: Sequence[Key]
     retry_at: float
     lane: LaneKey | None
 
-    def alone(self, tx: Transaction) -> frozenset[DeliveryId]:
+    def alone(self, tx: Transaction) -> list[Key]:
         return flow.open_attempt(tx, self.keys, self.retry_at, self.lane)
 
 
-@dataclass(slots=True)
+@value(frozen=True, slots=True, eq=False)
 class Settle:
     """The end of an attempt."""
 
@@ -92,7 +92,7 @@ class Settle:
     reports: Sequence[Packed]
     now: float
 
-    def alone(self, tx: Transaction) -> dict[DeliveryId, float]:
+    def alone(self, tx: Transaction) -> dict[Key, float]:
         return flow.settle(tx, self.verdicts, self.events, self.reports, self.now)
 
 
@@ -107,14 +107,14 @@ def accept(tx: Transaction, operations: Sequence[Accept]) -> list[None]:
     return [None] * len(operations)
 
 
-def open_attempts(tx: Transaction, operations: Sequence[Open]) -> list[frozenset[DeliveryId]]:
+def open_attempts(tx: Transaction, operations: Sequence[Open]) -> list[list[Key]]:
     """Put attempts on record; each operation gets those of its deliveries that were still queued."""
     standings = _standings(tx, [key for each in operations for key in each.keys])
     rows: list[Row] = []
-    results: list[frozenset[DeliveryId]] = []
+    results: list[list[Key]] = []
     for operation in operations:
-        opened = []
-        for key, delivery in operation.keys.items():
+        opened: list[Key] = []
+        for key in operation.keys:
             standing = standings.get(key)
             if standing is None or standing.state != QUEUED:
                 tx.claims.give_back(key)
@@ -124,23 +124,23 @@ def open_attempts(tx: Transaction, operations: Sequence[Open]) -> list[frozenset
             rows.append((*key, transport, nexthop, priority, operation.retry_at, *by))
             tx.tally.carry((transport, nexthop, priority, QUEUED), (*by, priority, IN_FLIGHT))
             tx.claims.know(key, Standing(IN_FLIGHT, *by, priority, alone))
-            opened.append(delivery)
-        results.append(frozenset(opened))
+            opened.append(key)
+        results.append(opened)
     _write_known(tx, OPEN, rows)
     return results
 
 
-def settle(tx: Transaction, operations: Sequence[Settle]) -> list[dict[DeliveryId, float]]:
+def settle(tx: Transaction, operations: Sequence[Settle]) -> list[dict[Key, float]]:
     """Store the ends of attempts; each operation gets when those that are queued again are due."""
     standings = _standings(tx, [key for each in operations for key in each.verdicts])
     met: set[int] = set()
     rows: list[Row] = []
     told: list[Row] = []
     ended: dict[int, int | None] = {}
-    results: list[dict[DeliveryId, float]] = []
+    results: list[dict[Key, float]] = []
     special: list[int] = []
     for place, operation in enumerate(operations):
-        due: dict[DeliveryId, float] = {}
+        due: dict[Key, float] = {}
         results.append(due)
         number = next(iter(operation.verdicts))[0]
         if number in met or _is_special(operation, standings):
@@ -156,7 +156,7 @@ def settle(tx: Transaction, operations: Sequence[Settle]) -> list[dict[DeliveryI
             if after > HELD:
                 ended[number] = alone
             elif after == QUEUED:
-                due[id_of(key)] = verdict.due
+                due[key] = verdict.due
         told.append((number, pack_events(operation.events)))
     _write_known(tx, SETTLE, rows)
     write(tx.cursor, TELL, told)

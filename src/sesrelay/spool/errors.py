@@ -19,3 +19,12 @@ class LockHeld(SpoolError):
     def __init__(self, path: str, pid: int | None) -> None:
         super().__init__(f"{path} is held by another process" + (f" (pid {pid})" if pid else ""))
         self.pid = pid
+
+
+def as_spool_error(error: BaseException) -> SpoolError:
+    """Return what a caller is told: a SpoolError, with the trouble behind it."""
+    if isinstance(error, SpoolError):
+        return error
+    told = SpoolError(f"the store failed: {type(error).__name__}: {error}")
+    told.__cause__ = error
+    return told

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 import apsw
 
-from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, Stream
+from sesrelay.mail.delivery import Delivery, LaneKey, Placement, Priority, Stream
 from sesrelay.mail.trace import Event
 from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.policy.verdict import Verdict
@@ -54,7 +54,10 @@ SETTLE = (
 )
 ATTEMPT = "UPDATE delivery SET state = 1, attempts = attempts + 1, due = ?, transport = ?, nexthop = ? WHERE message = ? AND n = ?"
 POSTPONE = "UPDATE delivery SET due = ?, reason = coalesce(?, reason) WHERE message = ? AND n = ? AND state = 0"
-PLACE = "UPDATE delivery SET route = ?, transport = ?, nexthop = ?, priority = ?, site = ?, due = ? WHERE message = ? AND n = ?"
+PLACE = (
+    "UPDATE delivery SET route = ?, transport = ?, nexthop = ?, priority = ?, site = ?, due = ? WHERE message = ? AND n = ? "
+    "AND state = 0 AND transport = ? AND nexthop = ? AND priority = ?"
+)
 REMAINS = (
     "SELECT size, stored, EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.id AND state < 3) "
     "FROM message WHERE id = ?"
@@ -184,9 +187,9 @@ def unclaim(tx: Transaction, keys: Sequence[Key]) -> None:
         tx.claims.give_back(key)
 
 
-def open_attempt(tx: Transaction, keys: Mapping[Key, DeliveryId], retry_at: float, lane: LaneKey | None) -> frozenset[DeliveryId]:
-    opened: list[DeliveryId] = []
-    for key, delivery in keys.items():
+def open_attempt(tx: Transaction, keys: Sequence[Key], retry_at: float, lane: LaneKey | None) -> list[Key]:
+    opened: list[Key] = []
+    for key in keys:
         standing = row(tx.cursor, STANDING, key)
         if standing is None or standing[0] != QUEUED:
             tx.claims.give_back(key)
@@ -195,8 +198,8 @@ def open_attempt(tx: Transaction, keys: Mapping[Key, DeliveryId], retry_at: floa
         by = lane or (transport, nexthop)
         tx.cursor.execute(ATTEMPT, (retry_at, *by, *key))
         tx.tally.carry((transport, nexthop, priority, QUEUED), (*by, priority, IN_FLIGHT))
-        opened.append(delivery)
-    return frozenset(opened)
+        opened.append(key)
+    return opened
 
 
 def settle(
@@ -206,10 +209,10 @@ def settle(
     reports: Sequence[Packed],
     now: float,
     attempted: bool = True,
-) -> dict[DeliveryId, float]:
+) -> dict[Key, float]:
     if not attempted:
         _still_waiting(tx, verdicts)
-    due: dict[DeliveryId, float] = {}
+    due: dict[Key, float] = {}
     told: dict[int, list[Event]] = {}
     if events:
         told[next(iter(verdicts))[0]] = list(events)
@@ -231,7 +234,7 @@ def settle(
         if after > HELD:
             ended.add(key[0])
         elif after == QUEUED:
-            due[id_of(key)] = verdict.due
+            due[key] = verdict.due
     for report in reports:
         accept(tx, report, False)
     for number, items in told.items():
@@ -274,27 +277,29 @@ def postpone(tx: Transaction, keys: Sequence[Key], due: float, reason: str | Non
     unclaim(tx, keys)
 
 
-def rekey(
-    tx: Transaction, place: Callable[[Delivery], Placement], after: Key, limit: int, hasten: frozenset[str], now: float,
-    chosen: bool,
-) -> Key | None:  # fmt: skip
+def waiting(tx: Transaction, after: Key, limit: int, chosen: bool) -> tuple[list[Delivery], Key | None]:
+    """Return a page of what is queued and not claimed, and where the next page starts, if there is one.
+
+    `chosen`: only that for which an operator chose another way than it waits for.
+    """
     messages, transports = Messages(tx.cursor), tx.tally.transports()
     if chosen:
         keys, end = selecting.chosen(tx.cursor, transports, after, limit)
     else:
         keys = open_keys(tx.cursor, (QUEUED,), transports, after, limit)
         end = keys[-1] if len(keys) == limit else None
-    for key in keys:
+    free = (key for key in keys if key not in tx.claims)
+    return [unpack_delivery(the_row(tx.cursor, DELIVERY, key), messages[key[0]]) for key in free], end
+
+
+def place(tx: Transaction, moves: Sequence[tuple[Key, Placement, Placement, float]]) -> None:
+    """Move deliveries from one placement to another, and set when they are due; not those that have moved on meanwhile."""
+    for key, old, new, due in moves:
         if key in tx.claims:
             continue
-        delivery = unpack_delivery(the_row(tx.cursor, DELIVERY, key), messages[key[0]])
-        old, new = delivery.placement, place(delivery)
-        due = min(delivery.due, now) if delivery.reason in hasten else delivery.due
-        if new == old and due == delivery.due:
-            continue
-        tx.cursor.execute(PLACE, (new.route, *new.lane, int(new.priority), new.site, due, *key))
-        tx.tally.carry((*old.lane, int(old.priority), QUEUED), (*new.lane, int(new.priority), QUEUED))
-    return end
+        tx.cursor.execute(PLACE, (new.route, *new.lane, int(new.priority), new.site, due, *key, *old.lane, int(old.priority)))
+        if tx.db.changes():
+            tx.tally.carry((*old.lane, int(old.priority), QUEUED), (*new.lane, int(new.priority), QUEUED))
 
 
 def set_back(tx: Transaction, seconds: float, now: float, after: Key, limit: int) -> Key | None:
@@ -359,6 +364,10 @@ def purge(tx: Transaction, finished_before: float, after: int, limit: int, page:
         tx.cursor.executemany(f"DELETE FROM {table} WHERE message = ?", gone)
     tx.cursor.executemany("DELETE FROM message WHERE id = ?", gone)
     return len(gone), seen[-1][0] if len(seen) == page else None
+
+
+def sent(tx: Transaction) -> list[tuple[str, int, int]]:
+    return cast("list[tuple[str, int, int]]", rows(tx.cursor, SENT))
 
 
 def count_sent(tx: Transaction, counts: Sequence[tuple[str, int, int]], forget_before: int) -> None:

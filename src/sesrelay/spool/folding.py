@@ -6,12 +6,12 @@ takes no more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import cast
 
-from sesrelay.seams import Submission, Superseded
+from sesrelay.seams import SpoolError, Superseded
 from sesrelay.spool import flow
 from sesrelay.spool.query import row, rows, the_row
-from sesrelay.spool.records import QUEUED, Packed, pack
+from sesrelay.spool.records import QUEUED, Packed, id_of
 from sesrelay.spool.transaction import Transaction
 
 FOLDED = "SELECT n FROM digest WHERE message = ?"
@@ -23,12 +23,22 @@ REWRITE = "UPDATE content SET body = ? WHERE message = ?"
 SUPPRESSED = "UPDATE delivery SET \"end\" = 'suppressed' WHERE message = ?"
 
 
-def fold(tx: Transaction, folded: Packed, compose: Callable[[int], Submission], digest: int) -> int:
-    """Store `folded` as ended and have `digest` tell of it; return of how many it tells now. Raises: Superseded"""
+class Miscounted(SpoolError):
+    """The digest does not tell of one message less than it is to tell of now."""
+
+
+def count(tx: Transaction, digest: int) -> int:
+    """Return of how many messages `digest` tells."""
     found = row(tx.cursor, FOLDED, (digest,))
-    count = 1 if found is None else found[0] + 1
-    told = pack(compose(count), in_file=False)
-    if found is None:
+    return 0 if found is None else cast(int, found[0])
+
+
+def fold(tx: Transaction, folded: Packed, told: Packed, number: int) -> None:
+    """Store `folded` as ended, and the digest as `told`: of `number` messages. Raises: Miscounted, Superseded"""
+    digest = told.number
+    if count(tx, digest) != number - 1:
+        raise Miscounted(f"{id_of((digest, 0)).message} is not at {number - 1}")
+    if number == 1:
         flow.accept(tx, told, False)
         tx.cursor.execute(NEW, (digest,))
     else:
@@ -38,9 +48,8 @@ def fold(tx: Transaction, folded: Packed, compose: Callable[[int], Submission], 
         (before,) = the_row(tx.cursor, "SELECT size FROM message WHERE id = ?", (digest,))
         tx.cursor.execute(RETELL, (told.message[2], told.message[6], digest))
         tx.cursor.execute(REWRITE, (told.content, digest))
-        tx.cursor.execute(MORE, (count, digest))
+        tx.cursor.execute(MORE, (number, digest))
         tx.tally.message(0, told.message[2] - before)
     tx.cursor.execute(flow.INSERT_MESSAGE, folded.message)
     tx.cursor.executemany(flow.INSERT_DELIVERY, folded.deliveries)
     tx.cursor.execute(SUPPRESSED, (folded.number,))
-    return count

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 
 from sesrelay.spool.errors import LockHeld, StoreRefused
+
+LAST_WORK = 10.0  # seconds that a writer may take to end whose daemon is dead
+LOOK = 0.02  # seconds
 
 
 class StateLock:
@@ -23,19 +27,23 @@ class StateLock:
 
     @classmethod
     def acquire(cls, state_dir: Path) -> StateLock:
-        """Take the lock at once. Raises: LockHeld naming the holder's pid, StoreRefused where the directory is unusable."""
+        """Take the lock: at once, or as soon as the writer of a daemon that died has ended.
+
+        Raises: LockHeld naming the holder's pid, StoreRefused where the directory is unusable.
+        """
         path = state_dir / "lock"
         try:
             state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise StoreRefused(f"{path}: {error.strerror}; state_dir must be a directory that this user may write to") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        until = time.monotonic() + LAST_WORK
+        while not _locked(descriptor):
             pid = _pid(descriptor)
-            os.close(descriptor)
-            raise LockHeld(str(path), pid) from error
+            if pid is None or _lives(pid) or time.monotonic() > until:
+                os.close(descriptor)
+                raise LockHeld(str(path), pid)
+            time.sleep(LOOK)
         try:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
@@ -43,6 +51,11 @@ class StateLock:
             # A full disk must not keep the queue from being drained: the lock holds without its pid.
             pass
         return cls(descriptor, path)
+
+    def fileno(self) -> int:
+        """Return the descriptor that holds it: whoever else has it, holds it too."""
+        assert self._descriptor is not None
+        return self._descriptor
 
     def release(self) -> None:
         if self._descriptor is not None:
@@ -54,6 +67,24 @@ class StateLock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.release()
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def _pid(descriptor: int) -> int | None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import apsw
 
 from sesrelay.seams import SpoolError
-from sesrelay.spool.writer import as_spool_error
+from sesrelay.spool.errors import as_spool_error
 
 T = TypeVar("T")
 

@@ -37,7 +37,7 @@ RECORD_COLUMNS = DELIVERY_COLUMNS + ', "end", remote_id'
 
 
 class Packed(NamedTuple):
-    """A submission as rows. `lanes`: what each delivery counts for in the backlog."""
+    """A submission as rows. `content`: nothing, where it is not in the table; `lanes`: what each delivery counts for in the backlog."""
 
     number: int
     message: Row
@@ -70,8 +70,10 @@ def pack(submission: Submission, *, in_file: bool, ended: bool = False) -> Packe
     if not deliveries:
         raise SpoolError(f"{message.id}: a message without a delivery")
     content = submission.content
-    if isinstance(content, Filed):  # small where its header was all that was large
-        content = Canonical(b"") if in_file or ended else content.whole()
+    if in_file or ended:
+        content = Canonical(b"")
+    elif isinstance(content, Filed):  # small where its header was all that was large
+        content = content.whole()
     return Packed(number, message_row(message, number, submission.events, in_file=in_file), deliveries, content, lanes)
 
 

@@ -1,4 +1,4 @@
-"""The spool on SQLite: Spool and SpoolAdmin over one writer thread, two readers and a folder of large bodies.
+"""The spool on SQLite: Spool and SpoolAdmin over one writer, two readers and a folder of large bodies.
 
 Invariant: nothing here holds SQL or decides; it carries calls to the right thread and pages through what is long.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import apsw
 
@@ -35,9 +35,9 @@ from sesrelay.seams import (
     Told,
     Verb,
 )
-from sesrelay.spool import changing, desk, flow, folding, query, selecting, standing
+from sesrelay.spool import changing, desk, flow, folding, query, selecting, standing, transaction
 from sesrelay.spool.bulk import Accept, Open, Settle
-from sesrelay.spool.errors import StoreRefused
+from sesrelay.spool.errors import StoreRefused, as_spool_error
 from sesrelay.spool.files import THRESHOLD, Bodies, Trouble
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.matching import Match, restricts
@@ -47,7 +47,9 @@ from sesrelay.spool.reading import PAGE, START
 from sesrelay.spool.records import STATES, Key, Packed, id_of, key_of, number_of, pack
 from sesrelay.spool.standing import Parking, StandingHolds
 from sesrelay.spool.transaction import Transaction
-from sesrelay.spool.writer import Writer, as_spool_error
+from sesrelay.spool.writer.jobs import Writer
+from sesrelay.spool.writer.process import ProcessWriter
+from sesrelay.spool.writer.thread import ThreadWriter
 
 T = TypeVar("T")
 
@@ -55,6 +57,7 @@ DATABASE = "queue.db"
 BODIES = "bodies"
 ROOM_AGE = 1.0  # seconds that a look at the free space serves
 CHANGE_PAGE = 500  # rows in one transaction of a change: what others wait for
+FOLDED_MAX = 1_000  # digests whose number is remembered
 CHANGE_FOUND = 10_000  # rows that are found at once to be changed
 BODY = "SELECT body FROM content WHERE message = ?"
 WHERE_BODY = "SELECT EXISTS (SELECT 1 FROM delivery WHERE message = ?1 AND state < 3) FROM message WHERE id = ?1 AND stored = 1"
@@ -76,6 +79,8 @@ class SqliteSpool(Parking):
         self._min_free_disk = min_free_disk
         self._own_lock = lock
         self.standing = holds
+        self._folded: dict[int, int] = {}
+        """Of how many messages each digest tells once all that was asked for is stored."""
         self._room_seen: float | None = None
         self._room = 0
 
@@ -89,48 +94,41 @@ class SqliteSpool(Parking):
         min_free_disk: int = 0,
         lock: StateLock | None = None,
         vfs: str | None = None,
+        apart: bool = False,
     ) -> SqliteSpool:
         """Open the store in `state_dir`, new where there is none. Units: `min_free_disk` octets.
 
         `lock`: the hold on `state_dir` where the caller has it already; else it is taken here and released by `close`.
+        `apart`: the writer is a process of its own, and the spool serves this event loop alone; see `writer.process`.
         `on_trouble` is called on other threads too. Raises: LockHeld, StoreRefused.
         """
         own = None if lock is not None else StateLock.acquire(state_dir)
+        held = lock or own
+        assert held is not None
+        path, bodies = state_dir / DATABASE, Bodies(state_dir / BODIES)
+        pool = ThreadPoolExecutor(4, thread_name_prefix="spool-bodies")
+
+        def remove(numbers: builtins.list[int]) -> None:
+            for number in numbers:
+                pool.submit(bodies.drop, queue_id.encode(number), on_trouble)
+
         try:
-            return await asyncio.to_thread(cls._open, state_dir, clock, on_trouble, min_free_disk, own, vfs)
+            writer: Writer
+            if apart:
+                writer = await ProcessWriter.start(path, held, on_ended=remove, on_trouble=on_trouble)
+            else:
+                reopen = partial(open_store, path, vfs=vfs)
+                db = await asyncio.to_thread(reopen)
+                writer = ThreadWriter(db, reopen=reopen, on_ended=remove, on_trouble=on_trouble, monotonic=clock.monotonic)
+            try:
+                holds, readers = await asyncio.to_thread(_furnish, bodies, partial(connect, path, write=False, vfs=vfs))
+            except (OSError, apsw.Error) as error:
+                await writer.close()
+                raise StoreRefused(f"{state_dir} cannot be used: {error}") from error
         except BaseException:
             if own is not None:
                 own.release()
             raise
-
-    @classmethod
-    def _open(
-        cls, state_dir: Path, clock: Clock, on_trouble: Trouble, min_free_disk: int, own: StateLock | None, vfs: str | None
-    ) -> SqliteSpool:
-        path = state_dir / DATABASE
-        bodies = Bodies(state_dir / BODIES)
-        db = open_store(path, vfs=vfs)
-        holds = StandingHolds()
-        try:
-            holds.load(query.rows(db.cursor(), standing.SELECT))
-            bodies.prepare()
-            bodies.sweep(lambda number: bool((db.execute(WHERE_BODY, (number,)).fetchone() or (0,))[0]))
-            readers = (
-                Reader("spool-content", lambda: connect(path, write=False, vfs=vfs)),
-                Reader("spool-desk", lambda: connect(path, write=False, vfs=vfs)),
-            )
-        except (OSError, apsw.Error) as error:
-            db.close(True)
-            raise StoreRefused(f"{state_dir} cannot be used: {error}") from error
-        pool = ThreadPoolExecutor(4, thread_name_prefix="spool-bodies")
-
-        def remove(numbers: list[int]) -> None:
-            for number in numbers:
-                pool.submit(bodies.drop, queue_id.encode(number), on_trouble)
-
-        writer = Writer(
-            db, reopen=lambda: open_store(path, vfs=vfs), on_ended=remove, on_trouble=on_trouble, monotonic=clock.monotonic
-        )
         return cls(state_dir, writer, readers, bodies, pool, clock, min_free_disk, own, holds)
 
     # --- Spool -----------------------------------------------------------------------------------------------
@@ -142,15 +140,32 @@ class SqliteSpool(Parking):
             packed = pack(submission, in_file=False)
             await self._writer.perform(Accept(packed, claimed), len(submission.content))
         else:
-            await self._with_files((submission,), lambda tx, packed: flow.accept(tx, packed[0], claimed))
+            await self._with_files((submission,), lambda packed: partial(flow.accept, packed=packed[0], claimed=claimed))
 
     async def fold(self, folded: Submission, compose: Callable[[int], Submission]) -> int:
         self.check_room(THRESHOLD)  # a digest is no larger
         packed, digest = pack(folded, in_file=False, ended=True), number_of(compose(1).message.id)
-        return await self._writer.submit(lambda tx: folding.fold(tx, packed, compose, digest))
+        while True:
+            if digest not in self._folded:
+                told = await self._writer.submit(partial(folding.count, digest=digest))
+                self._folded.setdefault(digest, told)
+                while len(self._folded) > FOLDED_MAX:
+                    del self._folded[next(iter(self._folded))]
+            self._folded[digest] = number = self._folded[digest] + 1
+            telling = pack(compose(number), in_file=False)
+            try:
+                await self._writer.submit(partial(folding.fold, folded=packed, told=telling, number=number))
+            except folding.Miscounted:  # what was to come before it could not be stored
+                self._folded.pop(digest, None)
+            except SpoolError:
+                self._folded.pop(digest, None)
+                raise
+            else:
+                return number
 
     async def claim(self, lane: LaneKey, limit: int, now: float, *, passed_over: Collection[Stream] = (), after: str = "") -> Claim:
-        future = self._writer.submit(lambda tx: flow.claim(tx, lane, limit, now, passed_over, after))
+        find = partial(flow.claim, lane=lane, limit=limit, now=now, passed_over=passed_over, after=after)
+        future = self._writer.submit(find)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -161,15 +176,16 @@ class SqliteSpool(Parking):
     def _take_back(self, future: asyncio.Future[Claim]) -> None:
         if not future.cancelled() and future.exception() is None:
             keys = [key_of(each.id) for each in future.result().deliveries]
-            self._writer.submit(lambda tx: flow.unclaim(tx, keys))
+            self._writer.submit(partial(flow.unclaim, keys=keys))
 
     async def unclaim(self, ids: Sequence[DeliveryId]) -> None:
         keys = [key_of(each) for each in ids]
-        await self._writer.submit(lambda tx: flow.unclaim(tx, keys))
+        await self._writer.submit(partial(flow.unclaim, keys=keys))
 
     async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float, lane: LaneKey | None = None) -> frozenset[DeliveryId]:
         keys = {key_of(each): each for each in ids}
-        return await self._writer.perform(Open(keys, retry_at, lane))
+        opened = await self._writer.perform(Open(list(keys), retry_at, lane))
+        return frozenset(keys[key] for key in opened)
 
     async def settle(self, settlement: Settlement) -> Mapping[DeliveryId, float]:
         verdicts = {key_of(each): verdict for each, verdict in settlement.verdicts.items()}
@@ -178,22 +194,37 @@ class SqliteSpool(Parking):
             raise SpoolError("the events of a settlement belong to one message")
         submitted = [self.standing.applied(report) for report in settlement.reports]
         if any(len(report.content) > THRESHOLD for report in submitted):
-            return await self._with_files(submitted, lambda tx, packed: flow.settle(tx, verdicts, events, packed, now, attempted))
-        reports = [pack(report, in_file=False) for report in submitted]
-        if attempted:
-            return await self._writer.perform(Settle(verdicts, events, reports, now), patient=True)
-        return await self._writer.submit(lambda tx: flow.settle(tx, verdicts, events, reports, now, attempted), patient=True)
+            due = await self._with_files(
+                submitted,
+                lambda packed: partial(flow.settle, verdicts=verdicts, events=events, reports=packed, now=now, attempted=attempted),
+            )
+        else:
+            reports = [pack(report, in_file=False) for report in submitted]
+            if attempted:
+                due = await self._writer.perform(Settle(verdicts, events, reports, now), patient=True)
+            else:
+                end = partial(flow.settle, verdicts=verdicts, events=events, reports=reports, now=now, attempted=False)
+                due = await self._writer.submit(end, patient=True)
+        return {id_of(key): moment for key, moment in due.items()}
 
     async def postpone(self, ids: Sequence[DeliveryId], due: float, reason: str | None) -> None:
         keys = [key_of(each) for each in ids]
-        await self._writer.submit(lambda tx: flow.postpone(tx, keys, due, reason))
+        await self._writer.submit(partial(flow.postpone, keys=keys, due=due, reason=reason))
 
     async def rekey(
         self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int, *, hasten: frozenset[str] = frozenset(),
         now: float = 0.0, chosen: bool = False,
     ) -> DeliveryId | None:  # fmt: skip
-        start = _start(after)
-        last = await self._writer.submit(lambda tx: flow.rekey(tx, place, start, limit, hasten, now, chosen))
+        look = partial(flow.waiting, after=_start(after), limit=limit, chosen=chosen)
+        found, last = await self._writer.submit(look)
+        moves = []
+        for each in found:
+            old, new = each.placement, place(each)
+            due = min(each.due, now) if each.reason in hasten else each.due
+            if new != old or due != each.due:
+                moves.append((key_of(each.id), old, new, due))
+        if moves:
+            await self._writer.submit(partial(flow.place, moves=moves))
         return None if last is None else id_of(last)
 
     async def set_back(self, seconds: float, now: float) -> None:
@@ -229,7 +260,7 @@ class SqliteSpool(Parking):
         return self._bodies.scratch(self._min_free_disk)
 
     async def open_attempts(self, limit: int) -> Sequence[Delivery]:
-        return await self._writer.submit(lambda tx: flow.in_flight(tx, limit))
+        return await self._writer.submit(partial(flow.in_flight, limit=limit))
 
     async def lanes(self) -> Mapping[LaneKey, float]:
         found: dict[LaneKey, float] = {}
@@ -259,10 +290,10 @@ class SqliteSpool(Parking):
         return gone
 
     async def count_sent(self, counts: Sequence[tuple[str, int, int]], forget_before: int) -> None:
-        await self._writer.submit(lambda tx: flow.count_sent(tx, counts, forget_before))
+        await self._writer.submit(partial(flow.count_sent, counts=counts, forget_before=forget_before))
 
     async def sent_counts(self) -> Sequence[tuple[str, int, int]]:
-        return await self._writer.submit(lambda tx: cast("list[tuple[str, int, int]]", query.rows(tx.cursor, flow.SENT)))
+        return await self._writer.submit(flow.sent)
 
     async def close(self) -> None:
         """See `Spool.close`. The last connection to close is the one that can write the log home."""
@@ -275,7 +306,7 @@ class SqliteSpool(Parking):
 
     async def ping(self) -> None:
         """Return when the writer has answered: it lives, and the store can be locked for writing. Raises: SpoolError"""
-        await self._writer.submit(lambda tx: None)
+        await self._writer.submit(transaction.nothing)
 
     # --- SpoolAdmin ------------------------------------------------------------------------------------------
 
@@ -322,11 +353,10 @@ class SqliteSpool(Parking):
         return changed
 
     async def keep(self, statement: str, bindings: query.Row) -> None:
-        await self._writer.submit(lambda tx: query.rows(tx.cursor, statement, bindings))
+        await self._writer.submit(partial(transaction.execute, statement=statement, bindings=bindings))
 
     async def stats(self) -> Stats:
-        tally = self._writer.tally
-        counts, messages, octets = tally.counts, tally.messages, tally.octets
+        counts, messages, octets = self._writer.counts()
         by_transport = await self._desk_reader.run(lambda cursor: desk.oldest(cursor, counts))
         return Stats(
             messages, octets, min(by_transport.values(), default=None),
@@ -336,7 +366,7 @@ class SqliteSpool(Parking):
     # --- inside ----------------------------------------------------------------------------------------------
 
     def _transports(self) -> builtins.list[str]:
-        return sorted({transport for transport, _ in self._writer.tally.counts})
+        return sorted({transport for transport, _ in self._writer.counts().deliveries})
 
     def check_room(self, octets: int = 0) -> None:
         """See whether `octets` more may be stored. Raises: NoSpace"""
@@ -353,12 +383,14 @@ class SqliteSpool(Parking):
             raise NoSpace(f"less than {self._min_free_disk} bytes would stay free in {self._state_dir}")
         self._room -= octets
 
-    async def _with_files(self, submissions: Sequence[Submission], do: Callable[[Transaction, builtins.list[Packed]], T]) -> T:
-        """Write large contents to files, then run `do` on the writer; a caller that goes away does not stop it half-way."""
+    async def _with_files(
+        self, submissions: Sequence[Submission], do: Callable[[builtins.list[Packed]], Callable[[Transaction], T]]
+    ) -> T:
+        """Write large contents to files, then run what `do` returns on the writer; a caller that goes away does not stop it half-way."""
         return await asyncio.shield(asyncio.ensure_future(self._store_with_files(submissions, do)))
 
     async def _store_with_files(
-        self, submissions: Sequence[Submission], do: Callable[[Transaction, builtins.list[Packed]], T]
+        self, submissions: Sequence[Submission], do: Callable[[builtins.list[Packed]], Callable[[Transaction], T]]
     ) -> T:
         loop = asyncio.get_running_loop()
         packed = [pack(each, in_file=len(each.content) > THRESHOLD) for each in submissions]
@@ -368,7 +400,7 @@ class SqliteSpool(Parking):
                 if rows.message[5]:
                     await loop.run_in_executor(self._pool, self._bodies.write, each.message.id, each.content)
                     written.append(rows)
-            return await self._writer.submit(lambda tx: do(tx, packed))
+            return await self._writer.submit(do(packed))
         except FileExistsError as error:
             await self._drop(written)
             raise SpoolError("the queue id is taken") from error
@@ -390,3 +422,15 @@ class SqliteSpool(Parking):
 
 def _start(after: DeliveryId | None) -> Key:
     return START if after is None else key_of(after)
+
+
+def _furnish(bodies: Bodies, look: Callable[[], apsw.Connection]) -> tuple[StandingHolds, tuple[Reader, Reader]]:
+    """Make what is beside the writer, and sweep the files that no message has. Raises: OSError, apsw.Error"""
+    holds, db = StandingHolds(), look()
+    try:
+        holds.load(query.rows(db.cursor(), standing.SELECT))
+        bodies.prepare()
+        bodies.sweep(lambda number: bool((db.execute(WHERE_BODY, (number,)).fetchone() or (0,))[0]))
+        return holds, (Reader("spool-content", look), Reader("spool-desk", look))
+    finally:
+        db.close(True)

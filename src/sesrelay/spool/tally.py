@@ -5,7 +5,8 @@ Invariant: `counts`, `messages` and `octets` are what is committed; `moved` is w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import apsw
 
@@ -23,8 +24,16 @@ COUNTS = "SELECT transport, state, sum(n) FROM backlog GROUP BY transport, state
 _TOTAL = "UPDATE total SET n = n + CASE what WHEN 'messages' THEN ? ELSE ? END"
 
 
+class Counts(NamedTuple):
+    """How much is open. Units: `octets` of the messages; `deliveries` by transport and state."""
+
+    deliveries: Mapping[tuple[str, int], int]
+    messages: int
+    octets: int
+
+
 class Tally:
-    """Kept by the writer; other threads may read `counts`, which is replaced and never changed."""
+    """Kept by the writer; other threads may read `open`, whose parts are replaced and never changed."""
 
     def __init__(self, db: apsw.Connection) -> None:
         self.counts: dict[tuple[str, int], int] = {}
@@ -46,6 +55,10 @@ class Tally:
         totals: dict[str, int] = dict(rows(db.cursor(), "SELECT what, n FROM total"))
         self.messages, self.octets = totals["messages"], totals["bytes"]
         self.forget()
+
+    @property
+    def open(self) -> Counts:
+        return Counts(self.counts, self.messages, self.octets)
 
     def add(self, counts: Iterable[Count]) -> None:
         moved = self.moved

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import apsw
 
+from sesrelay.spool import query
 from sesrelay.spool.claims import Claims
 from sesrelay.spool.tally import Tally
 
@@ -18,3 +19,11 @@ class Transaction:
         self.tally = tally
         self.ended: list[int] = []
         """Messages whose content is in a file that may go after COMMIT."""
+
+
+def execute(tx: Transaction, statement: str, bindings: query.Row) -> None:
+    tx.cursor.execute(statement, bindings)
+
+
+def nothing(tx: Transaction) -> None:
+    """Do nothing, in a transaction: the writer lives, and the store can be locked for writing."""

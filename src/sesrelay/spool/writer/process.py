@@ -1,0 +1,184 @@
+"""The daemon's end of the writer in a process of its own.
+
+What is asked for in one turn of the loop goes over in one frame, at the end of that turn; what came over during the last
+sync is the next group, as on a thread.
+
+Invariant: the two live and die together. Where the daemon dies, its writer stores nothing that it has not begun, and
+keeps the lock until it is gone; where the writer dies, nobody can say what of its last group is stored, so the daemon ends as
+it would by a crash: what is in flight is in doubt at the next start, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from sesrelay.seams import SpoolError
+from sesrelay.spool.bulk import Operation
+from sesrelay.spool.errors import StoreRefused
+from sesrelay.spool.lock import StateLock
+from sesrelay.spool.tally import Counts
+from sesrelay.spool.transaction import Transaction
+from sesrelay.spool.writer.frames import Frames, frame
+
+T = TypeVar("T")
+
+COMMAND = (sys.executable, "-P", "-m", "sesrelay.spool.writer.child")
+DIED = 70  # os.EX_SOFTWARE: how the daemon ends when its writer has
+SEND_BUFFER = 1024 * 1024  # octets
+GRACE = 30.0  # seconds for the writer to write the log home and end
+
+
+class ProcessWriter(asyncio.Protocol):
+    """Implements `jobs.Writer`, for one event loop. Made by `start`."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        *,
+        on_ended: Callable[[list[int]], None],
+        on_trouble: Callable[[str, BaseException | None], None],
+        die: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._process = process
+        self._on_ended = on_ended
+        self._on_trouble = on_trouble
+        self._die = die
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._frames = Frames()
+        self._counts: Counts | None = None
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self._closing = False
+        self._asked: list[tuple[int, object, bool]] = []
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._serial = 0
+
+    @classmethod
+    async def start(
+        cls,
+        path: Path,
+        lock: StateLock,
+        *,
+        on_ended: Callable[[list[int]], None],
+        on_trouble: Callable[[str, BaseException | None], None],
+    ) -> ProcessWriter:
+        """Return once the store at `path` is open; new where nothing is. The writer holds `lock` too. Raises: StoreRefused"""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            try:
+                process = _spawn(path, theirs.fileno(), lock.fileno())
+            except OSError as error:
+                raise StoreRefused(f"the writer of {path} cannot be started: {error}") from error
+            writer = cls(process, on_ended=on_ended, on_trouble=on_trouble)
+            await writer._loop.create_connection(lambda: writer, sock=ours.dup())
+        try:
+            await writer._ready
+        except BaseException:
+            await writer.close()
+            raise
+        return writer
+
+    # --- jobs.Writer -----------------------------------------------------------------------------------------
+
+    def submit(self, run: Callable[[Transaction], T], octets: int = 0, *, patient: bool = False) -> asyncio.Future[T]:
+        return self._ask(run, patient)
+
+    def perform(self, operation: Operation[T], octets: int = 0, *, patient: bool = False) -> asyncio.Future[T]:
+        return self._ask(operation, patient)
+
+    def counts(self) -> Counts:
+        assert self._counts is not None
+        return self._counts
+
+    async def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._send()
+            if self._transport is not None and self._transport.can_write_eof():
+                self._transport.write_eof()
+        await self._gone
+        try:
+            await asyncio.to_thread(self._process.wait, GRACE)
+        except subprocess.TimeoutExpired:
+            self._on_trouble("the writer of the queue does not end; what it has answered is stored", None)
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+
+    def _ask(self, what: object, patient: bool) -> asyncio.Future[Any]:
+        if self._closing:
+            raise SpoolError("the store is closed")
+        if not self._asked:
+            self._loop.call_soon(self._send)
+        self._serial += 1
+        future = self._waiting[self._serial] = self._loop.create_future()
+        self._asked.append((self._serial, what, patient))
+        return future
+
+    def _send(self) -> None:
+        if self._asked and self._transport is not None:
+            asked, self._asked = self._asked, []
+            self._transport.write(frame(asked))
+
+    # --- asyncio.Protocol ------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        for kind, *told in self._frames.feed(data):
+            if kind == "done":
+                self._done(*told)
+            elif kind == "trouble":
+                self._on_trouble(*told)
+            elif kind == "ready":
+                (self._counts,) = told
+                self._ready.set_result(None)
+            else:
+                self._ready.set_exception(told[0])
+
+    def _done(self, results: list[tuple[int, Any, SpoolError | None]], counts: Counts | None, ended: list[int]) -> None:
+        if counts is not None:
+            self._counts = counts
+        for serial, result, error in results:
+            future = self._waiting.pop(serial)
+            if future.done():
+                continue  # cancelled: the caller has gone
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        if ended:
+            self._on_ended(ended)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._gone.set_result(None)
+        if not self._ready.done():
+            self._closing = True
+            self._ready.set_exception(StoreRefused("the writer of the queue ended before it was ready; it has said why"))
+        elif not self._closing:
+            self._on_trouble(
+                "the writer of the queue has died, and what was in its hands is in doubt; sesrelay ends, to be started anew", error
+            )
+            self._die(DIED)
+
+
+def _spawn(path: Path, *descriptors: int) -> subprocess.Popen[bytes]:
+    """Start the writer. What ends or interrupts a terminal's or a service's processes is the daemon's to answer, never the writer's."""
+    blocked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        words = [*COMMAND, str(path), *map(str, descriptors)]
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=descriptors)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
