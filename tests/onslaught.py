@@ -219,7 +219,7 @@ def finish(relay: Relay, seconds: float = 120.0) -> None:
 
 @dataclass(frozen=True)
 class Vital:
-    """What the process holds at one moment. Units: MiB, MiB."""
+    """What the two processes hold at one moment. Units: MiB, MiB."""
 
     resident: float
     descriptors: int
@@ -229,14 +229,13 @@ class Vital:
 
 
 def vitals(relay: Relay) -> Vital:
-    assert relay.process is not None
-    proc = Path(f"/proc/{relay.process.pid}")
-    status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines() if ":" in line)
+    procs = [Path(f"/proc/{pid}") for pid in relay.pids]
+    statuses = [dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines() if ":" in line) for proc in procs]
     wal = relay.folder / "state" / "queue.db-wal"
     return Vital(
-        int(status["VmRSS"].split()[0]) / 1024,
-        len(os.listdir(proc / "fd")),
-        int(status["Threads"]),
+        sum(int(status["VmRSS"].split()[0]) for status in statuses) / 1024,
+        sum(len(os.listdir(proc / "fd")) for proc in procs),
+        sum(int(status["Threads"]) for status in statuses),
         wal.stat().st_size / 2**20 if wal.exists() else 0.0,
         int(relay.ask("summary")["deliveries"]),
     )

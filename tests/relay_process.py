@@ -124,6 +124,19 @@ class Relay:
         return self.process.wait(seconds)
 
     @property
+    def writer(self) -> int:
+        """The process id of its writer, which is its only child."""
+        assert self.process is not None
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        (found,) = " ".join(each.read_text() for each in tasks).split()
+        return int(found)
+
+    @property
+    def pids(self) -> tuple[int, int]:
+        assert self.process is not None
+        return self.process.pid, self.writer
+
+    @property
     def smtp(self) -> tuple[str, int]:
         host, port = self.status["listeners"]["127.0.0.1:0"][:2]
         return host, port

@@ -1,4 +1,4 @@
-"""What `seams.Spool` promises, held by the store on SQLite and by the one in memory."""
+"""What `seams.Spool` promises, held by the store on SQLite with either writer, and by the one in memory."""
 
 from __future__ import annotations
 
@@ -45,9 +45,10 @@ def clock() -> FakeClock:
     return FakeClock(NOW + 5_000.0)
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "apart", "memory"])
 async def spool(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Store]:
-    store = MemorySpool(clock) if request.param == "memory" else await opened(tmp_path / "state", clock)
+    apart = request.param == "apart"
+    store = MemorySpool(clock) if request.param == "memory" else await opened(tmp_path / "state", clock, apart=apart)
     yield store
     await store.close()
 

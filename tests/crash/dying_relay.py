@@ -9,12 +9,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from itertools import count
+from pathlib import Path
 from typing import Any, NoReturn
 
 from sesrelay.cli import main
-from sesrelay.spool import bulk
 from sesrelay.spool.sqlite import SqliteSpool
+from sesrelay.spool.writer import process
 from sesrelay.transport.folder import FolderTransport
 from sesrelay.transport.ses.transport import SesTransport
 from sesrelay.transport.smtp.transport import SmtpTransport
@@ -40,14 +40,8 @@ def after(owner: Any, name: str) -> None:
 
 
 def inside_settle(nth: int = 1) -> None:
-    """Die in the writer's thread, with the rows of the n-th C written and not committed."""
-    real, calls = bulk.TOGETHER[bulk.Settle], count(1)
-
-    def and_die(*args: Any, **kwargs: Any) -> Any:
-        settled = real(*args, **kwargs)
-        return settled if next(calls) < nth else die()
-
-    bulk.TOGETHER[bulk.Settle] = and_die
+    """Die in the writer, with the rows of the n-th C written and not committed."""
+    process.COMMAND = (sys.executable, str(Path(__file__).with_name("dying_writer.py")), str(nth))
 
 
 POINTS: dict[str, Callable[[], object]] = {

@@ -21,23 +21,23 @@ BODIES = {"long lines": b"x" * 998 + b"\r\n", "empty lines": b"\r\n"}
 STREAMED = 80 * MIB  # what ten of them may add to an idle process that puts them into files as they come
 
 
-def resident(pid: int) -> int:
-    """Return the resident set in octets; 0 of a process that is ending."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0) * 1024
+def resident(pids: tuple[int, ...]) -> int:
+    """Return the resident sets in octets; nothing of a process that is ending."""
+    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024
 
 
 class Watch(threading.Thread):
     """Notes the highest resident set until it is stopped."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pids: tuple[int, ...]) -> None:
         super().__init__(daemon=True)
-        self.pid, self.peak, self.over = pid, 0, threading.Event()
+        self.pids, self.peak, self.over = pids, 0, threading.Event()
         self.start()
 
     def run(self) -> None:
         while not self.over.wait(0.02):
-            self.peak = max(self.peak, resident(self.pid))
+            self.peak = max(self.peak, resident(self.pids))
 
 
 def send_until_taken(address: tuple[str, int], content: bytes, told: list[int], *, declared: bool) -> None:
@@ -121,9 +121,8 @@ def all_at_once(tmp_path: Path, content: bytes, *, declared: bool, out: str = "{
     limits = f"limits: {{message_size: {MESSAGE}, memory: {MEMORY}, min_free_disk: 0}}\n"
     told: list[int] = []
     with Relay(tmp_path, f"{limits}transports: {{out: {out}}}\ndefault_route: {{transport: out}}") as relay:
-        assert relay.process is not None
-        idle = resident(relay.process.pid)
-        watch = Watch(relay.process.pid)
+        idle = resident(relay.pids)
+        watch = Watch(relay.pids)
         clients = [
             threading.Thread(target=send_until_taken, args=(relay.smtp, content, told), kwargs={"declared": declared})
             for _ in range(CLIENTS)

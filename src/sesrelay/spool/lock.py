@@ -14,8 +14,8 @@ from types import TracebackType
 
 from sesrelay.spool.errors import LockHeld, StoreRefused
 
-LAST_WORK = 10.0  # seconds that a writer may take to end whose daemon is dead
 LOOK = 0.02  # seconds
+LOOKS = 500  # at a lock whose daemon is dead; its writer ends with what it is at
 
 
 class StateLock:
@@ -37,10 +37,10 @@ class StateLock:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise StoreRefused(f"{path}: {error.strerror}; state_dir must be a directory that this user may write to") from error
-        until = time.monotonic() + LAST_WORK
+        looks = 0
         while not _locked(descriptor):
-            pid = _pid(descriptor)
-            if pid is None or _lives(pid) or time.monotonic() > until:
+            pid, looks = _pid(descriptor), looks + 1
+            if pid is None or _lives(pid) or looks > LOOKS:
                 os.close(descriptor)
                 raise LockHeld(str(path), pid)
             time.sleep(LOOK)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import apsw
 
@@ -23,7 +22,6 @@ from sesrelay.mail.lineends import Canonical
 from sesrelay.seams import (
     Claim,
     Clock,
-    ContentGone,
     DeliveryRecord,
     Filter,
     MessageRecord,
@@ -35,32 +33,28 @@ from sesrelay.seams import (
     Told,
     Verb,
 )
-from sesrelay.spool import changing, desk, flow, folding, query, selecting, standing, transaction
+from sesrelay.spool import changing, desk, flow, query, selecting, standing, transaction
 from sesrelay.spool.bulk import Accept, Open, Settle
+from sesrelay.spool.contents import WHERE_BODY, Contents
 from sesrelay.spool.errors import StoreRefused, as_spool_error
 from sesrelay.spool.files import THRESHOLD, Bodies, Trouble
+from sesrelay.spool.folding import Digests
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.matching import Match, restricts
 from sesrelay.spool.opening import connect, open_store
 from sesrelay.spool.reader import Reader
 from sesrelay.spool.reading import PAGE, START
-from sesrelay.spool.records import STATES, Key, Packed, id_of, key_of, number_of, pack
+from sesrelay.spool.records import STATES, Key, id_of, key_of, number_of, pack
 from sesrelay.spool.standing import Parking, StandingHolds
-from sesrelay.spool.transaction import Transaction
-from sesrelay.spool.writer.jobs import Writer
 from sesrelay.spool.writer.process import ProcessWriter
+from sesrelay.spool.writer.promise import Writer
 from sesrelay.spool.writer.thread import ThreadWriter
-
-T = TypeVar("T")
 
 DATABASE = "queue.db"
 BODIES = "bodies"
 ROOM_AGE = 1.0  # seconds that a look at the free space serves
 CHANGE_PAGE = 500  # rows in one transaction of a change: what others wait for
-FOLDED_MAX = 1_000  # digests whose number is remembered
 CHANGE_FOUND = 10_000  # rows that are found at once to be changed
-BODY = "SELECT body FROM content WHERE message = ?"
-WHERE_BODY = "SELECT EXISTS (SELECT 1 FROM delivery WHERE message = ?1 AND state < 3) FROM message WHERE id = ?1 AND stored = 1"
 
 
 class SqliteSpool(Parking):
@@ -79,8 +73,8 @@ class SqliteSpool(Parking):
         self._min_free_disk = min_free_disk
         self._own_lock = lock
         self.standing = holds
-        self._folded: dict[int, int] = {}
-        """Of how many messages each digest tells once all that was asked for is stored."""
+        self._contents = Contents(bodies, self._engine_reader, writer, pool)
+        self._digests = Digests(writer)
         self._room_seen: float | None = None
         self._room = 0
 
@@ -140,28 +134,12 @@ class SqliteSpool(Parking):
             packed = pack(submission, in_file=False)
             await self._writer.perform(Accept(packed, claimed), len(submission.content))
         else:
-            await self._with_files((submission,), lambda packed: partial(flow.accept, packed=packed[0], claimed=claimed))
+            await self._contents.store((submission,), lambda packed: partial(flow.accept, packed=packed[0], claimed=claimed))
 
     async def fold(self, folded: Submission, compose: Callable[[int], Submission]) -> int:
         self.check_room(THRESHOLD)  # a digest is no larger
         packed, digest = pack(folded, in_file=False, ended=True), number_of(compose(1).message.id)
-        while True:
-            if digest not in self._folded:
-                told = await self._writer.submit(partial(folding.count, digest=digest))
-                self._folded.setdefault(digest, told)
-                while len(self._folded) > FOLDED_MAX:
-                    del self._folded[next(iter(self._folded))]
-            self._folded[digest] = number = self._folded[digest] + 1
-            telling = pack(compose(number), in_file=False)
-            try:
-                await self._writer.submit(partial(folding.fold, folded=packed, told=telling, number=number))
-            except folding.Miscounted:  # what was to come before it could not be stored
-                self._folded.pop(digest, None)
-            except SpoolError:
-                self._folded.pop(digest, None)
-                raise
-            else:
-                return number
+        return await self._digests.fold(packed, digest, lambda number: pack(compose(number), in_file=False))
 
     async def claim(self, lane: LaneKey, limit: int, now: float, *, passed_over: Collection[Stream] = (), after: str = "") -> Claim:
         find = partial(flow.claim, lane=lane, limit=limit, now=now, passed_over=passed_over, after=after)
@@ -194,7 +172,7 @@ class SqliteSpool(Parking):
             raise SpoolError("the events of a settlement belong to one message")
         submitted = [self.standing.applied(report) for report in settlement.reports]
         if any(len(report.content) > THRESHOLD for report in submitted):
-            due = await self._with_files(
+            due = await self._contents.store(
                 submitted,
                 lambda packed: partial(flow.settle, verdicts=verdicts, events=events, reports=packed, now=now, attempted=attempted),
             )
@@ -234,27 +212,10 @@ class SqliteSpool(Parking):
             after = await self._writer.submit(partial(flow.set_back, seconds=seconds, now=now, after=start, limit=CHANGE_PAGE))
 
     async def content(self, message: str) -> Canonical:
-        number = number_of(message)
-
-        def read(cursor: apsw.Cursor) -> bytes | None:
-            row = cursor.execute(BODY, (number,)).fetchone()
-            if row is not None:
-                return bytes(row[0])
-            row = cursor.execute(WHERE_BODY, (number,)).fetchone()
-            return self._bodies.read(message) if row is not None and row[0] else None
-
-        try:
-            content = await self._engine_reader.run(read)
-        except SpoolError as error:
-            if isinstance(error.__cause__, FileNotFoundError | apsw.CorruptError):
-                raise ContentGone(f"{message}: the content is lost: {error.__cause__}") from error
-            raise
-        if content is None:
-            raise ContentGone(f"{message}: the content is gone")
-        return Canonical(content)  # it was when it came
+        return await self._contents.read(message)
 
     async def filed(self, message: str) -> Filed | None:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._bodies.filed, message)
+        return await self._contents.filed(message)
 
     def scratch(self) -> Scratch:
         return self._bodies.scratch(self._min_free_disk)
@@ -382,42 +343,6 @@ class SqliteSpool(Parking):
         if self._room - octets < self._min_free_disk:
             raise NoSpace(f"less than {self._min_free_disk} bytes would stay free in {self._state_dir}")
         self._room -= octets
-
-    async def _with_files(
-        self, submissions: Sequence[Submission], do: Callable[[builtins.list[Packed]], Callable[[Transaction], T]]
-    ) -> T:
-        """Write large contents to files, then run what `do` returns on the writer; a caller that goes away does not stop it half-way."""
-        return await asyncio.shield(asyncio.ensure_future(self._store_with_files(submissions, do)))
-
-    async def _store_with_files(
-        self, submissions: Sequence[Submission], do: Callable[[builtins.list[Packed]], Callable[[Transaction], T]]
-    ) -> T:
-        loop = asyncio.get_running_loop()
-        packed = [pack(each, in_file=len(each.content) > THRESHOLD) for each in submissions]
-        written: builtins.list[Packed] = []
-        try:
-            for each, rows in zip(submissions, packed, strict=True):
-                if rows.message[5]:
-                    await loop.run_in_executor(self._pool, self._bodies.write, each.message.id, each.content)
-                    written.append(rows)
-            return await self._writer.submit(do(packed))
-        except FileExistsError as error:
-            await self._drop(written)
-            raise SpoolError("the queue id is taken") from error
-        except (OSError, RuntimeError, SpoolError) as error:
-            await self._drop(written)
-            raise as_spool_error(error) from error
-
-    async def _drop(self, written: Sequence[Packed]) -> None:
-        """Remove files whose messages were not stored; what cannot be removed now is swept at the next start."""
-        loop = asyncio.get_running_loop()
-        for rows in written:
-            try:
-                known = await self._engine_reader.run(partial(query.row, statement=WHERE_BODY, bindings=(rows.number,)))
-                if known is None:
-                    await loop.run_in_executor(self._pool, self._bodies.remove, queue_id.encode(rows.number))
-            except (OSError, RuntimeError, SpoolError):
-                continue
 
 
 def _start(after: DeliveryId | None) -> Key:

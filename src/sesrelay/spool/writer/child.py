@@ -15,9 +15,9 @@ import os
 import select
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 from sesrelay.seams import SpoolError
 from sesrelay.spool.bulk import TOGETHER
@@ -73,18 +73,15 @@ class _Daemon:
 
 
 def _gather(daemon: _Daemon, seconds: float | None) -> list[_Asked]:
-    """Return what is asked within `seconds`, to be committed together; only where all of it is patient is more waited for."""
+    """Return what is asked within `seconds`, to be committed together; only where all of it is patient is more waited for, once."""
     group: list[_Asked] = []
-    hurried = False
-    until = 0.0
+    lingered = False
     while not daemon.finished and len(group) < GROUP_MAX and daemon.asks(seconds):
-        more = daemon.take()
-        if more and not group:
-            until = monotonic() + LINGER
-        group += more
-        hurried = hurried or not all(each.patient for each in more)
+        group += daemon.take()
         if group:
-            seconds = 0.0 if hurried else max(until - monotonic(), 0.0)
+            linger = not lingered and all(each.patient for each in group)
+            lingered = lingered or linger
+            seconds = LINGER if linger else 0.0
     return group
 
 
@@ -111,7 +108,7 @@ def serve(path: Path, descriptor: int) -> None:
             committer.tidy(lambda: daemon.asks(0.0))
             continue
         if daemon.gone:
-            break
+            return
         committer.commit(group)
         counts = committer.tally.open
         daemon.tell("done", [_answer(job) for job in group], _changed(told, counts), ended)
@@ -129,7 +126,12 @@ def _changed(before: Counts, after: Counts) -> Counts | None:
     return None if before == after else after
 
 
-if __name__ == "__main__":
+def main(words: Sequence[str]) -> NoReturn:
+    path, descriptor, _lock = words
     with contextlib.suppress(OSError):  # the daemon is gone while it was being told
-        serve(Path(sys.argv[1]), int(sys.argv[2]))
+        serve(Path(path), int(descriptor))
     os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

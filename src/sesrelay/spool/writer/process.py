@@ -20,9 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import sesrelay
 from sesrelay.seams import SpoolError
 from sesrelay.spool.bulk import Operation
-from sesrelay.spool.errors import StoreRefused
+from sesrelay.spool.errors import StoreRefused, as_spool_error
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.tally import Counts
 from sesrelay.spool.transaction import Transaction
@@ -37,7 +38,7 @@ GRACE = 30.0  # seconds for the writer to write the log home and end
 
 
 class ProcessWriter(asyncio.Protocol):
-    """Implements `jobs.Writer`, for one event loop. Made by `start`."""
+    """Implements `promise.Writer`, for one event loop. Made by `start`."""
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class ProcessWriter(asyncio.Protocol):
             raise
         return writer
 
-    # --- jobs.Writer -----------------------------------------------------------------------------------------
+    # --- promise.Writer -----------------------------------------------------------------------------------------
 
     def submit(self, run: Callable[[Transaction], T], octets: int = 0, *, patient: bool = False) -> asyncio.Future[T]:
         return self._ask(run, patient)
@@ -128,7 +129,12 @@ class ProcessWriter(asyncio.Protocol):
     def _send(self) -> None:
         if self._asked and self._transport is not None:
             asked, self._asked = self._asked, []
-            self._transport.write(frame(asked))
+            try:
+                self._transport.write(frame(asked))
+            except Exception as error:  # a fault of ours must not leave anyone waiting
+                self._on_trouble("what was asked of the writer could not be sent", error)
+                for serial, *_ in asked:
+                    self._answer(serial, None, as_spool_error(error))
 
     # --- asyncio.Protocol ------------------------------------------------------------------------------------
 
@@ -145,21 +151,25 @@ class ProcessWriter(asyncio.Protocol):
                 (self._counts,) = told
                 self._ready.set_result(None)
             else:
+                self._closing = True
                 self._ready.set_exception(told[0])
 
     def _done(self, results: list[tuple[int, Any, SpoolError | None]], counts: Counts | None, ended: list[int]) -> None:
         if counts is not None:
             self._counts = counts
         for serial, result, error in results:
-            future = self._waiting.pop(serial)
-            if future.done():
-                continue  # cancelled: the caller has gone
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+            self._answer(serial, result, error)
         if ended:
             self._on_ended(ended)
+
+    def _answer(self, serial: int, result: Any, error: SpoolError | None) -> None:
+        future = self._waiting.pop(serial)
+        if future.done():
+            return  # cancelled: the caller has gone
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._gone.set_result(None)
@@ -179,6 +189,8 @@ def _spawn(path: Path, *descriptors: int) -> subprocess.Popen[bytes]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         words = [*COMMAND, str(path), *map(str, descriptors)]
-        return subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=descriptors)
+        paths = (str(Path(sesrelay.__file__).parents[1]), *filter(None, (os.environ.get("PYTHONPATH"),)))
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=descriptors, env=env)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

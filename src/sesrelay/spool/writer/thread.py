@@ -38,7 +38,7 @@ class _Waiting(Job):
 
 
 class ThreadWriter:
-    """Implements `jobs.Writer`, for one event loop after the other."""
+    """Implements `promise.Writer`, for one event loop after the other."""
 
     def __init__(
         self,
