@@ -47,10 +47,10 @@ def pss(root: int) -> float:
     return total / 1024
 
 
-def resident(pid: int, what: str) -> float:
-    """Return one process's resident memory: `VmRSS` now, `VmHWM` at most. Units: MiB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) / 1024
+def resident(root: int, what: str) -> float:
+    """Return the tree's resident memory: `VmRSS` now, `VmHWM` at most; what is shared counts with each that has it. Units: MiB."""
+    lines = [line for pid in tree(root) for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) / 1024
 
 
 class PeakMemory:

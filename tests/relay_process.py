@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sesrelay.control.client import RemoteDesk
+from sesrelay.spool.writer.process import DIED
 
 PYTHON = sys.executable
 KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -117,6 +118,12 @@ class Relay:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+    def kill_writer(self) -> None:
+        """Kill the writer, and wait for the daemon to end of it."""
+        assert self.process is not None
+        os.kill(self.writer, signal.SIGKILL)
+        assert self.process.wait(30) == DIED
 
     def stop(self, seconds: float = 30.0) -> int:
         assert self.process is not None

@@ -9,10 +9,10 @@ How a crash is survived:
 - `open_attempt` (commit B), or `accept` of deliveries in state in_flight, makes the attempt durable before a byte
   leaves, its retry already in the future. `open_attempts` names at start those whose outcome was never stored.
 - `settle` (commit C) stores outcomes, schedule and reports together, or nothing of them.
-- Claims live in memory: after a crash all are free, and no attempt is spent.
+- Claims live in the writer's memory: after a crash all are free, and no attempt is spent.
 - A COMMIT that fails leaves nothing of its operations: all who waited get SpoolError, the connection is opened anew,
   and the store goes on as soon as the disk does.
 
-Invariant: one process at a time (`lock`), one thread that writes (`writer`), one SQLite file.
+Invariant: one daemon or verb at a time (`lock`), one thread or process of it that writes (`writer`), one SQLite file.
 Invariant: every public method raises SpoolError for trouble of the store, and nothing else.
 """

@@ -1,6 +1,6 @@
 """What the hot path does to the store, for a whole group of operations in a few statements.
 
-A statement of SQLite's runs without Python's lock, and each one costs taking the lock back from the event loop; so the
+Each statement has its price, and on a thread costs taking Python's lock back from the event loop as well; so the
 rows of all that waits go in together, and what memory knows of a delivery is not read again: each statement demands it
 instead, and where a row is not as it is known, the group has failed. Then, as whenever anything in a group fails, its
 operations go one by one the plain way of `flow`: what is done here is what `flow` does, and no more.

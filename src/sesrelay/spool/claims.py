@@ -25,7 +25,7 @@ class Standing(NamedTuple):
 
 
 class Claims:
-    """Kept by the writer thread, and touched by no other."""
+    """Kept by the writer, and touched by nobody else."""
 
     def __init__(self) -> None:
         self.taken: set[Key] = set()

@@ -1,6 +1,6 @@
 """Mail on its way, as operations of the writer: accepting, claiming, attempting, settling.
 
-Each function runs inside the transaction that it is given, on the writer's thread, and may be run again after all it
+Each function runs inside the transaction that it is given, by the writer, and may be run again after all it
 did was undone.
 
 Invariant: the state of a delivery changes only together with the backlog, and content goes only with its last open

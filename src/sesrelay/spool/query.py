@@ -1,6 +1,6 @@
 """Reading rows with types, as apsw says only that a column may be anything; and many rows in one statement.
 
-A statement of SQLite's runs without Python's lock, and each one costs taking the lock back from the event loop.
+Each statement has its price, and on a thread costs taking Python's lock back from the event loop as well.
 """
 
 from __future__ import annotations

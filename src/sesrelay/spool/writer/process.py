@@ -32,7 +32,7 @@ from sesrelay.spool.writer.frames import Frames, frame
 T = TypeVar("T")
 
 COMMAND = (sys.executable, "-P", "-m", "sesrelay.spool.writer.child")
-DIED = 70  # os.EX_SOFTWARE: how the daemon ends when its writer has
+DIED = os.EX_TEMPFAIL  # how the daemon ends when its writer has: started again, it goes on
 SEND_BUFFER = 1024 * 1024  # octets
 GRACE = 30.0  # seconds for the writer to write the log home and end
 

@@ -1,0 +1,248 @@
+"""The writer in a process of its own: what it does with the daemon, and what becomes of each when the other dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fakes import FakeClock
+from relay_process import wait_for
+from sesrelay.mail.delivery import State
+from sesrelay.seams import SpoolError
+from sesrelay.spool.errors import LockHeld, StoreDamaged, StoreRefused
+from sesrelay.spool.lock import StateLock
+from sesrelay.spool.opening import open_store
+from sesrelay.spool.sqlite import SqliteSpool
+from sesrelay.spool.transaction import execute
+from sesrelay.spool.writer import process
+from sesrelay.spool.writer.frames import Frames, frame
+from sesrelay.spool.writer.process import DIED, ProcessWriter
+from spool_world import NOW, SES, delivered, ids, opened, settlement, submission
+
+ADD = partial(execute, statement="INSERT INTO content VALUES (?, 'x')")
+
+
+def stored(folder: Path) -> list[int]:
+    db = open_store(folder / "queue.db")
+    found = [number for (number,) in db.execute("SELECT message FROM content ORDER BY 1").fetchall()]
+    db.close()
+    return found
+
+
+class Rig:
+    """A writer with its lock, its death noted instead of died."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lock = StateLock.acquire(folder)
+        self.troubles: list[str] = []
+        self.ended: list[int] = []
+        self.deaths: list[int] = []
+
+    async def start(self) -> ProcessWriter:
+        self.writer = await ProcessWriter.start(
+            self.folder / "queue.db", self.lock, on_ended=self.ended.extend, on_trouble=lambda what, _: self.troubles.append(what)
+        )
+        self.writer._die = self.deaths.append
+        return self.writer
+
+    @property
+    def pid(self) -> int:
+        return self.writer._process.pid
+
+    async def killed(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        await self.writer._gone
+        self.writer._process.wait()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+async def test_what_fails_fails_alone(rig: Rig) -> None:
+    writer = await rig.start()
+    group = [writer.submit(partial(ADD, bindings=(number,))) for number in (1, 2, 2, 3)]
+    results = await asyncio.gather(*group, return_exceptions=True)
+    assert [type(each) for each in results] == [type(None), type(None), SpoolError, type(None)]
+    assert rig.troubles == ["an operation on the store failed"]
+    await writer.close()
+    assert stored(rig.folder) == [1, 2, 3]
+
+
+async def test_what_cannot_be_sent_fails_who_asked_and_nothing_else(rig: Rig) -> None:
+    writer = await rig.start()
+    with pytest.raises(SpoolError):
+        await writer.submit(lambda tx: None)
+    assert rig.troubles == ["what was asked of the writer could not be sent"]
+    await writer.submit(partial(ADD, bindings=(1,)))
+    await writer.close()
+
+
+async def test_what_waits_at_close_is_finished_and_nothing_is_asked_any_more(rig: Rig) -> None:
+    writer = await rig.start()
+    waiting = [writer.submit(partial(ADD, bindings=(number,))) for number in range(5)]
+    closing = asyncio.ensure_future(writer.close())
+    await asyncio.sleep(0)
+    with pytest.raises(SpoolError, match="closed"):
+        writer.submit(partial(ADD, bindings=(9,)))
+    await closing
+    await asyncio.gather(*waiting)
+    assert stored(rig.folder) == [0, 1, 2, 3, 4]
+    assert rig.deaths == []
+    await writer.close()  # as often as one likes
+
+
+async def test_signals_that_end_a_service_are_not_for_the_writer(rig: Rig) -> None:
+    writer = await rig.start()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        os.kill(rig.pid, number)
+    await writer.submit(partial(ADD, bindings=(1,)))
+    await writer.close()
+    assert rig.deaths == []
+
+
+async def test_its_death_is_the_daemons(rig: Rig) -> None:
+    writer = await rig.start()
+    os.kill(rig.pid, signal.SIGSTOP)
+    waiting = writer.submit(partial(ADD, bindings=(1,)))
+    await rig.killed()
+    assert rig.deaths == [DIED]
+    assert "sesrelay ends" in rig.troubles[0]
+    assert not waiting.done()  # nobody can say whether it is stored
+
+
+async def test_a_daemon_that_dies_leaves_nothing_begun_behind_it(rig: Rig) -> None:
+    writer = await rig.start()
+    await writer.submit(partial(ADD, bindings=(1,)))
+    os.kill(rig.pid, signal.SIGSTOP)
+    writer.submit(partial(ADD, bindings=(2,)))
+    await asyncio.sleep(0.05)
+    assert writer._transport is not None
+    writer._transport.abort()
+    await writer._gone
+    os.kill(rig.pid, signal.SIGCONT)
+    await asyncio.to_thread(writer._process.wait, 30)
+    assert stored(rig.folder) == [1]
+
+
+async def test_the_lock_is_held_until_the_writer_of_a_dead_daemon_has_ended(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.start()
+    os.kill(rig.pid, signal.SIGSTOP)
+    rig.lock.release()  # as the daemon's death does
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    monkeypatch.setattr("sesrelay.spool.lock.LOOKS", 5)
+    with pytest.raises(LockHeld):  # the pid in it lives: this process
+        StateLock.acquire(rig.folder)
+    (rig.folder / "lock").write_text(f"{dead.pid}\n")
+    with pytest.raises(LockHeld):  # it does not end
+        StateLock.acquire(rig.folder)
+    monkeypatch.setattr("sesrelay.spool.lock.LOOKS", 1_500)
+    taking = asyncio.create_task(asyncio.to_thread(StateLock.acquire, rig.folder))
+    await asyncio.sleep(0.1)
+    assert not taking.done()
+    await rig.killed()
+    (await taking).release()
+
+
+async def test_a_store_that_is_refused_says_so_as_it_does_on_a_thread(rig: Rig) -> None:
+    (rig.folder / "queue.db").write_bytes(b"")
+    with pytest.raises(StoreDamaged, match=r"is empty \(0 bytes\)"):
+        await rig.start()
+    assert rig.troubles == []
+    rig.lock.release()
+    with pytest.raises(StoreDamaged):
+        await opened(rig.folder, apart=True)
+    StateLock.acquire(rig.folder).release()
+
+
+@pytest.mark.parametrize("words", [("/nonexistent/python",), ("false",)], ids=["not there", "ends at once"])
+async def test_a_writer_that_does_not_come_up_is_a_refusal(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(process, "COMMAND", words)
+    with pytest.raises(StoreRefused, match="writer"):
+        await rig.start()
+    assert rig.deaths == []
+
+
+async def test_a_commit_that_fails_is_told_and_the_next_one_works(tmp_path: Path) -> None:
+    told = threading.Event()
+    spool = await opened(tmp_path, FakeClock(NOW), apart=True, on_trouble=lambda what, error: told.set())
+    made = submission(1)
+    await spool.accept(made)
+    with pytest.raises(SpoolError):
+        await spool._writer.submit(partial(execute, statement="ROLLBACK", bindings=()))
+    assert told.is_set()
+    await spool.accept(submission(2))
+    assert [each.id for each in (await spool.claim(SES, 1, NOW)).deliveries] == ids(made)
+    await spool.close()
+
+
+async def test_files_go_after_the_end_of_their_message(tmp_path: Path) -> None:
+    spool = await opened(tmp_path, FakeClock(NOW), apart=True)
+    made = submission(1, content=b"Subject: x\r\n\r\n" + b"x" * 300_000, state=State.IN_FLIGHT)
+    await spool.accept(made)
+    files = tmp_path / "bodies"
+    assert len(list(files.iterdir())) == 1
+    await spool.settle(settlement(made, delivered()))
+    await asyncio.to_thread(wait_for, "the file is gone", lambda: not list(files.iterdir()))
+    await spool.close()
+
+
+async def test_it_says_as_the_thread_does_how_much_is_open(tmp_path: Path) -> None:
+    async def seen(apart: bool) -> object:
+        spool: SqliteSpool = await opened(tmp_path / str(apart), FakeClock(NOW), apart=apart)
+        for serial in range(4):
+            await spool.accept(submission(serial))
+        await spool.claim(SES, 1, NOW)
+        first = await spool.stats()
+        await spool.close()
+        spool = await opened(tmp_path / str(apart), FakeClock(NOW), apart=apart)
+        again = await spool.stats()
+        await spool.close()
+        return first, again
+
+    assert await seen(True) == await seen(False)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4, 5, 1_000], ids=lambda octets: f"by {octets}")
+def test_frames_come_whole_however_the_stream_is_cut(cut: int) -> None:
+    sent: list[object] = [None, (1, "x" * 5_000), b"y" * 70_000, submission(1), {}]
+    stream, frames = b"".join(map(frame, sent)), Frames()
+    came = [each for start in range(0, len(stream), cut) for each in frames.feed(stream[start : start + cut])]
+    assert came == sent
+
+
+def test_all_values_go_over_whole() -> None:
+    made = submission(1, recipients=("a@example.org", "b@example.org"), content=b"x" * 10)
+    for value in (made, *made.deliveries, *made.events, made.message, made.message.envelope, delivered()):
+        assert pickle.loads(pickle.dumps(value)) == value
+
+
+def test_the_writer_knows_neither_the_loop_nor_what_else_is_large() -> None:
+    code = "import sys, sesrelay.spool.writer.child as _; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"asyncio", "ssl", "uvloop", "aiosmtpd", "pydantic", "structlog", "logging"} & set(told)
+
+
+async def test_it_inherits_its_socket_and_its_lock_and_nothing_else(rig: Rig) -> None:
+    with socket.create_server(("127.0.0.1", 0)):
+        writer = await rig.start()
+        await writer.submit(partial(ADD, bindings=(1,)))
+        kinds = [os.readlink(each) for each in Path(f"/proc/{rig.pid}/fd").iterdir()]
+        await writer.close()
+    assert sum(kind.startswith("socket:") for kind in kinds) == 1
+    assert sum(kind.endswith("/lock") for kind in kinds) == 1
