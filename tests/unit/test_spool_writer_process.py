@@ -113,6 +113,17 @@ async def test_signals_that_end_a_service_are_not_for_the_writer(rig: Rig) -> No
     assert rig.deaths == []
 
 
+async def test_one_that_does_not_end_is_killed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "GRACE", 0.1)
+    writer = await rig.start()
+    await writer.submit(partial(ADD, bindings=(1,)))
+    os.kill(rig.pid, signal.SIGSTOP)
+    await writer.close()
+    assert "is killed" in rig.troubles[0]
+    assert rig.deaths == []
+    assert stored(rig.folder) == [1]
+
+
 async def test_its_death_is_the_daemons(rig: Rig) -> None:
     writer = await rig.start()
     os.kill(rig.pid, signal.SIGSTOP)

@@ -108,13 +108,12 @@ class ProcessWriter(asyncio.Protocol):
             self._send()
             if self._transport is not None and self._transport.can_write_eof():
                 self._transport.write_eof()
-        await self._gone
         try:
-            await asyncio.to_thread(self._process.wait, GRACE)
-        except subprocess.TimeoutExpired:
-            self._on_trouble("the writer of the queue does not end; what it has answered is stored", None)
+            await asyncio.wait_for(asyncio.shield(self._gone), GRACE)
+        except TimeoutError as error:
+            self._on_trouble("the writer of the queue does not end, and is killed; what it has answered is stored", error)
             self._process.kill()
-            await asyncio.to_thread(self._process.wait)
+        await asyncio.to_thread(self._process.wait)
 
     def _ask(self, what: object, patient: bool) -> asyncio.Future[Any]:
         if self._closing:
