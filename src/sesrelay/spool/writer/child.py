@@ -26,7 +26,7 @@ from sesrelay.spool.opening import open_store
 from sesrelay.spool.tally import Counts
 from sesrelay.spool.writer.committing import Committer
 from sesrelay.spool.writer.frames import Frames, frame
-from sesrelay.spool.writer.jobs import GROUP_MAX, IDLE, LINGER, Job
+from sesrelay.spool.writer.jobs import GROUP_MAX, IDLE, Job
 
 READ = 256 * 1024  # octets
 
@@ -34,13 +34,12 @@ READ = 256 * 1024  # octets
 class _Asked(Job):
     """A job, and the number by which the daemon knows it."""
 
-    __slots__ = ("patient", "serial")
+    __slots__ = ("serial",)
 
-    def __init__(self, serial: int, what: Any, patient: bool) -> None:
+    def __init__(self, serial: int, what: Any) -> None:
         operation = what if type(what) in TOGETHER else None
         super().__init__(what if operation is None else operation.alone, operation)
         self.serial = serial
-        self.patient = patient
 
 
 class _Daemon:
@@ -51,6 +50,7 @@ class _Daemon:
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
         self._frames = Frames()
+        self._read = bytearray(READ)  # kept: a new one for each read would be asked of the kernel, and given back
         self.finished = False
         """Whether it has shut its end: nothing more is asked."""
 
@@ -67,21 +67,19 @@ class _Daemon:
 
     def take(self) -> list[_Asked]:
         """Return what has come and is whole."""
-        data = self._socket.recv(READ)
-        self.finished = not data
-        return [_Asked(*each) for frames in self._frames.feed(data) for each in frames]
+        octets = self._socket.recv_into(self._read)
+        self.finished = not octets
+        with memoryview(self._read)[:octets] as data:
+            return [_Asked(*each) for asked in self._frames.feed(data) for each in asked]
 
 
 def _gather(daemon: _Daemon, seconds: float | None) -> list[_Asked]:
-    """Return what is asked within `seconds`, to be committed together; only where all of it is patient is more waited for, once."""
+    """Return what is asked within `seconds`, to be committed together."""
     group: list[_Asked] = []
-    lingered = False
     while not daemon.finished and len(group) < GROUP_MAX and daemon.asks(seconds):
         group += daemon.take()
         if group:
-            linger = not lingered and all(each.patient for each in group)
-            lingered = lingered or linger
-            seconds = LINGER if linger else 0.0
+            seconds = 0.0
     return group
 
 

@@ -1,7 +1,7 @@
 """The daemon's end of the writer in a process of its own.
 
-What is asked for in one turn of the loop goes over in one frame, at the end of that turn; what came over during the last
-sync is the next group, as on a thread.
+An idle writer is sent at once what is asked for; a busy one at the end of the loop's turn, all of that turn in one frame. What came
+over during the last sync is the next group, as on a thread; what is patient goes over with the next that hurries, or a moment later.
 
 Invariant: the two live and die together. Where the daemon dies, its writer stores nothing that it has not begun, and
 keeps the lock until it is gone; where the writer dies, nobody can say what of its last group is stored, so the daemon ends as
@@ -28,6 +28,7 @@ from sesrelay.spool.lock import StateLock
 from sesrelay.spool.tally import Counts
 from sesrelay.spool.transaction import Transaction
 from sesrelay.spool.writer.frames import Frames, frame
+from sesrelay.spool.writer.jobs import LINGER
 
 T = TypeVar("T")
 
@@ -59,7 +60,10 @@ class ProcessWriter(asyncio.Protocol):
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
-        self._asked: list[tuple[int, object, bool]] = []
+        self._asked: list[tuple[int, object]] = []
+        self._soon = False
+        """Whether what is asked goes over at the end of this turn."""
+        self._later: asyncio.TimerHandle | None = None
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._serial = 0
 
@@ -118,14 +122,25 @@ class ProcessWriter(asyncio.Protocol):
     def _ask(self, what: object, patient: bool) -> asyncio.Future[Any]:
         if self._closing:
             raise SpoolError("the store is closed")
-        if not self._asked:
-            self._loop.call_soon(self._send)
         self._serial += 1
+        idle = len(self._waiting) == len(self._asked)
         future = self._waiting[self._serial] = self._loop.create_future()
-        self._asked.append((self._serial, what, patient))
+        self._asked.append((self._serial, what))
+        if patient:
+            if self._later is None and not self._soon:
+                self._later = self._loop.call_later(LINGER, self._send)
+        elif idle:
+            self._send()
+        elif not self._soon:
+            self._soon = True
+            self._loop.call_soon(self._send)
         return future
 
     def _send(self) -> None:
+        self._soon = False
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if self._asked and self._transport is not None:
             asked, self._asked = self._asked, []
             try:
