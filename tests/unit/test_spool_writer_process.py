@@ -118,7 +118,10 @@ async def test_one_that_does_not_end_is_killed(rig: Rig, monkeypatch: pytest.Mon
     writer = await rig.start()
     await writer.submit(partial(ADD, bindings=(1,)))
     os.kill(rig.pid, signal.SIGSTOP)
+    waiting = writer.submit(partial(ADD, bindings=(2,)))
     await writer.close()
+    with pytest.raises(SpoolError):
+        await waiting
     assert "is killed" in rig.troubles[0]
     assert rig.deaths == []
     assert stored(rig.folder) == [1]
@@ -166,6 +169,19 @@ async def test_the_lock_is_held_until_the_writer_of_a_dead_daemon_has_ended(rig:
     assert not taking.done()
     await rig.killed()
     (await taking).release()
+
+
+async def test_a_start_that_is_given_up_leaves_nothing(rig: Rig) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    starting = asyncio.create_task(rig.start())
+    await asyncio.sleep(0.01)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    rig.lock.release()
+    StateLock.acquire(rig.folder).release()
+    assert rig.troubles == complaints == []
 
 
 async def test_a_store_that_is_refused_says_so_as_it_does_on_a_thread(rig: Rig) -> None:

@@ -163,10 +163,18 @@ class ProcessWriter(asyncio.Protocol):
                 self._on_trouble(*told)
             elif kind == "ready":
                 (self._counts,) = told
-                self._ready.set_result(None)
+                self._know(None)
             else:
                 self._closing = True
-                self._ready.set_exception(told[0])
+                self._know(told[0])
+
+    def _know(self, refusal: StoreRefused | None) -> None:
+        """Let `start` go on, if it still waits."""
+        if not self._ready.done():
+            if refusal is None:
+                self._ready.set_result(None)
+            else:
+                self._ready.set_exception(refusal)
 
     def _done(self, results: list[tuple[int, Any, SpoolError | None]], counts: Counts | None, ended: list[int]) -> None:
         if counts is not None:
@@ -189,8 +197,11 @@ class ProcessWriter(asyncio.Protocol):
         self._gone.set_result(None)
         if not self._ready.done():
             self._closing = True
-            self._ready.set_exception(StoreRefused("the writer of the queue ended before it was ready; it has said why"))
-        elif not self._closing:
+            self._know(StoreRefused("the writer of the queue ended before it was ready; it has said why"))
+        elif self._closing:
+            for serial in list(self._waiting):
+                self._answer(serial, None, SpoolError("the writer of the queue ended before it had done all"))
+        else:
             self._on_trouble(
                 "the writer of the queue has died, and what was in its hands is in doubt; sesrelay ends, to be started anew", error
             )
