@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +18,8 @@ import pytest
 
 from fakes import FakeClock
 from relay_process import wait_for
-from sesrelay.mail.delivery import State
-from sesrelay.seams import SpoolError
+from sesrelay.mail.delivery import Delivery, Placement, State
+from sesrelay.seams import Filter, SpoolError
 from sesrelay.spool.errors import LockHeld, StoreDamaged, StoreRefused
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.opening import open_store
@@ -27,7 +28,7 @@ from sesrelay.spool.transaction import execute
 from sesrelay.spool.writer import process
 from sesrelay.spool.writer.frames import Frames, frame
 from sesrelay.spool.writer.process import DIED, ProcessWriter
-from spool_world import NOW, SES, delivered, ids, opened, settlement, submission
+from spool_world import MX, NOW, SES, delivered, ids, opened, settlement, submission
 
 ADD = partial(execute, statement="INSERT INTO content VALUES (?, 'x')")
 
@@ -122,7 +123,10 @@ async def test_one_that_does_not_end_is_killed(rig: Rig, monkeypatch: pytest.Mon
     await writer.close()
     with pytest.raises(SpoolError):
         await waiting
-    assert "is killed" in rig.troubles[0]
+    assert [each.split(",")[0] for each in rig.troubles] == [
+        "the writer of the queue does not end",
+        "the writer of the queue has ended before it had done all that was asked",
+    ]
     assert rig.deaths == []
     assert stored(rig.folder) == [1]
 
@@ -229,6 +233,39 @@ async def test_files_go_after_the_end_of_their_message(tmp_path: Path) -> None:
     await spool.close()
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["thread", "process"])
+async def test_placing_anew_undoes_nothing_that_comes_between(tmp_path: Path, apart: bool) -> None:
+    """An operator has it tried at once while it is being placed where it belongs now."""
+    spool = await opened(tmp_path, FakeClock(NOW), apart=apart)
+    made = submission(1, due=NOW + 9_000)
+    await spool.accept(made)
+    retried: list[asyncio.Future[int]] = []
+
+    def place(delivery: Delivery) -> Placement:
+        if not retried:
+            retried.append(asyncio.ensure_future(spool.change("retry", Filter(ids=(made.message.id,)), NOW)))
+            # So that it is done between the two steps: nothing is asked of the writer before it.
+            spool._writer.submit(partial(execute, statement="UPDATE delivery SET due = ?", bindings=(NOW,)))
+        return replace(delivery.placement, lane=MX, route="other")
+
+    assert await spool.rekey(place, None, 10) is None
+    assert await retried[0] == 1
+    (found,) = (await spool.claim(MX, 10, NOW)).deliveries
+    assert (found.due, found.placement.route) == (NOW, "other")
+    await spool.close()
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["thread", "process"])
+async def test_who_places_last_prevails(tmp_path: Path, apart: bool) -> None:
+    spool = await opened(tmp_path, FakeClock(NOW), apart=apart)
+    await spool.accept(submission(1))
+    routes = ("old", "new")
+    await asyncio.gather(*(spool.rekey(lambda one, to=to: replace(one.placement, route=to), None, 10) for to in routes))  # type: ignore[misc]
+    (found,) = (await spool.claim(SES, 10, NOW)).deliveries
+    assert found.placement.route == "new"
+    await spool.close()
+
+
 async def test_it_says_as_the_thread_does_how_much_is_open(tmp_path: Path) -> None:
     async def seen(apart: bool) -> object:
         spool: SqliteSpool = await opened(tmp_path / str(apart), FakeClock(NOW), apart=apart)
@@ -262,6 +299,7 @@ def test_all_values_go_over_whole() -> None:
 def test_the_writer_knows_neither_the_loop_nor_what_else_is_large() -> None:
     code = "import sys, sesrelay.spool.writer.child as _; print(*sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"sesrelay.spool.changing", "sesrelay.spool.folding"} <= set(told)  # an upgrade may change their files under it
     assert not {"asyncio", "ssl", "uvloop", "aiosmtpd", "pydantic", "structlog", "logging"} & set(told)
 
 

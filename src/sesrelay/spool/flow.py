@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import apsw
 
@@ -56,7 +56,7 @@ ATTEMPT = "UPDATE delivery SET state = 1, attempts = attempts + 1, due = ?, tran
 POSTPONE = "UPDATE delivery SET due = ?, reason = coalesce(?, reason) WHERE message = ? AND n = ? AND state = 0"
 PLACE = (
     "UPDATE delivery SET route = ?, transport = ?, nexthop = ?, priority = ?, site = ?, due = ? WHERE message = ? AND n = ? "
-    "AND state = 0 AND transport = ? AND nexthop = ? AND priority = ?"
+    "AND state = 0 AND transport = ? AND nexthop = ? AND priority = ? AND route = ? AND site = ? AND due = ?"
 )
 REMAINS = (
     "SELECT size, stored, EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.id AND state < 3) "
@@ -292,14 +292,31 @@ def waiting(tx: Transaction, after: Key, limit: int, chosen: bool) -> tuple[list
     return [unpack_delivery(the_row(tx.cursor, DELIVERY, key), messages[key[0]]) for key in free], end
 
 
-def place(tx: Transaction, moves: Sequence[tuple[Key, Placement, Placement, float]]) -> None:
-    """Move deliveries from one placement to another, and set when they are due; not those that have moved on meanwhile."""
-    for key, old, new, due in moves:
+class Move(NamedTuple):
+    """A delivery that goes from where `waiting` has found it to another place and moment."""
+
+    key: Key
+    old: Placement
+    due: float
+    new: Placement
+    then: float
+
+
+def place(tx: Transaction, moves: Sequence[Move]) -> bool:
+    """Move deliveries that are still as they were found; tell whether all were."""
+    moved = 0
+    for key, old, due, new, then in moves:
         if key in tx.claims:
             continue
-        tx.cursor.execute(PLACE, (new.route, *new.lane, int(new.priority), new.site, due, *key, *old.lane, int(old.priority)))
+        to, found = (
+            (new.route, *new.lane, int(new.priority), new.site, then),
+            (*old.lane, int(old.priority), old.route, old.site, due),
+        )
+        tx.cursor.execute(PLACE, (*to, *key, *found))
         if tx.db.changes():
+            moved += 1
             tx.tally.carry((*old.lane, int(old.priority), QUEUED), (*new.lane, int(new.priority), QUEUED))
+    return moved == len(moves)
 
 
 def set_back(tx: Transaction, seconds: float, now: float, after: Key, limit: int) -> Key | None:

@@ -6,8 +6,6 @@ takes no more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import cast
 
 from sesrelay.seams import SpoolError, Superseded
@@ -15,7 +13,6 @@ from sesrelay.spool import flow
 from sesrelay.spool.query import row, rows, the_row
 from sesrelay.spool.records import QUEUED, Packed, id_of
 from sesrelay.spool.transaction import Transaction
-from sesrelay.spool.writer.promise import Writer
 
 FOLDED = "SELECT n FROM digest WHERE message = ?"
 STATES = "SELECT state, n FROM delivery WHERE message = ?"
@@ -24,37 +21,6 @@ MORE = "UPDATE digest SET n = ? WHERE message = ?"
 RETELL = "UPDATE message SET size = ?, head = ? WHERE id = ?"
 REWRITE = "UPDATE content SET body = ? WHERE message = ?"
 SUPPRESSED = "UPDATE delivery SET \"end\" = 'suppressed' WHERE message = ?"
-
-
-DIGESTS_MAX = 1_000  # digests whose number is remembered
-
-
-class Digests:
-    """Folds messages one after the other without waiting for any to be stored, by knowing how many each digest tells of."""
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-        self._numbers: dict[int, int] = {}
-        """Of how many messages each tells once all that was asked for is stored."""
-
-    async def fold(self, folded: Packed, digest: int, telling: Callable[[int], Packed]) -> int:
-        """Store `folded` as ended and have `digest` tell of it; return of how many it tells now. Raises: SpoolError"""
-        while True:
-            if digest not in self._numbers:
-                stored = await self._writer.submit(partial(count, digest=digest))
-                self._numbers.setdefault(digest, stored)
-                while len(self._numbers) > DIGESTS_MAX:
-                    del self._numbers[next(iter(self._numbers))]
-            self._numbers[digest] = number = self._numbers[digest] + 1
-            try:
-                await self._writer.submit(partial(fold, folded=folded, told=telling(number), number=number))
-            except Miscounted:  # what was to come before it could not be stored
-                self._numbers.pop(digest, None)
-            except SpoolError:
-                self._numbers.pop(digest, None)
-                raise
-            else:
-                return number
 
 
 class Miscounted(SpoolError):

@@ -16,6 +16,7 @@ from sesrelay.spool.errors import LockHeld, StoreRefused
 
 LOOK = 0.02  # seconds
 LOOKS = 500  # at a lock whose daemon is dead; its writer ends with what it is at
+LOOKS_UNNAMED = 50  # at one that does not say whose it is: the disk was full
 
 
 class StateLock:
@@ -40,7 +41,7 @@ class StateLock:
         looks = 0
         while not _locked(descriptor):
             pid, looks = _pid(descriptor), looks + 1
-            if pid is None or _lives(pid) or looks > LOOKS:
+            if looks > (LOOKS_UNNAMED if pid is None else LOOKS) or (pid is not None and _lives(pid)):
                 os.close(descriptor)
                 raise LockHeld(str(path), pid)
             time.sleep(LOOK)

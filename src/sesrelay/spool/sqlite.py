@@ -36,9 +36,9 @@ from sesrelay.seams import (
 from sesrelay.spool import changing, desk, flow, query, selecting, standing, transaction
 from sesrelay.spool.bulk import Accept, Open, Settle
 from sesrelay.spool.contents import WHERE_BODY, Contents
+from sesrelay.spool.digests import Digests
 from sesrelay.spool.errors import StoreRefused, as_spool_error
 from sesrelay.spool.files import THRESHOLD, Bodies, Trouble
-from sesrelay.spool.folding import Digests
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.matching import Match, restricts
 from sesrelay.spool.opening import connect, open_store
@@ -75,6 +75,7 @@ class SqliteSpool(Parking):
         self.standing = holds
         self._contents = Contents(bodies, self._engine_reader, writer, pool)
         self._digests = Digests(writer)
+        self._placing = asyncio.Lock()
         self._room_seen: float | None = None
         self._room = 0
 
@@ -116,9 +117,11 @@ class SqliteSpool(Parking):
                 writer = ThreadWriter(db, reopen=reopen, on_ended=remove, on_trouble=on_trouble, monotonic=clock.monotonic)
             try:
                 holds, readers = await asyncio.to_thread(_furnish, bodies, partial(connect, path, write=False, vfs=vfs))
-            except (OSError, apsw.Error) as error:
+            except BaseException as error:
                 await writer.close()
-                raise StoreRefused(f"{state_dir} cannot be used: {error}") from error
+                if isinstance(error, OSError | apsw.Error):
+                    raise StoreRefused(f"{state_dir} cannot be used: {error}") from error
+                raise
         except BaseException:
             if own is not None:
                 own.release()
@@ -194,15 +197,17 @@ class SqliteSpool(Parking):
         now: float = 0.0, chosen: bool = False,
     ) -> DeliveryId | None:  # fmt: skip
         look = partial(flow.waiting, after=_start(after), limit=limit, chosen=chosen)
-        found, last = await self._writer.submit(look)
-        moves = []
-        for each in found:
-            old, new = each.placement, place(each)
-            due = min(each.due, now) if each.reason in hasten else each.due
-            if new != old or due != each.due:
-                moves.append((key_of(each.id), old, new, due))
-        if moves:
-            await self._writer.submit(partial(flow.place, moves=moves))
+        async with self._placing:  # who asks later places last
+            placed = False
+            while not placed:  # what moves between being found and being moved is found anew
+                found, last = await self._writer.submit(look)
+                moves = []
+                for each in found:
+                    old, new = each.placement, place(each)
+                    then = min(each.due, now) if each.reason in hasten else each.due
+                    if new != old or then != each.due:
+                        moves.append(flow.Move(key_of(each.id), old, each.due, new, then))
+                placed = not moves or await self._writer.submit(partial(flow.place, moves=moves))
         return None if last is None else id_of(last)
 
     async def set_back(self, seconds: float, now: float) -> None:

@@ -15,18 +15,20 @@ import os
 import select
 import socket
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sesrelay.seams import SpoolError
+from sesrelay.spool import changing, folding  # noqa: F401 - asked for by name: what runs must be what was started
 from sesrelay.spool.bulk import TOGETHER
 from sesrelay.spool.errors import as_spool_error
 from sesrelay.spool.opening import open_store
 from sesrelay.spool.tally import Counts
 from sesrelay.spool.writer.committing import Committer
 from sesrelay.spool.writer.frames import Frames, frame
-from sesrelay.spool.writer.jobs import GROUP_MAX, IDLE, Job
+from sesrelay.spool.writer.jobs import GROUP_MAX, GROUP_OCTETS, IDLE, Job
 
 READ = 256 * 1024  # octets
 
@@ -51,6 +53,8 @@ class _Daemon:
         self._poll.register(descriptor, select.POLLIN)
         self._frames = Frames()
         self._read = bytearray(READ)  # kept: a new one for each read would be asked of the kernel, and given back
+        self.octets = 0
+        """How much was ever asked."""
         self.finished = False
         """Whether it has shut its end: nothing more is asked."""
 
@@ -69,6 +73,7 @@ class _Daemon:
         """Return what has come and is whole."""
         octets = self._socket.recv_into(self._read)
         self.finished = not octets
+        self.octets += octets
         with memoryview(self._read)[:octets] as data:
             return [_Asked(*each) for asked in self._frames.feed(data) for each in asked]
 
@@ -76,7 +81,8 @@ class _Daemon:
 def _gather(daemon: _Daemon, seconds: float | None) -> list[_Asked]:
     """Return what is asked within `seconds`, to be committed together."""
     group: list[_Asked] = []
-    while not daemon.finished and len(group) < GROUP_MAX and daemon.asks(seconds):
+    most = daemon.octets + GROUP_OCTETS
+    while not daemon.finished and len(group) < GROUP_MAX and daemon.octets < most and daemon.asks(seconds):
         group += daemon.take()
         if group:
             seconds = 0.0
@@ -89,7 +95,7 @@ def serve(path: Path, descriptor: int) -> None:
     ended: list[int] = []
 
     def trouble(what: str, error: BaseException | None) -> None:
-        daemon.tell("trouble", what, None if error is None else SpoolError(f"{type(error).__name__}: {error}"))
+        daemon.tell("trouble", what, None if error is None else SpoolError("".join(traceback.format_exception(error)).strip()))
 
     try:
         committer = Committer(open_store(path), reopen=lambda: open_store(path), on_ended=ended.extend, on_trouble=trouble)

@@ -86,10 +86,14 @@ class ProcessWriter(asyncio.Protocol):
             except OSError as error:
                 raise StoreRefused(f"the writer of {path} cannot be started: {error}") from error
             writer = cls(process, on_ended=on_ended, on_trouble=on_trouble)
-            await writer._loop.create_connection(lambda: writer, sock=ours.dup())
+            end = ours.dup()
         try:
+            await writer._loop.create_connection(lambda: writer, sock=end)
             await writer._ready
         except BaseException:
+            if writer._transport is None:
+                end.close()
+                writer._gone.set_result(None)
             await writer.close()
             raise
         return writer
@@ -117,6 +121,7 @@ class ProcessWriter(asyncio.Protocol):
         except TimeoutError as error:
             self._on_trouble("the writer of the queue does not end, and is killed; what it has answered is stored", error)
             self._process.kill()
+            await self._gone
         await asyncio.to_thread(self._process.wait)
 
     def _ask(self, what: object, patient: bool) -> asyncio.Future[Any]:
@@ -199,6 +204,8 @@ class ProcessWriter(asyncio.Protocol):
             self._closing = True
             self._know(StoreRefused("the writer of the queue ended before it was ready; it has said why"))
         elif self._closing:
+            if self._waiting:
+                self._on_trouble("the writer of the queue has ended before it had done all that was asked", error)
             for serial in list(self._waiting):
                 self._answer(serial, None, SpoolError("the writer of the queue ended before it had done all"))
         else:
