@@ -167,7 +167,10 @@ class Reckoning:
 
 
 def kill_at_random(hop: Hop, folder: Path, kills: int, messages: int | None, seed: int = 7, say: Any = None) -> Reckoning:
-    """Kill a relay at random under load, every fourth time by its writer, and reckon up once all is delivered. `messages` None: for as long as the kills take."""
+    """Kill a relay at random under load, every fourth time by its writer, and reckon up once all is delivered.
+
+    `messages` None: for as long as the kills take.
+    """
     dice, reckoning = random.Random(seed), Reckoning(kills)
     with relay_before(hop, folder) as (relay, port):
         clients = Clients(port, messages=messages, pause=0.02 if messages is None else 0.0)

@@ -17,6 +17,7 @@ from sesrelay.seams import SpoolError
 from sesrelay.spool.opening import open_store
 from sesrelay.spool.sqlite import SqliteSpool
 from sesrelay.spool.transaction import Transaction
+from sesrelay.spool.writer.committing import Committer
 from sesrelay.spool.writer.thread import ThreadWriter
 from spool_world import NOW, SES, ids, opened, submission
 
@@ -24,13 +25,13 @@ from spool_world import NOW, SES, ids, opened, submission
 @pytest.fixture
 async def writer(tmp_path: Path) -> AsyncIterator[ThreadWriter]:
     path = tmp_path / "queue.db"
-    made = ThreadWriter(
+    committer = Committer(
         open_store(path),
         reopen=lambda: open_store(path),
         on_ended=lambda numbers: None,
         on_trouble=lambda what, error: None,
-        monotonic=time.monotonic,
     )
+    made = ThreadWriter(committer, time.monotonic)
     yield made
     await made.close()
 

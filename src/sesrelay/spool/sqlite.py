@@ -1,6 +1,6 @@
 """The spool on SQLite: Spool and SpoolAdmin over one writer, two readers and a folder of large bodies.
 
-Invariant: nothing here holds SQL or decides; it carries calls to the right thread and pages through what is long.
+Invariant: nothing here holds SQL or decides; it carries calls to the writer and the readers, and pages through what is long.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from sesrelay.spool.reader import Reader
 from sesrelay.spool.reading import PAGE, START
 from sesrelay.spool.records import STATES, Key, id_of, key_of, number_of, pack
 from sesrelay.spool.standing import Parking, StandingHolds
+from sesrelay.spool.writer.committing import Committer
 from sesrelay.spool.writer.process import ProcessWriter
 from sesrelay.spool.writer.promise import Writer
 from sesrelay.spool.writer.thread import ThreadWriter
@@ -114,7 +115,8 @@ class SqliteSpool(Parking):
             else:
                 reopen = partial(open_store, path, vfs=vfs)
                 db = await asyncio.to_thread(reopen)
-                writer = ThreadWriter(db, reopen=reopen, on_ended=remove, on_trouble=on_trouble, monotonic=clock.monotonic)
+                committer = Committer(db, reopen=reopen, on_ended=remove, on_trouble=on_trouble)
+                writer = ThreadWriter(committer, clock.monotonic)
             try:
                 holds, readers = await asyncio.to_thread(_furnish, bodies, partial(connect, path, write=False, vfs=vfs))
             except BaseException as error:

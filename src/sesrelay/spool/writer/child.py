@@ -132,7 +132,7 @@ def _changed(before: Counts, after: Counts) -> Counts | None:
 
 def main(words: Sequence[str]) -> NoReturn:
     path, descriptor, _lock = words
-    with contextlib.suppress(OSError):  # the daemon is gone while it was being told
+    with contextlib.suppress(ConnectionError):  # the daemon is gone while it was being told
         serve(Path(path), int(descriptor))
     os._exit(0)
 

@@ -1,7 +1,7 @@
 """A group of operations in one transaction, and the store kept in order between them.
 
-A group first runs bare, and what is of one kind in it together (`bulk`); when one of its operations fails, the transaction is rolled back and run
-again with a savepoint around each, so that only the failed one fails.
+A group first runs bare, and what is of one kind in it together (`bulk`); when one of its operations fails, the transaction is
+rolled back and run again with a savepoint around each, so that only the failed one fails.
 
 Invariant: a COMMIT that fails, fails the whole group; the connection is closed and opened anew before the next one.
 """

@@ -47,12 +47,11 @@ class ProcessWriter(asyncio.Protocol):
         *,
         on_ended: Callable[[list[int]], None],
         on_trouble: Callable[[str, BaseException | None], None],
-        die: Callable[[int], object] = os._exit,
     ) -> None:
         self._process = process
         self._on_ended = on_ended
         self._on_trouble = on_trouble
-        self._die = die
+        self._die: Callable[[int], object] = os._exit
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._frames = Frames()
@@ -98,7 +97,7 @@ class ProcessWriter(asyncio.Protocol):
             raise
         return writer
 
-    # --- promise.Writer -----------------------------------------------------------------------------------------
+    # --- promise.Writer --------------------------------------------------------------------------------------
 
     def submit(self, run: Callable[[Transaction], T], octets: int = 0, *, patient: bool = False) -> asyncio.Future[T]:
         return self._ask(run, patient)

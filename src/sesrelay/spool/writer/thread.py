@@ -11,8 +11,6 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-import apsw
-
 from sesrelay.seams import SpoolError
 from sesrelay.spool.bulk import Operation
 from sesrelay.spool.errors import as_spool_error
@@ -40,16 +38,8 @@ class _Waiting(Job):
 class ThreadWriter:
     """Implements `promise.Writer`, for one event loop after the other."""
 
-    def __init__(
-        self,
-        db: apsw.Connection,
-        *,
-        reopen: Callable[[], apsw.Connection],
-        on_ended: Callable[[list[int]], None],
-        on_trouble: Callable[[str, BaseException | None], None],
-        monotonic: Callable[[], float],
-    ) -> None:
-        self.committer = Committer(db, reopen=reopen, on_ended=on_ended, on_trouble=on_trouble)
+    def __init__(self, committer: Committer, monotonic: Callable[[], float]) -> None:
+        self.committer = committer
         self._monotonic = monotonic
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._closing = False
