@@ -15,7 +15,7 @@ from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Pri
 from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Recipient, Rung
 from sesrelay.mail.filed import Filed
 from sesrelay.mail.trace import Event
-from sesrelay.seams import Claim, Filter, Settlement, SpoolError, Submission, Superseded
+from sesrelay.seams import Claim, Filter, Opened, Settlement, SpoolError, Submission, Superseded
 from sesrelay.spool.files import THRESHOLD
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.sqlite import SqliteSpool
@@ -273,7 +273,7 @@ async def test_a_claim_is_free_again_after_unclaim_postpone_or_settle(spool: Sto
     assert (claim.deliveries, claim.next_due) == ((), NOW + 7)
     (again,) = (await spool.claim(SES, 10, NOW + 7)).deliveries
     assert (again.reason, again.attempts, again.due) == ("paused", 0, NOW + 7)
-    assert await spool.open_attempt(ids(made), NOW + 60) == set(ids(made))
+    assert (await spool.open_attempt(ids(made), NOW + 60)).ids == set(ids(made))
     await spool.settle(settlement(made, deferred(NOW + 30)))
     (again,) = (await spool.claim(SES, 10, NOW + 30)).deliveries
     assert (again.state, again.attempts, again.reason, again.reply) == (State.QUEUED, 1, "later", "451 4.0.0 Later")
@@ -297,14 +297,28 @@ async def test_only_what_is_still_queued_is_attempted(spool: Store) -> None:
     await spool.accept(made, claimed=True)
     await spool.change("hold", Filter(recipient="r1@example.org"), NOW)
     await spool.change("delete", Filter(recipient="r2@example.org"), NOW)
-    opened_ids = await spool.open_attempt([*ids(made), DeliveryId(made.message.id, 99), DeliveryId("0000000000000", 0)], NOW + 60)
-    assert opened_ids == {ids(made)[0], ids(made)[3]}
+    opened = await spool.open_attempt([*ids(made), DeliveryId(made.message.id, 99), DeliveryId("0000000000000", 0)], NOW + 60)
+    assert opened.ids == {ids(made)[0], ids(made)[3]}
     wanted = [as_in_flight(made.deliveries[n], NOW + 60) for n in (0, 3)]
     assert list(await spool.open_attempts(10)) == wanted
-    assert await spool.open_attempt(ids(made), NOW + 99) == frozenset()
+    assert (await spool.open_attempt(ids(made), NOW + 99)).ids == frozenset()
     # The claim of what was held is dropped: released, it is handed out.
     await spool.change("release", Filter(recipient="r1@example.org"), NOW)
     assert [each.id for each in (await spool.claim(SES, 10, NOW)).deliveries] == [ids(made)[1]]
+
+
+async def test_what_is_opened_brings_its_content_if_that_is_wanted_and_whole(spool: Store) -> None:
+    small, cut, held, large = (
+        submission(serial, content=BODY + b"y" * size) for serial, size in enumerate((9, 9, 9, THRESHOLD), 1)
+    )
+    for made in (small, cut, held, large):
+        await spool.accept(made, claimed=True)
+    await spool.change("hold", Filter(ids=(held.message.id,)), NOW)
+    assert await spool.open_attempt(ids(small), NOW + 60, read=len(small.content)) == Opened(frozenset(ids(small)), small.content)
+    assert await spool.open_attempt(ids(cut), NOW + 60, read=len(cut.content) + 1) == Opened(frozenset(ids(cut)))
+    assert await spool.open_attempt(ids(held), NOW + 60, read=len(held.content)) == Opened(frozenset())
+    in_a_file = await spool.open_attempt(ids(large), NOW + 60, read=len(large.content))
+    assert in_a_file.content == (None if isinstance(spool, SqliteSpool) else large.content)
 
 
 async def test_an_end_is_stored_with_its_reply_events_and_report(spool: Store) -> None:
@@ -379,7 +393,7 @@ async def test_news_of_an_end_counts_wherever_the_delivery_stands(spool: Store, 
     if where == "claimed":
         assert len((await spool.claim(SES, 9, NOW)).deliveries) == 1
     await spool.settle(settlement(made, delivered("heard-later")))
-    assert await spool.open_attempt(ids(made), NOW) == frozenset()
+    assert (await spool.open_attempt(ids(made), NOW)).ids == frozenset()
     await spool.settle(settlement(made, deferred()))
     shown = await spool.show(made.message.id)
     assert shown is not None

@@ -108,7 +108,7 @@ async def test_below_the_reserve_nothing_new_is_taken_and_the_rest_works(tmp_pat
     for content in (b"small", b"x" * (THRESHOLD + 1)):
         with pytest.raises(NoSpace):
             await spool.accept(submission(2, content=content))
-    assert await spool.open_attempt(ids(made), NOW + 60) == set(ids(made))
+    assert (await spool.open_attempt(ids(made), NOW + 60)).ids == set(ids(made))
     await spool.settle(settlement(made, deferred(), reports=[submission(3, sender="")]))
     assert await spool.change("hold", Filter(sender="@example.com"), NOW) == 1
     assert (await spool.stats()).messages == 2
@@ -155,7 +155,7 @@ async def test_a_full_disk_refuses_and_recovers_without_a_restart(small_disk: Pa
     ballast.unlink()
     again = submission(2_002)
     await spool.accept(again)
-    assert await spool.open_attempt(ids(again), NOW + 60) == set(ids(again))
+    assert (await spool.open_attempt(ids(again), NOW + 60)).ids == set(ids(again))
     await spool.settle(settlement(again, delivered()))
     for name in taken:
         assert len(await spool.content(name)) == size

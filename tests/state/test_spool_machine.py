@@ -21,7 +21,7 @@ from sesrelay.mail.trace import Event
 from sesrelay.seams import Filter, Settlement, SpoolError, Submission, Verb
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.sqlite import SqliteSpool
-from spool_world import MX, NOW, SES, deferred, delivered, failed, held, opened, submission
+from spool_world import BODY, MX, NOW, SES, deferred, delivered, failed, held, opened, submission
 
 T = TypeVar("T")
 Store = SqliteSpool | MemorySpool
@@ -104,9 +104,9 @@ class Machine(RuleBasedStateMachine):
     def unclaim(self, made: Submission, pick: set[int]) -> None:
         self.both(lambda store: store.unclaim(picked(made, pick)))
 
-    @rule(made=submissions, pick=st.sets(st.integers(0, 3)))
-    def open_attempt(self, made: Submission, pick: set[int]) -> None:
-        self.both(lambda store: store.open_attempt(picked(made, pick), NOW + 60))
+    @rule(made=submissions, pick=st.sets(st.integers(0, 3)), read=st.sampled_from([None, len(BODY), 1]))
+    def open_attempt(self, made: Submission, pick: set[int], read: int | None) -> None:
+        self.both(lambda store: store.open_attempt(picked(made, pick), NOW + 60, read=read))
 
     @rule(made=submissions, pick=st.sets(st.integers(0, 2)), verdict=verdicts, other=verdicts, report=st.booleans())
     def settle(self, made: Submission, pick: set[int], verdict: object, other: object, report: bool) -> None:

@@ -8,6 +8,7 @@ import pytest
 from batches import Octets, filed
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
 from sesrelay.delivery import scheduler
+from sesrelay.delivery.attempt import READ_ALONG
 from sesrelay.delivery.room import LARGE, PIECES, STREAMED
 from sesrelay.mail.delivery import State
 from sesrelay.mail.envelope import Recipient
@@ -684,6 +685,29 @@ async def test_a_message_whose_content_is_lost_keeps_no_other_from_its_warning(m
         await Housekeeping(rig.spool, rig.scheduler, rig.clock, rig.witness).sweep()
     assert len(rig.witness.events("reported")) == 3
     assert len([told for told in rig.witness.events("trouble") if isinstance(told[2], ContentGone)]) == 1
+
+
+async def test_small_content_that_waited_in_the_store_comes_with_the_opening_of_its_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    way = ScriptedTransport("t", answer=lambda to: Deferred(LATER))
+    rig = Rig(way)
+    large = CONTENT + b"y\r\n" * READ_ALONG
+    ids = [await rig.submit("b@example.org", content=content) for content in (CONTENT, large)]
+    await rig.quiet()
+    read, whole = [], rig.spool.content
+
+    async def reading(queue_id: str) -> Canonical:
+        read.append(queue_id)
+        return await whole(queue_id)
+
+    monkeypatch.setattr(rig.spool, "content", reading)
+    way.answer = lambda to: Delivered(OK)
+    await rig.pass_time(1_000.0)
+    assert [await rig.states(each) for each in ids] == [[State.DELIVERED]] * 2
+    first, second = (content for _, content in way.seen[2:])
+    assert (first.endswith(CONTENT), second.endswith(large)) == (True, True)
+    assert read == [ids[1]], "the large one by itself"
 
 
 async def test_a_retry_of_what_is_in_flight_takes_effect_at_its_end() -> None:

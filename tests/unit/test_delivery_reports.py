@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
+from sesrelay.delivery.attempt import READ_ALONG
 from sesrelay.delivery.housekeeping import Housekeeping
 from sesrelay.mail.delivery import State
 from sesrelay.mail.envelope import Envelope, Notify, Origin, Recipient, Rung
@@ -240,7 +241,7 @@ def test_a_repetition_leaves_one_file_wherever_a_reader_has_put_it(tmp_path: Pat
 async def test_a_message_that_cannot_be_read_for_its_report_is_held_and_stops_nobody() -> None:
     way = ScriptedTransport("t", answer=lambda to: Deferred(LATER) if to == "b@example.org" else Delivered(OK))
     rig = Rig(way, retry=RetryPolicy((30.0,), 100.0, None))
-    queue_id = await rig.submit("b@example.org")
+    queue_id = await rig.submit("b@example.org", content=CONTENT + b"y\r\n" * READ_ALONG)
     await rig.quiet()
     content = rig.spool.content
 

@@ -70,7 +70,14 @@ async def live(store: SqliteSpool, run: Any, seed: int) -> list[list[object]]:
     answers.append(await run([store.accept(one, claimed=True) for one in mail]))
     queued = [one for one in mail if one.deliveries[0].state is State.QUEUED]
     answers.append([await store.change("hold", Filter(ids=(mail[0].message.id, mail[5].message.id)), NOW)])
-    answers.append(await run([store.open_attempt(ids(one), NOW + 60, chance.choice((None, MX))) for one in queued]))
+    answers.append(
+        await run(
+            [
+                store.open_attempt(ids(one), NOW + 60, chance.choice((None, MX)), read=chance.choice((None, one.message.size, 1)))
+                for one in queued
+            ]
+        )
+    )
     answers.append([await store.change("retry", Filter(ids=(mail[3].message.id,)), NOW)])
     answers.append([await store.change("delete", Filter(ids=(mail[7].message.id,)), NOW)])
     answers.append(await run([store.settle(settlement(one, chance)) for one in mail]))

@@ -27,6 +27,7 @@ UNREADABLE = Reply(451, "4.3.0", "The message's content cannot be read from the 
 CONTENT_GONE = Reply(451, "4.3.0", "The message's content is lost in the store; its envelope is kept")
 GONE_REMEDY = "restore queue.db and bodies/ from a backup, or tell the sender, and `sesrelay queue delete` it"
 STORE_BACKOFF_MAX = 30.0  # seconds between tries to store an outcome
+READ_ALONG = 64 * 1024  # octets of content that the store reads when it opens an attempt; more would hold up whoever waits for it
 
 
 def retry_at(now: float) -> float:
@@ -65,15 +66,17 @@ class Attempter:
     stall: Callable[[bool], None]
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    async def open(self, batch: Batch) -> Batch | None:
-        """Put the attempt on record. Return what may be sent: None where an operator took it all away meanwhile.
+    async def open(self, batch: Batch, content: Large | None) -> tuple[Batch | None, Large | None]:
+        """Put the attempt on record. Return what may be sent, None where an operator took it all away meanwhile, and the content
+        where it is at hand.
 
         Raises: SpoolError
         """
-        due = retry_at(self.clock.wall())
-        opened = await self.spool.open_attempt([delivery.id for delivery in batch.deliveries], due, batch.lane)
-        deliveries = tuple(delivery.sending(batch.lane, due) for delivery in batch.deliveries if delivery.id in opened)
-        return Batch(batch.lane, deliveries) if deliveries else None
+        due, size = retry_at(self.clock.wall()), batch.message.size
+        read = size if content is None and size <= READ_ALONG else None
+        opened = await self.spool.open_attempt([delivery.id for delivery in batch.deliveries], due, batch.lane, read=read)
+        deliveries = tuple(delivery.sending(batch.lane, due) for delivery in batch.deliveries if delivery.id in opened.ids)
+        return Batch(batch.lane, deliveries) if deliveries else None, opened.content if content is None else content
 
     async def run(self, batch: Batch, transport: Transport, fresh: Large | None) -> Settled:
         """Send an opened batch and settle it; returns once the outcome is durable. Raises nothing but CancelledError."""

@@ -283,9 +283,9 @@ class Scheduler:
         settled, tried, moves = None, True, self._supply.moves
         try:
             async with self._room.content(ready) as content:  # before it is on record: who waits is not in doubt
-                batch = ready.batch if opened else await self.attempts.open(ready.batch)
+                batch, fresh = (ready.batch, content) if opened else await self.attempts.open(ready.batch, content)
                 if batch is not None:
-                    settled = await self.attempts.run(batch, transport, content)
+                    settled = await self.attempts.run(batch, transport, fresh)
         except SpoolError as error:
             self._observer.trouble("an attempt cannot be put on record; sending has stopped until it can", error)
             self._stall(True)

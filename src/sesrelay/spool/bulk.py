@@ -14,13 +14,15 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
+import apsw
+
 from sesrelay.mail.delivery import LaneKey
 from sesrelay.mail.trace import Event
 from sesrelay.mail.value import value
 from sesrelay.policy.verdict import Verdict
 from sesrelay.spool import flow
 from sesrelay.spool.claims import Standing
-from sesrelay.spool.query import Row, spread, write
+from sesrelay.spool.query import Row, row, spread, write
 from sesrelay.spool.records import CODE, HELD, IN_FLIGHT, QUEUED, Key, Packed, pack_events
 from sesrelay.spool.transaction import Transaction
 
@@ -50,8 +52,11 @@ ENDED = (
     "WHERE m.id = v.column1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = m.id AND state < 3)"
 )
 FORGET = "DELETE FROM content WHERE message IN ({rows})"
+BODY = "SELECT body FROM content WHERE message = ? AND length(body) = ?"
 
 R_co = TypeVar("R_co", covariant=True)
+Begun = tuple[list[Key], bytes | None]
+"""The deliveries of which an attempt is on record, and the content where that was wanted and is at hand."""
 
 
 class Otherwise(Exception):
@@ -75,12 +80,15 @@ class Accept:
 
 @value(frozen=True, slots=True, eq=False)
 class Open:
+    """The beginning of an attempt. `read`: see `seams.Spool.open_attempt`."""
+
     keys: Sequence[Key]
     retry_at: float
     lane: LaneKey | None
+    read: int | None
 
-    def alone(self, tx: Transaction) -> list[Key]:
-        return flow.open_attempt(tx, self.keys, self.retry_at, self.lane)
+    def alone(self, tx: Transaction) -> Begun:
+        return _begun(tx, self, flow.open_attempt(tx, self.keys, self.retry_at, self.lane))
 
 
 @value(frozen=True, slots=True, eq=False)
@@ -107,7 +115,7 @@ def accept(tx: Transaction, operations: Sequence[Accept]) -> list[None]:
     return [None] * len(operations)
 
 
-def open_attempts(tx: Transaction, operations: Sequence[Open]) -> list[list[Key]]:
+def open_attempts(tx: Transaction, operations: Sequence[Open]) -> list[Begun]:
     """Put attempts on record; each operation gets those of its deliveries that were still queued."""
     standings = _standings(tx, [key for each in operations for key in each.keys])
     rows: list[Row] = []
@@ -127,7 +135,17 @@ def open_attempts(tx: Transaction, operations: Sequence[Open]) -> list[list[Key]
             opened.append(key)
         results.append(opened)
     _write_known(tx, OPEN, rows)
-    return results
+    return [_begun(tx, operation, opened) for operation, opened in zip(operations, results, strict=True)]
+
+
+def _begun(tx: Transaction, operation: Open, opened: list[Key]) -> Begun:
+    if operation.read is None or not opened:
+        return opened, None
+    try:
+        found = row(tx.cursor, BODY, (opened[0][0], operation.read))
+    except apsw.CorruptError:
+        return opened, None  # whoever then reads it by itself learns what is the matter
+    return opened, None if found is None else found[0]
 
 
 def settle(tx: Transaction, operations: Sequence[Settle]) -> list[dict[Key, float]]:

@@ -22,6 +22,7 @@ from sesrelay.seams import (
     DeliveryRecord,
     Filter,
     MessageRecord,
+    Opened,
     Settlement,
     SpoolError,
     Stats,
@@ -89,7 +90,9 @@ class MemorySpool(Parking):
         self._alive(*ids)
         self._claimed.difference_update(ids)
 
-    async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float, lane: LaneKey | None = None) -> frozenset[DeliveryId]:
+    async def open_attempt(
+        self, ids: Sequence[DeliveryId], retry_at: float, lane: LaneKey | None = None, *, read: int | None = None
+    ) -> Opened:
         self._alive(*ids)
         opened = set()
         for each in ids:
@@ -102,7 +105,8 @@ class MemorySpool(Parking):
             placement = replace(stored.delivery.placement, lane=lane) if lane else stored.delivery.placement
             stored.delivery = replace(stored.delivery, state=State.IN_FLIGHT, attempts=attempts, due=retry_at, placement=placement)
             opened.add(each)
-        return frozenset(opened)
+        content = self._entries[next(iter(opened)).message].content if opened and read is not None else None
+        return Opened(frozenset(opened), content if content is not None and len(content) == read else None)
 
     async def settle(self, settlement: Settlement) -> Mapping[DeliveryId, float]:
         self._alive(*settlement.verdicts)

@@ -26,6 +26,7 @@ from sesrelay.seams import (
     Filter,
     MessageRecord,
     NoSpace,
+    Opened,
     Settlement,
     SpoolError,
     Stats,
@@ -165,10 +166,12 @@ class SqliteSpool(Parking):
         keys = [key_of(each) for each in ids]
         await self._writer.submit(partial(flow.unclaim, keys=keys))
 
-    async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float, lane: LaneKey | None = None) -> frozenset[DeliveryId]:
+    async def open_attempt(
+        self, ids: Sequence[DeliveryId], retry_at: float, lane: LaneKey | None = None, *, read: int | None = None
+    ) -> Opened:
         keys = {key_of(each): each for each in ids}
-        opened = await self._writer.perform(Open(list(keys), retry_at, lane))
-        return frozenset(keys[key] for key in opened)
+        opened, content = await self._writer.perform(Open(list(keys), retry_at, lane, read))
+        return Opened(frozenset(keys[key] for key in opened), None if content is None else Canonical(content))
 
     async def settle(self, settlement: Settlement) -> Mapping[DeliveryId, float]:
         verdicts = {key_of(each): verdict for each, verdict in settlement.verdicts.items()}

@@ -1,42 +1,18 @@
-"""The Protocols between rooms: what each room promises the others, and the records that cross.
-
-Invariant: no implementation here, no vendor, no clock. A new transport, spool or sink is one file that keeps one of
-these promises and one line in its contract suite.
-"""
+"""Mail at rest: what the engine and the operators ask of a store."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Literal, Protocol
 
-from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Priority, Stream
-from sesrelay.mail.envelope import Envelope, Message, Origin
+from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Stream
+from sesrelay.mail.envelope import Message
 from sesrelay.mail.filed import Filed, Large
 from sesrelay.mail.lineends import Canonical
-from sesrelay.mail.outcome import Outcome, PauseReason
-from sesrelay.mail.records import DeliveryRecord as DeliveryRecord  # noqa: PLC0414 - handed on
-from sesrelay.mail.records import Filter as Filter  # noqa: PLC0414 - handed on
-from sesrelay.mail.records import MessageRecord as MessageRecord  # noqa: PLC0414 - handed on
-from sesrelay.mail.records import StandingHold as StandingHold  # noqa: PLC0414
-from sesrelay.mail.records import Stats as Stats  # noqa: PLC0414 - handed on
-from sesrelay.mail.reply import Reply
+from sesrelay.mail.records import DeliveryRecord, Filter, MessageRecord, StandingHold, Stats
 from sesrelay.mail.trace import Event
 from sesrelay.mail.value import value
-from sesrelay.policy.reputation import AccountStanding
 from sesrelay.policy.verdict import Verdict
-
-# --- time and chance ---------------------------------------------------------------------------------------------
-
-
-class Clock(Protocol):
-    """Units: seconds. `wall` is Unix time and may jump; `monotonic` never goes back; `chance` is in [0, 1)."""
-
-    def wall(self) -> float: ...
-    def monotonic(self) -> float: ...
-    def chance(self) -> float: ...
-
-
-# --- mail at rest ------------------------------------------------------------------------------------------------
 
 
 class SpoolError(Exception):
@@ -85,6 +61,14 @@ class Claim:
 
 
 @value(frozen=True, slots=True)
+class Opened:
+    """What `open_attempt` put on record. `content`: what the message says, where it was wanted and is small and whole."""
+
+    ids: frozenset[DeliveryId]
+    content: Canonical | None = None
+
+
+@value(frozen=True, slots=True)
 class Settlement:
     """The end of one attempt: every delivery's verdict, the events, and the reports due, all in one transaction.
 
@@ -120,10 +104,13 @@ class Spool(Protocol):
     async def unclaim(self, ids: Sequence[DeliveryId]) -> None:
         """Give claims back, unattempted."""
 
-    async def open_attempt(self, ids: Sequence[DeliveryId], retry_at: float, lane: LaneKey | None = None) -> frozenset[DeliveryId]:
-        """Put on record that these are about to be sent, each with one attempt more; due at `retry_at` after a crash.
+    async def open_attempt(
+        self, ids: Sequence[DeliveryId], retry_at: float, lane: LaneKey | None = None, *, read: int | None = None
+    ) -> Opened:
+        """Put on record that these, of one message, are about to be sent, with one attempt more; due at `retry_at` after a crash.
 
         `lane`: the one that sends them, where they waited in another; what is in doubt after a crash is repeated there.
+        `read`: how many octets the content has, where it is wanted as well; it comes along unless it is in a file, or not that long.
 
         Return those that were still queued: only these may be sent; the others' claims are dropped.
         Durability: on stable storage on return.
@@ -230,166 +217,3 @@ Verb = Literal["hold", "release", "retry", "delete"]
 
 Told = Callable[[int, int], None]
 """How far a long change is: deliveries looked at, and changed."""
-
-# --- mail out ----------------------------------------------------------------------------------------------------
-
-
-class Content(Protocol):
-    """The content of one message, fetched when it is asked for; `Filed` where it is large and `plain`. Units: `size` octets."""
-
-    @property
-    def size(self) -> int: ...
-    async def read(self) -> Large: ...
-
-
-class Transport(Protocol):
-    """One way out. Made anew at each reload; what must outlive one (pace, connections) is handed over by `app`.
-
-    `batch_limit`: deliveries in one call of `deliver`; `concurrency`: calls at once for one nexthop;
-    `failover_after`: seconds of pause after which a route's next transport is tried.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def batch_limit(self) -> int: ...
-    @property
-    def concurrency(self) -> int: ...
-    @property
-    def failover_after(self) -> float: ...
-
-    def start(self) -> None:
-        """Begin in the background what takes time before the first delivery. Runs on: the loop."""
-
-    def nexthop(self, recipient: str) -> str:
-        """Name where mail for `recipient` goes next: a recipient's domain, a host, a region and key."""
-
-    def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
-        """Take what `recipients` cost of the rate and return 0.0, or return the seconds to wait. `now`: monotonic.
-
-        What is not of high priority may have to wait for a quota's sake, while what is goes on.
-        """
-
-    def give_back(self, recipients: int) -> None:
-        """Return what `pace` took for an attempt that was never made."""
-
-    async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
-        """Try once. One outcome for each delivery; raises nothing but CancelledError."""
-
-    async def close(self) -> None: ...
-
-
-@runtime_checkable
-class Preflight(Protocol):
-    """A transport that knows of some senders beforehand that its next hop will not take them."""
-
-    def refusal(self, sender: str) -> Reply | None:
-        """Return what to answer mail from `sender`, or None where it may go or nobody knows. Never waits."""
-
-
-# --- mail in -----------------------------------------------------------------------------------------------------
-
-
-class Intake(Protocol):
-    """Where the listener puts accepted mail."""
-
-    def now(self) -> float:
-        """Return the time by which mail is held back until its release. Units: Unix seconds."""
-
-    def check_sender(self, envelope_sender: str, origin: Origin) -> Reply | None:
-        """Return the refusal that is certain from the envelope sender alone (a route that rejects), or None."""
-
-    async def submit(self, envelope: Envelope, content: Large, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
-        """Store a message and answer for it.
-
-        `content` has no Received line of ours yet; `changes` are the receipts of what made it canonical. A 250 (`Ok: queued as
-        ID`) means that it is durable, anything else that nothing is stored. Raises nothing but CancelledError. Never cancel it.
-        """
-
-
-# --- operators ---------------------------------------------------------------------------------------------------
-
-Document = dict[str, Any]
-"""A JSON object of the public contract; keys are never absent, unknown is None."""
-
-
-class Desk(Protocol):
-    """What operators see and do, as documents of the public contract: the same with the daemon and without it."""
-
-    async def summary(self) -> Document: ...
-    def listing(self, filter: Filter) -> AsyncIterator[Document]: ...
-    async def show(self, queue_id: str) -> Document | None: ...
-    async def trace(self, any_id: str) -> list[Document]: ...
-    async def change(self, verb: Verb, filter: Filter, via: str | None = None, told: Told | None = None) -> int: ...
-    async def park(self, filter: Filter, told: Told | None = None) -> int:
-        """Hold what is here and what comes; return how many are held now."""
-
-    async def unpark(self, filter: Filter, told: Told | None = None) -> int | None:
-        """Release what is held, and hold no longer what comes; None, and nothing is done, where that was not parked."""
-
-    async def recent(self, limit: int) -> list[Document]:
-        """Return the messages accepted last, newest first, as `show` has them, with their `subject` added."""
-
-    async def export(self, queue_id: str) -> tuple[Document, bytes | None] | None:
-        """Return all that another queue needs of a message, and its content; no content where all has ended."""
-
-    async def take(self, document: Document, content: bytes) -> bool:
-        """Store an exported message under its queue id; False: it is here already. Raises: Unfit"""
-
-
-# --- observation -------------------------------------------------------------------------------------------------
-
-
-@value(frozen=True, slots=True)
-class Pause:
-    """Part of the queue that waits. `nexthop` None: the whole transport. `since`, `until`: Unix seconds.
-
-    `domain`: the sender's or recipient's domain that the pause is about, where it is about one.
-    """
-
-    transport: str
-    nexthop: str | None
-    reason: PauseReason
-    since: float
-    until: float
-    remedy: str = ""
-    domain: str | None = None
-
-
-class Observer(Protocol):
-    """One method a mail event, so that log and metrics cannot drift apart. Raises nothing, never waits."""
-
-    def connected(self, listener: str) -> None: ...
-    def disconnected(self, listener: str) -> None: ...
-
-    def accepted(self, message: Message, seconds: float) -> None:
-        """A message is durable. Units: `seconds` from the end of DATA to the reply."""
-
-    def refused(self, origin: Origin, reply: Reply, reason: str) -> None:
-        """A command or message was refused; `reason` is one word for the metric: policy, address, size, local, …"""
-
-    def attempted(self, batch: Batch, outcomes: Mapping[DeliveryId, Outcome], seconds: float, waited: float | None) -> None:
-        """An attempt ended. `waited`: seconds from acceptance to this attempt where it was the first, else None."""
-
-    def settled(self, delivery: Delivery, verdict: Verdict) -> None:
-        """A delivery's verdict is durable."""
-
-    def reported(self, original: Message, report: Message) -> None:
-        """A DSN about `original` is durable."""
-
-    def paused(self, pause: Pause) -> None: ...
-    def resumed(self, pause: Pause) -> None: ...
-
-    def quota(self, transport: str, rate: float, max_24h: float, sent_24h: float) -> None:
-        """The account's figures as last fetched; `max_24h` -1: unlimited."""
-
-    def account(self, transport: str, standing: AccountStanding) -> None:
-        """How the account behind a transport stands, as it was just told."""
-
-    def reloaded(self, ok: bool, detail: str) -> None: ...
-
-    def trouble(self, what: str, error: BaseException | None = None, **facts: object) -> None:
-        """Something of ours went wrong; `what` says it in a few words."""
-
-    def notice(self, what: str, **facts: object) -> None:
-        """Something worth a line: started, listening, draining, stopped."""
