@@ -49,6 +49,7 @@ imports: $(VENV)/.dev  ## who may import whom
 check: lint types imports  ## lint, types and imports
 
 bench: $(VENV)/.dev peers  ## our figures beside Postfix's (ARGS='--rounds 5 --cases 10')
+	@$(BIN)/python -c 'import sys; print("measured on Python", sys.version.split()[0], "of", sys.base_prefix)'
 	@$(BIN)/python benchmarks/idle.py
 	@$(BIN)/python benchmarks/sendmail.py
 	@$(BIN)/python benchmarks/accept.py $(ARGS)
