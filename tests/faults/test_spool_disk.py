@@ -22,12 +22,13 @@ from spool_world import NOW, SES, deferred, delivered, ids, opened, settlement, 
 
 
 class FailingFiles(apsw.VFS):
-    """The default VFS, but writes to the log, or its syncs, fail while told to."""
+    """The default VFS, but writes to the log, or its syncs, fail while told to, and so does what is read at certain offsets."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.fail_sync = False
         self.fail_write = False
+        self.unreadable: set[int] = set()
         self.failed = 0
         super().__init__(name, "")
 
@@ -47,6 +48,12 @@ class FailingFile(apsw.VFSFile):
             raise apsw.IOError("the disk does not sync")
         super().xSync(flags)
 
+    def xRead(self, amount: int, offset: int) -> bytes:
+        if not self._log and offset in self._vfs.unreadable:
+            self._vfs.failed += 1
+            raise apsw.IOError("the disk does not read")
+        return super().xRead(amount, offset)
+
     def xWrite(self, data: bytes, offset: int) -> None:
         if self._vfs.fail_write and self._log:
             self._vfs.failed += 1
@@ -59,6 +66,27 @@ def disk(request: pytest.FixtureRequest) -> Iterator[FailingFiles]:
     vfs = FailingFiles(f"failing-{os.getpid()}-{request.node.name}")
     yield vfs
     vfs.unregister()
+
+
+async def test_a_content_that_cannot_be_read_keeps_no_attempt_from_its_record(tmp_path: Path, disk: FailingFiles) -> None:
+    spool = await opened(tmp_path)
+    made = [submission(serial, content=b"Subject: x\r\n\r\n" + f"{serial} here\r\n".encode() * 3_000) for serial in range(1, 4)]
+    for one in made:
+        await spool.accept(one)
+    await spool.close()
+    spool = await opened(tmp_path, vfs=disk.name)
+    disk.unreadable.add((tmp_path / "queue.db").read_bytes().index(b"2 here") // 4096 * 4096)
+    results = await asyncio.gather(*(spool.open_attempt(ids(one), NOW + 60, read=len(one.content)) for one in made))
+    assert disk.failed
+    assert [each.ids for each in results] == [frozenset(ids(one)) for one in made]
+    assert [each.content for each in results[:2]] == [made[0].content, None]
+    with pytest.raises(SpoolError):
+        await spool.content(made[1].message.id)
+    assert await spool.content(made[2].message.id) == made[2].content
+    await spool.settle(settlement(made[2], delivered()))
+    disk.unreadable.clear()
+    assert await spool.content(made[1].message.id) == made[1].content
+    await spool.close()
 
 
 @pytest.mark.parametrize("fault", ["fail_sync", "fail_write"])

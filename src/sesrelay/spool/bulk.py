@@ -56,7 +56,7 @@ BODY = "SELECT body FROM content WHERE message = ? AND length(body) = ?"
 
 R_co = TypeVar("R_co", covariant=True)
 Begun = tuple[list[Key], bytes | None]
-"""The deliveries of which an attempt is on record, and the content where that was wanted and is at hand."""
+"""The deliveries of which an attempt is on record, and the content: it is added once that is committed, see `Committer`."""
 
 
 class Otherwise(Exception):
@@ -88,7 +88,12 @@ class Open:
     read: int | None
 
     def alone(self, tx: Transaction) -> Begun:
-        return _begun(tx, self, flow.open_attempt(tx, self.keys, self.retry_at, self.lane))
+        return flow.open_attempt(tx, self.keys, self.retry_at, self.lane), None
+
+    def content(self, cursor: apsw.Cursor) -> bytes | None:
+        """Return the content that is wanted, if it is at hand. Raises: apsw.Error"""
+        found = row(cursor, BODY, (self.keys[0][0], self.read))
+        return None if found is None else found[0]
 
 
 @value(frozen=True, slots=True, eq=False)
@@ -135,17 +140,7 @@ def open_attempts(tx: Transaction, operations: Sequence[Open]) -> list[Begun]:
             opened.append(key)
         results.append(opened)
     _write_known(tx, OPEN, rows)
-    return [_begun(tx, operation, opened) for operation, opened in zip(operations, results, strict=True)]
-
-
-def _begun(tx: Transaction, operation: Open, opened: list[Key]) -> Begun:
-    if operation.read is None or not opened:
-        return opened, None
-    try:
-        found = row(tx.cursor, BODY, (opened[0][0], operation.read))
-    except apsw.CorruptError:
-        return opened, None  # whoever then reads it by itself learns what is the matter
-    return opened, None if found is None else found[0]
+    return [(opened, None) for opened in results]
 
 
 def settle(tx: Transaction, operations: Sequence[Settle]) -> list[dict[Key, float]]:

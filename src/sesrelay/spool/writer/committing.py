@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import apsw
 
 from sesrelay.seams import SpoolError
-from sesrelay.spool.bulk import TOGETHER
+from sesrelay.spool.bulk import TOGETHER, Open
 from sesrelay.spool.claims import Claims
 from sesrelay.spool.tally import Tally
 from sesrelay.spool.transaction import Transaction
@@ -80,6 +80,7 @@ class Committer:
             return
         tx.claims.committed()
         tx.tally.committed()
+        _read_along(tx, group)
         if tx.ended:
             ended, tx.ended = tx.ended, []
             self._on_ended(ended)
@@ -213,6 +214,22 @@ def _run(tx: Transaction, group: Sequence[Job]) -> None:
         waiting = []
         job.result = job.run(tx)
     _run_together(tx, waiting)
+
+
+def _read_along(tx: Transaction, group: Sequence[Job]) -> None:
+    """Add their contents to the openings that want them. Not in the group's transaction: a read that fails would take it back."""
+    wanting = [(job, job.operation) for job in group if type(job.operation) is Open and job.operation.read is not None]
+    opened = [(job, operation) for job, operation in wanting if job.error is None and job.result[0]]
+    if not opened:
+        return
+    try:
+        tx.cursor.execute("BEGIN")
+        for job, operation in opened:
+            job.result = (job.result[0], operation.content(tx.cursor))
+        tx.cursor.execute("COMMIT")
+    except apsw.Error:  # the attempts are on record; who reads by itself what did not come along learns what is the matter
+        if not tx.db.get_autocommit():
+            tx.cursor.execute("ROLLBACK")
 
 
 def _run_together(tx: Transaction, jobs: Sequence[Job]) -> None:
