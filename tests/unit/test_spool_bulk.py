@@ -15,8 +15,10 @@ from fakes import FakeClock
 from sesrelay.mail.delivery import State
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.trace import Event
-from sesrelay.seams import Filter, Settlement, SpoolError, Submission
+from sesrelay.seams import Filter, Opened, Settlement, SpoolError, Submission
+from sesrelay.spool.bulk import Open
 from sesrelay.spool.sqlite import SqliteSpool
+from sesrelay.spool.writer.committing import ALONG_MAX
 from spool_world import MX, NOW, SES, deferred, delivered, failed, held, ids, opened, submission
 
 TABLES = ("message", "content", "delivery", "event", "backlog", "total")
@@ -105,6 +107,47 @@ async def test_a_queue_id_that_is_taken_fails_its_message_only(tmp_path: Path) -
     results = await at_once([store.accept(one) for one in mail])
     assert [type(result) for result in results] == [SpoolError if one is mail[4] else type(None) for one in mail]
     assert (await store.stats()).messages == 9
+    await store.close()
+
+
+async def test_a_group_brings_no_more_content_along_than_its_callers_would_wait_for(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    size = ALONG_MAX // 16
+    mail = [submission(serial, content=b"y" * size) for serial in range(1, 35)]
+    await at_once([store.accept(one) for one in mail])
+    results: list[Opened] = await at_once([store.open_attempt(ids(one), NOW + 60, read=size) for one in mail])  # type: ignore[assignment]
+    assert [each.ids for each in results] == [frozenset(ids(one)) for one in mail]
+    along = [each.content for each in results if each.content is not None]
+    assert 16 <= len(along) < 34
+    assert set(along) == {mail[0].content}
+    await store.close()
+
+
+async def test_no_error_in_what_comes_along_fails_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def content(_opening: Open, _cursor: apsw.Cursor) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(Open, "content", content)
+    store = await opened(tmp_path)
+    made, other = submission(1), submission(2)
+    await store.accept(made)
+    results = await at_once([store.open_attempt(ids(made), NOW + 60, read=made.message.size), store.accept(other)])
+    assert results == [Opened(frozenset(ids(made))), None]
+    assert list(await store.open_attempts(9)) != []
+    assert await store.content(made.message.id) == made.content
+    await store.close()
+
+
+async def test_content_of_another_kind_than_octets_does_not_come_along(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    made = submission(1, content=b"Subject: x\r\n\r\nplain\r\n")
+    await store.accept(made)
+    await store.close()
+    db = apsw.Connection(str(tmp_path / "queue.db"))
+    db.execute("UPDATE content SET body = CAST(body AS TEXT)")
+    db.close()
+    store = await opened(tmp_path)
+    assert await store.open_attempt(ids(made), NOW + 60, read=made.message.size) == Opened(frozenset(ids(made)))
     await store.close()
 
 

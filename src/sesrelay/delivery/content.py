@@ -1,4 +1,4 @@
-"""Content of a message for a transport: from memory where it came fresh, else from the store.
+"""Content of a message for a transport: from memory where it came fresh or with the opening of its attempt, else from the store.
 
 Implements `seams.Content`.
 """

@@ -62,7 +62,7 @@ class Claim:
 
 @value(frozen=True, slots=True)
 class Opened:
-    """What `open_attempt` put on record. `content`: what the message says, where it was wanted and is small and whole."""
+    """What `open_attempt` put on record. `content`: what the message says, where it was wanted and at hand."""
 
     ids: frozenset[DeliveryId]
     content: Canonical | None = None
@@ -110,7 +110,8 @@ class Spool(Protocol):
         """Put on record that these, of one message, are about to be sent, with one attempt more; due at `retry_at` after a crash.
 
         `lane`: the one that sends them, where they waited in another; what is in doubt after a crash is repeated there.
-        `read`: how many octets the content has, where it is wanted as well; it comes along unless it is in a file, or not that long.
+        `read`: how many octets the content has, where it is wanted as well: it may come along. None says nothing of why it did not;
+        `content` tells.
 
         Return those that were still queued: only these may be sent; the others' claims are dropped.
         Durability: on stable storage on return.

@@ -52,7 +52,7 @@ ENDED = (
     "WHERE m.id = v.column1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.message = m.id AND state < 3)"
 )
 FORGET = "DELETE FROM content WHERE message IN ({rows})"
-BODY = "SELECT body FROM content WHERE message = ? AND length(body) = ?"
+BODY = "SELECT body FROM content WHERE message = ? AND typeof(body) = 'blob' AND length(body) = ?"
 
 R_co = TypeVar("R_co", covariant=True)
 Begun = tuple[list[Key], bytes | None]

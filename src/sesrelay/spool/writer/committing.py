@@ -8,6 +8,7 @@ Invariant: a COMMIT that fails, fails the whole group; the connection is closed 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import apsw
@@ -23,6 +24,7 @@ WAL_PAGES = 4_000  # pages of the log at which it is checkpointed under load: 16
 WAL_PAGES_MAX = 32_000  # at which the writer waits for readers and starts the log anew: 128 MB
 VACUUM_PAGES = 2_048  # free pages that may stay; above, and above a quarter of the file, some are given back when idle
 VACUUM_STEP = 512
+ALONG_MAX = 1024 * 1024  # octets of content that come along with one group: who waits for its answer waits for them too
 VACUUM_STEPS = 8  # in one quiet moment, which the first operation that comes ends
 
 
@@ -80,10 +82,10 @@ class Committer:
             return
         tx.claims.committed()
         tx.tally.committed()
-        _read_along(tx, group)
         if tx.ended:
             ended, tx.ended = tx.ended, []
             self._on_ended(ended)
+        _read_along(tx, group)
 
     def _one_by_one(self, tx: Transaction, group: Sequence[Job]) -> None:
         """Run the group with a savepoint an operation. Raises: what ended the whole transaction"""
@@ -222,14 +224,19 @@ def _read_along(tx: Transaction, group: Sequence[Job]) -> None:
     opened = [(job, operation) for job, operation in wanting if job.error is None and job.result[0]]
     if not opened:
         return
+    octets = 0
     try:
         tx.cursor.execute("BEGIN")
         for job, operation in opened:
+            octets += operation.read or 0
+            if octets > ALONG_MAX:
+                break
             job.result = (job.result[0], operation.content(tx.cursor))
         tx.cursor.execute("COMMIT")
-    except apsw.Error:  # the attempts are on record; who reads by itself what did not come along learns what is the matter
-        if not tx.db.get_autocommit():
-            tx.cursor.execute("ROLLBACK")
+    except Exception:  # the attempts are on record all the same; who reads by itself what did not come along learns why
+        with contextlib.suppress(apsw.Error):  # nothing of this may fail what is stored
+            if not tx.db.get_autocommit():
+                tx.cursor.execute("ROLLBACK")
 
 
 def _run_together(tx: Transaction, jobs: Sequence[Job]) -> None:
