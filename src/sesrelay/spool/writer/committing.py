@@ -24,8 +24,8 @@ WAL_PAGES = 4_000  # pages of the log at which it is checkpointed under load: 16
 WAL_PAGES_MAX = 32_000  # at which the writer waits for readers and starts the log anew: 128 MB
 VACUUM_PAGES = 2_048  # free pages that may stay; above, and above a quarter of the file, some are given back when idle
 VACUUM_STEP = 512
-ALONG_MAX = 1024 * 1024  # octets of content that come along with one group: who waits for its answer waits for them too
 VACUUM_STEPS = 8  # in one quiet moment, which the first operation that comes ends
+ALONG_MAX = 1024 * 1024  # octets of content that come along with one group: who waits for its answer waits for them too
 
 
 class Committer:
