@@ -127,13 +127,15 @@ async def test_no_error_in_what_comes_along_fails_what_is_stored(tmp_path: Path,
     def content(_opening: Open, _cursor: apsw.Cursor) -> bytes:
         raise MemoryError
 
+    told: list[object] = []
     monkeypatch.setattr(Open, "content", content)
-    store = await opened(tmp_path)
+    store = await opened(tmp_path, on_trouble=lambda what, error: told.append(error))
     made, other = submission(1), submission(2)
     await store.accept(made)
     results = await at_once([store.open_attempt(ids(made), NOW + 60, read=made.message.size), store.accept(other)])
     assert results == [Opened(frozenset(ids(made))), None]
-    assert list(await store.open_attempts(9)) != []
+    assert [type(error) for error in told] == [MemoryError]
+    assert [each.id for each in await store.open_attempts(9)] == ids(made)
     assert await store.content(made.message.id) == made.content
     await store.close()
 

@@ -85,7 +85,28 @@ class Committer:
         if tx.ended:
             ended, tx.ended = tx.ended, []
             self._on_ended(ended)
-        _read_along(tx, group)
+        self._read_along(tx, group)
+
+    def _read_along(self, tx: Transaction, group: Sequence[Job]) -> None:
+        """Add their contents to the openings that want them. Not in the group's transaction: a read that fails would take it back."""
+        wanting = [(job, job.operation) for job in group if type(job.operation) is Open and job.operation.read is not None]
+        opened = [(job, operation) for job, operation in wanting if job.error is None and job.result[0]]
+        if not opened:
+            return
+        octets = 0
+        try:
+            tx.cursor.execute("BEGIN")
+            for job, operation in opened:
+                octets += operation.read or 0
+                if octets > ALONG_MAX:
+                    break
+                job.result = (job.result[0], operation.content(tx.cursor))
+            tx.cursor.execute("COMMIT")
+        except Exception as error:  # the attempts are on record all the same, and nothing of this may fail what is stored
+            with contextlib.suppress(apsw.Error):
+                if not tx.db.get_autocommit():
+                    tx.cursor.execute("ROLLBACK")
+            self._on_trouble("content could not be read with the opening of its attempt, and is read by itself", error)
 
     def _one_by_one(self, tx: Transaction, group: Sequence[Job]) -> None:
         """Run the group with a savepoint an operation. Raises: what ended the whole transaction"""
@@ -216,27 +237,6 @@ def _run(tx: Transaction, group: Sequence[Job]) -> None:
         waiting = []
         job.result = job.run(tx)
     _run_together(tx, waiting)
-
-
-def _read_along(tx: Transaction, group: Sequence[Job]) -> None:
-    """Add their contents to the openings that want them. Not in the group's transaction: a read that fails would take it back."""
-    wanting = [(job, job.operation) for job in group if type(job.operation) is Open and job.operation.read is not None]
-    opened = [(job, operation) for job, operation in wanting if job.error is None and job.result[0]]
-    if not opened:
-        return
-    octets = 0
-    try:
-        tx.cursor.execute("BEGIN")
-        for job, operation in opened:
-            octets += operation.read or 0
-            if octets > ALONG_MAX:
-                break
-            job.result = (job.result[0], operation.content(tx.cursor))
-        tx.cursor.execute("COMMIT")
-    except Exception:  # the attempts are on record all the same; who reads by itself what did not come along learns why
-        with contextlib.suppress(apsw.Error):  # nothing of this may fail what is stored
-            if not tx.db.get_autocommit():
-                tx.cursor.execute("ROLLBACK")
 
 
 def _run_together(tx: Transaction, jobs: Sequence[Job]) -> None:
