@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import socket
@@ -63,12 +64,20 @@ def test_what_is_closed_half_or_whole_has_none(owners: Owners, server: socket.so
 
 
 def test_a_stranger_who_listens_on_the_clients_port_is_not_its_owner(owners: Owners, server: socket.socket) -> None:
-    with socket.create_connection(server.getsockname()[:2]) as client, server.accept()[0] as accepted:
-        us, them = accepted.getsockname(), accepted.getpeername()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME_WAIT keeps the port
-        client.close()
-        with socket.create_server(them[:2], family=server.family):
-            assert owners.of_tcp(them, us) is None
+    for _ in range(20):
+        with socket.create_connection(server.getsockname()[:2]) as client, server.accept()[0] as accepted:
+            us, them = accepted.getsockname(), accepted.getpeername()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME_WAIT keeps the port
+            client.close()
+            try:
+                stranger = socket.create_server(them[:2], family=server.family)
+            except OSError as error:
+                assert error.errno == errno.EADDRINUSE
+                continue  # some other program was given the port in between
+            with stranger:
+                assert owners.of_tcp(them, us) is None
+                return
+    pytest.fail("no port of a client's was ever free again")
 
 
 def test_another_client_of_the_same_server_is_told_apart(owners: Owners, server: socket.socket) -> None:
