@@ -34,6 +34,7 @@ CLOCKS = {
     ("os", "urandom"),
 }
 CHANCE = {"random", "secrets"}
+POSSESSIVE_GROUP = re.compile(r"\)[*+?]\+")
 
 
 def identify(path: Path) -> str:
@@ -94,6 +95,7 @@ def test_a_module_keeps_the_house_rules(source: Path) -> None:
     assert swallowed(nodes(source)) == []
     if room(source) not in KEEPERS_OF_TIME:
         assert clocks_read(nodes(source)) == [], "time and chance are arguments: take a seams.Clock"
+    assert not POSSESSIVE_GROUP.search(text), "Python before 3.11.5 goes on behind what did not match (gh-106052)"
     if room(source) not in {"cli", "testing"}:
         printed = [
             node.lineno
@@ -118,6 +120,10 @@ def test_a_module_keeps_the_house_rules(source: Path) -> None:
 )
 def test_a_clock_read_is_seen(line: str) -> None:
     assert clocks_read(ast.walk(ast.parse(line)))
+
+
+def test_a_possessive_group_is_seen() -> None:
+    assert POSSESSIVE_GROUP.search(r"(?:a|b)*+") and not POSSESSIVE_GROUP.search(r"[ab]*+(?:c)+")
 
 
 def test_a_swallowed_error_is_seen() -> None:

@@ -55,6 +55,34 @@ def test_content_without_a_proper_header(content: bytes) -> None:
     assert body in content
 
 
+def by_lines(content: bytes) -> int:
+    """The end of the header, looked for a line at a time."""
+    at, begun = 0, False
+    for line in content.split(b"\n")[:-1]:
+        name, colon, _ = line.partition(b":")
+        name = name.rstrip(b" \t")
+        folded = line[:1] in (b" ", b"\t")
+        if not (begun if folded else colon and name and all(33 <= octet <= 126 for octet in name)):
+            break
+        at, begun = at + len(line) + 1, True
+    return at
+
+
+@given(st.lists(st.sampled_from([b"A", b":", b"\r\n", b"\n", b" ", b"\t", b"x: y\r\n", b"\xff", b"\r"]), max_size=12).map(b"".join))
+def test_the_header_ends_where_a_reader_of_lines_finds_its_end(content: bytes) -> None:
+    assert headers.head_length(content) == by_lines(content)
+
+
+@pytest.mark.parametrize(
+    "content", [b"x" * 3_000_000 + b"\r\n", b"a:\r\n" * 200_000, b"a:\r\n" + b" \r\n" * 300_000], ids=lambda c: repr(c[:8])
+)
+def test_the_end_of_any_header_is_found_in_one_pass(content: bytes) -> None:
+    head, body = headers.split(content)
+    assert head + body == content
+    headers.facts(head)
+    assert b"".join(field.raw for field in headers.fields(head)) == head
+
+
 def test_received_are_counted_with_folding() -> None:
     assert headers.facts(b"Received: a\r\n\tb\r\nrEceived:c\r\nX-Received: no\r\n").received == 2
 

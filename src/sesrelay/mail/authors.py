@@ -20,7 +20,7 @@ _SIMPLE = re.compile(
     r"|([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+))\Z"
 )
 _TOKEN = re.compile(
-    r"""(?P<quoted>"(?:[^"\\]|\\.)*+")|(?P<literal>\[[^\[\]]*+\])|(?P<atom>[^\s<>,;:()\[\]"@\\]++)|(?P<space>\s++)|(?P<sign>.)""",
+    r"""(?P<quoted>"(?:[^"\\]++|\\.)*")|(?P<literal>\[[^\[\]]*+\])|(?P<atom>[^\s<>,;:()\[\]"@\\]++)|(?P<space>\s++)|(?P<sign>.)""",
     re.S,
 )
 _IN_COMMENT = re.compile(r"[^()\\]++|\\.|.", re.S)

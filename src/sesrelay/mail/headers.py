@@ -20,7 +20,9 @@ from sesrelay.mail.value import value
 
 SUBJECT_MAX = 200  # characters kept for people to recognise a message by
 
-_HEAD = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
+# No group is repeated possessively: Python before 3.11.5 then goes on behind what did not match (gh-106052).
+_BEGINS = re.compile(rb"[!-9;-~]++[ \t]*+:[^\n]*+\n")
+_STOPS = re.compile(rb"\n(?![!-9;-~]++[ \t]*+:[^\n]*+\n|[ \t][^\n]*+\n)")
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:((?:[^\n]*\n)(?:[ \t][^\n]*\n)*)")
 _FACTS = re.compile(
     rb"^(from|message-id|subject|received|bcc|resent-bcc|return-path|sender|reply-to|to|cc"
@@ -87,7 +89,7 @@ class Field:
 
 def head_length(content: bytes) -> int:
     """Return where the header of `content` ends: at the empty line, or at the first line that is no field."""
-    found = _HEAD.match(content)
+    found = _STOPS.search(content) if _BEGINS.match(content) else None
     return found.end() if found else 0
 
 
