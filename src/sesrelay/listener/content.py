@@ -10,7 +10,6 @@ Source: RFC 5321 §4.1.1.4, §4.5.2; RFC 1870 §4 (the size counts neither stuff
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,8 +22,6 @@ from sesrelay.seams import SpoolError
 
 END = b"\r\n.\r\n"
 STUFFED = b"\r\n."
-# Where a line begins with a dot, or ends with LF alone: most pieces have neither, and one look tells both.
-_SPECIAL = re.compile(rb"\n(?:\.|(?<!\r\n))")
 # What a piece may end with that the next one can complete to the end mark, the longest first.
 _BEGINNINGS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 
@@ -76,11 +73,8 @@ class Incoming:
             else:
                 self.refusal = NO_MEMORY
 
-    def add(self, data: bytes, *, no_bare_lf: bool = False) -> None:
-        """Keep the next octets, with their line ends made canonical; whatever cannot be kept is let go, and all before it.
-
-        `no_bare_lf`: they have none, and do not begin with LF.
-        """
+    def add(self, data: bytes) -> None:
+        """Keep the next octets, with their line ends made canonical; whatever cannot be kept is let go, and all before it."""
         self.size += len(data)
         if self.refusal is not None:
             return
@@ -91,7 +85,7 @@ class Incoming:
             data, self._held = b"\r" + data, False
         if data.endswith(b"\r"):
             data, self._held = data[:-1], True
-        self._keep(*mended(data, no_bare_lf=no_bare_lf))
+        self._keep(*mended(data))
 
     def refuse(self, reply: Reply) -> None:
         """Keep nothing of it."""
@@ -223,10 +217,10 @@ class DataFeed:
     def feed(self, piece: bytes) -> bytes | None:
         """Take the next piece; return None while the message goes on, and at its end the octets behind it."""
         data = self._held + piece
-        special = _SPECIAL.search(data) is not None
-        end = data.find(END) if special else -1
+        dotted = STUFFED in data
+        end = data.find(END) if dotted else -1
         if end >= 0:
-            self._keep(data[: end + 2], special)
+            self._keep(data[: end + 2], dotted)
             return data[end + len(END) :]
         cut = len(data)
         for beginning in _BEGINNINGS:
@@ -235,17 +229,17 @@ class DataFeed:
                 break
         self._held = data[cut:]
         if cut:
-            self._keep(data[:cut], special)
+            self._keep(data[:cut], dotted)
         return None
 
-    def _keep(self, data: bytes, special: bool) -> None:
+    def _keep(self, data: bytes, dotted: bool) -> None:
         # `data` begins at a border that no CR LF . crosses, so every stuffed dot stands whole in it.
-        if special:
+        if dotted:
             data = data.replace(STUFFED, b"\r\n")
         if self._first:
             self._first = False
             data = data[2:]
-        self.incoming.add(data, no_bare_lf=not special)
+        self.incoming.add(data)
 
 
 class ChunkFeed:
