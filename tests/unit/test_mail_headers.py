@@ -27,6 +27,8 @@ def test_facts() -> None:
         ("Jörg <j@example.com>".encode(), ("j@example.com",)),
         (b'"a@evil.example" <b@example.com>', ("b@example.com",)),
         (b"Team:a@example.com,\r\n b@example.com;", ("a@example.com", "b@example.com")),
+        (b"a@example.org <b@example.com>", ("a@example.org", "b@example.com")),
+        (b"(c, d) <b@example.com>", ("b@example.com",)),
         (b"nobody", ()),
         (b"", ()),
     ],

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from email.header import Header
-from email.utils import formataddr, getaddresses
+from email.utils import formataddr
 from urllib.parse import quote
 
 from sesrelay.mail.address import AddressError, domain_key, split
 from sesrelay.mail.headers import Field, addresses
+from sesrelay.mail.mailboxes import mailboxes
 
 _ADDRESSED_NAMES = """
     reply-to from sender to cc bcc resent-from resent-sender resent-to resent-cc resent-bcc return-receipt-to
@@ -77,7 +78,7 @@ def _words(text: str, name: str = "") -> str:
 
 
 def _addresses(name: str, value: str) -> str:
-    found = getaddresses([value])
+    found = mailboxes([value])
     if not found or not addresses([value]):
         return _words(value, name)
     made = []

@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
-from email.utils import formataddr, getaddresses
+from email.utils import formataddr
 
 from sesrelay.mail.lineends import Canonical
+from sesrelay.mail.mailboxes import mailboxes
 from sesrelay.mail.value import value
 
 SUBJECT_MAX = 200  # characters kept for people to recognise a message by
@@ -223,7 +224,7 @@ def unfold(value: bytes) -> str:
 
 def addresses(values: Iterable[str]) -> tuple[str, ...]:
     """Return the addresses of address-list header values, in order, without names; what is no address is left out."""
-    return tuple(address for _, address in getaddresses(list(values)) if "@" in address)
+    return tuple(address for _, address in mailboxes(values) if "@" in address)
 
 
 def _addresses(values: list[bytes]) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from email.utils import getaddresses
 from typing import Any
+
+from sesrelay.mail.mailboxes import mailboxes
 
 SIZE_MAX, RECIPIENTS_MAX, LINE_MAX = 10_485_760, 50, 1_000
 DAY = 24 * 3600.0  # seconds
@@ -235,4 +236,4 @@ def value(head: bytes, name: bytes) -> str | None:
 
 
 def _addresses(head: bytes, name: bytes) -> list[str]:
-    return [address for _, address in getaddresses(list(_values(head, name))) if address]
+    return [address for _, address in mailboxes(_values(head, name)) if address]
