@@ -85,6 +85,26 @@ def test_the_end_of_any_header_is_found_in_one_pass(content: bytes) -> None:
     assert b"".join(field.raw for field in headers.fields(head)) == head
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        b" " * 1_000_000,
+        b"\t" * 1_000_000 + b"x",
+        b"a" + b" " * 1_000_000 + b"b",
+        b'"' + b"a " * 500_000,
+        b"<" * 1_000_000,
+        b"(" * 1_000_000,
+        b":" * 1_000_000,
+    ],
+    ids=lambda value: repr(value[:3]),
+)
+def test_a_header_of_a_megabyte_is_read_in_one_pass(value: bytes) -> None:
+    head = b"".join(b"%b: %b\r\n" % (name, value) for name in (b"From", b"To"))
+    facts = headers.facts(head)
+    assert facts.header_from == ()
+    assert headers.completed(head, "example.com", "")[0].count(b"\r\n") == 2
+
+
 def test_received_are_counted_with_folding() -> None:
     assert headers.facts(b"Received: a\r\n\tb\r\nrEceived:c\r\nX-Received: no\r\n").received == 2
 

@@ -57,6 +57,13 @@ def test_the_record_that_wants_reports() -> None:
     assert reports_wanted(["v=TLSRPTv1;"]) is None
 
 
+def test_a_policy_of_blanks_is_read_in_one_pass() -> None:
+    blanks = " " * 2_000_000
+    with pytest.raises(PolicyError):
+        parse(f"version: STSv1\nmode: enforce\nmax_age: 86400\nmx: a{blanks}b\n")
+    assert record_id([f"v=STSv1; x=a{blanks}b; id={blanks}1{blanks};"]) == "1"
+
+
 def test_a_policy() -> None:
     policy = parse(ENFORCE + "mode: none\r\nunknown: x\r\n\r\n")
     assert policy == Policy("enforce", ("mx.example.org", "*.mail.example.org"), 86400)

@@ -33,13 +33,14 @@ _FACTS = re.compile(
 _MARKS = frozenset({b"precedence", b"auto-submitted", b"list-id", b"list-unsubscribe"})
 _ADDRESSED = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc"})
 _BARE = re.compile(
-    r"\s*(?:\"?(?P<before>[^\"<>(),]*?)\"?\s*<(?P<in>[A-Za-z0-9._+-]+)>|(?P<alone>[A-Za-z0-9._+-]+)(?:\s*\((?P<after>[^()]*)\))?)\s*\Z"
+    r"\s*+(?:\"?(?P<before>[^\"<>(),]*+)\"?\s*+<(?P<in>[A-Za-z0-9._+-]++)>"
+    r"|(?P<alone>[A-Za-z0-9._+-]++)(?:\s*+\((?P<after>[^()]*+)\))?)\s*+\Z"
 )
 _MBOX = re.compile(rb"From [^\r\n]*\r\n")
 _NEVER_LEAVES = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _SIMPLE_FROM = re.compile(
-    rb"[ \t]*(?:[A-Za-z0-9 !#$%&'*+/=?^_`{|}~.-]*<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+)>"
-    rb"|([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+))[ \t]*\r?\n\Z"
+    rb"[ \t]*+(?:[A-Za-z0-9 !#$%&'*+/=?^_`{|}~.-]*+<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]++@[A-Za-z0-9.-]++)>"
+    rb"|([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]++@[A-Za-z0-9.-]++))[ \t]*+\r?\n\Z"
 )
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
 
@@ -184,7 +185,7 @@ def _completed(field: Field, domain: str) -> bytes:
     found = [_BARE.match(part) for part in field.value.split(",")]
     if not all(found):
         return field.raw  # nothing that a person would call a list of names
-    named = [(each["before"] or each["after"] or "", each["in"] or each["alone"]) for each in found if each]
+    named = [((each["before"] or "").rstrip() or each["after"] or "", each["in"] or each["alone"]) for each in found if each]
     value = ", ".join(formataddr((name, f"{local}@{domain}")) for name, local in named)
     return f"{field.name}: {value}\r\n".encode()
 

@@ -14,5 +14,11 @@ _LENIENT: dict[str, Any] = {"strict": False} if getattr(email.utils, "supports_s
 
 
 def mailboxes(values: Iterable[str]) -> list[tuple[str, str]]:
-    """Return name and address of each that some address-list header values have, in order; a thing that is no address as it stands."""
-    return email.utils.getaddresses(list(values), **_LENIENT)
+    """Return name and address of each that some address-list header values have, in order; a thing that is no address as it stands.
+
+    What is nested beyond all reason holds no address.
+    """
+    try:
+        return email.utils.getaddresses(list(values), **_LENIENT)
+    except RecursionError:  # a thousand comments or groups inside each other
+        return []

@@ -17,9 +17,9 @@ AGE_MAX = 31_557_600  # seconds, §3.2
 WELL_KNOWN = "/.well-known/mta-sts.txt"
 
 _RECORD = re.compile(r"v=STSv1[ \t]*;")
-_FIELD = re.compile(r"[ \t]*([A-Za-z0-9][A-Za-z0-9_.-]{0,31})[ \t]*=[ \t]*([^;]*?)[ \t]*\Z")
+_FIELD = re.compile(r"[ \t]*([A-Za-z0-9][A-Za-z0-9_.-]{0,31})[ \t]*=([^;]*)\Z")
 _ID = re.compile(r"[A-Za-z0-9]{1,32}\Z")
-_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})[ \t]*:[ \t]*(.*?)[ \t]*\Z")
+_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})[ \t]*:(.*)\Z")
 _PATTERN = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*\Z")
 
 
@@ -53,8 +53,8 @@ def record_id(texts: Iterable[str]) -> str | None:
         return None
     for part in records[0].split(";")[1:]:
         found = _FIELD.match(part)
-        if found and found[1].lower() == "id" and _ID.match(found[2]):
-            return found[2]
+        if found and found[1].lower() == "id" and _ID.match(name := found[2].strip(" \t")):
+            return name
     return None
 
 
@@ -74,10 +74,11 @@ def parse(text: str) -> Policy:
         found = _LINE.match(line)
         if not found:
             raise PolicyError(f"a line is no `key: value`: {line[:80]!r}")
-        if found[1] == "mx":
-            mx.append(found[2].lower().removesuffix("."))
+        key, value = found[1], found[2].strip(" \t")
+        if key == "mx":
+            mx.append(value.lower().removesuffix("."))
         else:
-            first.setdefault(found[1], found[2])
+            first.setdefault(key, value)
     return _checked(first, mx)
 
 
