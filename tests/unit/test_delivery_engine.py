@@ -493,6 +493,7 @@ async def test_reject_routes_refuse_and_loops_end() -> None:
 
 async def test_a_header_as_large_as_a_message_is_refused() -> None:
     rig = Rig(ScriptedTransport("t"))
+    assert (await rig.submit("b@example.org", content=b"From: " + b"a@example.com, " * 2_000 + b"\r\n\r\n")).startswith("552 5.3.4")
     assert (await rig.submit("b@example.org", content=b"X-A: b\r\n" * 140_000 + CONTENT)).startswith("552 5.3.4")
     assert await rig.waiting() == 0
 

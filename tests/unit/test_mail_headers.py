@@ -101,8 +101,21 @@ def test_the_end_of_any_header_is_found_in_one_pass(content: bytes) -> None:
 def test_a_header_of_a_megabyte_is_read_in_one_pass(value: bytes) -> None:
     head = b"".join(b"%b: %b\r\n" % (name, value) for name in (b"From", b"To"))
     facts = headers.facts(head)
-    assert facts.header_from == ()
-    assert headers.completed(head, "example.com", "")[0].count(b"\r\n") == 2
+    assert (facts.header_from, facts.endless_from) == ((), True)
+    assert headers.completed(head, "example.com", "") == (head, ())
+
+
+@pytest.mark.parametrize(
+    "value", [b" " * 16_000, b"a" + b" " * 16_000 + b"b", b"(" * 16_000, b":" * 16_000, b"a," * 8_000], ids=lambda v: repr(v[:3])
+)
+def test_what_is_read_of_a_header_is_read_in_one_pass(value: bytes) -> None:
+    head = b"".join(b"%b: %b\r\n" % (name, value) for name in (b"From", b"To")) * 20
+    assert headers.facts(head[: len(head) // 20]).header_from == ()
+    assert headers.completed(head, "example.com", "")[0].count(b"\r\n") == 40
+
+
+def test_of_a_subject_without_end_the_beginning_is_read() -> None:
+    assert headers.facts(b"Subject: " + b"=?utf-8?q?caf=C3=A9?= " * 40_000 + b"\r\n").subject == "café" * 50
 
 
 def test_received_are_counted_with_folding() -> None:

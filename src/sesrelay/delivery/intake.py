@@ -27,7 +27,7 @@ from sesrelay.mail.headers import NO_MARKS
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.trace import Event
-from sesrelay.policy.admission import HEADER_MAX, HEADER_TOO_LARGE, HOPS_MAX, LOOP
+from sesrelay.policy.admission import FROM_TOO_LARGE, HEADER_MAX, HEADER_TOO_LARGE, HOPS_MAX, LOOP
 from sesrelay.policy.batching import batches
 from sesrelay.policy.precedence import priority_by_header
 from sesrelay.policy.routing import REJECTED, RouteRule
@@ -77,6 +77,8 @@ class Acceptance:
             return HEADER_TOO_LARGE
         head = text[:end]
         facts = headers.facts(head)
+        if facts.endless_from:
+            return FROM_TOO_LARGE
         if facts.unqualified or not facts.header_from:
             head, made = headers.completed(head, snapshot.local.domain, envelope.sender)
             facts, changes = headers.facts(head), changes + made

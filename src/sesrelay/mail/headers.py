@@ -20,6 +20,8 @@ from sesrelay.mail.mailboxes import mailboxes
 from sesrelay.mail.value import value
 
 SUBJECT_MAX = 200  # characters kept for people to recognise a message by
+SUBJECT_READ = 4 * 1024  # octets that are decoded for it: a megabyte of encoded words would take seconds
+ADDRESSES_MAX = 16 * 1024  # octets of addresses that are read, for the same reason: some hundred of them
 
 # No group is repeated possessively: Python before 3.11.5 then goes on behind what did not match (gh-106052).
 _BEGINS = re.compile(rb"[!-9;-~]++[ \t]*+:[^\n]*+\n")
@@ -70,6 +72,8 @@ class Facts:
     unqualified: bool = False
     """There is a From, Sender, Reply-To, To or Cc without any domain."""
     marks: Marks = NO_MARKS
+    endless_from: bool = False
+    """What is in From is more than is read (ADDRESSES_MAX); `header_from` is empty then."""
 
 
 @value(frozen=True, slots=True)
@@ -143,7 +147,9 @@ def facts(head: bytes) -> Facts:
         elif name in _MARKS:
             marked[name] = marked.get(name, found[2])
     marks = _marks(marked) if marked else NO_MARKS
-    return Facts(_addresses(senders), unfold(message_id), _readable(subject), received, private, unqualified, marks)
+    endless = sum(map(len, senders)) > ADDRESSES_MAX
+    named = () if endless else _addresses(senders)
+    return Facts(named, unfold(message_id), _readable(subject), received, private, unqualified, marks, endless)
 
 
 def _marks(marked: Mapping[bytes, bytes]) -> Marks:
@@ -182,7 +188,7 @@ def completed(head: bytes, domain: str, sender: str) -> tuple[bytes, tuple[str, 
 
 
 def _completed(field: Field, domain: str) -> bytes:
-    found = [_BARE.match(part) for part in field.value.split(",")]
+    found = [_BARE.match(part) for part in field.value.split(",")] if len(field.raw) <= ADDRESSES_MAX else [None]
     if not all(found):
         return field.raw  # nothing that a person would call a list of names
     named = [((each["before"] or "").rstrip() or each["after"] or "", each["in"] or each["alone"]) for each in found if each]
@@ -237,7 +243,7 @@ def _addresses(values: list[bytes]) -> tuple[str, ...]:
 
 
 def _readable(value: bytes) -> str:
-    text = unfold(value)
+    text = unfold(value[:SUBJECT_READ])
     if "=?" in text:
         try:
             text = str(make_header(decode_header(text)))

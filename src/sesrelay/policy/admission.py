@@ -21,6 +21,7 @@ HOPS_MAX = 50  # Received fields; more is a loop (Postfix's hopcount_limit)
 
 HEADER_MAX = 1024 * 1024  # octets; it is worked on in several copies at once (Exim's header_maxsize is the same)
 HEADER_TOO_LARGE = Reply(552, "5.3.4", "The header of the message is larger than this relay takes (1 MiB)")
+FROM_TOO_LARGE = Reply(552, "5.3.4", "The header From of the message is larger than this relay takes (16 KiB)")
 
 LOOP = Reply(554, "5.4.6", "Too many hops: this message is going in circles")
 CLIENT_REFUSED = Reply(554, "5.7.1", "This relay serves local clients and the networks named under access.networks")
