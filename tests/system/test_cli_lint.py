@@ -88,6 +88,8 @@ def test_what_is_changed_is_told_with_its_reason(mail: Path, config: str, capsys
         (CLEAN, "a@bad.example", "b@x.example", "5.7.1"),
         (CLEAN, "a@example.com", "nobody", "no alias"),
         (CLEAN + "x" * 990 + "\n" * 10_485_760, "a@elsewhere.example", "b@x.example", "5.3.4"),
+        ("X-A: b\n" * 150_000 + CLEAN, "a@example.com", "b@x.example", "1 MiB"),
+        ("From: a@example.com" + ", a@example.com" * 2_000 + "\n\nhi\n", "a@example.com", "b@x.example", "16 KiB"),
     ],
 )
 def test_what_ses_would_not_take_exits_1(

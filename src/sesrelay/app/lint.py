@@ -20,7 +20,7 @@ from sesrelay.mail.filed import opening
 from sesrelay.mail.lineends import Canonical, canonical
 from sesrelay.mail.outcome import Failed, Held
 from sesrelay.policy import ses_addressing as addressing
-from sesrelay.policy.admission import LocalMail, complete_recipient, complete_sender
+from sesrelay.policy.admission import FROM_TOO_LARGE, HEADER_MAX, HEADER_TOO_LARGE, LocalMail, complete_recipient, complete_sender
 from sesrelay.policy.ses_shape import Facts, Rules, shape, why
 
 V1_MAX, V2_MAX = 10_485_760, 41_943_040  # octets of a message
@@ -64,6 +64,9 @@ def lint(data: bytes, sender: str, recipients: Sequence[str], now: float, loaded
     found = Finding(sender)
     content, head, receipts = _arrived(data, local, sender)
     facts = headers.facts(head)
+    if len(head) > HEADER_MAX or facts.endless_from:
+        found.problems.append(str(FROM_TOO_LARGE if facts.endless_from else HEADER_TOO_LARGE))
+        return found
     config = _transport(found, facts.header_from, loaded, transport)
     _note(found, receipts)
     api = config.api if isinstance(config, configured.SesTransport) else "auto"

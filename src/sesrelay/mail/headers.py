@@ -188,7 +188,9 @@ def completed(head: bytes, domain: str, sender: str) -> tuple[bytes, tuple[str, 
 
 
 def _completed(field: Field, domain: str) -> bytes:
-    found = [_BARE.match(part) for part in field.value.split(",")] if len(field.raw) <= ADDRESSES_MAX else [None]
+    if len(field.raw) > ADDRESSES_MAX:
+        return field.raw
+    found = [_BARE.match(part) for part in field.value.split(",")]
     if not all(found):
         return field.raw  # nothing that a person would call a list of names
     named = [((each["before"] or "").rstrip() or each["after"] or "", each["in"] or each["alone"]) for each in found if each]

@@ -14,9 +14,9 @@ _LENIENT: dict[str, Any] = {"strict": False} if getattr(email.utils, "supports_s
 
 
 def mailboxes(values: Iterable[str]) -> list[tuple[str, str]]:
-    """Return name and address of each that some address-list header values have, in order; a thing that is no address as it stands.
+    """Return the names and addresses in some header values, in order; what is no address stands there as it is.
 
-    What is nested beyond all reason holds no address.
+    What is nested beyond all reason holds none.
     """
     try:
         return email.utils.getaddresses(list(values), **_LENIENT)
