@@ -1,7 +1,7 @@
 """The metrics of the public contract: counted as mail events come, gauges of the queue filled in when they are asked for.
 
 Invariant: a registry of our own; no label holds an address, or anything else a client chose.
-Invariant: label children are looked up once and kept, so that an event costs a few additions.
+Invariant: what each message moves costs a few additions, see `counting`.
 
 Source: the public contract, Metrics; Prometheus text format 0.0.4.
 """
@@ -11,13 +11,14 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 
 import sesrelay
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Message, Origin
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason
 from sesrelay.mail.reply import Reply
+from sesrelay.observe.counting import Counts, Timings
 from sesrelay.observe.outcomes import outcome_name
 from sesrelay.observe.ses_metrics import SesMetrics, Tariff
 from sesrelay.policy.reputation import AccountStanding
@@ -53,40 +54,30 @@ class MetricsSink:
 
     def _count_messages(self) -> None:
         to = self.registry
-        self._accepted = Counter("sesrelay_messages_accepted", "Messages accepted: durable, 250 given", ["listener"], registry=to)
+        self._accepted = Counts("sesrelay_messages_accepted", "Messages accepted: durable, 250 given", ["listener"], to)
         self._refused = Counter("sesrelay_messages_refused", "Commands and messages refused", ["reason"], registry=to)
-        self._accept_seconds = Histogram(
-            "sesrelay_accept_seconds", "Seconds from the end of DATA to the reply", buckets=ACCEPT_BUCKETS, registry=to
+        self._accept_seconds = Timings(
+            "sesrelay_accept_seconds", "Seconds from the end of DATA to the reply", [], ACCEPT_BUCKETS, to
         )
+        self._accept_seconds.expect()
         self._connections = Gauge("sesrelay_smtp_connections", "SMTP connections open now", ["listener"], registry=to)
         self._reports = Counter("sesrelay_reports", "Delivery status notifications made", registry=to)
         self._troubles = Counter("sesrelay_troubles", "Faults of our own; the log names each", registry=to)
         # Children by label value, kept because labels() takes a lock and builds a key.
-        self._accepted_by: dict[str, Counter] = {}
         self._connections_by: dict[str, Gauge] = {}
 
     def _count_attempts(self) -> None:
         to = self.registry
-        self._wait = Histogram(
-            "sesrelay_queue_wait_seconds",
-            "Seconds from acceptance to the first attempt",
-            ["transport"],
-            buckets=WAIT_BUCKETS,
-            registry=to,
+        self._wait = Timings(
+            "sesrelay_queue_wait_seconds", "Seconds from acceptance to the first attempt", ["transport"], WAIT_BUCKETS, to
         )
-        self._attempts = Counter(
-            "sesrelay_attempts", "Attempts, counted by delivery, by what came of them", ["transport", "outcome"], registry=to
+        self._attempts = Counts(
+            "sesrelay_attempts", "Attempts, counted by delivery, by what came of them", ["transport", "outcome"], to
         )
-        self._attempt_seconds = Histogram(
-            "sesrelay_attempt_seconds", "Seconds that a batch's attempt took", ["transport"], buckets=ATTEMPT_BUCKETS, registry=to
+        self._attempt_seconds = Timings(
+            "sesrelay_attempt_seconds", "Seconds that a batch's attempt took", ["transport"], ATTEMPT_BUCKETS, to
         )
-        self._deliveries = Counter(
-            "sesrelay_deliveries", "Deliveries that ended, by how", ["route", "transport", "outcome"], registry=to
-        )
-        self._wait_by: dict[str, Histogram] = {}
-        self._attempt_seconds_by: dict[str, Histogram] = {}
-        self._attempts_by: dict[tuple[str, str], Counter] = {}
-        self._deliveries_by: dict[tuple[str, str, str], Counter] = {}
+        self._deliveries = Counts("sesrelay_deliveries", "Deliveries that ended, by how", ["route", "transport", "outcome"], to)
 
     def _gauge_queue(self) -> None:
         to = self.registry
@@ -119,17 +110,17 @@ class MetricsSink:
         """
         self._transports = tuple(transports)
         for listener in listeners:
-            self._accepted.labels(listener)
+            self._accepted.expect(listener)
             self._connections.labels(listener)
         for transport in self._transports:
-            self._wait.labels(transport)
-            self._attempt_seconds.labels(transport)
+            self._wait.expect(transport)
+            self._attempt_seconds.expect(transport)
             for outcome in ATTEMPT_OUTCOMES:
-                self._attempts.labels(transport, outcome)
+                self._attempts.expect(transport, outcome)
         for route, ways in routes.items():
             for transport in ways:
                 for outcome in DELIVERY_OUTCOMES:
-                    self._deliveries.labels(route, transport, outcome)
+                    self._deliveries.expect(route, transport, outcome)
         self._ses.expect(ses, tariffs or {})
 
     def render(self, stats: Stats | None, now: float, pauses: Iterable[Pause] | None = None) -> bytes:
@@ -178,11 +169,7 @@ class MetricsSink:
         return gauge
 
     def accepted(self, message: Message, seconds: float) -> None:
-        listener = message.origin.listener
-        counter = self._accepted_by.get(listener)
-        if counter is None:
-            counter = self._accepted_by[listener] = self._accepted.labels(listener)
-        counter.inc()
+        self._accepted.add(message.origin.listener)
         self._accept_seconds.observe(seconds)
         self._totals["accepted"] += 1
 
@@ -192,23 +179,13 @@ class MetricsSink:
 
     def attempted(self, batch: Batch, outcomes: Mapping[DeliveryId, Outcome], seconds: float, waited: float | None) -> None:
         transport = batch.lane.transport
-        timer = self._attempt_seconds_by.get(transport)
-        if timer is None:
-            timer = self._attempt_seconds_by[transport] = self._attempt_seconds.labels(transport)
-        timer.observe(seconds)
+        self._attempt_seconds.observe(seconds, transport)
         if waited is not None:
-            wait = self._wait_by.get(transport)
-            if wait is None:
-                wait = self._wait_by[transport] = self._wait.labels(transport)
-            wait.observe(max(waited, 0.0))
+            self._wait.observe(max(waited, 0.0), transport)
         throttled, taken = False, 0
         for outcome in outcomes.values():
             taken += isinstance(outcome, Delivered)
-            key = (transport, outcome_name(outcome))
-            counter = self._attempts_by.get(key)
-            if counter is None:
-                counter = self._attempts_by[key] = self._attempts.labels(*key)
-            counter.inc()
+            self._attempts.add(transport, outcome_name(outcome))
             throttled = throttled or (isinstance(outcome, Deferred) and outcome.reason is PauseReason.THROTTLED)
         if throttled:
             self._ses.throttled(transport)
@@ -220,11 +197,7 @@ class MetricsSink:
                 self._totals["deferred"] += 1
             return
         placement = delivery.placement
-        key = (placement.route, placement.lane.transport, verdict.end)
-        counter = self._deliveries_by.get(key)
-        if counter is None:
-            counter = self._deliveries_by[key] = self._deliveries.labels(*key)
-        counter.inc()
+        self._deliveries.add(placement.route, placement.lane.transport, verdict.end)
         self._totals["delivered" if verdict.end == "delivered" else "failed"] += 1
 
     def reported(self, original: Message, report: Message) -> None:

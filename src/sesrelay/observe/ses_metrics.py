@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Gauge
 
+from sesrelay.observe.counting import Counts
 from sesrelay.policy.reputation import AccountStanding
 
 GB = 1_000_000_000
@@ -25,8 +26,8 @@ class SesMetrics:
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(f"sesrelay_ses_{name}", text, ["transport"], registry=registry)
 
-        def counter(name: str, text: str) -> Counter:
-            return Counter(f"sesrelay_ses_{name}", text, ["transport"], registry=registry)
+        def counter(name: str, text: str) -> Counts:
+            return Counts(f"sesrelay_ses_{name}", text, ["transport"], registry)
 
         self._rate = gauge("send_rate_limit", "The account's recipients a second")
         self._quota = gauge("quota_24h", "The account's recipients in 24 h; -1: unlimited")
@@ -44,7 +45,6 @@ class SesMetrics:
         self._price = counter("price_estimate", "What SES is estimated to charge for them, by the configured tariff")
         self._tariffs: Mapping[str, Tariff] = {}
         self._known: tuple[str, ...] = ()
-        self._counters: dict[str, tuple[Counter, Counter, Counter]] = {}
         self.standings: dict[str, AccountStanding] = {}
 
     def expect(self, transports: Iterable[str], tariffs: Mapping[str, Tariff]) -> None:
@@ -52,8 +52,8 @@ class SesMetrics:
         self._known, self._tariffs = tuple(transports), tariffs
         self.standings = {name: standing for name, standing in self.standings.items() if name in self._known}
         for transport in self._known:
-            self._throttled.labels(transport)
-            self._children(transport)
+            for each in (self._throttled, self._recipients, self._octets, self._price):
+                each.expect(transport)
 
     def quota(self, transport: str, rate: float, max_24h: float, sent_24h: float) -> None:
         self._rate.labels(transport).set(rate)
@@ -76,20 +76,14 @@ class SesMetrics:
             gauge.labels(transport).set(math.nan if value is None else value)
 
     def throttled(self, transport: str) -> None:
-        self._throttled.labels(transport).inc()
+        self._throttled.add(transport)
 
     def sent(self, transport: str, recipients: int, size: int) -> None:
         """Count a message of `size` octets that SES took for so many recipients; of other transports nothing is counted."""
         if not recipients or transport not in self._known:
             return
-        for_recipients, for_octets, for_price = self._counters.get(transport) or self._children(transport)
-        for_recipients.inc(recipients)
-        for_octets.inc(recipients * size)
+        self._recipients.add(transport, amount=recipients)
+        self._octets.add(transport, amount=recipients * size)
         tariff = self._tariffs.get(transport)
         if tariff is not None:
-            for_price.inc(recipients * (tariff[0] / 1000 + tariff[1] * size / GB))
-
-    def _children(self, transport: str) -> tuple[Counter, Counter, Counter]:
-        made = (self._recipients.labels(transport), self._octets.labels(transport), self._price.labels(transport))
-        self._counters[transport] = made
-        return made
+            self._price.add(transport, amount=recipients * (tariff[0] / 1000 + tariff[1] * size / GB))
