@@ -35,7 +35,7 @@ class Reply:
         return self.enhanced or f"{self.code // 100}.0.0"
 
     def __str__(self) -> str:
-        return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
+        return " ".join(filter(None, (str(self.code), self.enhanced, self.text)))
 
     @classmethod
     def parse(cls, code: int, text: str) -> Reply:

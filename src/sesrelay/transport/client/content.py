@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from sesrelay.mail import headers, recoding
 from sesrelay.mail.filed import Filed
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.mime import has_long_line
+from sesrelay.mail.value import value
 from sesrelay.seams import Content
 from sesrelay.transport.client.signing import Signer
 
@@ -36,7 +36,7 @@ class Stuffed:
         return (before + self.content[max(part.start - 1, 0) : part.stop]).replace(b"\n.", b"\n..")[1:]
 
 
-@dataclass(frozen=True)
+@value(frozen=True, slots=True)
 class Wire:
     """What goes out. Units: `size` octets as RFC 1870 counts them, before dot-stuffing."""
 
@@ -49,7 +49,7 @@ class Wire:
     def size(self) -> int:
         return len(self.data)
 
-    @cached_property
+    @property
     def stuffed(self) -> bytes | Stuffed:
         """What goes out behind DATA, without the final dot."""
         if isinstance(self.data, Filed):

@@ -80,7 +80,7 @@ async def _go_on(session: Session, done: Transaction, batch: Batch, payload: Pay
 
 
 def _too_many(done: Transaction, deliveries: Sequence[Delivery]) -> bool:
-    return done.taken and any(_is_too_many(done.answers[one.id]) for one in deliveries)
+    return len(deliveries) > 1 and done.taken and any(_is_too_many(done.answers[one.id]) for one in deliveries)
 
 
 def _is_too_many(answer: Answer) -> bool:
