@@ -12,7 +12,7 @@ from fakes import FakeClock
 from sesrelay.mail.delivery import State
 from sesrelay.seams import Filter
 from sesrelay.spool.migrations import STEPS, migrate
-from sesrelay.spool.records import pack
+from sesrelay.spool.records import counted_for, pack, written
 from spool_world import MX, NOW, SES, opened, submission
 
 KILLER = Path(__file__).with_name("upgrade_killer.py")
@@ -32,11 +32,13 @@ def store_of_version_1(state: Path) -> list[str]:
         for serial in range(COUNT):
             made = submission(serial, lane=MX if serial % 3 else SES, state=STATES[serial % 4])
             packed = pack(made, in_file=False)
-            db.execute("INSERT INTO message VALUES (?,?,?,?,?,?,?,?)", packed.message)
+            db.execute("INSERT INTO message VALUES (?,?,?,?,?,?,?,?)", written(packed.message))
             db.execute("INSERT INTO content VALUES (?, ?)", (packed.number, packed.content))
             wanted = ", ".join(columns[:16])
             db.execute(f"INSERT INTO delivery ({wanted}) VALUES ({','.join('?' * 16)})", packed.deliveries[0][:16])
-            db.execute("INSERT INTO backlog VALUES (?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET n = n + 1", packed.lanes[0])
+            db.execute(
+                "INSERT INTO backlog VALUES (?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET n = n + 1", counted_for(packed.deliveries[0])
+            )
         db.execute("UPDATE total SET n = ? WHERE what = 'messages'", (COUNT,))
         db.execute("UPDATE total SET n = (SELECT sum(size) FROM message) WHERE what = 'bytes'")
     db.close()

@@ -19,7 +19,7 @@ from sesrelay.spool.errors import LockHeld, StoreRefused
 from sesrelay.spool.files import THRESHOLD, Bodies
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.migrations import STEPS, migrate
-from sesrelay.spool.records import pack
+from sesrelay.spool.records import pack, written
 from sesrelay.spool.schema import VERSION
 from spool_world import NOW, SES, ids, opened, submission
 
@@ -153,7 +153,7 @@ async def test_a_queue_of_the_first_version_goes_on(tmp_path: Path) -> None:
     made = [submission(serial, site=f"site{serial % 3}", recipients=["a@example.org", "b@example.org"]) for serial in range(1, 100)]
     for each in made:
         packed = pack(each, in_file=False)
-        db.execute(flow.INSERT_MESSAGE, packed.message)
+        db.execute(flow.INSERT_MESSAGE, written(packed.message))
         db.execute(flow.INSERT_CONTENT, (packed.number, packed.content))
         db.executemany(flow.INSERT_DELIVERY, packed.deliveries)
     db.execute("INSERT INTO backlog VALUES (?, ?, 1, 0, 198)", SES)

@@ -17,13 +17,11 @@ from typing import Any, Protocol, TypeVar, cast
 import apsw
 
 from sesrelay.mail.delivery import LaneKey
-from sesrelay.mail.trace import Event
 from sesrelay.mail.value import value
-from sesrelay.policy.verdict import Verdict
 from sesrelay.spool import flow
 from sesrelay.spool.claims import Standing
 from sesrelay.spool.query import Row, row, spread, write
-from sesrelay.spool.records import CODE, HELD, IN_FLIGHT, QUEUED, Key, Packed, pack_events
+from sesrelay.spool.records import HELD, IN_FLIGHT, QUEUED, Key, Packed, pack_events, written
 from sesrelay.spool.transaction import Transaction
 
 ADD_MESSAGES = flow.INSERT_MESSAGE.partition(" VALUES")[0] + " {rows}"
@@ -98,10 +96,10 @@ class Open:
 
 @value(frozen=True, slots=True, eq=False)
 class Settle:
-    """The end of an attempt."""
+    """The end of an attempt. `verdicts`: `verdict_row`s; `events`: `event_rows`."""
 
-    verdicts: Mapping[Key, Verdict]
-    events: Sequence[Event]
+    verdicts: Mapping[Key, Row]
+    events: Sequence[Row]
     reports: Sequence[Packed]
     now: float
 
@@ -112,7 +110,7 @@ class Settle:
 def accept(tx: Transaction, operations: Sequence[Accept]) -> list[None]:
     """Store messages. Raises: apsw.ConstraintError for a queue id that is taken"""
     packed = [each.packed for each in operations]
-    write(tx.cursor, ADD_MESSAGES, [each.message for each in packed])
+    write(tx.cursor, ADD_MESSAGES, [written(each.message) for each in packed])
     write(tx.cursor, ADD_CONTENTS, [(each.number, each.content) for each in packed if not each.message[5]])
     write(tx.cursor, ADD_DELIVERIES, [row for each in packed for row in each.deliveries])
     for operation in operations:
@@ -160,16 +158,16 @@ def settle(tx: Transaction, operations: Sequence[Settle]) -> list[dict[Key, floa
             special.append(place)
             continue
         met.add(number)
-        for key, verdict in operation.verdicts.items():
+        for key, columns in operation.verdicts.items():
             tx.claims.give_back(key)
             state, transport, nexthop, priority, alone = standings[key]
-            after = CODE[verdict.state]
-            rows.append((*key, transport, nexthop, priority, *flow.settled(verdict, after)))
+            after, then, *_ = columns
+            rows.append((*key, transport, nexthop, priority, *columns))
             tx.tally.move(transport, nexthop, priority, state, after)
             if after > HELD:
                 ended[number] = alone
             elif after == QUEUED:
-                due[key] = verdict.due
+                due[key] = then
         told.append((number, pack_events(operation.events)))
     _write_known(tx, SETTLE, rows)
     write(tx.cursor, TELL, told)

@@ -17,9 +17,7 @@ from typing import NamedTuple, cast
 import apsw
 
 from sesrelay.mail.delivery import Delivery, LaneKey, Placement, Priority, Stream
-from sesrelay.mail.trace import Event
 from sesrelay.policy.scheduling import SCHEDULED
-from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import Claim, SpoolError, Superseded
 from sesrelay.spool import selecting, wishes
 from sesrelay.spool.claims import Standing
@@ -27,17 +25,21 @@ from sesrelay.spool.files import THRESHOLD
 from sesrelay.spool.query import Row, row, rows, the_row
 from sesrelay.spool.reading import DELIVERY, PAGE, START, Messages, open_keys
 from sesrelay.spool.records import (
-    CODE,
     DELIVERY_COLUMNS,
     HELD,
     IN_FLIGHT,
     QUEUED,
     Key,
     Packed,
+    counted_for,
+    event_rows,
     id_of,
     pack_events,
     text,
     unpack_delivery,
+    verdict_of,
+    verdict_row,
+    written,
 )
 from sesrelay.spool.transaction import Transaction
 
@@ -95,7 +97,7 @@ SET_BACK = (
 def accept(tx: Transaction, packed: Packed, claimed: bool) -> None:
     cursor = tx.cursor
     try:
-        cursor.execute(INSERT_MESSAGE, packed.message)
+        cursor.execute(INSERT_MESSAGE, written(packed.message))
     except apsw.ConstraintError as error:
         raise SpoolError(f"{id_of((packed.number, 0)).message}: the queue id is taken") from error
     if not packed.message[5]:
@@ -112,15 +114,16 @@ def accept(tx: Transaction, packed: Packed, claimed: bool) -> None:
 
 def count_accepted(tx: Transaction, packed: Packed, claimed: bool) -> None:
     """Take note of a message whose rows are written."""
-    tx.tally.add(packed.lanes)
     tx.tally.message(1, packed.message[2])
     alone = packed.message[2] if len(packed.deliveries) == 1 and not packed.message[5] else None
-    for delivery, lane in zip(packed.deliveries, packed.lanes, strict=True):
-        key, state = (packed.number, delivery[1]), lane[3]
+    for delivery in packed.deliveries:
+        count = counted_for(delivery)
+        tx.tally.add(count)
+        key, (transport, nexthop, priority, state) = (packed.number, delivery[1]), count
         if claimed and state == QUEUED:
             tx.claims.take(key)
         if (claimed and state == QUEUED) or state == IN_FLIGHT:
-            tx.claims.know(key, Standing(state, *lane[:3], alone))
+            tx.claims.know(key, Standing(state, transport, nexthop, priority, alone))
 
 
 def claim(tx: Transaction, lane: LaneKey, limit: int, now: float, passed_over: Collection[Stream], after: str) -> Claim:
@@ -204,8 +207,8 @@ def open_attempt(tx: Transaction, keys: Sequence[Key], retry_at: float, lane: La
 
 def settle(
     tx: Transaction,
-    verdicts: Mapping[Key, Verdict],
-    events: Sequence[Event],
+    verdicts: Mapping[Key, Row],
+    events: Sequence[Row],
     reports: Sequence[Packed],
     now: float,
     attempted: bool = True,
@@ -213,7 +216,7 @@ def settle(
     if not attempted:
         _still_waiting(tx, verdicts)
     due: dict[Key, float] = {}
-    told: dict[int, list[Event]] = {}
+    told: dict[int, list[Row]] = {}
     if events:
         told[next(iter(verdicts))[0]] = list(events)
     ended: set[int] = set()
@@ -221,34 +224,26 @@ def settle(
         tx.claims.give_back(key)
         standing = row(tx.cursor, STANDING, key)
         # An end once stored stands; what an operator holds, only news of its end may move.
-        if standing is None or standing[0] > HELD or (standing[0] == HELD and not asked.state.final):
+        if standing is None or standing[0] > HELD or (standing[0] == HELD and asked[0] <= HELD):
             continue
         state, transport, nexthop, priority, wish = standing
-        verdict = wishes.fulfil(asked, wish, now)
-        if verdict is not asked:
+        columns = asked if wish is None else verdict_row(wishes.fulfil(verdict_of(asked), wish, now))
+        if columns != asked:
             recipient = Messages(tx.cursor)[key[0]].envelope.recipients[key[1]].address
-            told.setdefault(key[0], []).append(wishes.event(wish, now, recipient, transport, nexthop))
-        after = CODE[verdict.state]
-        tx.cursor.execute(SETTLE, (*settled(verdict, after), *key))
+            told.setdefault(key[0], []).extend(event_rows((wishes.event(wish, now, recipient, transport, nexthop),)))
+        after, then, *_ = columns
+        tx.cursor.execute(SETTLE, (*columns, *key))
         tx.tally.move(transport, nexthop, priority, state, after)
         if after > HELD:
             ended.add(key[0])
         elif after == QUEUED:
-            due[key] = verdict.due
+            due[key] = then
     for report in reports:
         accept(tx, report, False)
     for number, items in told.items():
         tx.cursor.execute(INSERT_EVENT, (number, pack_events(items)))
     finish(tx, ended)
     return due
-
-
-def settled(verdict: Verdict, state: int) -> Row:
-    """Return the columns of a delivery that a verdict sets, as SETTLE has them in order."""
-    return (
-        state, verdict.due, verdict.attempts, verdict.doubts, text(verdict.pinned), verdict.warned, text(verdict.reason),
-        text(verdict.reply), verdict.end, text(verdict.remote_id),
-    )  # fmt: skip
 
 
 def _still_waiting(tx: Transaction, keys: Iterable[Key]) -> None:

@@ -1,4 +1,6 @@
-"""Between values and rows: what is written for a submission, and what is read back.
+"""Between values and rows: what is written for a submission and a verdict, and what is read back.
+
+What goes to the writer is plain, and becomes JSON there: the event loop has more to do than the writer has.
 
 Invariant: what is packed and unpacked again is equal to what it was; only text that UTF-8 cannot carry is replaced.
 """
@@ -15,6 +17,7 @@ from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Owner, Re
 from sesrelay.mail.filed import Filed
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.trace import Event
+from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import DeliveryRecord, SpoolError, Submission
 from sesrelay.spool.matching import key
 from sesrelay.spool.query import Row
@@ -37,13 +40,12 @@ RECORD_COLUMNS = DELIVERY_COLUMNS + ', "end", remote_id'
 
 
 class Packed(NamedTuple):
-    """A submission as rows. `content`: nothing, where it is not in the table; `lanes`: what each delivery counts for in the backlog."""
+    """A submission on its way to the writer. `message`: see `message_row`; `content`: nothing, where it is not in the table."""
 
     number: int
     message: Row
     deliveries: list[Row]
     content: bytes
-    lanes: list[tuple[str, str, int, int]]
 
 
 def pack(submission: Submission, *, in_file: bool, ended: bool = False) -> Packed:
@@ -52,7 +54,6 @@ def pack(submission: Submission, *, in_file: bool, ended: bool = False) -> Packe
     number = number_of(message.id)
     recipients = message.envelope.recipients
     deliveries: list[Row] = []
-    lanes: list[tuple[str, str, int, int]] = []
     for each in submission.deliveries:
         n = each.id.n
         recipient, place, state = each.recipient, each.placement, CODE[each.state]
@@ -60,13 +61,10 @@ def pack(submission: Submission, *, in_file: bool, ended: bool = False) -> Packe
             raise SpoolError(f"{message.id}: delivery {n} names no recipient of the envelope")
         if (state > HELD) is not ended:
             raise SpoolError(f"{message.id}: delivery {n} has ended before it began")
-        transport, nexthop = place.lane
-        priority = int(place.priority)
         deliveries.append((
-            number, n, state, transport, nexthop, priority, each.due, each.attempts, each.doubts, each.warned,
+            number, n, state, *place.lane, int(place.priority), each.due, each.attempts, each.doubts, each.warned,
             place.route, place.site, key(recipient.address), each.pinned, text(each.reason), text(each.reply),
         ))  # fmt: skip
-        lanes.append((transport, nexthop, priority, state))
     if not deliveries:
         raise SpoolError(f"{message.id}: a message without a delivery")
     content = submission.content
@@ -74,28 +72,40 @@ def pack(submission: Submission, *, in_file: bool, ended: bool = False) -> Packe
         content = Canonical(b"")
     elif isinstance(content, Filed):  # small where its header was all that was large
         content = content.whole()
-    return Packed(number, message_row(message, number, submission.events, in_file=in_file), deliveries, content, lanes)
+    return Packed(number, message_row(message, number, submission.events, in_file=in_file), deliveries, content)
 
 
-def message_row(message: Message, number: int, events: Sequence[Event], *, in_file: bool) -> Row:
-    """Return the row of a message, as flow.INSERT_MESSAGE has its columns in order."""
+def message_row(message: Message, number: int, events: Iterable[Event], *, in_file: bool) -> Row:
+    """Return the row of a message, its last two columns plain: the writer makes it as it is `written`."""
     return (
         number, message.accepted, message.size, key(message.envelope.sender), text(message.message_id), int(in_file),
-        _head(message), pack_events(events),
+        _head(message), event_rows(events),
     )  # fmt: skip
 
 
-def _head(message: Message) -> str:
+def written(message: Row) -> Row:
+    """Return the row of a message as flow.INSERT_MESSAGE has its columns in order."""
+    *columns, head, events = message
+    return (*columns, _encode(head), pack_events(events))
+
+
+def counted_for(delivery: Row) -> tuple[str, str, int, int]:
+    """Return what the row of a delivery counts for in the backlog: transport, nexthop, priority, state."""
+    _, _, state, transport, nexthop, priority, *_ = delivery
+    return transport, nexthop, priority, state
+
+
+def _head(message: Message) -> Row:
     envelope, origin = message.envelope, message.origin
     special = message.priority is not None or envelope.release is not None
-    return _encode((
+    return (
         envelope.sender, [_recipient(each) for each in envelope.recipients], envelope.body, envelope.smtputf8,
         envelope.ret, envelope.envid,
         origin.listener, origin.client, origin.helo, origin.user, origin.tls,
         message.header_from, message.subject, message.report and _descent(message.report), message.changes,
         *([[origin.owner.uid, origin.owner.name]] if origin.owner else []),
         *([{"priority": message.priority, "release": envelope.release}] if special else []),
-    ))  # fmt: skip
+    )  # fmt: skip
 
 
 def _descent(report: Descent) -> Row:
@@ -158,12 +168,32 @@ def unpack_record(row: Row, message: Message) -> DeliveryRecord:
     return DeliveryRecord(unpack_delivery(row[:-2], message), row[-2], row[-1])
 
 
-def pack_events(events: Sequence[Event]) -> str:
-    return _encode([
+def event_rows(events: Iterable[Event]) -> list[Row]:
+    """Return events as they go to the writer."""
+    return [
         (e.time, e.event, e.recipient, e.transport, e.nexthop, e.outcome, e.reply, e.remote_id, e.duration, e.tls, e.changes,
          *((e.host,) if e.host else ()))
         for e in events
-    ])  # fmt: skip
+    ]  # fmt: skip
+
+
+def pack_events(rows: Sequence[Row]) -> str:
+    """Return `event_rows` as the store has them."""
+    return _encode(rows)
+
+
+def verdict_row(verdict: Verdict) -> Row:
+    """Return the columns of a delivery that a verdict sets, as flow.SETTLE has them in order."""
+    return (
+        CODE[verdict.state], verdict.due, verdict.attempts, verdict.doubts, text(verdict.pinned), verdict.warned,
+        text(verdict.reason), text(verdict.reply), verdict.end, text(verdict.remote_id),
+    )  # fmt: skip
+
+
+def verdict_of(row: Row) -> Verdict:
+    """Return the verdict of such columns; whether a report was due is not among them."""
+    state, due, attempts, doubts, pinned, warned, reason, reply, end, remote_id = row
+    return Verdict(STATES[state], due, attempts, doubts, pinned, reason, reply, remote_id, warned, end)
 
 
 def unpack_events(texts: Iterable[str]) -> tuple[Event, ...]:

@@ -25,7 +25,7 @@ from sesrelay.spool.files import Bodies
 from sesrelay.spool.opening import create
 from sesrelay.spool.pages import Pages, Row, Value
 from sesrelay.spool.query import rows
-from sesrelay.spool.records import HELD, message_row, unpack_events, unpack_message
+from sesrelay.spool.records import HELD, message_row, unpack_events, unpack_message, written
 
 SALVAGED = "salvaged"
 UNKNOWN = "unknown@invalid"
@@ -235,7 +235,7 @@ def _make_message(db: apsw.Connection, number: int, bodies: Path) -> None:
     )  # fmt: skip
     db.execute(
         "INSERT INTO message (id, accepted, size, sender, message_id, stored, head, events) VALUES (?,?,?,?,?,?,?,?)",
-        message_row(message, number, (), in_file=not content),
+        written(message_row(message, number, (), in_file=not content)),
     )
     db.execute("UPDATE delivery SET state = ?, reason = ? WHERE message = ? AND state < 3", (HELD, SALVAGED, number))
 

@@ -45,7 +45,7 @@ from sesrelay.spool.matching import Match, restricts
 from sesrelay.spool.opening import connect, open_store
 from sesrelay.spool.reader import Reader
 from sesrelay.spool.reading import PAGE, START
-from sesrelay.spool.records import STATES, Key, id_of, key_of, number_of, pack
+from sesrelay.spool.records import STATES, Key, event_rows, id_of, key_of, number_of, pack, verdict_row
 from sesrelay.spool.standing import Parking, StandingHolds
 from sesrelay.spool.writer.committing import Committer
 from sesrelay.spool.writer.process import ProcessWriter
@@ -173,10 +173,10 @@ class SqliteSpool(Parking):
         opened, content = await self._writer.perform(Open(list(keys), retry_at, lane, read))
         return Opened(frozenset(keys[key] for key in opened), None if content is None else Canonical(content))
 
-    async def settle(self, settlement: Settlement) -> Mapping[DeliveryId, float]:
-        verdicts = {key_of(each): verdict for each, verdict in settlement.verdicts.items()}
-        events, now, attempted = settlement.events, self._clock.wall(), settlement.attempted
-        if events and len({key[0] for key in verdicts}) != 1:
+    async def settle(self, settlement: Settlement, *, patient: bool = False) -> Mapping[DeliveryId, float]:
+        verdicts = {key_of(each): verdict_row(verdict) for each, verdict in settlement.verdicts.items()}
+        events, now, attempted = event_rows(settlement.events), self._clock.wall(), settlement.attempted
+        if events and len(verdicts) != 1 and len({key[0] for key in verdicts}) != 1:
             raise SpoolError("the events of a settlement belong to one message")
         submitted = [self.standing.applied(report) for report in settlement.reports]
         if any(len(report.content) > THRESHOLD for report in submitted):
@@ -187,10 +187,10 @@ class SqliteSpool(Parking):
         else:
             reports = [pack(report, in_file=False) for report in submitted]
             if attempted:
-                due = await self._writer.perform(Settle(verdicts, events, reports, now), patient=True)
+                due = await self._writer.perform(Settle(verdicts, events, reports, now), patient=patient)
             else:
                 end = partial(flow.settle, verdicts=verdicts, events=events, reports=reports, now=now, attempted=False)
-                due = await self._writer.submit(end, patient=True)
+                due = await self._writer.submit(end, patient=patient)
         return {id_of(key): moment for key, moment in due.items()}
 
     async def postpone(self, ids: Sequence[DeliveryId], due: float, reason: str | None) -> None:

@@ -5,7 +5,7 @@ Invariant: `counts`, `messages` and `octets` are what is committed; `moved` is w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import apsw
@@ -60,10 +60,8 @@ class Tally:
     def open(self) -> Counts:
         return Counts(self.counts, self.messages, self.octets)
 
-    def add(self, counts: Iterable[Count]) -> None:
-        moved = self.moved
-        for count in counts:
-            moved[count] = moved.get(count, 0) + 1
+    def add(self, count: Count) -> None:
+        self.moved[count] = self.moved.get(count, 0) + 1
 
     def carry(self, before: Count, after: Count) -> None:
         """Count a delivery that goes from one lane, priority and state to another, all of them open."""
