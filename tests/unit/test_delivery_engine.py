@@ -1,6 +1,7 @@
 """The engine over the spool in memory: what reaches which way out, when, and what the store says afterwards."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from engine_rig import CONTENT, OK, Rig, ScriptedTransport
 from sesrelay.delivery import scheduler
 from sesrelay.delivery.attempt import READ_ALONG
 from sesrelay.delivery.room import LARGE, PIECES, STREAMED
-from sesrelay.mail.delivery import State
+from sesrelay.mail.delivery import DeliveryId, State
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.filed import Filed
 from sesrelay.mail.lineends import Canonical
@@ -19,7 +20,7 @@ from sesrelay.mail.reply import Reply
 from sesrelay.policy.budget import COPIES_OUT, ByteBudget
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
-from sesrelay.seams import ContentGone, Filter, NoSpace, SpoolError, Submission
+from sesrelay.seams import ContentGone, Filter, NoSpace, Settlement, SpoolError, Submission
 
 LATER, NO = Reply(451, "4.2.0", "later"), Reply(550, "5.1.1", "no such user")
 
@@ -384,16 +385,32 @@ async def test_what_cannot_be_stored_is_refused_for_now_and_its_tokens_come_back
     assert rig.scheduler.in_flight == 0
 
 
+async def test_an_outcome_is_stored_at_once_where_mail_waits_for_its_slot() -> None:
+    way = ScriptedTransport("t", concurrency=1)
+    rig = Rig(way)
+    settle, patience = rig.spool.settle, []
+
+    async def noting(settlement: Settlement, *, patient: bool = False) -> Mapping[DeliveryId, float]:
+        patience.append(patient)
+        return await settle(settlement, patient=patient)
+
+    rig.spool.settle = noting  # type: ignore[method-assign]
+    for n in range(3):
+        await rig.submit(f"b{n}@example.org")
+    await rig.quiet()
+    assert patience == [False, False, True]
+
+
 async def test_an_outcome_that_cannot_be_stored_stops_sending_until_it_can() -> None:
     way = ScriptedTransport("t", concurrency=2)
     rig = Rig(way)
     settle = rig.spool.settle
     broken = [True]
 
-    async def flaky(settlement: object) -> object:
+    async def flaky(settlement: object, **how: bool) -> object:
         if broken[0]:
             raise SpoolError("full")
-        return await settle(settlement)  # type: ignore[arg-type]
+        return await settle(settlement, **how)  # type: ignore[arg-type]
 
     async def no_wait(seconds: float) -> None:
         await rig.quiet()

@@ -78,26 +78,36 @@ class Attempter:
         deliveries = tuple(delivery.sending(batch.lane, due) for delivery in batch.deliveries if delivery.id in opened.ids)
         return Batch(batch.lane, deliveries) if deliveries else None, opened.content if content is None else content
 
-    async def run(self, batch: Batch, transport: Transport, fresh: Large | None) -> Settled:
-        """Send an opened batch and settle it; returns once the outcome is durable. Raises nothing but CancelledError."""
+    async def run(self, batch: Batch, transport: Transport, fresh: Large | None, waiting: Callable[[], int] = int) -> Settled:
+        """Send an opened batch and settle it; returns once the outcome is durable. Raises nothing but CancelledError.
+
+        `waiting`: how many batches wait for the slot, asked once the outcome is there.
+        """
         content = MessageContent(self.spool, batch.message.id, batch.message.size, fresh)
         began, start = self.clock.wall(), self.clock.monotonic()
         outcomes = await self._deliver(batch, transport, content)
         seconds = self.clock.monotonic() - start
         first = max(began - batch.message.began, 0.0) if batch.deliveries[0].attempts == 1 else None
         self.observer.attempted(batch, outcomes, seconds, first)
-        return await self.settle(batch, outcomes, content, began, seconds)
+        return await self.settle(batch, outcomes, content, began, seconds, patient=not waiting())
 
     async def settle(
-        self, batch: Batch, outcomes: Mapping[DeliveryId, Outcome], content: MessageContent, began: float, seconds: float
+        self,
+        batch: Batch,
+        outcomes: Mapping[DeliveryId, Outcome],
+        content: MessageContent,
+        began: float,
+        seconds: float,
+        *,
+        patient: bool = False,
     ) -> Settled:
-        """Store what became of an attempt, however long the store needs to come back."""
+        """Store what became of an attempt, however long the store needs to come back. `patient`: see `Spool.settle`."""
         wait, judged = 1.0, None
         while True:
             try:
                 if judged is None:
                     judged = await self.settler.judge(batch, outcomes, content, began=began, seconds=seconds)
-                due = await self.spool.settle(judged.settlement)
+                due = await self.spool.settle(judged.settlement, patient=patient)
             except SpoolError as error:
                 self.stall(True)
                 self.observer.trouble(

@@ -285,7 +285,7 @@ class Scheduler:
             async with self._room.content(ready) as content:  # before it is on record: who waits is not in doubt
                 batch, fresh = (ready.batch, content) if opened else await self.attempts.open(ready.batch, content)
                 if batch is not None:
-                    settled = await self.attempts.run(batch, transport, fresh)
+                    settled = await self.attempts.run(batch, transport, fresh, lane.__len__)
         except SpoolError as error:
             self._observer.trouble("an attempt cannot be put on record; sending has stopped until it can", error)
             self._stall(True)

@@ -117,9 +117,10 @@ class Spool(Protocol):
         Durability: on stable storage on return.
         """
 
-    async def settle(self, settlement: Settlement) -> Mapping[DeliveryId, float]:
+    async def settle(self, settlement: Settlement, *, patient: bool = False) -> Mapping[DeliveryId, float]:
         """Store the end of an attempt; content goes when the last delivery of a message has ended.
 
+        `patient`: nobody waits for what it frees, so it may wait a moment for something else to share its commit with.
         Return when those that are queued again are due. Raises: Superseded for one that was not `attempted`.
 
         An operator's wish that came in flight (hold, delete, retry) takes effect here where the verdict is queued. An end counts

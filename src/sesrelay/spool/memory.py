@@ -108,7 +108,7 @@ class MemorySpool(Parking):
         content = self._entries[next(iter(opened)).message].content if opened and read is not None else None
         return Opened(frozenset(opened), content if content is not None and len(content) == read else None)
 
-    async def settle(self, settlement: Settlement) -> Mapping[DeliveryId, float]:
+    async def settle(self, settlement: Settlement, *, patient: bool = False) -> Mapping[DeliveryId, float]:
         self._alive(*settlement.verdicts)
         for each in () if settlement.attempted else settlement.verdicts:
             found = self._find(each)
