@@ -133,7 +133,7 @@ class Exim(NextHop):
 
     def command(self, folder: Path) -> tuple[list[str], dict[str, str]]:
         exim, wrapper = peers.find("exim4"), _nss_wrapper()
-        assert exim is not None
+        assert exim is not None and wrapper is not None
         me = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
         for name in ("mail", "spool", "log"):
             (folder / name).mkdir()
@@ -146,9 +146,11 @@ class Exim(NextHop):
         config = folder / "exim.conf"
         config.write_text(EXIM_CONF.format(folder=folder, port=self.port, exim=exim.path, mailbox=self.mailbox))
         config.chmod(0o644)
+        preload = folder / wrapper.name
+        preload.symlink_to(wrapper)  # whose path may have a blank in it, which ends a name in LD_PRELOAD
         env = {
             **exim.env,
-            "LD_PRELOAD": str(wrapper),
+            "LD_PRELOAD": str(preload),
             "NSS_WRAPPER_PASSWD": str(folder / "passwd"),
             "NSS_WRAPPER_GROUP": str(folder / "group"),
         }

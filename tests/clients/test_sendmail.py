@@ -54,7 +54,9 @@ def sendmail(tmp_path: Path) -> Path:
     source = Path(sys.modules["sesrelay"].__file__ or "").parents[1]
     launcher = (Path(__file__).parents[2] / "packaging" / "sendmail" / "sendmail").read_text()
     assert launcher.startswith("#!/usr/bin/python3 -IS\n")
-    path.write_text(launcher.replace("/usr/bin/python3", sys.executable).replace("/usr/lib/sesrelay", str(source)))
+    python = path.with_name("python3")
+    python.symlink_to(sys.executable)  # whose own path may have a blank in it
+    path.write_text(launcher.replace("/usr/bin/python3", str(python)).replace("/usr/lib/sesrelay", str(source)))
     path.chmod(0o755)
     for name in ("mailq", "newaliases"):
         path.with_name(name).symlink_to(path)

@@ -212,7 +212,7 @@ def ubos_calls(config: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
     """An environment in which `sesrelay` is this one, with `config` as its own."""
     bin_ = tmp_path / "bin"
     bin_.mkdir()
-    (bin_ / "sesrelay").write_text(f'#!/bin/sh\nexec {sys.executable} -m sesrelay "$@" --config {config}\n')
+    (bin_ / "sesrelay").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sesrelay "$@" --config "{config}"\n')
     (bin_ / "sesrelay").chmod(0o755)
     yield {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}"}
 

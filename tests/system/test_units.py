@@ -32,9 +32,11 @@ DENY = "import ctypes, os, sys; ctypes.CDLL(None).prctl(65, 1, 0, 0, 0); os.exec
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
     """Return a folder with the units, made to start a program that is on this machine."""
+    program = tmp_path / "program"
+    program.symlink_to(sys.executable)  # whose own path may have a blank in it
     for unit in UNITS.iterdir():
         (tmp_path / unit.name).write_text(
-            unit.read_text(encoding="utf-8").replace("/usr/bin/sesrelay", sys.executable), encoding="utf-8"
+            unit.read_text(encoding="utf-8").replace("/usr/bin/sesrelay", str(program)), encoding="utf-8"
         )
     return tmp_path
 

@@ -113,6 +113,7 @@ def test_a_key_of_ones_own(world: AwsWorld, tmp_path: Path) -> None:
     pem = generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     key = tmp_path / "dkim.pem"
     key.write_bytes(pem)
+    key.chmod(0o644)
     assert world.domain("add", "--dkim-selector", "s1", "--dkim-key", key).code == 64  # others could read it
     key.chmod(0o600)
     added = world.domain("add", "--dkim-selector", "s1", "--dkim-key", key, "--json")

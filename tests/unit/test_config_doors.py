@@ -127,6 +127,7 @@ def test_a_hash_in_a_file(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_files_that_cannot_serve(text: str, expected: list[str], folder: Path) -> None:
+    (folder / "good.pem").chmod(0o644)
     shutil.copy(folder / "good.pem", folder / "public.pem")
     (folder / "public.pem").chmod(0o600)
     shutil.copy(folder / "good.key", folder / "open.key")
