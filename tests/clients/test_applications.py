@@ -28,8 +28,15 @@ PAGE = (Path(__file__).parents[2] / "docs" / "applications.md").read_text(encodi
 BLOCKS = {
     name: (kind, text) for kind, name, text in re.findall(r"<!-- (tried|checked): ([\w-]+) -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
 }
-SENDMAIL = Path(sys.executable).with_name("sesrelay-sendmail")
 NOWHERE = Way("127.0.0.1", 0)  # a driver that takes all of it from the block
+
+
+@pytest.fixture(scope="module")
+def sendmail(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the program under a path without a blank, which would end its name for who calls it by a shell."""
+    program = tmp_path_factory.mktemp("bin") / "sesrelay-sendmail"
+    program.symlink_to(Path(sys.executable).with_name(program.name))
+    return program
 
 
 def block(name: str, way: Way, *, address: str = "127.0.0.1") -> str:
@@ -175,7 +182,7 @@ def submit(way: Way) -> dict[str, str]:
     return {"SESRELAY_SUBMIT": f"{way.host}:{way.port}"}
 
 
-def test_gitea_by_the_sendmail_program(way: Way, sink: Sink) -> None:
+def test_gitea_by_the_sendmail_program(way: Way, sink: Sink, sendmail: Path) -> None:
     ini = configparser.ConfigParser()
     ini.read_string(BLOCKS["gitea-sendmail"][1])
     mailer = ini["mailer"]
@@ -183,18 +190,18 @@ def test_gitea_by_the_sendmail_program(way: Way, sink: Sink) -> None:
     # Gitea's command line.
     args = ["-f", mailer["FROM"], "-i", *shlex.split(mailer["SENDMAIL_ARGS"]), "gitea@example.org"]
     text = b"From: gitea@example.net\nTo: gitea@example.org\nSubject: x\n\nHello\n.\n"
-    done = run(peers.Program(SENDMAIL, {}), *args, text=text, env=submit(way))
+    done = run(peers.Program(sendmail, {}), *args, text=text, env=submit(way))
     assert done.code == 0, done.said
     arrived(sink, "gitea@example.org", "gitea@example.net")
 
 
 @pytest.fixture
-def php_with_sendmail(way: Way) -> peers.Program:
+def php_with_sendmail(way: Way, sendmail: Path) -> peers.Program:
     """PHP by the line of php.ini that stands in the page."""
     line = BLOCKS["php"][1].strip()
     assert "/usr/bin/sesrelay-sendmail" in line
     program = php()
-    setting = line.replace("/usr/bin/sesrelay-sendmail", str(SENDMAIL)).replace(" = ", "=")
+    setting = line.replace("/usr/bin/sesrelay-sendmail", str(sendmail)).replace(" = ", "=")
     # PHP starts it by sh, which must not find our libraries.
     return peers.Program(program.path, {**program.env, **submit(way)}, (*program.first, "-d", setting))
 
@@ -224,31 +231,31 @@ def test_wordpress_by_php_mail(php_with_sendmail: peers.Program, sink: Sink) -> 
 
 
 @pytest.mark.parametrize("command", ["-t -i", "-bs"])
-def test_symfony_by_the_sendmail_program(command: str, way: Way, sink: Sink) -> None:
+def test_symfony_by_the_sendmail_program(command: str, way: Way, sink: Sink, sendmail: Path) -> None:
     """Nextcloud's mail_smtpmode sendmail, in both of its modes, and Laravel's."""
     to = f"symfony{command[1]}@example.org"
     message = mail("cloud@example.net", to, text="Hello\n.\nthe end\n")
-    sent(drive(php(), "symfony.php", NOWHERE, message, sendmail=f"{SENDMAIL} {command}", env=submit(way)))
+    sent(drive(php(), "symfony.php", NOWHERE, message, sendmail=f"{sendmail} {command}", env=submit(way)))
     arrived(sink, to, "cloud@example.net")
 
 
-def test_ruby_by_the_sendmail_program(way: Way, sink: Sink) -> None:
+def test_ruby_by_the_sendmail_program(way: Way, sink: Sink, sendmail: Path) -> None:
     message = mail("rails@example.net", "ruby.sendmail@example.org")
-    settings = {"location": str(SENDMAIL), "arguments": "-i"}
+    settings = {"location": str(sendmail), "arguments": "-i"}
     sent(drive(ruby(), "action_mailer.rb", NOWHERE, message, sendmail=settings, env=submit(way)))
     arrived(sink, "ruby.sendmail@example.org", "rails@example.net")
 
 
-def test_nodemailer_by_the_sendmail_program(way: Way, sink: Sink) -> None:
+def test_nodemailer_by_the_sendmail_program(way: Way, sink: Sink, sendmail: Path) -> None:
     message = mail("node@example.net", "node.sendmail@example.org")
-    settings = {"sendmail": True, "newline": "unix", "path": str(SENDMAIL)}
+    settings = {"sendmail": True, "newline": "unix", "path": str(sendmail)}
     sent(drive(node(), "nodemailer.js", NOWHERE, message, options=settings, env=submit(way)))
     arrived(sink, "node.sendmail@example.org", "node@example.net")
 
 
-def test_git_by_the_sendmail_program(way: Way, sink: Sink, tmp_path: Path) -> None:
+def test_git_by_the_sendmail_program(way: Way, sink: Sink, sendmail: Path, tmp_path: Path) -> None:
     letter = Letter("dev@example.net", ("git.sendmail@example.org",))
-    (tmp_path / ".gitconfig").write_text(f"[sendemail]\n    smtpServer = {SENDMAIL}\n    envelopeSender = auto\n")
+    (tmp_path / ".gitconfig").write_text(f"[sendemail]\n    smtpServer = {sendmail}\n    envelopeSender = auto\n")
     done = git_send_email(way, letter, tmp_path, configured=True, env=submit(way))
     assert done.code == 0, done.said
     arrived(sink, "git.sendmail@example.org", "dev@example.net")
