@@ -16,11 +16,12 @@ from sesrelay.spool.sqlite import SqliteSpool
 from spool_world import BODY, MX, NOW, SES, deferred, delivered, failed, held, ids, opened, settlement, submission
 
 Store = SqliteSpool | MemorySpool
+LATER = NOW + 5_000.0  # the store's own time
 
 
 @pytest.fixture(params=["sqlite", "memory"])
 async def spool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    clock = FakeClock(NOW + 5_000.0)
+    clock = FakeClock(LATER)
     store = MemorySpool(clock) if request.param == "memory" else await opened(tmp_path / "state", clock)
     yield store
     await store.close()
@@ -156,6 +157,16 @@ async def test_retry_makes_due_now(spool: Store) -> None:
     await spool.accept(submission(1, due=NOW + 9_999))
     assert await spool.change("retry", Filter(transport="ses"), NOW + 5) == 1
     assert [each.due for each in (await spool.claim(SES, 9, NOW + 5)).deliveries] == [NOW + 5]
+
+
+async def test_a_retry_in_flight_is_told_though_its_moment_was_due_anyway(spool: Store) -> None:
+    made = submission(1, state=State.IN_FLIGHT)
+    await spool.accept(made)
+    assert await spool.change("retry", Filter(transport="ses"), NOW) == 1
+    await spool.settle(settlement(made, deferred(LATER)))
+    record = await spool.show(made.message.id)
+    assert record is not None
+    assert [event.event for event in record.events][-1] == "released"
 
 
 async def test_what_was_held_is_released_by_another_way_out(spool: Store) -> None:

@@ -32,7 +32,9 @@ sites = st.sampled_from(["", "a", "b", "c"])
 streams = st.builds(Stream, st.sampled_from(list(Priority)), sites)
 dues = st.integers(0, 20).map(lambda seconds: NOW + seconds)
 addresses = st.sampled_from(["a@example.org", "B@Example.ORG", "c@bücher.example", "d@example.net"])
-verdicts = st.sampled_from([delivered("r-1"), delivered("r-2"), deferred(NOW + 3), deferred(NOW + 15), failed(), held()])
+verdicts = st.sampled_from(
+    [delivered("r-1"), delivered("r-2"), deferred(NOW + 3), deferred(NOW + 15), deferred(NOW + 100), failed(), held()]
+)
 filters = st.builds(
     Filter,
     states=st.lists(st.sampled_from(list(State)), max_size=2).map(tuple),

@@ -8,7 +8,7 @@ import pytest
 
 from batches import Octets, filed
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
-from sesrelay.delivery import scheduler
+from sesrelay.delivery import scheduler, slots
 from sesrelay.delivery.attempt import READ_ALONG
 from sesrelay.delivery.room import LARGE, PIECES, STREAMED
 from sesrelay.mail.delivery import DeliveryId, State
@@ -385,9 +385,10 @@ async def test_what_cannot_be_stored_is_refused_for_now_and_its_tokens_come_back
     assert rig.scheduler.in_flight == 0
 
 
-async def test_an_outcome_is_stored_at_once_where_mail_waits_for_its_slot() -> None:
-    way = ScriptedTransport("t", concurrency=1)
-    rig = Rig(way)
+@pytest.mark.parametrize("lanes", [1, 3])
+async def test_an_outcome_is_stored_at_once_where_mail_waits_for_its_slot(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "ALL", 1)
+    rig = Rig(ScriptedTransport("t", by_domain=True))
     settle, patience = rig.spool.settle, []
 
     async def noting(settlement: Settlement, *, patient: bool = False) -> Mapping[DeliveryId, float]:
@@ -396,7 +397,7 @@ async def test_an_outcome_is_stored_at_once_where_mail_waits_for_its_slot() -> N
 
     rig.spool.settle = noting  # type: ignore[method-assign]
     for n in range(3):
-        await rig.submit(f"b{n}@example.org")
+        await rig.submit(f"b@d{n % lanes}.example.org")
     await rig.quiet()
     assert patience == [False, False, True]
 

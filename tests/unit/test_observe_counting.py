@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -36,6 +37,13 @@ def test_what_is_told_is_what_the_library_would_tell(
         timings.observe(seconds, *labels)
         histogram.labels(*labels).observe(seconds)
     assert generate_latest(ours) == generate_latest(theirs)
+
+
+def test_labels_that_are_not_those_named_are_no_series() -> None:
+    registry = CollectorRegistry()
+    Counts("mail_sent", "Sent", LABELS, registry).add("ses")
+    with pytest.raises(ValueError, match="are not the labels"):
+        generate_latest(registry)
 
 
 def test_what_has_no_labels_stands_from_the_start() -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +20,11 @@ from fakes import FakeClock
 from relay_process import wait_for
 from sesrelay.mail.delivery import Delivery, Placement, State
 from sesrelay.seams import Filter, SpoolError
+from sesrelay.spool.bulk import Accept, Open, Settle
 from sesrelay.spool.errors import LockHeld, StoreDamaged, StoreRefused
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.opening import open_store
+from sesrelay.spool.records import event_rows, pack, verdict_row
 from sesrelay.spool.sqlite import SqliteSpool
 from sesrelay.spool.transaction import execute
 from sesrelay.spool.writer import process
@@ -292,8 +294,12 @@ def test_frames_come_whole_however_the_stream_is_cut(cut: int) -> None:
 
 def test_all_values_go_over_whole() -> None:
     made = submission(1, recipients=("a@example.org", "b@example.org"), content=b"x" * 10)
-    for value in (made, *made.deliveries, *made.events, made.message, made.message.envelope, delivered()):
+    for value in (made, *made.deliveries, made.message, made.message.envelope):
         assert pickle.loads(pickle.dumps(value)) == value
+    ended = Settle({(1, 0): verdict_row(delivered())}, event_rows(made.events), [pack(submission(2), in_file=False)], 1.0)
+    for operation in (Accept(pack(made, in_file=False), True), Open([(1, 0)], 1.0, SES, 10), ended):
+        again = pickle.loads(pickle.dumps(operation))
+        assert asdict(again) == asdict(operation)
 
 
 def test_the_writer_knows_neither_the_loop_nor_what_else_is_large() -> None:

@@ -78,10 +78,10 @@ class Attempter:
         deliveries = tuple(delivery.sending(batch.lane, due) for delivery in batch.deliveries if delivery.id in opened.ids)
         return Batch(batch.lane, deliveries) if deliveries else None, opened.content if content is None else content
 
-    async def run(self, batch: Batch, transport: Transport, fresh: Large | None, waiting: Callable[[], int] = int) -> Settled:
+    async def run(self, batch: Batch, transport: Transport, fresh: Large | None, wanted: Callable[[], bool]) -> Settled:
         """Send an opened batch and settle it; returns once the outcome is durable. Raises nothing but CancelledError.
 
-        `waiting`: how many batches wait for the slot, asked once the outcome is there.
+        `wanted`: whether anything waits for the slot, asked once the outcome is there.
         """
         content = MessageContent(self.spool, batch.message.id, batch.message.size, fresh)
         began, start = self.clock.wall(), self.clock.monotonic()
@@ -89,7 +89,7 @@ class Attempter:
         seconds = self.clock.monotonic() - start
         first = max(began - batch.message.began, 0.0) if batch.deliveries[0].attempts == 1 else None
         self.observer.attempted(batch, outcomes, seconds, first)
-        return await self.settle(batch, outcomes, content, began, seconds, patient=not waiting())
+        return await self.settle(batch, outcomes, content, began, seconds, patient=not wanted())
 
     async def settle(
         self,

@@ -285,7 +285,7 @@ class Scheduler:
             async with self._room.content(ready) as content:  # before it is on record: who waits is not in doubt
                 batch, fresh = (ready.batch, content) if opened else await self.attempts.open(ready.batch, content)
                 if batch is not None:
-                    settled = await self.attempts.run(batch, transport, fresh, lane.__len__)
+                    settled = await self.attempts.run(batch, transport, fresh, lambda: self._wanted(lane))
         except SpoolError as error:
             self._observer.trouble("an attempt cannot be put on record; sending has stopped until it can", error)
             self._stall(True)
@@ -352,6 +352,10 @@ class Scheduler:
         else:
             return gated
         return lambda stream: stream.priority > lowest or (gated is not None and gated(stream))
+
+    def _wanted(self, lane: Lane) -> bool:
+        """Tell whether anything waits for a slot that `lane` has, here or in the store."""
+        return bool(len(lane) or self._starved or lane.claiming)
 
     def _take(self, lane: Lane, transport: Transport, site: str, recipients: int) -> None:
         """Take the slot, and what the route's limits count, of a batch that goes out; its tokens are taken already."""

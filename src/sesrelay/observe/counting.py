@@ -1,6 +1,8 @@
 """Counters and histograms that an event moves by an addition or two; they become the library's samples when they are asked for.
 
-Its own take a lock for each of the ten values that a message moves. Here events and `render` run on one thread.
+Its own take a lock for each of the ten values that a message moves.
+
+Invariant: for one thread. Labels are as many as were named, which `collect` sees to and not who counts.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class Counts(Collector):
     def collect(self) -> Iterable[CounterMetricFamily]:
         for family in self.describe():
             for labels, value in self._values.items():
-                family.add_metric(labels, value)
+                family.add_metric(_complete(labels, self._labels), value)
             yield family
 
 
@@ -71,5 +73,12 @@ class Timings(Collector):
         for family in self.describe():
             for labels, counts in self._counts.items():
                 buckets = zip(map(floatToGoString, self._bounds), accumulate(counts), strict=True)
-                family.add_metric(labels, list(buckets), self._sums[labels])
+                family.add_metric(_complete(labels, self._labels), list(buckets), self._sums[labels])
             yield family
+
+
+def _complete(labels: Labels, names: Sequence[str]) -> Labels:
+    """Raises: ValueError where they are not one for each name"""
+    if len(labels) != len(names):
+        raise ValueError(f"{labels} are not the labels {tuple(names)}")
+    return labels

@@ -63,7 +63,7 @@ class MetricsSink:
         self._connections = Gauge("sesrelay_smtp_connections", "SMTP connections open now", ["listener"], registry=to)
         self._reports = Counter("sesrelay_reports", "Delivery status notifications made", registry=to)
         self._troubles = Counter("sesrelay_troubles", "Faults of our own; the log names each", registry=to)
-        # Children by label value, kept because labels() takes a lock and builds a key.
+        # Kept because labels() takes a lock and builds a key.
         self._connections_by: dict[str, Gauge] = {}
 
     def _count_attempts(self) -> None:

@@ -161,13 +161,13 @@ def settle(tx: Transaction, operations: Sequence[Settle]) -> list[dict[Key, floa
         for key, columns in operation.verdicts.items():
             tx.claims.give_back(key)
             state, transport, nexthop, priority, alone = standings[key]
-            after, then, *_ = columns
+            after, when, *_ = columns
             rows.append((*key, transport, nexthop, priority, *columns))
             tx.tally.move(transport, nexthop, priority, state, after)
             if after > HELD:
                 ended[number] = alone
             elif after == QUEUED:
-                due[key] = then
+                due[key] = when
         told.append((number, pack_events(operation.events)))
     _write_known(tx, SETTLE, rows)
     write(tx.cursor, TELL, told)

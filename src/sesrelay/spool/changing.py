@@ -14,7 +14,7 @@ from sesrelay.seams import Verb
 from sesrelay.spool import wishes
 from sesrelay.spool.matching import Match
 from sesrelay.spool.query import rows, the_row
-from sesrelay.spool.records import CODE, HELD, STATES, Key, event_rows, pack_events
+from sesrelay.spool.records import CODE, HELD, STATES, Key, event_rows
 from sesrelay.spool.transaction import Transaction
 
 PICKED = (
@@ -102,7 +102,7 @@ def _carry_out(tx: Transaction, verb: Verb, after: State, now: float, *, named: 
     cursor.execute(RETRY_UNNAMED if verb == "retry" and not named else STATEMENTS[verb], (now,))
     for transport, nexthop, priority, before, count in rows(cursor, COUNTS):
         tx.tally.move(transport, nexthop, priority, before, code, count)
-    (event,) = json.loads(pack_events(event_rows((wishes.event(verb, now, "", "", ""),))))
+    (event,) = event_rows((wishes.event(verb, now, "", "", ""),))
     cursor.execute(TELL, (json.dumps(event),))
     if code > HELD:
         messages, octets = the_row(cursor, TOTAL_ENDED)

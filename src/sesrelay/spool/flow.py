@@ -227,17 +227,18 @@ def settle(
         if standing is None or standing[0] > HELD or (standing[0] == HELD and asked[0] <= HELD):
             continue
         state, transport, nexthop, priority, wish = standing
-        columns = asked if wish is None else verdict_row(wishes.fulfil(verdict_of(asked), wish, now))
-        if columns != asked:
+        columns = asked
+        if wish is not None and (granted := wishes.fulfil(verdict := verdict_of(asked), wish, now)) is not verdict:
+            columns = verdict_row(granted)
             recipient = Messages(tx.cursor)[key[0]].envelope.recipients[key[1]].address
             told.setdefault(key[0], []).extend(event_rows((wishes.event(wish, now, recipient, transport, nexthop),)))
-        after, then, *_ = columns
+        after, when, *_ = columns
         tx.cursor.execute(SETTLE, (*columns, *key))
         tx.tally.move(transport, nexthop, priority, state, after)
         if after > HELD:
             ended.add(key[0])
         elif after == QUEUED:
-            due[key] = then
+            due[key] = when
     for report in reports:
         accept(tx, report, False)
     for number, items in told.items():

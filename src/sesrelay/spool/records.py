@@ -1,6 +1,6 @@
 """Between values and rows: what is written for a submission and a verdict, and what is read back.
 
-What goes to the writer is plain, and becomes JSON there: the event loop has more to do than the writer has.
+What goes to the writer is plain, and becomes JSON there.
 
 Invariant: what is packed and unpacked again is equal to what it was; only text that UTF-8 cannot carry is replaced.
 """
@@ -85,8 +85,13 @@ def message_row(message: Message, number: int, events: Iterable[Event], *, in_fi
 
 def written(message: Row) -> Row:
     """Return the row of a message as flow.INSERT_MESSAGE has its columns in order."""
-    *columns, head, events = message
-    return (*columns, _encode(head), pack_events(events))
+    *columns, _, events = message
+    return (*columns, written_head(message), pack_events(events))
+
+
+def written_head(message: Row) -> str:
+    """Return the column `head` of such a row."""
+    return _encode(message[-2])
 
 
 def counted_for(delivery: Row) -> tuple[str, str, int, int]:
@@ -96,15 +101,15 @@ def counted_for(delivery: Row) -> tuple[str, str, int, int]:
 
 
 def _head(message: Message) -> Row:
-    envelope, origin = message.envelope, message.origin
-    special = message.priority is not None or envelope.release is not None
+    envelope, origin, priority = message.envelope, message.origin, message.priority
+    special = priority is not None or envelope.release is not None
     return (
         envelope.sender, [_recipient(each) for each in envelope.recipients], envelope.body, envelope.smtputf8,
         envelope.ret, envelope.envid,
         origin.listener, origin.client, origin.helo, origin.user, origin.tls,
         message.header_from, message.subject, message.report and _descent(message.report), message.changes,
         *([[origin.owner.uid, origin.owner.name]] if origin.owner else []),
-        *([{"priority": message.priority, "release": envelope.release}] if special else []),
+        *([{"priority": None if priority is None else int(priority), "release": envelope.release}] if special else []),
     )  # fmt: skip
 
 
