@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from relay_process import Relay
 
@@ -205,6 +206,28 @@ def test_postfix_tables_become_sites_and_the_rest_is_told(config: Path) -> None:
     assert [ways(config, f"x@{domain}") for domain in ("a.example", "c.example", "w.c.example", "d.example")] == [
         ["direct"], ["c.example"], ["c.example"], ["direct"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "tls"),
+    [
+        ("", None),
+        ("smtp_tls_security_level = may", None),
+        ("smtp_tls_security_level = encrypt", "required"),
+        ("smtp_tls_security_level = secure", "required"),
+        ("smtp_enforce_tls = yes", "required"),
+        ("smtp_tls_wrappermode = yes\nsmtp_tls_security_level = encrypt", "implicit"),
+    ],
+)
+def test_what_postfix_sent_under_tls_alone_does_not_leave_in_clear_text(config: Path, settings: str, tls: str | None) -> None:
+    folder = config.parent / "postfix"
+    folder.mkdir()
+    (folder / "relays").write_text("@a.example [one.example]:2525\n")
+    (folder / "main.cf").write_text(f"sender_dependent_relayhost_maps = hash:{folder}/relays\n{settings}\n")
+    done = sesrelay("import", "postfix", "--main-cf", folder / "main.cf", "--yes", "--config", config)
+    assert done.returncode == 0, done.stderr
+    site = yaml.safe_load((config.parent / "sites.d/a.example.yaml").read_text())
+    assert site["transports"]["a.example"].get("tls") == tls
 
 
 @pytest.fixture

@@ -72,6 +72,22 @@ async def test_the_commit_of_acceptance_opens_the_attempt() -> None:
     assert seen == [State.IN_FLIGHT, State.QUEUED]
 
 
+async def test_a_message_waited_once_for_its_first_attempt_whatever_comes_after() -> None:
+    down = [True]
+    down_for = Deferred(Reply(421, "4.4.1", "down"), Scope.NEXTHOP, PauseReason.UNAVAILABLE)
+    rig = Rig(ScriptedTransport("t", answer=lambda recipient: down_for if down[0] else Delivered(OK, "remote-1")))
+    queue_id = await rig.submit("b@example.org")
+    await rig.quiet()
+    for _ in range(3):  # which cost it no attempt
+        await rig.pass_time(1_000.0)
+    down[0] = False
+    await rig.pass_time(1_000.0)
+    assert await rig.states(queue_id) == [State.DELIVERED]
+    waited = [told[4] for told in rig.witness.events("attempted")]
+    assert len(waited) > 2
+    assert [one is not None for one in waited] == [True] + [False] * (len(waited) - 1)
+
+
 async def test_large_content_waits_for_memory_before_its_attempt_is_on_record() -> None:
     content = CONTENT + b"x" * LARGE + b"\r\n"
     budget = ByteBudget(2 * COPIES_OUT * len(content) - 1)  # for one of them

@@ -7,6 +7,7 @@ import smtplib
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import EmailMessage
+from email.policy import SMTP
 from email.utils import formatdate, make_msgid
 from pathlib import Path
 
@@ -92,7 +93,7 @@ class Demo:
 
     async def _sample(self, daemon: Daemon, ses: SesStandIn, smtp: tuple[str, int], timeout: float) -> Arrived | None:
         """Send one message as an application would, and wait until the stand-in has it."""
-        queue_id = await asyncio.to_thread(_submit, *smtp)
+        queue_id, document = await asyncio.to_thread(_submit, *smtp), None
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -102,12 +103,13 @@ class Demo:
                         return Arrived(queue_id, ses_id)
                     await asyncio.sleep(LOOK_EVERY)
         except TimeoutError:
-            self.say(f"not delivered within {timeout:g}s: {document['deliveries'][0]['reply'] if document else 'unknown'}")
+            reply = document["deliveries"][0]["reply"] if document else None
+            self.say(f"not delivered within {timeout:g}s: {reply or 'no host has answered yet'}")
             return None
 
 
 def _submit(host: str, port: int) -> str:
-    message = EmailMessage()
+    message = EmailMessage(SMTP)
     message["From"] = "Your application <app@example.com>"
     message["To"] = "someone@example.org"
     message["Subject"] = "Your password reset"

@@ -81,7 +81,22 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     try:
+        code = _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return reader_left()
+    except OSError as error:  # a full disk behind stdout, for one
+        click.echo(f"sesrelay: {error}", err=True)
+        reader_left()
+        return EX_FAILED
+    return code
+
+
+def _run(args: list[str] | None) -> int:
+    try:
         result: Any = cli.main(args, prog_name="sesrelay", standalone_mode=False)
+    except SystemExit as leaving:
+        result = leaving.code
     except click.UsageError as error:
         error.show()
         return EX_USAGE
@@ -90,11 +105,4 @@ def main(args: list[str] | None = None) -> int:
         return EX_FAILED
     except (click.Abort, KeyboardInterrupt):
         return EX_INTERRUPTED
-    except BrokenPipeError:
-        return reader_left()
-    code = result if isinstance(result, int) else EX_OK
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return reader_left()
-    return code
+    return result if isinstance(result, int) else EX_OK

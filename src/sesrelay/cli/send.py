@@ -10,6 +10,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from email.message import EmailMessage
+from email.policy import SMTP, SMTPUTF8
 from email.utils import formatdate, make_msgid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,13 @@ from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, EX_UNAVAILABLE, config_
 from sesrelay.cli.trace import print_event
 from sesrelay.cli.words import moment, seconds
 from sesrelay.control.client import ControlError, RemoteDesk
+from sesrelay.mail.address import domain_of
 from sesrelay.policy.admission import check_mailbox
 from sesrelay.seams import Document
 
 if TYPE_CHECKING:
     from sesrelay.config.loading import Loaded
+    from sesrelay.config.model import Config
 
 LOOK_EVERY = 0.1  # seconds
 SIMULATOR_DOMAIN = "simulator.amazonses.com"
@@ -67,12 +70,14 @@ def command(
         refusal = check_mailbox(address, smtputf8=True, sender=False) if "@" in address else None
         if refusal is not None:
             raise click.UsageError(f"{address}: {refusal.text}")
+    if not subject.isprintable():
+        raise click.UsageError("--subject: one line of text is meant.")
     loaded = load_or_exit(config)
     if simulator is not None:
         _simulated_or_exit(loaded, sender, simulator)
     open_doors = [one.listen for one in loaded.config.listeners if one.tls != "implicit" and one.auth != "required"]
     message = _message(sender, recipients, subject)
-    sys.exit(asyncio.run(_send(loaded.config.control, open_doors, message, sender, recipients, timeout, at)))
+    sys.exit(asyncio.run(_send(loaded.config, open_doors, message, sender, recipients, timeout, at)))
 
 
 def _simulated_or_exit(loaded: Loaded, sender: str, simulator: str) -> None:
@@ -88,7 +93,7 @@ def _simulated_or_exit(loaded: Loaded, sender: str, simulator: str) -> None:
 
 
 async def _send(
-    control: Path,
+    config: Config,
     open_doors: list[str],
     message: EmailMessage,
     sender: str,
@@ -96,10 +101,15 @@ async def _send(
     timeout: float,
     at: float | None,
 ) -> int:
+    from sesrelay.app.operator import DaemonUnreachable, reach_daemon
+
     try:
-        desk = await RemoteDesk.connect(control)
-    except OSError as error:
-        click.echo(f"sesrelay: no daemon answers at {control} ({error.strerror}); start it with: sesrelay run", err=True)
+        desk = await reach_daemon(config)
+    except DaemonUnreachable as error:
+        click.echo(f"sesrelay: {error}", err=True)
+        return EX_TEMPFAIL
+    if desk is None:
+        click.echo(f"sesrelay: no daemon answers at {config.control}; start it with: sesrelay run", err=True)
         return EX_UNAVAILABLE
     async with desk:
         try:
@@ -109,9 +119,10 @@ async def _send(
                 click.echo("sesrelay: each listener wants a login, or TLS from the first octet: add one for this machine", err=True)
                 return EX_FAILED
             host, port = (door, 0) if isinstance(door, str) else door[:2]
-            reply = await asyncio.to_thread(_submit, host, port, message, sender, recipients, at)
-            if reply is None:
-                return EX_FAILED
+            code, reply = await asyncio.to_thread(_submit, host, port, message, sender, recipients, at)
+            if code >= 400:
+                click.echo(reply, err=True)
+                return EX_FAILED if code >= 500 else EX_TEMPFAIL
             queue_id = reply.rpartition(" ")[2]
             click.echo(f"queued as {queue_id}")
             sys.stdout.flush()
@@ -125,9 +136,9 @@ async def _send(
 
 
 def _message(sender: str, recipients: tuple[str, ...], subject: str) -> EmailMessage:
-    message = EmailMessage()
+    message = EmailMessage(SMTP if "".join((sender, *recipients)).isascii() else SMTPUTF8)
     message["From"], message["To"], message["Subject"] = sender, ", ".join(recipients), subject
-    message["Date"], message["Message-ID"] = formatdate(localtime=True), make_msgid(domain=sender.rpartition("@")[2] or None)
+    message["Date"], message["Message-ID"] = formatdate(localtime=True), make_msgid(domain=domain_of(sender) or None)
     message.set_content("This is a test message. It was submitted with `sesrelay send`.\n")
     return message
 
@@ -149,8 +160,10 @@ def _rfc3339(at: float) -> str:
     return datetime.fromtimestamp(math.ceil(at), UTC).isoformat().replace("+00:00", "Z")
 
 
-def _submit(host: str, port: int, message: EmailMessage, sender: str, recipients: tuple[str, ...], at: float | None) -> str | None:
-    """Return the reply to the message's end, or None where it was refused, which is printed."""
+def _submit(
+    host: str, port: int, message: EmailMessage, sender: str, recipients: tuple[str, ...], at: float | None
+) -> tuple[int, str]:
+    """Return the reply to the message's end, or the first one that refuses it, in a sentence."""
     options = ["SMTPUTF8"] if not "".join((sender, *recipients)).isascii() else []
     options += [f"HOLDUNTIL={_rfc3339(at)}"] if at is not None else []
     with _Smtp(host, port, timeout=30) as smtp:
@@ -159,9 +172,9 @@ def _submit(host: str, port: int, message: EmailMessage, sender: str, recipients
         answers += [] if any(code >= 400 for _, (code, _) in answers) else [("DATA", smtp.data(message.as_bytes()))]
         for command, (code, text) in answers:
             if code >= 400:
-                click.echo(f"{command} was refused: {code} {text.decode(errors='replace')}", err=True)
-                return None
-        return answers[-1][1][1].decode(errors="replace")
+                return code, f"{command} was refused: {code} {text.decode(errors='replace')}"
+        code, text = answers[-1][1]
+        return code, text.decode(errors="replace")
 
 
 async def _follow(desk: RemoteDesk, queue_id: str, timeout: float) -> int:

@@ -18,7 +18,8 @@ CONTENT_MAX = 1 << 30  # octets of one message; above what any configuration let
 
 
 def line(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    # Octets of a command line that are no UTF-8 come as lone surrogates: they match nothing, and stop nothing.
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
 
 
 def filter_to_json(filter: Filter) -> dict[str, Any]:

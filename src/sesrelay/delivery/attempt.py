@@ -87,7 +87,9 @@ class Attempter:
         began, start = self.clock.wall(), self.clock.monotonic()
         outcomes = await self._deliver(batch, transport, content)
         seconds = self.clock.monotonic() - start
-        first = max(began - batch.message.began, 0.0) if batch.deliveries[0].attempts == 1 else None
+        one = batch.deliveries[0]
+        untried = one.attempts == 1 and one.reply is None  # what failed for all alike is not counted as an attempt, but has a reply
+        first = max(began - batch.message.began, 0.0) if untried else None
         self.observer.attempted(batch, outcomes, seconds, first)
         return await self.settle(batch, outcomes, content, began, seconds, patient=not wanted())
 

@@ -1,9 +1,9 @@
 """What Postfix was told about senders and their relays, and what UBOS told it, as sites.
 
 Carried over: sender_dependent_relayhost_maps with the credentials of smtp_sasl_password_maps, from tables whose text can be
-read. Everything else is a note, so that nobody believes it was.
+read, and whether TLS must be. Everything else is a note, so that nobody believes it was.
 
-Source: postconf(5), «sender_dependent_relayhost_maps», «smtp_sasl_password_maps»; regexp_table(5); UBOS's `amazonses`, which
+Source: postconf(5), «sender_dependent_relayhost_maps», «smtp_sasl_password_maps», «smtp_tls_security_level»; regexp_table(5); UBOS's `amazonses`, which
 keeps one file a site in sender_dependent_relayhost_map.d and smtp_sasl_password_map.d.
 """
 
@@ -21,6 +21,10 @@ PATTERNS = ("regexp", "pcre")
 UBOS = Path("/etc/amazonses")
 RELAYHOSTS_D, PASSWORDS_D = "sender_dependent_relayhost_map.d", "smtp_sasl_password_map.d"
 
+UNREAD = (
+    "transport_maps", "sender_dependent_default_transport_maps", "smtp_generic_maps", "sender_canonical_maps", "smtp_tls_policy_maps"
+)  # fmt: skip
+ENCRYPTED = ("encrypt", "verify", "secure", "dane-only", "fingerprint")  # levels at which nothing leaves in clear text
 NO_END = "the pattern has no end"
 _PATTERN_LINE = re.compile(r"(?P<delimiter>[^\w\s])(?P<pattern>.*)(?P=delimiter)(?P<flags>[a-zA-Z]*)\s+(?P<result>.*)\Z")
 # What people write for `everybody at this domain`: an optional start, the @, the domain with its dots escaped, an optional end.
@@ -61,9 +65,9 @@ def from_postfix(main_cf: Path) -> Imported:
     unread = Imported()
     passwords = list(_tables(settings.get("smtp_sasl_password_maps", ""), unread))
     found.notes += [note for note in unread.notes if not note.partition(": ")[2].startswith(NO_END)]
-    by_sender = settings.get("smtp_sender_dependent_authentication", "no") == "yes"
+    by_sender, tls = settings.get("smtp_sender_dependent_authentication", "no") == "yes", _tls(settings, main_cf, found)
     for entry in relays:
-        _add(found, _name(entry.key), entry, passwords, by_sender=by_sender)
+        _add(found, _name(entry.key), entry, passwords, by_sender=by_sender, tls=tls)
     found.sites = _joined(found.sites)
     if not relays:
         found.notes.append(f"{main_cf}: sender_dependent_relayhost_maps names no sender")
@@ -72,7 +76,7 @@ def from_postfix(main_cf: Path) -> Imported:
             f"{main_cf}: relayhost = {settings['relayhost']} is for all other senders: "
             "a transport of type smtp, named by default_route, does that here"
         )
-    for name in ("transport_maps", "sender_dependent_default_transport_maps", "smtp_generic_maps", "sender_canonical_maps"):
+    for name in UNREAD:
         if settings.get(name):
             found.notes.append(f"{main_cf}: {name} was not looked at")
     return found
@@ -96,7 +100,17 @@ def from_ubos(folder: Path = UBOS) -> Imported:
     return found
 
 
-def _add(found: Imported, name: str, entry: Entry, passwords: list[Entry], *, by_sender: bool) -> None:
+def _tls(settings: Mapping[str, str], main_cf: Path, found: Imported) -> str | None:
+    """Return what a transport must say of TLS so that nothing leaves in clear text which did not; None: no more than usual."""
+    if settings.get("smtp_tls_wrappermode") == "yes":
+        return "implicit"
+    level = settings.get("smtp_tls_security_level", "encrypt" if settings.get("smtp_enforce_tls") == "yes" else "")
+    if level in ("dane", "dane-only", "fingerprint"):
+        found.notes.append(f"{main_cf}: smtp_tls_security_level = {level}: here the host's certificate is verified by its issuer")
+    return "required" if level in (*ENCRYPTED, "dane") else None
+
+
+def _add(found: Imported, name: str, entry: Entry, passwords: list[Entry], *, by_sender: bool, tls: str | None = None) -> None:
     """Make a site of one line, or a note."""
     if entry.value.strip().upper() in ("", "DUNNO"):
         return
@@ -112,10 +126,11 @@ def _add(found: Imported, name: str, entry: Entry, passwords: list[Entry], *, by
         found.notes.append(f"{entry.place}: there are no credentials for {entry.value}")
     username, password = login or (None, None)
     secret = None if password is None else Secret(f"{name}.secret", password)
-    if any(site.name == name and site.way != Relay(host, port, username, secret) for site in found.sites):
+    relay = Relay(host, port, username, secret, tls)
+    if any(site.name == name and site.way != relay for site in found.sites):
         found.notes.append(f"{entry.place}: {name} has another relay already; left out")
         return
-    found.sites.append(Site(name, (entry.key.removeprefix("@"),), Relay(host, port, username, secret)))
+    found.sites.append(Site(name, (entry.key.removeprefix("@"),), relay))
 
 
 def _login(entry: Entry, host: str, passwords: list[Entry], *, by_sender: bool) -> tuple[str, str] | None:

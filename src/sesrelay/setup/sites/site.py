@@ -36,12 +36,13 @@ class Api:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A relay by SMTP, SES's own endpoint among them."""
+    """A relay by SMTP, SES's own endpoint among them. `tls` None: by its port, and by whether there is a login."""
 
     host: str
     port: int = 587
     username: str | None = None
     secret: Secret | None = None
+    tls: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,8 @@ def transport_of(way: Api | Relay) -> dict[str, Any]:
     found = {"type": "smtp", "host": way.host, "port": way.port}
     if way.port in IMPLICIT_TLS:
         found["tls"] = "implicit"
-    elif way.username is not None:
-        found["tls"] = "required"
+    elif way.tls is not None or way.username is not None:
+        found["tls"] = way.tls or "required"
     if way.username is not None and way.secret is not None:
         found |= {"username": way.username, "password_file": way.secret.name}
     return found
