@@ -159,6 +159,28 @@ def test_init_writes_one_file_that_check_takes(tmp_path: Path) -> None:
     assert (refused.returncode, "chmod o-rwx" in refused.stderr) == (78, True)
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--domain", "example.com"), "--domain wants credentials for SES"),
+        (("--credentials", "none", "--domain", "example.com"), "--domain wants credentials for SES"),
+        (("--credentials", "none", "--region", "eu-west-1"), "--region is for"),
+        (("--credentials", "machine", "--smtp-username", KEY_ID), "--smtp-username is for --credentials smtp"),
+    ],
+)
+def test_init_refuses_what_would_have_no_effect(tmp_path: Path, args: tuple[str, ...], said: str) -> None:
+    config = tmp_path / "config.yaml"
+    done = sesrelay("init", "--yes", *args, "--config", config)
+    assert (done.returncode, config.exists(), said in done.stderr) == (64, False, True), done.stderr
+
+
+def test_init_says_where_nothing_goes_by_ses(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    done = sesrelay("init", "--yes", "--region", "eu-west-1", "--config", config)
+    assert (done.returncode, "no sender's mail goes by SES yet" in done.stderr) == (0, True)
+    assert f"sesrelay check --config {config}" in done.stdout
+
+
 def test_ubos_folders_become_sites(config: Path) -> None:
     ubos = config.parent / "amazonses"
     for folder, line in (

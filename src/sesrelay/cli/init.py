@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CREDENTIALS = ("key", "smtp", "machine", "none")
+OF_KIND = {"key": ("access_key_id", "secret_access_key_file"), "smtp": ("smtp_username", "smtp_password_file")}
 
 
 @click.command("init")
@@ -61,9 +62,14 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
         config.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         write(config, text, config.parent)
     click.echo(f"wrote {config}")
-    click.echo("next: sesrelay check, then systemctl enable --now sesrelay (or: sesrelay run), then")
+    if answers.way is not None and not answers.domains and answers.rest != "ses":
+        click.echo(
+            "sesrelay: no sender's mail goes by SES yet: that is what --domain, --rest ses or sesrelay site add is for", err=True
+        )
+    named = "" if config == DEFAULT_CONFIG else f" --config {config}"
+    click.echo(f"next: sesrelay check{named}, then systemctl enable --now sesrelay (or: sesrelay run{named}), then")
     sender = f"test@{(answers.domains or (answers.hostname,))[0].removeprefix('*.')}"
-    click.echo(f"      sesrelay send --from {sender} --to YOU")
+    click.echo(f"      sesrelay send --from {sender} --to YOU{named}")
 
 
 def _answers(said: dict[str, Any], *, ask: bool) -> Answers:
@@ -84,8 +90,9 @@ def _answers(said: dict[str, Any], *, ask: bool) -> Answers:
     if rest is None and ask:
         choices = ["direct", *(["ses"] if way else []), "reject"]
         rest = click.prompt("Everybody else's mail", type=click.Choice(choices), default="direct", err=True)
-    if rest == "ses" and way is None:
-        raise click.UsageError("--rest ses wants credentials for SES (--credentials)")
+    for flag, wanted in (("--domain", bool(domains)), ("--rest ses", rest == "ses")):
+        if wanted and way is None:
+            raise click.UsageError(f"{flag} wants credentials for SES (--credentials)")
     root = said["root"]
     if root is None and ask:
         root = click.prompt("Who reads this machine's own mail (an address, or nothing)", default="", show_default=False, err=True)
@@ -98,12 +105,18 @@ def _way(said: dict[str, Any], *, ask: bool) -> Api | Relay | None:
     kind = said["credentials"] or _kind(said)
     if kind is None and ask:
         kind = click.prompt("Credentials for SES", type=click.Choice(CREDENTIALS), default="key", err=True)
+    for one, flags in OF_KIND.items():
+        idle = next((flag for flag in flags if said[flag] and one != kind), None)
+        if idle is not None:
+            raise click.UsageError(f"--{idle.replace('_', '-')} is for --credentials {one}")
+    if kind == "none" and said["region"]:
+        raise click.UsageError("--region is for --credentials key, smtp or machine")
     if kind in (None, "none"):
         return None
     region = _asked(said["region"], ask, "Region of SES", lambda text: parsed("--region", text, "region"), default="us-east-1")
     if kind == "machine":
         return Api(region)
-    flags = ("access_key_id", "secret_access_key_file") if kind == "key" else ("smtp_username", "smtp_password_file")
+    flags = OF_KIND[kind]
     questions = ("Access key id", "File with the secret access key")
     if kind == "smtp":
         questions = ("SMTP user name", "File with the SMTP password")
