@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import smtplib
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -252,3 +253,23 @@ def check_order(calls: list[str], messages: int, bodies: int) -> None:
             assert "/queue.db-wal" in calls[first]
         assert any(first < n < reply for n in synced), f"told before the sync: {call}"
     assert (told, in_files) == (messages, bodies)
+
+
+def test_a_start_that_fails_leaves_no_socket_behind(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        relay = Relay(tmp_path, "")
+        text = relay.config.read_text().replace('[{listen: "127.0.0.1:0"}]', f"[{{listen: 'unix:{tmp_path}/s'}}]", 1)
+        relay.config.write_text(
+            text.replace('http: {listen: "127.0.0.1:0"}', f'http: {{listen: "127.0.0.1:{taken.getsockname()[1]}"}}')
+        )
+        done = relay.run("run")
+    assert (done.returncode, "change http.listen" in done.stderr) == (1, True), done.stderr
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("state_dir", ["/proc/sesrelay", "/etc/hostname", "/etc/hostname/below"])
+def test_a_state_dir_that_cannot_be_is_said_with_its_key(tmp_path: Path, state_dir: str) -> None:
+    relay = Relay(tmp_path, "")
+    relay.config.write_text(relay.config.read_text().replace(f"state_dir: {tmp_path}/state", f"state_dir: {state_dir}"))
+    done = relay.run("run")
+    assert (done.returncode, "state_dir must be a directory" in done.stderr) == (1, True), done.stderr

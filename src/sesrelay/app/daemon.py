@@ -97,9 +97,17 @@ class Daemon:
         Raises: LockHeld, StoreRefused, listener and web ListenError, OSError, ValueError; the process is to end then.
         """
         config = self._loaded.config
-        config.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         lock = StateLock.acquire(config.state_dir)
         doors = self._bind([listener.listen for listener in config.listeners])
+        try:
+            await self._open(lock, doors)
+        except BaseException:
+            for sock in doors.values():
+                sock.close()  # or the file of a Unix socket would stay
+            raise
+
+    async def _open(self, lock: StateLock, doors: dict[str, socket.socket]) -> None:
+        config = self._loaded.config
         spool = await SqliteSpool.open(
             config.state_dir, clock=self.clock, on_trouble=self._trouble, min_free_disk=config.limits.min_free_disk, lock=lock,
             apart=True,

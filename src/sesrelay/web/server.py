@@ -81,7 +81,10 @@ class WebServer:
         except OSError as error:
             await runner.cleanup()
             where = show_address(options.host, options.port)
-            raise ListenError(error.errno, f"cannot listen on {where} for HTTP: {error.strerror or error}") from error
+            raise ListenError(
+                error.errno,
+                f"cannot listen on {where} for HTTP: {error.strerror or error}; stop what listens there, or change http.listen",
+            ) from error
         self._runner = runner
         host, port = runner.addresses[0][:2]
         self.address = (str(host), int(port))
