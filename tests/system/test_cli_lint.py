@@ -79,6 +79,18 @@ def test_what_is_changed_is_told_with_its_reason(mail: Path, config: str, capsys
     assert all(one["why"] for one in document["changes"])
 
 
+def test_what_is_left_as_it_is_is_told_and_is_no_change(mail: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    mail.write_text(CLEAN.replace("Subject: s", "Subject: s\nContent-Transfer-Encoding: utf-8") + "Grüße\n", "utf-8")
+    _, document = found(capsys, str(mail), "--from", "a@example.com", "--to", "b@example.org", "--config", config)
+    assert document["verdict"] == "unchanged"
+    assert document["changes"] == [
+        {
+            "change": "left as it is: 8-bit octets in a part whose encoding 'utf-8' is not known",
+            "why": "SES takes it so, but may not carry 8-bit octets unharmed that no part declares",
+        }
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "sender", "to", "says"),
     [

@@ -221,6 +221,22 @@ def test_what_cannot_be_carried_is_bounced_and_says_why() -> None:
     assert "before it signs" in sealed.remedy
 
 
+@pytest.mark.parametrize(
+    ("lines", "body", "receipts"),
+    [
+        ([b"Content-Transfer-Encoding: 8-bit"], "\r\nGrüße\r\n", 0),
+        ([b"Content-Transfer-Encoding: utf-8"], "\r\nGrüße\r\n", 1),
+        ([b"Content-Type: multipart/mixed; boundary=a"], "\r\n--b\r\n\r\nGrüße\r\n--b--\r\n", 1),
+        ([b"Content-Type: message/rfc822", b"Content-Transfer-Encoding: 8bit"], "\r\nFrom: jö@example.net\r\n\r\nGrüße\r\n", 0),
+    ],
+)
+def test_what_ses_takes_leaves_as_it_is_however_it_is_declared(lines: list[bytes], body: str, receipts: int) -> None:
+    made = shaped(*lines, body=body.encode())
+    assert made.content == START + b"".join(line + b"\r\n" for line in lines) + body.encode()
+    assert len(made.changes) == receipts
+    check_form("a@example.com", ["b@example.org"], made.content, head_of(made))
+
+
 # --- whatever comes ---
 
 _LINES = st.sampled_from(

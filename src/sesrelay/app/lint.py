@@ -19,6 +19,7 @@ from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
 from sesrelay.mail.filed import opening
 from sesrelay.mail.lineends import Canonical, canonical
 from sesrelay.mail.outcome import Failed, Held
+from sesrelay.mail.recoding import LEFT
 from sesrelay.policy import ses_addressing as addressing
 from sesrelay.policy.admission import FROM_TOO_LARGE, HEADER_MAX, HEADER_TOO_LARGE, LocalMail, complete_recipient, complete_sender
 from sesrelay.policy.ses_shape import Facts, Rules, shape, why
@@ -51,7 +52,8 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        return "refused" if self.problems else "changed" if self.changes else "unchanged"
+        changed = any(not each.change.startswith(LEFT) for each in self.changes)
+        return "refused" if self.problems else "changed" if changed else "unchanged"
 
 
 def lint(data: bytes, sender: str, recipients: Sequence[str], now: float, loaded: Loaded | None, transport: str | None) -> Finding:

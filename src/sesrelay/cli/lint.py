@@ -89,7 +89,7 @@ def _document(found: Finding) -> dict[str, object]:
 def _explain(found: Finding) -> None:
     if found.problems:
         click.secho("SES would not take it", fg="red")
-    elif found.changes:
+    elif found.verdict == "changed":
         click.secho("SES would take it, changed", fg="yellow")
     else:
         click.secho("SES would take it as it is", fg="green")

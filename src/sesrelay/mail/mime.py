@@ -7,6 +7,7 @@ Source: RFC 2045 §5, §6; RFC 2046 §5.1 (multipart).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from email.message import Message
 
@@ -15,11 +16,14 @@ from sesrelay.mail.headers import Field
 
 LINE_MAX = 998  # octets without the line end, RFC 5322 §2.1.1
 DEPTH_MAX = 50  # real mail nests less than ten deep
+_COMMENT = re.compile(r"\([^()]*\)")
+_TOKEN = re.compile(r"[^\s\"'();,]+")
+_MEANT = {"8-bit": "8bit", "8bits": "8bit", "8-bits": "8bit", "7-bit": "7bit", "7bits": "7bit", "7-bits": "7bit"}
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What the header of an entity says of its body. Lower case; `encoding` is empty where it is not declared."""
+    """What the header of an entity says of its body. Lower case; `encoding` is empty where it is not declared, and else any word."""
 
     type: str
     encoding: str
@@ -47,7 +51,7 @@ def kind(fields: list[Field], default: str = "text/plain") -> Kind:
         if field.key == "content-type":
             content_type = content_type or field.value
         elif field.key == "content-transfer-encoding":
-            encoding = encoding or field.value.partition(";")[0].strip().lower()
+            encoding = encoding or _encoding(field.value)
     if not content_type:
         return Kind(default, encoding or "")
     read = Message()
@@ -55,6 +59,13 @@ def kind(fields: list[Field], default: str = "text/plain") -> Kind:
     boundary, charset = read.get_boundary(), read.get_content_charset()
     edge = boundary.encode("utf-8", "surrogateescape") if boundary else None
     return Kind(read.get_content_type(), encoding or "", charset, edge)
+
+
+def _encoding(value: str) -> str:
+    """Return the encoding that is meant, which many write with a comment, in quotes or with a hyphen."""
+    found = _TOKEN.search(_COMMENT.sub(" ", value))
+    token = found[0].lower() if found else ""
+    return _MEANT.get(token, token)
 
 
 def cut(entity: bytes) -> tuple[bytes, bytes, bytes]:

@@ -4,7 +4,9 @@ It goes part by part: what needs nothing keeps its octets, and what is inside mu
 never changed. Decoded, every part is what it was.
 
 Invariant: what is returned has no line over 998 octets, no 8-bit header field and no undeclared 8-bit body (with
-`seven_bit`: no 8-bit at all), and is returned as it is when it is given again.
+`seven_bit`: no 8-bit at all), and is returned as it is when it is given again. There are two exceptions, as hosts take them:
+a forwarded message that its part declares as 8-bit keeps its octets, header and all; and 8-bit in a part that cannot be
+encoded, as its encoding is not known or its own parts are not found, stays with a receipt.
 
 Source: RFC 2045 §6 (encodings), §6.4 (none for composite types); RFC 1847 (signed, encrypted); RFC 1428 (unknown-8bit);
 RFC 6152 §3 (8-bit to 7-bit conversion).
@@ -23,11 +25,15 @@ from sesrelay.mail.headers import Field
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.mime import Kind, has_long_line
 
+LEFT = "left as it is"
+"""How a receipt begins of what was not changed, though it had better be."""
+
 _HIGH = bytes(range(128, 256))
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]+")
 _HIGH_OCTET = re.compile(rb"[\x80-\xff]")
 _QUOTED_RUN = re.compile(rb"(?:=[0-9A-Fa-f]{2}|.){1,25}", re.S)  # at most 75 octets
 _IDENTITY = frozenset({"", "7bit", "8bit", "binary"})
+_ENCODED = frozenset({"base64", "quoted-printable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +78,21 @@ def recoded(content: Canonical, *, seven_bit: bool = False) -> Recoded | Stuck:
 
 
 class _Work:
-    def __init__(self, seven_bit: bool) -> None:
-        self.receipts: list[str] = []
+    """`covered`: it is within a message whose part declares 8-bit, header fields included."""
+
+    def __init__(self, seven_bit: bool, receipts: list[str] | None = None, *, covered: bool = False) -> None:
+        self.receipts: list[str] = [] if receipts is None else receipts
         self.fields: set[str] = set()
         self.body = False
         self._seven_bit = seven_bit
+        self._covered = covered
+
+    def _fits(self, content: bytes) -> bool:
+        return not has_long_line(content) if self._covered else fits(content)
 
     def entity(self, content: bytes, path: tuple[int, ...], default: str) -> bytes:
         """Return an entity anew, `path` its place: (1, 2) is the second part of the first."""
-        if fits(content):
+        if self._fits(content):
             return content
         if len(path) > mime.DEPTH_MAX:
             raise _Stuck(f"its MIME parts are nested more than {mime.DEPTH_MAX} deep")
@@ -109,8 +121,12 @@ class _Work:
                 return None, {}
             return self._parts(pieces, kind, path), self._relabelled(kind)
         if kind.type in ("message/rfc822", "message/global", "message/news") and kind.encoding in _IDENTITY:
-            return self.entity(body, (*path, 1), "text/plain"), self._relabelled(kind)
+            return self._within(kind).entity(body, (*path, 1), "text/plain"), self._relabelled(kind)
         return None, {}
+
+    def _within(self, kind: Kind) -> _Work:
+        declared = kind.eight_bit_declared and not self._seven_bit
+        return _Work(self._seven_bit, self.receipts, covered=True) if declared else self
 
     def _relabelled(self, kind: Kind) -> dict[str, str]:
         return {"encoding": "7bit"} if self._seven_bit and kind.eight_bit_declared else {}
@@ -121,11 +137,11 @@ class _Work:
         for n in range(2, len(pieces) - 2, 2):
             made[n] = self.entity(pieces[n], (*path, n // 2), default)
         for n, name in ((0, "preamble"), (len(pieces) - 1, "epilogue")):
-            if not fits(pieces[n]):
+            if not self._fits(pieces[n]):
                 made[n] = b"\r\n" if n else b""
                 self._note(f"removed the {name}, which no mail program shows", path)
         for n in range(1, len(pieces), 2):  # blanks that pad a delimiter
-            if not fits(pieces[n]):
+            if not self._fits(pieces[n]):
                 made[n] = re.sub(rb"[ \t]+(?=\r\n|\Z)", b"", pieces[n])
         if kind.signed and made != pieces:
             what = "signed" if kind.type.endswith("signed") else "encrypted"
@@ -137,23 +153,30 @@ class _Work:
     def _leaf(self, body: bytes, kind: Kind, path: tuple[int, ...]) -> tuple[bytes, dict[str, str]]:
         """Return the body of a leaf anew, and the fields to declare."""
         long, eight = has_long_line(body), not body.isascii()
-        if not long and not (eight and (self._seven_bit or not kind.eight_bit_declared)):
+        must = long or (eight and self._seven_bit)
+        if not must and (self._fits(body) or kind.eight_bit_declared):
             return body, {}
         why = " and ".join(["a line over 998 octets"] * long + ["8-bit octets"] * eight)
+        known = kind.encoding in _IDENTITY | _ENCODED
+        composite = kind.multipart or (kind.type.startswith("message/") and kind.encoding not in _ENCODED)
+        if composite or not known:
+            of = f"of type {kind.type}, which may not be encoded" if composite else f"whose encoding {kind.encoding!r} is not known"
+            if not must:
+                self._note(f"{LEFT}: {why} in a part {of}", path)
+                return body, {}
+            if composite:
+                raise _Stuck(f"it has {why} in a part {of}{_place(path)}")
         if kind.encoding == "base64":
             self._note(f"broke base64 into lines of 76 ({why})", path)
             return _lines(_NOT_BASE64.sub(b"", body), body), {}
         if kind.encoding == "quoted-printable":
             self._note(f"mended quoted-printable ({why})", path)
             return b"\r\n".join(_mended(line) for line in body.split(b"\r\n")), {}
-        if kind.multipart or kind.type.startswith("message/"):
-            raise _Stuck(f"it has {why} in a part of type {kind.type}, which may not be encoded{_place(path)}")
-        if kind.encoding not in _IDENTITY:
-            raise _Stuck(f"it has {why} in a part whose encoding {kind.encoding!r} is not known{_place(path)}")
         text = kind.type.startswith("text/")
         encoding = "quoted-printable" if text and len(body.translate(None, _HIGH)) * 3 > len(body) * 2 else "base64"
         made = _quoted_printable(body) if encoding == "quoted-printable" else _lines(binascii.b2a_base64(body, newline=False), body)
-        self._note(f"encoded as {encoding} ({why})", path)
+        instead = "" if known else f" instead of {kind.encoding!r}"
+        self._note(f"encoded as {encoding}{instead} ({why})", path)
         declared = {"encoding": encoding}
         if eight and text and kind.charset is None:
             declared["charset"] = _charset(body)
@@ -184,13 +207,13 @@ class _Work:
         return made
 
     def _field(self, field: Field, path: tuple[int, ...]) -> Field:
-        if fits(field.raw):
+        if self._fits(field.raw):
             return field
         if len(field.name) > NAME_MAX:
             self._note(f"removed a field whose name has {len(field.name)} octets", path)
             self._touched(field.key, path)
             return Field(field.name, b"")
-        plain = ascii_field(field)
+        plain = field if self._covered else ascii_field(field)
         made = folded(plain)
         if plain is not field:
             self._note(f"encoded {field.name} in ASCII", path)

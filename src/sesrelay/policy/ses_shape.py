@@ -231,6 +231,7 @@ _WHY = (
     ("encoded as ", "only ASCII in lines of 998 octets arrives unharmed where no part says otherwise"),
     ("encoded ", "SES does not speak SMTPUTF8"),
     ("broke ", "no line may have more than 998 octets"),
+    (recoding.LEFT, "SES takes it so, but may not carry 8-bit octets unharmed that no part declares"),
     ("mended quoted-printable", "its rules allow neither long lines nor 8-bit octets"),
     ("bare ", "only CR LF ends a line in mail"),
     ("NUL ", "mail has none"),
