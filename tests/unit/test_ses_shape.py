@@ -192,6 +192,16 @@ def test_the_name_stays_where_the_address_goes(before: str, after: str) -> None:
     assert made.content.count(b"Reply-To:") == 1
 
 
+@pytest.mark.parametrize("start", [b"From: a@other.example\r\nReply-To:\r\n", b"Reply-To: \r\n\t\r\nFrom: a@other.example\r\n"])
+def test_replies_go_to_the_old_from_where_reply_to_is_empty(start: bytes) -> None:
+    made = shaped(start=start + b"Date: d\r\n", rewrite_from="post@ok.example", verified=only_ok, source="post@ok.example")
+    assert [field.value for field in headers.fields(head_of(made)) if field.key == "reply-to"] == ["a@other.example"]
+    assert made.changes[-1] == "filled the empty Reply-To with the old From"
+    check_form("post@ok.example", ["b@example.org"], made.content, head_of(made))
+    verified = shaped(start=start + b"Date: d\r\n", rewrite_from="post@ok.example", verified=lambda _: True)
+    assert verified.changes == ()
+
+
 def test_what_nobody_knows_is_not_rewritten() -> None:
     assert shaped(rewrite_from="post@ok.example").changes == ()
     learnt = without(lambda _: None, frozenset({"a@example.com"}))

@@ -52,11 +52,12 @@ class Rewritten:
 def rewritten(fields: list[Field], source: str, address: str, verified: Verified) -> Rewritten:
     """Return From, Sender and the envelope's `source` with `address` in place of what is certainly not verified.
 
-    Reply-To keeps the old From where the application named none; X-Original-From and X-Original-Sender keep the rest.
+    Reply-To keeps the old From where the application named nobody; X-Original-From and X-Original-Sender keep the rest.
     """
     receipts: list[tuple[str, str]] = []
     made: list[Field] = []
-    has_reply_to = any(field.key == "reply-to" for field in fields)
+    blank = [field for field in fields if field.key == "reply-to" and not field.value]
+    has_reply_to = any(field.key == "reply-to" and field.value for field in fields)
     for field in fields:
         if field.key not in ("from", "sender"):
             made.append(field)
@@ -73,8 +74,10 @@ def rewritten(fields: list[Field], source: str, address: str, verified: Verified
             receipts.append((kept.lower(), f"added {kept}"))
         if field.key == "from" and not has_reply_to:
             made.append(Field("Reply-To", b"Reply-To:" + field.raw.partition(b":")[2]))
-            receipts.append(("reply-to", "added Reply-To"))
+            receipts.append(("reply-to", "filled the empty Reply-To with the old From" if blank else "added Reply-To"))
             has_reply_to = True
+    if blank and has_reply_to:  # SES takes one only
+        made = [each for each in made if each not in blank]
     if _unverified((source,), address, verified):
         receipts.append(("", f"the envelope sender {source} became {address}: it is not a verified identity"))
         source = address
