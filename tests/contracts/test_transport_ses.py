@@ -230,14 +230,18 @@ async def test_a_large_message_whose_policy_lacks_v2_is_held_and_a_transport_of_
             (held,) = await w.send("b@example.org", content=HELLO + b"x\r\n" * 3_500_000)
             (small,) = await w.send("b@example.org")
         async with world(ses.url, api="v2") as w:
-            ses.fail(denied)
+            ses.fail(error("AccessDeniedException", "User is not authorized to perform: ses:SendEmail", 403), denied)
             (paused,) = await w.send("b@example.org")
+            (identity,) = await w.send("b@example.org")
     assert isinstance(held, Held)
     assert (held.reason, "ses:SendEmail" in held.remedy) == ("permission", True)
     assert isinstance(small, Delivered)
     assert isinstance(paused, Deferred)
     assert (paused.scope, paused.reason) == (Scope.NEXTHOP, PauseReason.CREDENTIALS)
     assert "ses:SendEmail" in paused.remedy
+    assert isinstance(identity, Deferred)
+    assert (identity.scope, identity.reason) == (Scope.SENDER_DOMAIN, PauseReason.CREDENTIALS)
+    assert "ses:SendEmail for example.com" in identity.remedy
 
 
 async def test_the_null_sender_leaves_as_the_header_from() -> None:
@@ -356,6 +360,14 @@ async def test_in_the_sandbox_unverified_recipients_fail_and_the_others_go() -> 
     assert isinstance(refused, Failed)
     assert (refused.scope, refused.reply.enhanced) == (Scope.RECIPIENT, "5.7.1")
     assert "account request-production" in refused.remedy
+
+
+@pytest.mark.parametrize("odd", ['"a: b"@example.net', "tenant@example.net", "account@disabled.example"])
+async def test_in_the_sandbox_an_odd_recipient_fails_alone(odd: str) -> None:
+    account = Account(sandbox=True, verified=frozenset({"example.com"}))
+    async with SesStandIn(account=account) as ses, world(ses.url) as w:
+        outcomes = await w.send(odd, "b@example.com")
+    assert [type(outcome) for outcome in outcomes] == [Failed, Delivered]
 
 
 async def test_in_the_sandbox_fifty_long_addresses_are_all_named() -> None:

@@ -44,6 +44,19 @@ def test_errors_are_read_in_both_protocols() -> None:
     assert read(429, {}, json.dumps({"__type": "TooManyRequestsException", "Message": "m"}).encode()).code == "TooManyRequests"
 
 
+def test_an_error_that_the_header_alone_names_is_read() -> None:
+    named = {"x-amzn-ErrorType": "AccountSuspendedException:http://x/"}
+    assert read(400, named, b"", "v2") == Refused(400, "AccountSuspended", "")
+    assert isinstance(read(400, {}, b"", "v2"), Unreadable)
+    assert isinstance(read(400, named, b"<html>", "v2"), Unreadable)
+    assert isinstance(read(200, named, b"", "v2"), Unreadable)
+
+
+def test_a_rejection_without_a_reason_ends_no_delivery() -> None:
+    assert meaning.meaning(Refused(400, "MessageRejected", "")) is meaning.UNKNOWN
+    assert meaning.meaning(Refused(400, "MessageRejected", "Bad content")) is meaning.REJECTED
+
+
 @pytest.mark.parametrize(("status", "body"), [(503, b"<html>"), (408, b""), (429, b"slow down"), (500, ERROR[:50])])
 def test_a_status_that_speaks_for_itself_needs_no_body(status: int, body: bytes) -> None:
     assert read(status, {}, body) == Refused(status, "", "")
@@ -81,6 +94,53 @@ def test_a_fault_of_the_service_never_ends_a_delivery() -> None:
 )  # fmt: skip
 def test_texts_about_addresses_split(text: str) -> None:
     assert meaning.meaning(Refused(400, "InvalidParameterValue", text)).action is Action.SPLIT
+
+
+NOT_VERIFIED = "Email address is not verified. The following identities failed the check in region US-EAST-1: "
+ODD = ("tenant@x.example", "account@suspended.example", "sending-paused@x.example", "24-hour@x.example", '"tag: tenant"@x.example')
+
+
+@pytest.mark.parametrize("api", ["v1", "v2"])
+@pytest.mark.parametrize("address", ODD)
+def test_an_address_that_is_not_verified_chooses_no_row(address: str, api: str) -> None:
+    assert meaning.meaning(Refused(400, "MessageRejected", NOT_VERIFIED + address), api) is meaning.UNVERIFIED
+    assert meaning.meaning(Refused(400, "BadRequest", NOT_VERIFIED + address), api) is meaning.UNVERIFIED
+
+
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ("Illegal address 'tag@foo..bar'", meaning.BAD_ADDRESS),
+        ("Illegal address 'header@foo..bar'", meaning.BAD_ADDRESS),
+        ("Illegal address: tenant@", meaning.BAD_ADDRESS),
+        ("Invalid domain name: 'content-x.example'.", meaning.BAD_ADDRESS),
+        ("Invalid domain name: configuration-set.example", meaning.BAD_ADDRESS),
+        ("Invalid header name 'X-Tag'.", meaning.BAD_HEADER),
+        ("Value 'tenant@x' at 'tags.1.member.value' failed to satisfy constraint", meaning.MISCONFIGURED),
+    ],
+)  # fmt: skip
+def test_what_is_repeated_chooses_no_row(text: str, means: meaning.Meaning) -> None:
+    assert meaning.meaning(Refused(400, "InvalidParameterValue", text)) is means
+
+
+@pytest.mark.parametrize(("user", "identity"), [("tenant-mailer", "b.example"), ("relay", "tenant.example")])
+def test_names_in_a_denial_choose_no_row(user: str, identity: str) -> None:
+    text = f"User `arn:aws:iam::1:user/{user}' is not authorized to perform `ses:SendRawEmail' on resource `arn:aws:ses:x:1:identity/{identity}'"
+    assert meaning.meaning(Refused(403, "AccessDenied", text)) is meaning.DENIED_IDENTITY
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("MessageRejected", "Sending is disabled for tenant t1."),
+        ("SendingPaused", "Sending is paused for tenant t1"),
+        ("AccessDenied", "Tenant t1 sending is paused"),
+        ("BadRequest", "Tenant t1 is suspended"),
+    ],
+)
+def test_a_paused_tenant_stops_the_transport_that_names_it(code: str, text: str) -> None:
+    assert meaning.meaning(Refused(400, code, text), "v2") is meaning.TENANT_PAUSED
+    assert meaning.TENANT_PAUSED.scope is Scope.TRANSPORT
 
 
 def test_what_v2_alone_may_not_do_holds_the_message() -> None:

@@ -85,6 +85,13 @@ async def test_one_bad_address_fails_and_the_others_go(n: int, named: bool) -> N
     assert sorted(taken) == sorted(set(to) - {bad})
 
 
+async def test_a_bad_address_is_found_whatever_its_name() -> None:
+    bad = "b@header..example"
+    way = made(lambda to: "554 Transaction failed: Invalid domain name: 'header..example'" if bad in to else TAKEN)
+    outcomes = await send(way, "a@example.org", bad, "c@example.org")
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Failed, Delivered]
+
+
 async def test_an_answer_about_the_sender_or_a_header_fails_the_message_at_once() -> None:
     for text in ("554 Transaction failed: Illegal address a@example.com", "554 Transaction failed: Duplicate header 'From'."):
         way = made(lambda _, text=text: text)

@@ -14,9 +14,9 @@ from sesrelay.transport.smtp.ses_answers import from_ses
 UNVERIFIED = "Message rejected: Email address is not verified. The following identities failed the check in region US-EAST-1: "
 
 
-def outcomes(code: int, text: str, *recipients: str) -> list[Outcome | None]:
+def outcomes(code: int, text: str, *recipients: str, sender: str = "a@example.com") -> list[Outcome | None]:
     answer = Answer(Stage.DOT, parse_reply(code, text))
-    return [from_ses(answer, delivery, NO_TRAIL) for delivery in batch(*recipients).deliveries]
+    return [from_ses(answer, delivery, NO_TRAIL) for delivery in batch(*recipients, sender=sender).deliveries]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,7 @@ def outcomes(code: int, text: str, *recipients: str) -> list[Outcome | None]:
         (454, "Throttling failure: Daily sending quota exceeded.", Scope.NEXTHOP, PauseReason.QUOTA),
         (554, "Message rejected: Account is suspended", Scope.NEXTHOP, PauseReason.SUSPENDED),
         (554, "Transaction failed: Tenant t is not associated", Scope.TRANSPORT, PauseReason.CONFIGURATION),
+        (554, "Message rejected: Sending is disabled for tenant t1.", Scope.TRANSPORT, PauseReason.SUSPENDED),
         (554, "Message rejected: MAIL FROM domain is not verified", Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION),
         (554, UNVERIFIED + "a@example.com", Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION),
         (554, UNVERIFIED + "a@example.com, b@example.org", Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION),
@@ -45,6 +46,25 @@ def test_what_is_wrong_with_the_account_or_the_sender_pauses(code: int, text: st
     (outcome,) = outcomes(code, text, "b@example.org")
     assert isinstance(outcome, Deferred)
     assert (outcome.scope, outcome.reason, outcome.ambiguous) == (scope, reason, False)
+
+
+@pytest.mark.parametrize(
+    "address", ["tenant@x.example", "account@disabled.example", "throttling@x.example", "no-reply@paused-account.example"]
+)
+def test_an_address_that_is_repeated_chooses_no_meaning(address: str) -> None:
+    (waiting,) = outcomes(554, UNVERIFIED + address, "b@example.org", sender=address)
+    assert isinstance(waiting, Deferred)
+    assert (waiting.scope, waiting.reason) == (Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION)
+    (failed,) = outcomes(554, UNVERIFIED + address, address)
+    assert isinstance(failed, Failed)
+    assert outcomes(554, f"Transaction failed: Illegal address '{address}'", "b@example.org") == [None]
+
+
+def test_the_name_of_an_iam_user_chooses_no_meaning() -> None:
+    text = "Access denied: User `arn:aws:iam::1:user/tenant-x' is not authorized to perform `ses:SendRawEmail' on resource `{}'"
+    (outcome,) = outcomes(554, text.format("arn:aws:ses:us-east-1:1:identity/example.com"), "b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason) == (Scope.SENDER_DOMAIN, PauseReason.CREDENTIALS)
 
 
 def test_a_login_that_is_refused_says_what_smtp_credentials_are() -> None:
@@ -66,6 +86,14 @@ def test_in_the_sandbox_the_recipients_that_are_named_fail_and_the_others_are_tr
     assert isinstance(named, Failed)
     assert named.scope is Scope.RECIPIENT
     assert "`sesrelay account request-production`" in named.remedy
+    assert isinstance(other, Deferred)
+    assert other.scope is Scope.MESSAGE
+
+
+def test_in_the_sandbox_a_recipient_with_a_quoted_local_part_is_found() -> None:
+    named, other = outcomes(554, UNVERIFIED + '"a: b"@example.org', '"a: b"@example.org', "c@example.org")
+    assert isinstance(named, Failed)
+    assert named.scope is Scope.RECIPIENT
     assert isinstance(other, Deferred)
     assert other.scope is Scope.MESSAGE
 

@@ -94,7 +94,7 @@ def _accepted_by_v2(body: bytes) -> Accepted | Unreadable:
 
 def _json(status: int, headers: Mapping[str, str], body: bytes) -> Refused | None:
     try:
-        document = json.loads(body)
+        document = json.loads(body) if body or status < 400 else {}  # the header alone may name the error
     except (ValueError, RecursionError):
         return None
     if not isinstance(document, dict):

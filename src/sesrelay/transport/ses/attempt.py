@@ -17,6 +17,7 @@ from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, Pa
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
 from sesrelay.policy.ses_shape import Shaped
+from sesrelay.policy.ses_words import denies_an_identity, not_verified
 from sesrelay.seams import Clock
 from sesrelay.transport.ses import call, meaning
 from sesrelay.transport.ses.account import Account
@@ -165,7 +166,8 @@ class Attempt:
             await self._line.session.reload()
             self._waiting.insert(0, group)
         elif means is meaning.DENIED_V2 and self._draft.api == "v2" and not self._draft.may_grow:
-            self._end(group, self._outcome(meaning.DENIED_V2_ALONE, str(refused)))
+            alone = meaning.DENIED_IDENTITY_V2 if denies_an_identity(refused.text) else meaning.DENIED_V2_ALONE
+            self._end(group, self._outcome(alone, str(refused)))
         else:
             self.rejected = self.rejected or means is meaning.REJECTED
             self._end(group, self._outcome(means, str(refused)))
@@ -183,7 +185,7 @@ class Attempt:
             self._waiting[:0] = [group[:half], group[half:]]
 
     async def _unverified(self, group: Group, means: Meaning, refused: Refused) -> None:
-        named = {_key(address) for address in headers.addresses([refused.text.rpartition(": ")[2]])}
+        named = {_key(address) for address in not_verified(refused.text)}
         by_header = headers.value_of(headers.split(opening(self._draft.raw))[0], "Sender") or ""
         senders = {_key(address) for address in (*self._draft.senders, *headers.addresses([by_header]))}
         if not named & senders:

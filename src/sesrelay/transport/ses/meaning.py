@@ -2,6 +2,7 @@
 
 Invariant: only rows that say FAIL (or a split or repair that ends there) end a delivery; an answer that no row knows
 defers the message. Rows are tried in order, by code, then by text.
+Invariant: an address, a domain or a value of the header that SES repeats chooses no row.
 
 Source: Amazon SES developer guide, "Error codes", and API references v1 and v2; docs/ses.md is the operator's view.
 """
@@ -10,10 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from sesrelay.mail.outcome import PauseReason, Scope
+from sesrelay.policy.ses_words import own_words
 from sesrelay.transport.ses.answers import Refused
 
 
@@ -49,24 +51,30 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`codes` in lower case without `Exception`; a final `*` matches any ending; empty: any code."""
+    """`codes` in lower case without `Exception`; a final `*` matches any ending; empty: any code.
+
+    `text` is looked for in SES's own words, or, where `whole`, in all of the answer.
+    """
 
     name: str
     codes: frozenset[str]
     text: re.Pattern[str] | None
     meaning: Meaning
     api: str | None = None
+    whole: bool = False
 
-    def matches(self, refused: Refused, api: str) -> bool:
+    def matches(self, refused: Refused, api: str, words: str) -> bool:
         code = refused.code.lower()
         known = not self.codes or code in self.codes or any(c[-1] == "*" and code.startswith(c[:-1]) for c in self.codes)
-        return known and self.api in (None, api) and (self.text is None or self.text.search(refused.text) is not None)
+        said = refused.text if self.whole else words
+        return known and self.api in (None, api) and (self.text is None or self.text.search(said) is not None)
 
 
 def meaning(refused: Refused, api: str = "v1") -> Meaning:
     """Return what `refused` means. `api` is the one that was called: v1 or v2."""
+    words = own_words(refused.text)
     for row in TABLE:
-        if row.matches(refused, api):
+        if row.matches(refused, api, words):
             # A server that fails says nothing about the message, whatever code it gives.
             return UNAVAILABLE if refused.status >= 500 and row.meaning.action in _ENDS else row.meaning
     if refused.status == 429:
@@ -144,6 +152,13 @@ SET_PAUSED = Meaning(
     "--sending-enabled --configuration-set-name {configuration_set}` in {region}, or name another set.",
     300.0,
 )  # fmt: skip
+TENANT_PAUSED = Meaning(
+    Action.DEFER, _TRANSPORT, "7.0", PauseReason.SUSPENDED,
+    "AWS or you paused sending for the tenant that this transport names: read the SES console in {region} (Tenants); then "
+    "`aws sesv2 update-reputation-entity-customer-managed-status --reputation-entity-type RESOURCE "
+    "--reputation-entity-reference ARN --sending-status ENABLED` with the tenant's ARN, or name another tenant.",
+    300.0,
+)  # fmt: skip
 MISCONFIGURED = Meaning(
     Action.DEFER, _TRANSPORT, "3.5", PauseReason.CONFIGURATION,
     "SES in {region} does not know what this transport names (configuration_set {configuration_set}, tags, *_arn, tenant): "
@@ -170,6 +185,11 @@ DENIED_IDENTITY = Meaning(
     "The policy of `{credential_id}` does not allow ses:SendRawEmail for {sender_domain}: add its identity to the policy's "
     "Resource.",
 )  # fmt: skip
+DENIED_IDENTITY_V2 = replace(
+    DENIED_IDENTITY,
+    remedy="The policy of `{credential_id}` does not allow ses:SendEmail for {sender_domain}, which the v2 API wants beside "
+    "ses:SendRawEmail: add its identity, or the action, to the policy, or let this transport use `api: v1`.",
+)
 DENIED_V2 = Meaning(
     Action.HOLD, _MESSAGE, "7.1", None,
     "This message is too big for the v1 API, and the policy of `{credential_id}` lacks ses:SendEmail, which v2 wants beside "
@@ -200,6 +220,8 @@ AMBIGUOUS = Meaning(
 )  # fmt: skip
 
 _ENDS = frozenset({Action.FAIL, Action.SPLIT, Action.REPAIR})
+_TENANT_TEXT = _text(r"\btenant\b")
+_TENANT_PAUSED_TEXT = _text(r"\A(?=.*\btenant\b).*\b(?:paused|suspended|disabled|shut ?down|locked|under review)\b")
 _SUSPENDED_TEXT = _text(r"\b(?:sending|account)\b.{0,80}\b(?:paused|suspended|disabled|shut ?down|locked|under review)\b")
 _SET_TEXT = _text(r"configuration[ -]?set")
 _QUOTA_TEXT = _text(r"daily .*quota|quota .*exceeded|exceeded .*quota|24.hour")
@@ -209,29 +231,32 @@ _HEADER_TEXT = _text(
     r"header|\bmime\b|transaction failed|\blines?\b|boundary|content[- ]|encoding|charset|start of message|malformed message"
 )
 _ADDRESS_TEXT = _text(
-    r"address|domain|local (?:name|part)|user name|recipient|destination|mailbox|missing '|route-addr|nested group|semicolon|quote"
+    r"address|domain|local (?:name|part)|user name|recipient|destination|mailbox|missing (?:final )?'|route-addr|nested group|semicolon|quote"
 )
 
 TABLE: tuple[Row, ...] = (
+    Row("not verified", _codes("MessageRejected") | _INVALID, _NOT_VERIFIED_TEXT, UNVERIFIED),
     Row("daily quota", _THROTTLES | _codes("MessageRejected LimitExceeded"), _QUOTA_TEXT, QUOTA),
     Row("daily quota, v2", _codes("LimitExceeded SendingQuotaExceeded"), None, QUOTA),
     Row("rate", _THROTTLES, None, THROTTLED),
     Row("set paused", _codes("ConfigurationSetSendingPaused"), None, SET_PAUSED),
     Row("set paused, by text", _codes("SendingPaused"), _SET_TEXT, SET_PAUSED),
+    Row("tenant paused", _codes("SendingPaused"), _TENANT_TEXT, TENANT_PAUSED),
+    Row("tenant paused, by text", _codes("MessageRejected AccessDenied*") | _INVALID, _TENANT_PAUSED_TEXT, TENANT_PAUSED),
     Row("account paused", _codes("AccountSendingPaused SendingPaused AccountSuspended"), None, SUSPENDED),
     Row("account paused, by text", _codes("MessageRejected AccessDenied*"), _SUSPENDED_TEXT, SUSPENDED),
     Row("no such set", _codes("ConfigurationSetDoesNotExist NotFound TenantNotFound"), None, MISCONFIGURED),
     Row("duplicate header", _INVALID, _text(r"duplicate header"), DUPLICATE),
     Row("set, tag, ARN or tenant refused", _INVALID, _text(r"configuration[ -]?set|\btags?\b|\barn\b|\btenant\b"), MISCONFIGURED),
-    Row("tenant refused", _codes("MessageRejected AccessDenied* Conflict"), _text(r"\btenant\b"), MISCONFIGURED),
+    Row("tenant refused", _codes("MessageRejected AccessDenied* Conflict"), _TENANT_TEXT, MISCONFIGURED),
     Row("MAIL FROM domain", _codes("MailFromDomainNotVerified"), None, MAIL_FROM),
-    Row("not verified", _codes("MessageRejected") | _INVALID, _NOT_VERIFIED_TEXT, UNVERIFIED),
-    Row("refused message", _codes("MessageRejected"), None, REJECTED),
+    # Without a text it may be the sender that is not verified, and that is no fault of the message.
+    Row("refused message", _codes("MessageRejected"), _text(r"\S"), REJECTED),
     Row("too large", _INVALID, _text(r"message length|\btoo large\b|\btoo long: |maximum message size"), TOO_LARGE),
     Row("bad header", _INVALID, _HEADER_TEXT, BAD_HEADER),
     Row("bad address", _INVALID, _ADDRESS_TEXT, BAD_ADDRESS),
-    Row("v2 not allowed", _DENIED, _text(r"ses:SendEmail\b"), DENIED_V2, api="v2"),
-    Row("identity not allowed", _DENIED, _text(r":identity/"), DENIED_IDENTITY),
+    Row("v2 not allowed", _DENIED, _text(r"ses:SendEmail\b"), DENIED_V2, api="v2", whole=True),
+    Row("identity not allowed", _DENIED, _text(r":identity/"), DENIED_IDENTITY, whole=True),
     Row("clock, by text", _codes("SignatureDoesNotMatch IncompleteSignature InvalidSignature"), _CLOCK_TEXT, CLOCK),
     Row("clock", _codes("RequestExpired RequestTimeTooSkewed RequestInTheFuture"), None, CLOCK),
     Row(

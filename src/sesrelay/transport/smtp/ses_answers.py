@@ -1,6 +1,7 @@
 """What the SMTP endpoint of Amazon SES means by its texts, where they say more than the reply code.
 
 Invariant: nothing that is wrong with the account, its quota or the sender's identity fails a message.
+Invariant: an address, a domain or a value of the header that SES repeats does not choose what its answer means.
 
 Source: "Amazon SES SMTP response codes" in its developer guide; the texts are matched case aside, by their fixed part.
 """
@@ -14,14 +15,14 @@ from dataclasses import dataclass, replace
 from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Batch, Delivery
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, PauseReason, Scope, Trail
+from sesrelay.policy.ses_words import denies_an_identity, not_verified, own_words, region_named
 from sesrelay.transport.client.answers import Answer, Stage
 
-_FAILED_IDENTITIES = re.compile(r"failed the check in region (?P<region>[A-Za-z0-9-]+):\s*(?P<named>.+)\Z")
 _DUPLICATE = re.compile(r"duplicate header[:\s]+['\"‘]?([!-9;-~]+?)['\"’]?[.\s]*\Z", re.I)
 _ADDRESS = re.compile(r"[^\s<>,;\"'()]+@[^\s<>,;\"'()]+")
 # The words in which SES refuses one address, and with it the message.
 _ABOUT_AN_ADDRESS = re.compile(
-    r"illegal address|missing final '@domain'|missing '[<>@]'|\bdomain (?:contains|starts|ends|is)|invalid domain name|local (?:address|name|part)"
+    r"illegal address|missing (?:final )?'|\bdomain (?:contains|starts|ends|is)|invalid domain name|local (?:address|name|part)"
     r"|user name|route-addr|nested group|semicolon|invalid (?:recipient|address)|address (?:is|contains)|mailbox",
     re.I,
 )
@@ -35,8 +36,8 @@ def addresses_in(text: str) -> frozenset[str]:
 
 def about_an_address(outcome: Failed) -> bool:
     """Tell whether SES refused a message because of the form of some recipient's address."""
-    text = outcome.reply.text
-    return outcome.scope is Scope.MESSAGE and "header" not in text.lower() and bool(_ABOUT_AN_ADDRESS.search(text))
+    words = own_words(outcome.reply.text)
+    return outcome.scope is Scope.MESSAGE and "header" not in words.lower() and bool(_ABOUT_AN_ADDRESS.search(words))
 
 
 def rejected(outcomes: Iterable[Outcome]) -> bool:
@@ -53,8 +54,8 @@ def wants_others(outcome: Outcome) -> bool:
 def unverified_senders(outcomes: Iterable[Outcome]) -> frozenset[str]:
     """Return the addresses, in lower case, for which SES refused a message as a whole: senders in it that are not verified."""
     refused = (outcome for outcome in outcomes if isinstance(outcome, Deferred) and outcome.remedy != OTHERS_GO)
-    found = (_FAILED_IDENTITIES.search(outcome.reply.text) for outcome in refused)
-    return frozenset(address for one in found if one for address in addresses_in(one["named"]))
+    texts = (outcome.reply.text for outcome in refused)
+    return frozenset(address.lower() for text in texts if region_named(text) for address in not_verified(text))
 
 
 def duplicate_headers(outcomes: Iterable[Outcome]) -> frozenset[str]:
@@ -76,13 +77,15 @@ def from_ses(answer: Answer, delivery: Delivery, trail: Trail) -> Outcome | None
     """Return what the text means for a delivery, or None where the code says it all."""
     if answer.lost or answer.ours or answer.reply.positive:
         return None
-    reply, text = answer.reply, answer.reply.text.lower()
-    means = _account_trouble(text) or _identity_trouble(text, delivery)
+    reply, words = answer.reply, own_words(answer.reply.text).lower()
+    if "not verified" in words and "mail from domain" not in words:
+        return _unverified(answer, delivery, trail)
+    means = _account_trouble(words) or _identity_trouble(words, answer.reply.text, delivery)
     if means is None and answer.stage is Stage.AUTH and answer.reply.code == 535:
         means = _Means(Scope.NEXTHOP, PauseReason.CREDENTIALS, WRONG_LOGIN)
-    if means is not None:
-        return Deferred(reply, means.scope, means.reason, means.remedy, means.after, trail=trail, tolerance=means.tolerance)
-    return _unverified(answer, delivery, trail) if "not verified" in text else None
+    if means is None:
+        return None
+    return Deferred(reply, means.scope, means.reason, means.remedy, means.after, trail=trail, tolerance=means.tolerance)
 
 
 WRONG_LOGIN = (
@@ -106,39 +109,44 @@ class _Means:
     tolerance: int = 1
 
 
-def _account_trouble(text: str) -> _Means | None:
-    if re.search(r"daily (?:message |sending )?quota", text):
+def _account_trouble(words: str) -> _Means | None:
+    if re.search(r"daily (?:message |sending )?quota", words):
         return _Means(
             Scope.NEXTHOP, PauseReason.QUOTA,
             "the account's 24-hour quota is used up; mail goes on as it frees; ask for a higher one (SES console, Account dashboard)", 60.0,
         )  # fmt: skip
-    if "maximum sending rate exceeded" in text or "throttling" in text:
+    if "maximum sending rate exceeded" in words or "throttling" in words:
         remedy = "nothing to do: the pace was lowered; if it stays, ask for a higher rate, or lower `rate` where other hosts use the account"
         return _Means(Scope.NEXTHOP, PauseReason.THROTTLED, remedy, tolerance=3)
-    if re.search(r"temporary (?:service|authentication) failure|internal failure|service unavailable", text):
+    if re.search(r"temporary (?:service|authentication) failure|internal failure|service unavailable", words):
         remedy = "SES has a fault of its own; it is tried again. See https://health.aws.amazon.com/health/status."
         return _Means(Scope.NEXTHOP, PauseReason.UNAVAILABLE, remedy, tolerance=5)
-    if re.search(r"\b(?:paused|suspended|disabled|shut ?down)\b", text) and re.search(r"sending|account|configuration set", text):
-        if "configuration set" in text:
+    tenant = re.search(r"\btenant\b", words) is not None
+    paused = re.search(r"\b(?:paused|suspended|disabled|shut ?down)\b", words) is not None
+    if paused and (tenant or re.search(r"sending|account|configuration set", words)):
+        if "configuration set" in words:
             remedy = "sending is paused for the configuration set: resume it in SES"
+            return _Means(Scope.TRANSPORT, PauseReason.SUSPENDED, remedy, 300.0)
+        if tenant:
+            remedy = "sending is paused for the tenant: read the SES console (Tenants), and resume it there or name another"
             return _Means(Scope.TRANSPORT, PauseReason.SUSPENDED, remedy, 300.0)
         remedy = "AWS or you have paused sending for the account: read the SES console and the account's mailbox"
         return _Means(Scope.NEXTHOP, PauseReason.SUSPENDED, remedy, 300.0)
-    if re.search(r"configuration set\b.*\bdoes not exist|does not exist.*configuration set|\btenant\b", text):
+    if tenant or re.search(r"configuration set\b.*\bdoes not exist|does not exist.*configuration set", words):
         remedy = "create the configuration set or tenant in this region, or name another"
         return _Means(Scope.TRANSPORT, PauseReason.CONFIGURATION, remedy)
     return None
 
 
-def _identity_trouble(text: str, delivery: Delivery) -> _Means | None:
-    if "not authorized to perform" in text or "access denied" in text:
-        scope = Scope.SENDER_DOMAIN if ":identity/" in text else Scope.NEXTHOP
+def _identity_trouble(words: str, text: str, delivery: Delivery) -> _Means | None:
+    if "not authorized to perform" in words or "access denied" in words:
+        scope = Scope.SENDER_DOMAIN if denies_an_identity(text) else Scope.NEXTHOP
         return _Means(
             scope,
             PauseReason.CREDENTIALS,
             "allow ses:SendRawEmail to the IAM user of these SMTP credentials (`sesrelay iam-policy` prints the policy)",
         )
-    if "mail from domain" in text and "not verified" in text:
+    if "mail from domain" in words and "not verified" in words:
         domain = domain_of(delivery.message.sender) or "the sender's domain"
         remedy = f"the custom MAIL FROM domain of {domain} is not verified: see to its MX and SPF records (SES console, Identities)"
         return _Means(Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, remedy)
@@ -147,8 +155,8 @@ def _identity_trouble(text: str, delivery: Delivery) -> _Means | None:
 
 def _unverified(answer: Answer, delivery: Delivery, trail: Trail) -> Outcome:
     message = delivery.message
-    found = _FAILED_IDENTITIES.search(answer.reply.text)
-    named = addresses_in(found["named"]) if found else frozenset()
+    region = region_named(answer.reply.text)
+    named = frozenset(address.lower() for address in not_verified(answer.reply.text)) if region else frozenset[str]()
     senders = {address.lower() for address in (message.sender, *message.header_from) if address}
     recipients = {recipient.address.lower() for recipient in message.envelope.recipients}
     if named and named <= recipients - senders:  # the sandbox delivers to verified recipients only
@@ -160,7 +168,7 @@ def _unverified(answer: Answer, delivery: Delivery, trail: Trail) -> Outcome:
     # A header From or Sender of somebody else's domain is this message's fault, not its envelope sender's.
     foreign = bool(theirs) and own not in theirs
     domain = theirs[0] if foreign else own
-    where = f" --region {found['region'].lower()}" if found else ""
+    where = f" --region {region}" if region else ""
     remedy = (
         f"{domain} is not a verified identity of this account: `sesrelay domain add {domain}{where}` (or SES console, Identities), "
         "publish the DKIM records it shows, and its mail goes out"
