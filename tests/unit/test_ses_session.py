@@ -40,7 +40,8 @@ def keyed(url: str | None = None) -> Source:
     return Source("eu-west-1", access_key_id=KEY, secret_access_key=SECRET, endpoint_url=url)
 
 
-async def test_keys_and_the_endpoint_of_the_region(sessions: Sessions) -> None:
+async def test_keys_and_the_endpoint_of_the_region(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     session: AwsSession = sessions.get(keyed())
     assert await session.credentials() == FrozenCredentials(KEY, SECRET, None)
     at = await session.endpoint()
@@ -52,6 +53,22 @@ async def test_an_endpoint_of_ones_own_and_a_ca_bundle(sessions: Sessions, monke
     monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/ours.pem")
     at = await sessions.get(keyed("http://127.0.0.1:9/x")).endpoint()
     assert (at.url, at.ca_bundle) == ("http://127.0.0.1:9/x", "/etc/ours.pem")
+
+
+@pytest.mark.parametrize("said", ["", "environment", "configuration"])
+async def test_the_wire_trusts_whom_botocore_trusts(
+    sessions: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/requests.pem")
+    if said == "environment":
+        monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/ours.pem")
+    if said == "configuration":
+        (tmp_path / "config").write_text("[default]\nca_bundle = /etc/ours.pem\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    session = sessions.get(keyed())
+    at = await session.endpoint()
+    assert session._opened is not None
+    assert at.ca_bundle == session._opened.v1._endpoint.http_session._verify == ("/etc/ours.pem" if said else "/etc/requests.pem")
 
 
 @pytest.mark.parametrize(

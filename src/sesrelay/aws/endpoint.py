@@ -5,6 +5,7 @@ Source: botocore's endpoint rule sets; Amazon SES developer guide, "Global endpo
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,8 @@ def resolve(inner: Any, v1: Any, v2: Any, endpoint_id: str | None, *, own: bool)
 
     Raises: botocore's errors.
     """
-    ca_bundle = inner.get_config_variable("ca_bundle")
+    # botocore's clients take the latter where nothing else is said, and their way and ours is the same.
+    ca_bundle = inner.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
     url, v2_url, region_set = v1.meta.endpoint_url, v2.meta.endpoint_url, None
     if endpoint_id:
         v2_url, region_set = _multi_region(inner, v2, endpoint_id, v2_url if own else None)

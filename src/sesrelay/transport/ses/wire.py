@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
@@ -42,7 +43,7 @@ class Answered:
 
 @value(frozen=True, slots=True)
 class NotSent:
-    """No connection could be made: certainly not accepted."""
+    """Nothing of the request left, as where no connection could be made: certainly not accepted."""
 
     why: str
 
@@ -79,16 +80,18 @@ class Wire:
             data = body.whole
         else:
             data, headers = body.pieces(), {**headers, "Content-Length": str(body.size)}
+        departure = _Departure()
         try:
-            async with session.post(target, data=data, headers=headers, ssl=tls, proxy=proxy, allow_redirects=False) as response:
+            async with session.post(
+                target, data=data, headers=headers, ssl=tls, proxy=proxy, allow_redirects=False, trace_request_ctx=departure
+            ) as response:
                 version = response.tls_version if isinstance(response, _Response) else None
                 return Answered(response.status, response.headers, await _limited(response), version)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
-            return NotSent(_why(error))
         except aiohttp.InvalidURL as error:
             return NotSent(f"{error} is no URL")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return Lost(_why(error))
+            # The kind of error tells nothing: a proxy that fails under CONNECT raises what a service does that fails under the request.
+            return Lost(_why(error)) if departure.begun else NotSent(_why(error))
 
     async def close(self) -> None:
         if self._session is not None:
@@ -97,8 +100,11 @@ class Wire:
     async def _ready(self, url: str, ca_bundle: str | None) -> tuple[aiohttp.ClientSession, ssl.SSLContext | bool]:
         if self._session is None or self._session.closed:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT, socket_factory=_socket)
+            trace = aiohttp.TraceConfig()
+            trace.on_request_headers_sent.append(_begun)
             self._session = aiohttp.ClientSession(
                 connector=connector,
+                trace_configs=[trace],
                 response_class=_Response,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # sock_read runs from the last byte sent: a slow line has until `total` to upload.
@@ -120,8 +126,25 @@ class Wire:
             parts = urlsplit(url)
             proxy = None if proxy_bypass(parts.netloc.rpartition("@")[2]) else getproxies().get(parts.scheme)
             # A proxy is given the URL as it stands, and one without a path is none.
-            self._targets[url] = (URL(url if parts.path else url + "/"), URL(proxy) if proxy else None)
+            self._targets[url] = (URL(url if parts.path else url + "/"), _proxy(proxy) if proxy else None)
         return self._targets[url]
+
+
+@dataclass(slots=True)
+class _Departure:
+    """Whether one request has begun to leave."""
+
+    begun: bool = False
+
+
+async def _begun(_: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestHeadersSentParams) -> None:
+    # aiohttp awaits this before it writes the first byte on a connection that is made, tunnel and TLS included; CONNECT is not traced.
+    context.trace_request_ctx.begun = True
+
+
+def _proxy(named: str) -> URL:
+    # A scheme is often left out, and botocore's clients, which go the same way, put this one.
+    return URL(named if "://" in named else "http://" + named.removeprefix("//"))
 
 
 _BORN: WeakKeyDictionary[ResponseHandler, float] = WeakKeyDictionary()
