@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -23,7 +25,10 @@ from fakes import FakeClock
 from ses_world import KEY, SECRET
 from sesrelay.aws import number
 from sesrelay.aws.account import Account, Reputation, summed
+from sesrelay.aws.region import smtp_host
 from sesrelay.aws.session import AHEAD, FrozenCredentials, Session, Sessions, Source
+from sesrelay.config.values import parse_region
+from sesrelay.policy.ses_hosts import region_of
 from sesrelay.testing import ses_rules
 from sesrelay.testing.ses import SesStandIn
 from sesrelay.transport.ses.seam import AwsSession
@@ -69,6 +74,23 @@ async def test_the_wire_trusts_whom_botocore_trusts(
     at = await session.endpoint()
     assert session._opened is not None
     assert at.ca_bundle == session._opened.v1._endpoint.http_session._verify == ("/etc/ours.pem" if said else "/etc/requests.pem")
+
+
+def test_each_partition_has_its_own_name_of_the_smtp_endpoint() -> None:
+    assert smtp_host("mars-north-1") == "email-smtp.mars-north-1.amazonaws.com"
+    assert smtp_host("us-gov-west-1") == "email-smtp.us-gov-west-1.amazonaws.com"
+    assert smtp_host("eusc-de-east-1") == "email-smtp.eusc-de-east-1.amazonaws.eu"
+    assert smtp_host("cn-north-1") == "email-smtp.cn-north-1.amazonaws.com.cn"
+
+
+def test_the_smtp_endpoints_of_all_of_botocores_partitions_are_known() -> None:
+    seen = 0
+    for partition in botocore.session.Session().get_data("partitions")["partitions"]:
+        for region in (name for name in partition["regions"] if re.fullmatch(partition["regionRegex"], name)):
+            for domain in (partition["outputs"]["dnsSuffix"], partition["outputs"]["dualStackDnsSuffix"]):
+                assert region_of(f"email-smtp.{region}.{domain}") == parse_region(region) == region
+                seen += 1
+    assert seen > 60
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,9 @@ async def test_a_rate_of_ones_own_goes_for_any_relay() -> None:
         ("email-smtp.us-east-1.amazonaws.com", "us-east-1"), ("email-smtp-fips.US-GOV-west-1.amazonaws.com", "us-gov-west-1"),
         ("email-smtp.cn-north-1.amazonaws.com.cn.", "cn-north-1"), ("email-smtp.eu-west-1.api.aws", "eu-west-1"),
         ("vpce-0a1b-c2d3.email-smtp.eu-central-1.vpce.amazonaws.com", "eu-central-1"), ("smtp.example.com", None),
-        ("email-smtp.us-east-1.amazonaws.com.evil.org", None),
+        ("email-smtp.us-east-1.amazonaws.com.evil.org", None), ("email-smtp.us-east-1.amazonawsxcom", None),
+        ("email-smtp.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1"), ("email-smtp.us-iso-east-1.c2s.ic.gov", "us-iso-east-1"),
+        ("email-smtp-fips.us-isob-east-1.sc2s.sgov.gov.", "us-isob-east-1"),
     ],
 )  # fmt: skip
 def test_the_region_is_read_from_the_hosts_name(host: str, region: str | None) -> None:

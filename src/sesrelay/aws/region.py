@@ -22,8 +22,24 @@ def default_region(profile: str | None) -> str:
     return found
 
 
+def smtp_host(region: str) -> str:
+    """Return the name of SES's SMTP endpoint in `region`; each of AWS's partitions has a domain of its own."""
+    import botocore.session  # noqa: PLC0415 - importing it costs 100 ms
+    from botocore.exceptions import UnknownRegionError  # noqa: PLC0415
+
+    session = botocore.session.Session()
+    try:
+        partition = session.get_partition_for_region(region)
+    except UnknownRegionError:
+        partition = "aws"  # a region that is newer than this botocore
+    domains = {one["id"]: one["outputs"]["dnsSuffix"] for one in session.get_data("partitions")["partitions"]}
+    return f"email-smtp.{region}.{domains[partition]}"
+
+
 def offering_ses() -> list[str]:
-    """Return the regions where SES is, by botocore's own list."""
+    """Return the regions where SES is, by botocore's own list, in all of AWS's partitions."""
     import botocore.session  # noqa: PLC0415 - importing it costs 100 ms
 
-    return sorted(botocore.session.Session().get_available_regions("sesv2"))
+    session = botocore.session.Session()
+    partitions = session.get_available_partitions()
+    return sorted(region for partition in partitions for region in session.get_available_regions("sesv2", partition))

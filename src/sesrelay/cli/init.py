@@ -126,7 +126,9 @@ def _way(said: dict[str, Any], *, ask: bool) -> Api | Relay | None:
     )
     if kind == "key":
         return Api(region, name, secret)
-    return Relay(f"email-smtp.{region}.amazonaws.com", username=name, secret=secret)
+    from sesrelay.aws.region import smtp_host
+
+    return Relay(smtp_host(region), username=name, secret=secret)
 
 
 def _kind(said: dict[str, Any]) -> str | None:

@@ -306,7 +306,7 @@ def parse_url(value: str) -> str:
 
 
 def parse_region(value: str) -> str:
-    if not re.match(r"[a-z]{2}(-[a-z]+)+-[0-9]+\Z", value):
+    if not re.match(r"[a-z]{2,4}(-[a-z]+)+-[0-9]+\Z", value):
         raise ValueError(f"an AWS region is meant, as in us-east-1, not {shown(value)}")
     return value
 

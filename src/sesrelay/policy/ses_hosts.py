@@ -1,14 +1,23 @@
 """The names of SES's SMTP endpoints.
 
-Source: AWS General Reference, "Amazon SES endpoints and quotas" (SMTP endpoints, FIPS and VPC ones too).
+Source: AWS General Reference, "Amazon SES endpoints and quotas" (SMTP endpoints, FIPS and VPC ones too);
+botocore's partitions.
 """
 
 from __future__ import annotations
 
 import re
 
+_DOMAINS = (
+    "amazonaws.com", "api.aws",  # commercial regions and GovCloud
+    "amazonaws.com.cn", "api.amazonwebservices.com.cn",  # China
+    "amazonaws.eu", "api.amazonwebservices.eu",  # the European Sovereign Cloud
+    "c2s.ic.gov", "api.aws.ic.gov", "sc2s.sgov.gov", "api.aws.scloud",  # ISO, ISO-B
+    "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk", "csp.hci.ic.gov", "api.aws.hci.ic.gov",  # ISO-E, ISO-F
+)  # fmt: skip
 _HOST = re.compile(
-    r"(?:vpce-[a-z0-9-]+\.)?email-smtp(?:-fips)?[.-](?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+)\.(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws)\.?\Z",
+    r"(?:vpce-[a-z0-9-]+\.)?email-smtp(?:-fips)?[.-](?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+)\.(?:vpce\.)?"
+    rf"(?:{'|'.join(map(re.escape, _DOMAINS))})\.?\Z",
     re.I,
 )
 
