@@ -61,6 +61,12 @@ def test_what_ses_does_not_tell_is_null(world: AwsWorld) -> None:
     assert "no limit" in world.run("account").out
 
 
+def test_the_sandbox_is_told_by_its_figures_where_v1_alone_answers(world: AwsWorld) -> None:
+    world.ses.v2 = False
+    world.ses.account.rate, world.ses.account.quota = 1.0, 200.0
+    assert world.run("account", "--json").json["sandbox"] is True
+
+
 def test_out_of_the_sandbox(world: AwsWorld) -> None:
     world.ses.account.sandbox = True
     assert "request-production" in world.run("account").out

@@ -94,6 +94,17 @@ def test_the_smtp_endpoints_of_all_of_botocores_partitions_are_known() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rate", "quota", "sandbox"), [(1.0, 200.0, True), (1.0, 50_000.0, None), (14.0, 200.0, None), (1.0, -1.0, None)]
+)
+async def test_where_v2_is_not_to_be_had_the_figures_tell_the_sandbox(
+    sessions: Sessions, rate: float, quota: float, sandbox: bool | None
+) -> None:
+    account = ses_rules.Account(rate=rate, quota=quota, sandbox=bool(sandbox))
+    async with SesStandIn(keys={KEY: SECRET}, account=account, v2=False) as ses:
+        assert (await sessions.get(keyed(ses.url)).account()).sandbox is sandbox
+
+
+@pytest.mark.parametrize(
     ("source", "url", "v2_url", "region_set"),
     [
         ({"fips": True}, "https://email-fips.us-east-1.amazonaws.com", "https://email-fips.us-east-1.amazonaws.com", None),

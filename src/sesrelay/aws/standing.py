@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sesrelay.aws.account import sandbox_by_figures
 from sesrelay.aws.clients import AwsError, Clients, told
 
 DAY = 86400.0  # seconds
@@ -103,15 +104,15 @@ def standing(clients: Clients, now: float) -> Standing:
             raise
         with told("read the account's quota"):
             quota, answer = clients["ses"].get_send_quota(), None
-    limit = float(quota.get("Max24HourSend", 0.0))
+    rate, limit = float(quota.get("MaxSendRate", 0.0)), float(quota.get("Max24HourSend", 0.0))
     known = answer is not None
     answer = answer or {}
     return Standing(
         region=clients.region,
-        max_send_rate=float(quota.get("MaxSendRate", 0.0)),
+        max_send_rate=rate,
         max_24h_send=None if limit < 0 else limit,
         sent_last_24h=float(quota.get("SentLast24Hours", 0.0)),
-        sandbox=not answer.get("ProductionAccessEnabled", False) if known else None,
+        sandbox=not answer.get("ProductionAccessEnabled", False) if known else sandbox_by_figures(rate, limit),
         sending_enabled=bool(answer.get("SendingEnabled")) if known else None,
         enforcement=str(answer["EnforcementStatus"]).lower() if answer.get("EnforcementStatus") else None,
         suppression=tuple(reason.lower() for reason in (answer.get("SuppressionAttributes") or {}).get("SuppressedReasons", ()))
