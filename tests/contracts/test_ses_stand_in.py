@@ -140,11 +140,11 @@ def test_a_wish_that_is_none_is_refused(process: str) -> None:
         ask(f"{process}/control", {"sripts": []})
 
 
-def test_a_verified_domain_covers_its_sub_domains_but_no_look_alike() -> None:
+def test_a_verified_domain_covers_its_sub_domains_and_an_address_its_labels_but_no_look_alike() -> None:
     account = Account(verified=frozenset({"example.com", "one@example.net"}))
-    for address in ("a@example.com", "a@b.c.EXAMPLE.com", "One@example.net"):
+    for address in ("a@example.com", "a@b.c.EXAMPLE.com", "One@example.net", "one+1+2@example.net"):
         assert account._is_verified(address), address
-    for address in ("a@notexample.com", "a@example.com.evil.org", "two@example.net", "a@com"):
+    for address in ("a@notexample.com", "a@example.com.evil.org", "two@example.net", "a@com", "two+one@example.net"):
         assert not account._is_verified(address), address
 
 

@@ -208,6 +208,14 @@ def test_what_nobody_knows_is_not_rewritten() -> None:
     assert shaped(rewrite_from="post@ok.example", verified=learnt).source == "post@ok.example"
 
 
+def test_an_address_covers_its_labels_and_no_look_alike() -> None:
+    identities = frozenset({"post@shop.example", "a+b@shop.example"})
+    for address in ("post+order42@shop.example", "Post+1+2@SHOP.example", "post+@shop.example", "a+b@shop.example"):
+        assert covered(address, identities), address
+    for address in ("post2+1@shop.example", "+post@shop.example", "post+1@a.shop.example", "a@shop.example", "a+c@shop.example"):
+        assert not covered(address, identities), address
+
+
 def test_a_domain_covers_what_is_below_and_no_look_alike() -> None:
     identities = frozenset({"example.com", "one@example.net", "xn--bcher-kva.example"})
     for address in ("a@example.com", "a@b.EXAMPLE.com", "One@example.net", "a@bücher.example"):

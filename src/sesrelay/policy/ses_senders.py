@@ -1,6 +1,7 @@
 """From and Sender that the account has not verified, written anew where the route says so.
 
-Source: SES developer guide, "Verified identities": From, Sender and Source must each be one; a domain covers what is below.
+Source: SES developer guide, "Verified identities": From, Sender and Source must each be one; a domain covers what is below,
+an address what has a label behind it (`post+label@`).
 """
 
 from __future__ import annotations
@@ -27,10 +28,15 @@ def without(known: Verified, refused: frozenset[str]) -> Verified:
 
 
 def covered(address: str, identities: frozenset[str]) -> bool:
-    """Tell whether one of `identities`, addresses and domains in normal form, is that of `address`, or above its domain."""
+    """Tell whether one of `identities`, addresses and domains in normal form, is that of `address`, or above its domain.
+
+    What stands behind the first + of a local part is a label, and is verified with the address without it.
+    """
     key = _key(address)
+    local, _, domain = key.rpartition("@")
     labels = domain_of(address).split(".")
-    return key in identities or any(".".join(labels[n:]) in identities for n in range(len(labels)))
+    names = {key, f"{local.partition('+')[0]}@{domain}"} | {".".join(labels[n:]) for n in range(len(labels))}
+    return not names.isdisjoint(identities)
 
 
 def _key(address: str) -> str:

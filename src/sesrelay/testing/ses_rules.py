@@ -64,7 +64,8 @@ class Bucket:
 
 @dataclass
 class Account:
-    """How the account stands. `verified` None: every identity is; else addresses and domains, which cover sub-domains.
+    """How the account stands. `verified` None: every identity is; else addresses, with any label (`post+label@`), and
+    domains, which cover sub-domains.
 
     `sent` is what was sent in the 24 hours before the start; what is sent from then on leaves that window as its time comes.
     `pending` tells which identities nobody may send from yet, even where every other one is verified.
@@ -149,8 +150,9 @@ class Account:
 
     def _is_verified(self, address: str) -> bool:
         lowered = bare(address).lower()
-        labels = lowered.rpartition("@")[2].split(".")
-        names = {lowered} | {".".join(labels[n:]) for n in range(len(labels))}
+        local, _, domain = lowered.rpartition("@")
+        labels = domain.split(".")
+        names = {lowered, f"{local.partition('+')[0]}@{domain}"} | {".".join(labels[n:]) for n in range(len(labels))}
         pending = self.pending()  # asked first: what the DNS has by now is verified with it
         if self.verified is None:
             return not self.sandbox and names.isdisjoint(pending)
