@@ -102,6 +102,8 @@ def test_what_is_left_as_it_is_is_told_and_is_no_change(mail: Path, config: str,
         (CLEAN + "x" * 990 + "\n" * 10_485_760, "a@elsewhere.example", "b@x.example", "5.3.4"),
         ("X-A: b\n" * 150_000 + CLEAN, "a@example.com", "b@x.example", "1 MiB"),
         ("From: a@example.com" + ", a@example.com" * 2_000 + "\n\nhi\n", "a@example.com", "b@x.example", "16 KiB"),
+        (CLEAN + "x\n" * 9_000_000, "a@example.com", "b@x.example", "552 5.3.4 The message is larger than this relay takes"),
+        ("Received: by h\n" * 51 + CLEAN, "a@example.com", "b@x.example", "554 5.4.6 Too many hops"),
     ],
 )
 def test_what_ses_would_not_take_exits_1(
@@ -112,6 +114,31 @@ def test_what_ses_would_not_take_exits_1(
     assert code == 1
     assert document["verdict"] == "refused"
     assert says in " ".join(document["problems"])
+
+
+def test_what_the_relay_just_takes_is_taken(mail: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    mail.write_text("Received: by h\n" * 50 + CLEAN)
+    size = len(mail.read_text().replace("\n", "\r\n"))
+    with Path(config).open("a") as file:
+        file.write(f"limits: {{message_size: {size}}}\n")
+    args = (str(mail), "--from", "a@example.com", "--to", "b@x.example", "--config", config)
+    assert found(capsys, *args)[1]["problems"] == []
+    mail.write_text(mail.read_text() + ".\n")
+    assert "5.3.4" in found(capsys, *args)[1]["problems"][0]
+
+
+@pytest.mark.parametrize(("header_from", "kept"), [("c@blog.example.com", "c@blog.example.com"), ("c@example.com", "")])
+def test_a_sender_that_is_kept_for_somebody_is_told(
+    header_from: str, kept: str, mail: Path, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path(config).open("a") as file:
+        file.write("access: {local_users: {www-data: [blog.example.com]}}\n")
+    mail.write_text(CLEAN.replace("a@example.com", header_from))
+    code, document = found(capsys, str(mail), "--from", "a@example.com", "--to", "b@x.example", "--config", config)
+    assert code == 0
+    assert [note for note in document["notes"] if "access" in note] == (
+        [f"only those whom access names for it may send as {kept}; who will is not known here"] if kept else []
+    )
 
 
 def test_the_smtp_endpoint_of_ses_is_ses(mail: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sesrelay.listener.content import END, LARGE, NO_MEMORY, PART_MIN, TOO_LARGE, ChunkFeed, DataFeed, Feed, Incoming
+from sesrelay.listener.content import END, LARGE, NO_MEMORY, PART_MIN, ChunkFeed, DataFeed, Feed, Incoming
 from sesrelay.mail.lineends import BARE_CR, BARE_LF, NUL
+from sesrelay.policy.admission import TOO_LARGE
 from sesrelay.policy.budget import COPIES_IN, ByteBudget
 
 # Made of what the readers look for, so that most examples come near an end mark.

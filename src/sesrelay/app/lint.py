@@ -11,17 +11,30 @@ from dataclasses import dataclass, field
 from sesrelay.app.ses_access import leads_to_ses
 from sesrelay.config import transports as configured
 from sesrelay.config.loading import Loaded
+from sesrelay.config.model import Limits
 from sesrelay.mail import headers
 from sesrelay.mail.address import AddressError, domain_of
 from sesrelay.mail.address import check as check_address
 from sesrelay.mail.ascii_fields import ascii_address
+from sesrelay.mail.authors import authors
 from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
 from sesrelay.mail.filed import opening
 from sesrelay.mail.lineends import Canonical, canonical
 from sesrelay.mail.outcome import Failed, Held
 from sesrelay.mail.recoding import LEFT
+from sesrelay.mail.reply import Reply
 from sesrelay.policy import ses_addressing as addressing
-from sesrelay.policy.admission import FROM_TOO_LARGE, HEADER_MAX, HEADER_TOO_LARGE, LocalMail, complete_recipient, complete_sender
+from sesrelay.policy.admission import (
+    FROM_TOO_LARGE,
+    HEADER_MAX,
+    HEADER_TOO_LARGE,
+    HOPS_MAX,
+    LOOP,
+    TOO_LARGE,
+    LocalMail,
+    complete_recipient,
+    complete_sender,
+)
 from sesrelay.policy.ses_shape import Facts, Rules, shape, why
 
 V1_MAX, V2_MAX = 10_485_760, 41_943_040  # octets of a message
@@ -64,11 +77,16 @@ def lint(data: bytes, sender: str, recipients: Sequence[str], now: float, loaded
     local = loaded.local if loaded else LocalMail("localhost", "localhost")
     sender = complete_sender(sender, local)
     found = Finding(sender)
-    content, head, receipts = _arrived(data, local, sender)
+    # A file of Unix is sent with the line ends of mail; where they are mixed, the application did that.
+    sent = data if b"\r\n" in data else data.replace(b"\n", b"\r\n")
+    content, head, receipts = _arrived(sent, local, sender)
     facts = headers.facts(head)
-    if len(head) > HEADER_MAX or facts.endless_from:
-        found.problems.append(str(FROM_TOO_LARGE if facts.endless_from else HEADER_TOO_LARGE))
+    refusal = _refusal(sent, head, facts, loaded.config.limits if loaded else Limits())
+    if refusal is not None:
+        found.problems.append(str(refusal))
         return found
+    if loaded:
+        _speaker(found, (sender, *facts.header_from, *authors(head)), loaded)
     config = _transport(found, facts.header_from, loaded, transport)
     _note(found, receipts)
     api = config.api if isinstance(config, configured.SesTransport) else "auto"
@@ -95,10 +113,26 @@ def lint(data: bytes, sender: str, recipients: Sequence[str], now: float, loaded
     return found
 
 
-def _arrived(data: bytes, local: LocalMail, sender: str) -> tuple[Canonical, bytes, tuple[str, ...]]:
+def _refusal(sent: bytes, head: bytes, facts: headers.Facts, limits: Limits) -> Reply | None:
+    """Return what acceptance says to a message for its size or its way here, or None."""
+    if len(sent) + (0 if sent.endswith(b"\r\n") else 2) > limits.message_size:
+        return TOO_LARGE
+    if len(head) > HEADER_MAX:
+        return HEADER_TOO_LARGE
+    if facts.endless_from:
+        return FROM_TOO_LARGE
+    return LOOP if facts.received > HOPS_MAX else None
+
+
+def _speaker(found: Finding, senders: Sequence[str], loaded: Loaded) -> None:
+    kept = loaded.senders.kept(senders)
+    if kept:
+        found.notes.append(f"only those whom access names for it may send as {', '.join(kept)}; who will is not known here")
+
+
+def _arrived(sent: bytes, local: LocalMail, sender: str) -> tuple[Canonical, bytes, tuple[str, ...]]:
     """Return a message as acceptance stores it, but for the Received line."""
-    # A file of Unix is sent with the line ends of mail; where they are mixed, the application did that.
-    content, changes = canonical(data if b"\r\n" in data else data.replace(b"\n", b"\r\n"))
+    content, changes = canonical(sent)
     content, removed = headers.without_envelope_line(content)
     end = headers.head_length(content)
     head = content[:end]

@@ -17,6 +17,7 @@ from sesrelay.mail import headers
 from sesrelay.mail.filed import Filed, Large, Scratch
 from sesrelay.mail.lineends import Canonical, mended
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.admission import TOO_LARGE
 from sesrelay.policy.budget import COPIES_IN, Share
 from sesrelay.seams import SpoolError
 
@@ -30,7 +31,6 @@ PART_MIN = 16 * 1024
 # Octets: below, a message is let in whatever has been promised to others, and is held; above, it goes to a file as it comes.
 LARGE = 1024 * 1024
 
-TOO_LARGE = Reply(552, "5.3.4", "The message is larger than this relay takes")
 NO_MEMORY = Reply(452, "4.3.1", "Too much mail is coming in at once, try again later")
 NO_DISK = Reply(452, "4.3.1", "Large mail cannot be written to the queue's disk right now, try again later")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from sesrelay.listener.content import TOO_LARGE, ChunkFeed, DataFeed, Incoming
+from sesrelay.listener.content import ChunkFeed, DataFeed, Incoming
 from sesrelay.listener.costs import FREE, IDLING
 from sesrelay.listener.replies import (
     BDAT_SYNTAX,
@@ -25,6 +25,7 @@ from sesrelay.listener.replies import (
     encode,
 )
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.admission import TOO_LARGE
 from sesrelay.seams import SpoolError
 
 if TYPE_CHECKING:

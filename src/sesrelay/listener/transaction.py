@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from sesrelay.listener.commands import MailCommand, RcptCommand, parse_mail, parse_rcpt
-from sesrelay.listener.content import LARGE, NO_MEMORY, TOO_LARGE, Incoming, held_of
+from sesrelay.listener.content import LARGE, NO_MEMORY, Incoming, held_of
 from sesrelay.listener.costs import FREE, IDLING
 from sesrelay.listener.login import demanded
 from sesrelay.listener.replies import (
@@ -27,7 +27,7 @@ from sesrelay.mail.address import AddressError, check_local_part, domain_of
 from sesrelay.mail.envelope import Envelope, Recipient
 from sesrelay.mail.reply import Reply
 from sesrelay.policy import scheduling
-from sesrelay.policy.admission import check_mailbox, complete_recipient, complete_sender
+from sesrelay.policy.admission import TOO_LARGE, check_mailbox, complete_recipient, complete_sender
 
 if TYPE_CHECKING:
     from sesrelay.listener.session import SmtpSession

@@ -19,6 +19,7 @@ from sesrelay.mail.reply import Reply
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 HOPS_MAX = 50  # Received fields; more is a loop (Postfix's hopcount_limit)
 
+TOO_LARGE = Reply(552, "5.3.4", "The message is larger than this relay takes")
 HEADER_MAX = 1024 * 1024  # octets; it is worked on in several copies at once (Exim's header_maxsize is the same)
 HEADER_TOO_LARGE = Reply(552, "5.3.4", "The header of the message is larger than this relay takes (1 MiB)")
 FROM_TOO_LARGE = Reply(552, "5.3.4", "The header From of the message is larger than this relay takes (16 KiB)")

@@ -67,6 +67,10 @@ class SenderRules:
         somebody = pattern if "@" in pattern else f"postmaster@{pattern.replace('*.', 'www.', 1)}"
         return self._table.find(_key(somebody)) is not None
 
+    def kept(self, addresses: Iterable[str]) -> tuple[str, ...]:
+        """Return those that are named for somebody, each once."""
+        return tuple(each for each in dict.fromkeys(addresses) if _is_address(each) and self._table.find(_key(each)) is not None)
+
     def check_envelope(self, sender: str, origin: Origin) -> Reply | None:
         """Return the refusal of an envelope sender, or None; the null sender passes, its header From is held to the rules."""
         return self._check(sender, origin) if sender and self._named else None
