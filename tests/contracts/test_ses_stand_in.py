@@ -42,9 +42,9 @@ def process() -> Iterator[str]:
         started.terminate()
 
 
-def client(url: str, secret: str = SECRET) -> Any:
+def client(url: str, secret: str = SECRET, region: str = "us-east-1") -> Any:
     config = Config(retries={"total_max_attempts": 1})
-    return boto3.client("ses", "us-east-1", endpoint_url=url, aws_access_key_id=KEY, aws_secret_access_key=secret, config=config)
+    return boto3.client("ses", region, endpoint_url=url, aws_access_key_id=KEY, aws_secret_access_key=secret, config=config)
 
 
 def ask(url: str, wishes: dict[str, Any] | None = None) -> Any:
@@ -74,6 +74,7 @@ def test_boto3_sends_and_another_process_reads_the_journal(process: str) -> None
 
 REFUSED = [
     ({}, {"secret": "wrong"}, {}, "SignatureDoesNotMatch", "calculated"),
+    ({}, {"region": "eu-west-1"}, {}, "SignatureDoesNotMatch", "scoped to a valid region, not 'eu-west-1'."),
     ({}, {}, {"source": "a"}, "InvalidParameterValue", "Missing final"),
     ({}, {}, {"raw": b"Subject: s\r\n\r\n"}, "InvalidParameterValue", "Missing required header 'From'"),
     ({}, {}, {"raw": b"Subject: s\r\nSUBJECT: t\r\n" + RAW}, "InvalidParameterValue", "Duplicate header 'SUBJECT'."),

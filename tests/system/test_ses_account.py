@@ -87,7 +87,7 @@ def test_near_the_end_of_the_24_hours_urgent_mail_goes_and_the_rest_waits(tmp_pa
 
 
 def test_another_region_takes_over_only_what_was_certainly_not_taken(tmp_path: Path) -> None:
-    with StandIn({"keys": {KEY: SECRET}}) as first, StandIn({"keys": {KEY: SECRET}}) as second:
+    with StandIn({"keys": {KEY: SECRET}}) as first, StandIn({"keys": {KEY: SECRET}, "region": "eu-west-1"}) as second:
         more = (
             "transports:\n"
             f"{ses_transport('ses-one', first.url, failover_after='1s')}\n"

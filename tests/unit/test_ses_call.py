@@ -145,10 +145,14 @@ def test_a_signature_for_several_regions_can_be_verified() -> None:
 def test_the_stand_in_checks_signatures_as_aws_words_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     body, now = b"a=b", 1_800_000_000.0
-    headers = Signer("http://127.0.0.1:1", "us-east-1", "ses", CONTENT_TYPE).headers(sha256(body).hexdigest(), Keys(), now)
+
+    def signed(region: str = "us-east-1", service: str = "ses") -> dict[str, str]:
+        headers = Signer("http://127.0.0.1:1", region, service, CONTENT_TYPE).headers(sha256(body).hexdigest(), Keys(), now)
+        return {**headers, **{name.lower(): value for name, value in headers.items()}}
+
     known = {Keys().access_key: Keys().secret_key}
-    lowered = {**headers, **{name.lower(): value for name, value in headers.items()}}
-    assert sigv4.check("POST", "/", "", lowered, body, known, now) == Keys().access_key
+    assert sigv4.check("POST", "/", "", signed(), body, known, now, "us-east-1") == Keys().access_key
+    assert sigv4.check("POST", "/", "", signed("eu-west-1"), body, known, now, "eu-west-1") == Keys().access_key
     for change, code, word in (
         ({"body": b"a=c"}, "SignatureDoesNotMatch", "calculated"),
         ({"keys": {}}, "InvalidClientTokenId", "invalid"),
@@ -156,8 +160,10 @@ def test_the_stand_in_checks_signatures_as_aws_words_it(caplog: pytest.LogCaptur
         ({"now": now + 3600}, "SignatureDoesNotMatch", "expired"),
         ({"now": now - 3600}, "SignatureDoesNotMatch", "not yet current"),
         ({"headers": {}}, "MissingAuthenticationToken", "missing"),
+        ({"headers": signed("eu-west-1")}, "SignatureDoesNotMatch", "scoped to a valid region, not 'eu-west-1'."),
+        ({"headers": signed(service="s3")}, "SignatureDoesNotMatch", "scoped to correct service: 'ses'."),
     ):
-        request = {"headers": lowered, "body": body, "keys": known, "now": now} | change
+        request = {"headers": signed(), "body": body, "keys": known, "now": now, "here": "us-east-1"} | change
         with pytest.raises(sigv4.SignatureError) as caught:
             sigv4.check("POST", "/", "", **request)
         assert caught.value.code == code

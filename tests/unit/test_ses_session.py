@@ -331,7 +331,7 @@ async def test_temporary_credentials_are_renewed_ahead_and_off_the_loop() -> Non
 
 @pytest.mark.parametrize("v2", [True, False])
 async def test_the_account_is_asked_by_v2_then_v1(sessions: Sessions, v2: bool) -> None:
-    account = ses_rules.Account(rate=21.0, quota=-1.0, sent=3.0)
+    account = ses_rules.Account("eu-west-1", rate=21.0, quota=-1.0, sent=3.0)
     async with SesStandIn(keys={KEY: SECRET}, account=account, v2=v2) as ses:
         found = await sessions.get(keyed(ses.url)).account()
     assert found == Account(21.0, -1.0, 3.0, False if v2 else None, True, "HEALTHY" if v2 else None)

@@ -220,7 +220,7 @@ class SesStandIn:
     def _check_signature(self, request: web.Request, body: bytes) -> None:
         if self.keys is not None:
             path, _, query = request.raw_path.partition("?")
-            sigv4.check(request.method, path, query, request.headers, body, self.keys, self.wall())
+            sigv4.check(request.method, path, query, request.headers, body, self.keys, self.wall(), self.account.region)
 
     def _next_fault(self) -> Fault:
         if self.script:

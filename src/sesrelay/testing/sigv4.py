@@ -13,6 +13,7 @@ from hashlib import sha256
 from urllib.parse import quote, unquote_plus
 
 SKEW = 15 * 60  # seconds
+SERVICE = "ses"  # of both APIs
 _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/([^/]+)/aws4_request, ?SignedHeaders=([^,]+), ?Signature=([0-9a-f]{64})\Z"
 )
@@ -26,14 +27,23 @@ class SignatureError(Exception):
         self.code, self.text, self.status = code, text, status
 
 
-def check(method: str, path: str, query: str, headers: Mapping[str, str], body: bytes, keys: Mapping[str, str], now: float) -> str:
-    """Return the access key that signed the request. Raises: SignatureError. Units: `now` Unix seconds."""
+def check(
+    method: str, path: str, query: str, headers: Mapping[str, str], body: bytes, keys: Mapping[str, str], now: float, here: str
+) -> str:
+    """Return the access key that signed the request for SES in the region `here`.
+
+    Raises: SignatureError. Units: `now` Unix seconds.
+    """
     found = _AUTHORIZATION.match(headers.get("Authorization", ""))
     if found is None:
         raise SignatureError("MissingAuthenticationToken", "Request is missing Authentication Token")
     key, date, region, service, signed, signature = found.groups()
     if key not in keys:
         raise SignatureError("InvalidClientTokenId", "The security token included in the request is invalid.")
+    if region != here:
+        raise SignatureError("SignatureDoesNotMatch", f"Credential should be scoped to a valid region, not '{region}'.")
+    if service != SERVICE:
+        raise SignatureError("SignatureDoesNotMatch", f"Credential should be scoped to correct service: '{SERVICE}'.")
     at = headers.get("X-Amz-Date", "")
     names = signed.split(";")
     canonical_headers = "".join(f"{name}:{' '.join(headers.get(name, '').split())}\n" for name in names)
