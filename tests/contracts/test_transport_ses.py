@@ -285,6 +285,15 @@ async def test_what_ses_would_refuse_in_a_header_is_mended_with_receipts() -> No
     )
 
 
+async def test_a_message_cannot_name_another_queue_id() -> None:
+    raw = message("From: a@example.com", "X-SES-MESSAGE-TAGS: sesrelay-id=forged, a=b")
+    async with SesStandIn() as ses, world(ses.url, trusted_headers=("X-SES-Message-Tags",)) as w:
+        (outcome,) = await w.send("b@example.org", content=raw)
+    assert isinstance(outcome, Delivered)
+    assert ses.journal[0].tags == {"sesrelay-id": "0123456789abc", "a": "b"}
+    assert outcome.trail.changes == ("left the tag sesrelay-id out, which is the relay's own",)
+
+
 @pytest.mark.parametrize(("api", "size"), [("v1", 10_485_760), ("auto", 41_943_040)])
 async def test_a_message_too_big_for_the_api_fails_without_a_call(api: str, size: int) -> None:
     async with SesStandIn() as ses, world(ses.url, api=api) as w:

@@ -299,6 +299,10 @@ BAD: dict[str, tuple[str, list[str]]] = {
             "1:63: transports.a.external_id: without role_arn (it belongs to a role)",
         ],
     ),
+    "the tag that is the relay's": (
+        "transports: {a: {type: ses, tags: {site: x, sesrelay-id: x}}}\n",
+        ["1:58: transports.a.tags.sesrelay-id: reserved: by this tag sesrelay tells SES the queue id (another name is meant)"],
+    ),
     "region": (
         "transports: {a: {type: ses, region: us-east}}\n",
         ["1:37: transports.a.region: an AWS region is meant, as in us-east-1, not 'us-east'"],

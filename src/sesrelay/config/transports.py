@@ -30,6 +30,7 @@ from sesrelay.config.values import (
     nameserver,
     parse_domain,
 )
+from sesrelay.policy.ses_addressing import QUEUE_ID_TAG
 from sesrelay.policy.ses_hosts import is_ses
 
 _FAILOVER = "Pause after which the route's next transport is tried."
@@ -48,10 +49,17 @@ def _not_all(part: float) -> float:
     return part
 
 
+def _not_the_relays(tag: str) -> str:
+    if tag == QUEUE_ID_TAG:
+        raise ValueError("reserved: by this tag sesrelay tells SES the queue id (another name is meant)")
+    return tag
+
+
 def _without_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
 
 
+TagName = Annotated[Tag, AfterValidator(_not_the_relays)]
 Share = Annotated[Percent, AfterValidator(_something)]
 Reserve = Annotated[Percent, AfterValidator(_not_all)]
 _SHARE = "Of the account's rate, where other hosts use it too."
@@ -115,7 +123,7 @@ class SesTransport(Part):
     role_arn: str | None = Field(None, pattern="^arn:", description="A role to assume with the credentials found.")
     external_id: str | None = Field(None, min_length=1, description="The external id that the role wants.")
     configuration_set: Tag | None = Field(None, description="The SES configuration set of every message.")
-    tags: dict[Tag, Tag] = Field({}, description="SES message tags, name to value.")
+    tags: dict[TagName, Tag] = Field({}, description="SES message tags, name to value. `sesrelay-id` is the relay's own.")
     source_arn: str | None = Field(None, pattern="^arn:", description="Sending authorisation: the identity's ARN.")
     from_arn: str | None = Field(None, pattern="^arn:", description="Sending authorisation: the ARN for the header From.")
     return_path_arn: str | None = Field(None, pattern="^arn:", description="Sending authorisation: the ARN for the return path.")

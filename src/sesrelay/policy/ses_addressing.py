@@ -11,6 +11,9 @@ from sesrelay.mail.envelope import Message
 from sesrelay.mail.outcome import Failed, Held, Scope
 from sesrelay.mail.reply import Reply
 
+QUEUE_ID_TAG = "sesrelay-id"
+"""The message tag by which events of SES name the queue id; nobody else may set it."""
+
 NOT_ASCII = Failed(
     Reply(554, "5.6.7", "SES cannot carry an address whose local part is not ASCII"),
     Scope.RECIPIENT,

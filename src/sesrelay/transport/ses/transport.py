@@ -38,7 +38,7 @@ from sesrelay.transport.ses.seam import AwsSession, SesOptions
 CONCURRENCY = 32  # calls under way: enough to fill 1,000 a second at 30 ms each
 Keep = Callable[[Message, Content], Awaitable[None]]
 """Keeps a copy of a message that SES rejected for what it is."""
-QUEUE_ID_TAG = "sesrelay-id"
+_NOT_THEIRS = f"left the tag {addressing.QUEUE_ID_TAG} out, which is the relay's own"
 _TAG = re.compile(r"\s*([A-Za-z0-9_.@-]+)\s*=\s*([A-Za-z0-9_.@-]+)\s*\Z")
 
 
@@ -185,12 +185,13 @@ class SesTransport:
             return Failed(Reply(554, f"5.{found.enhanced}", text), found.scope, meaning.remedy(found, {}))
         senders = (source, *batch.message.header_from)
         again = partial(self._shaped, batch, source, stored)
-        tags = {QUEUE_ID_TAG: batch.message.id, **self.options.tags}
+        tags = {**self.options.tags, addressing.QUEUE_ID_TAG: batch.message.id}
         draft = Draft(source, raw, changes, tags, senders, api=api, may_grow=self._may_grow, reshaped=again)
         if not self.options.trusted_headers:  # then no order to SES is left in the header
             return draft
         head = headers.split(opening(raw))[0]
-        return replace(draft, tags=self._tags(batch, head), names_a_set=_names_a_set(head))
+        # Those of a trusted header are among the call's, because tags of the call would replace them.
+        return replace(draft, tags=_tags(head) | tags, names_a_set=_names_a_set(head))
 
     async def _shaped(
         self,
@@ -204,17 +205,13 @@ class SesTransport:
         verified = without(self._verified, unverified) if unverified else self._verified
         facts = Facts(source, batch.message.accepted, verified, once)
         if len(stored) > OFF_LOOP:
-            return await asyncio.to_thread(shape, stored, self._rules, facts)
-        return shape(stored, self._rules, facts)
-
-    def _tags(self, batch: Batch, head: bytes) -> dict[str, str]:
-        """Return the call's tags; those of a trusted header are among them, because tags of the call would replace them."""
-        tags: dict[str, str] = {QUEUE_ID_TAG: batch.message.id}
-        for pair in (headers.value_of(head, "X-SES-MESSAGE-TAGS") or "").split(","):
-            found = _TAG.match(pair)
-            if found:
-                tags[found[1]] = found[2]
-        return tags | dict(self.options.tags)
+            made = await asyncio.to_thread(shape, stored, self._rules, facts)
+        else:
+            made = shape(stored, self._rules, facts)
+        if isinstance(made, Failed) or not self.options.trusted_headers:
+            return made
+        forged = addressing.QUEUE_ID_TAG in _tags(headers.split(opening(made.content))[0])
+        return replace(made, changes=(*made.changes, _NOT_THEIRS)) if forged else made
 
     def _facts(self, batch: Batch, source: str) -> dict[str, str]:
         session = self._session
@@ -237,6 +234,12 @@ def _by_address(batch: Batch, outcomes: dict[DeliveryId, Outcome]) -> dict[str, 
         else:
             groups.setdefault(address, []).append(delivery)
     return groups
+
+
+def _tags(head: bytes) -> dict[str, str]:
+    """Return the tags that the message itself names."""
+    pairs = (headers.value_of(head, "X-SES-MESSAGE-TAGS") or "").split(",")
+    return {found[1]: found[2] for found in map(_TAG.match, pairs) if found}
 
 
 def _names_a_set(head: bytes) -> bool:
