@@ -288,6 +288,16 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "transports: {a: {type: smtp, host: a, hosts: [b]}}\n",
         ["1:39: transports.a.hosts: host is there too (one of the two is meant)"],
     ),
+    "SES beside another host": (
+        "transports:\n  a:\n    type: smtp\n    hosts: [relay.example, email-smtp.eu-west-1.amazonaws.com]\n"
+        "  b: {type: smtp, hosts: [email-smtp.eu-west-1.amazonaws.com, email-smtp.us-east-1.amazonaws.com]}\n"
+        "  c: {type: smtp, hosts: [email-smtp.eu-west-1.amazonaws.com]}\n",
+        [
+            f"{place}: transports.{name}.hosts: an SES endpoint stands alone (a transport of its own for each SES endpoint is meant, "
+            "and a route that lists them in order)"
+            for place, name in (("4:5", "a"), ("5:19", "b"))
+        ],
+    ),
     "host with port": (
         "transports: {a: {type: smtp, host: 'relay.example:25'}}\n",
         ["1:36: transports.a.host: a host alone is meant, not 'relay.example:25' (the port has a key of its own)"],

@@ -181,7 +181,7 @@ class SmtpTransport(Part):
 
     type: Literal["smtp"] = Field(description="Another relay by SMTP, SES's SMTP endpoint among them.")
     host: Host | None = Field(None, description="The relay's name or IP address; or `hosts`.")
-    hosts: tuple[Host, ...] = Field((), description="Several relays, tried in this order.")
+    hosts: tuple[Host, ...] = Field((), description="Several relays, tried in this order; an SES endpoint stands alone.")
     # The defaults of port and tls follow from other keys: _defaults_that_follow.
     port: Port = Field(
         25,
@@ -282,7 +282,11 @@ class SmtpTransport(Part):
 
     def _ses_problems(self) -> list[tuple[str, str]]:
         problems: list[tuple[str, str]] = []
-        if not self.relays or not is_ses(self.relays[0]):
+        if len(self.relays) > 1 and any(map(is_ses, self.relays)):
+            # What is shaped, paced and believed goes by SES or not, and a doubt must not be repeated in another region.
+            why = "an SES endpoint stands alone (a transport of its own for each SES endpoint is meant"
+            problems.append(("hosts", f"{why}, and a route that lists them in order)"))
+        elif not self.relays or not is_ses(self.relays[0]):
             usual = SmtpTransport.model_fields
             problems += [
                 (key, "without effect: the relay is not SES's (email-smtp.REGION.amazonaws.com is meant)")
