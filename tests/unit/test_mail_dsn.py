@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flufl.bounce import all_failures
 
-from sesrelay.mail import dsn
+from sesrelay.mail import dsn, orcpt
 from sesrelay.mail.advice import advice
 from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
 
@@ -217,6 +217,17 @@ def test_xtext_is_decoded() -> None:
     raw = compose("failed", message, CONTENT, (replace(REFUSED, recipient=recipient),))
     assert b"Original-Envelope-Id: EE+1\r\n" in raw
     assert b"Original-Recipient: rfc822;o+x@example.org\r\n" in raw
+
+
+@pytest.mark.parametrize(
+    ("address", "original"),
+    [("ops+night@example.org", "rfc822;ops+night@example.org"), ("a=+2B@example.org", "rfc822;a=+2B@example.org"),
+     ("dän@example.org", r"utf-8;d\x{E4}n@example.org")],
+)  # fmt: skip
+def test_an_original_recipient_of_ours_comes_back_as_it_was(address: str, original: str) -> None:
+    recipient = Recipient("nobody@example.org", orcpt=orcpt.made(address))
+    raw = compose("failed", MESSAGE, CONTENT, (replace(REFUSED, recipient=recipient),))
+    assert f"\r\nOriginal-Recipient: {original}\r\n".encode() in raw
 
 
 def test_another_sender_changes_one_line() -> None:

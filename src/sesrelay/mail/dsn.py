@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sesrelay.mail import headers
+from sesrelay.mail import headers, orcpt
 from sesrelay.mail.advice import advice
 from sesrelay.mail.dates import rfc5322
 from sesrelay.mail.envelope import Message, Recipient
@@ -27,8 +27,6 @@ FULL_ASKED_MAX = 4 << 20  # with RET=FULL; what is larger would not get through 
 LINE_MAX = 998  # octets, RFC 5322 §2.1.1: what is longer may be cut on its way back
 
 _STATUS = re.compile(r"\d{3} ([245]\.\d{1,3}\.\d{1,3})")
-_XTEXT = re.compile(r"\+([0-9A-F]{2})")
-_UNITEXT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 _CLASS = {"failed": "5", "delayed": "4", "relayed": "2"}
 _SUBJECT = {
     "failed": "Undelivered mail returned to sender",
@@ -230,30 +228,21 @@ def _typed(address: str, *, as_is: bool) -> str:
     """Return an address with its type; one that is not ASCII escaped, except in a part that is UTF-8 (RFC 6533 §3)."""
     if address.isascii():
         return f"rfc822; {address}"
-    return f"utf-8; {address if as_is else _escaped(address)}"
+    return f"utf-8; {address if as_is else orcpt.escaped(address)}"
 
 
-def _original_recipient(orcpt: str, *, as_is: bool) -> str:
+def _original_recipient(given: str, *, as_is: bool) -> str:
     """Return ORCPT as it was before its encoding (RFC 3461 §4.2); a `utf-8` one as `_typed` has it."""
-    kind, _, encoded = orcpt.partition(";")
-    if kind.lower() != "utf-8":
+    kind, _, encoded = given.partition(";")
+    if kind.lower() != orcpt.UTF8:
         return f"{kind};{_decoded(encoded)}"
-    address = _UNITEXT.sub(lambda found: _character(int(found[1], 16)), encoded)
-    return f"{kind};{_printable(address if as_is else _escaped(address))}"
-
-
-def _escaped(text: str) -> str:
-    """Return `text` as utf-8-addr-xtext: printable ASCII without `+`, `=` and `\\`, and the rest by its code point."""
-    return "".join(c if c.isascii() and c.isprintable() and c not in "+=\\ " else f"\\x{{{ord(c):X}}}" for c in text)
-
-
-def _character(code: int) -> str:
-    return chr(code) if code <= 0x10FFFF and not 0xD800 <= code <= 0xDFFF else "\ufffd"
+    address = orcpt.unescaped(encoded)
+    return f"{kind};{_printable(address if as_is else orcpt.escaped(address))}"
 
 
 def _decoded(xtext: str) -> str:
-    """Return what `xtext` stands for (RFC 3461 §4), on one line."""
-    return _printable(_XTEXT.sub(lambda found: chr(int(found[1], 16)), xtext))
+    """Return what `xtext` stands for, on one line."""
+    return _printable(orcpt.decoded(xtext))
 
 
 def _host(name: str) -> str:

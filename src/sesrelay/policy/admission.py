@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
+from sesrelay.mail import orcpt
 from sesrelay.mail.address import AddressError, domain_of, normalise
 from sesrelay.mail.address import check as check_address
 from sesrelay.mail.envelope import Recipient
@@ -73,7 +74,7 @@ def complete_recipient(recipient: Recipient, local: LocalMail) -> Recipient | Re
     name = address.rpartition("@")[0] if at else address
     target = local.aliases.get(name.lower()) or (local.aliases.get("root") if name.lower() == "postmaster" else None)
     if target is not None:
-        return Recipient(target, recipient.notify, recipient.orcpt or f"rfc822;{name}@{local.domain}")
+        return Recipient(target, recipient.notify, recipient.orcpt or orcpt.made(f"{name}@{local.domain}"))
     if at and domain_of(address) != domain_of(f"@{local.hostname}"):
         return recipient  # the local domain is a real one with mailboxes elsewhere
     if local.unaliased == "reject":

@@ -1,0 +1,35 @@
+"""What becomes of recipients that are local or have no domain."""
+
+from __future__ import annotations
+
+import pytest
+
+from sesrelay.mail.envelope import Recipient
+from sesrelay.mail.reply import Reply
+from sesrelay.policy.admission import LocalMail, complete_recipient
+
+ALIASES = {name: "ops@example.net" for name in ("root", "ops+night", "a=b", "größe", '"two words"')}
+LOCAL = LocalMail("host.example.com", "example.com", ALIASES)
+
+
+def completed(address: str, local: LocalMail = LOCAL) -> Recipient | Reply:
+    return complete_recipient(Recipient(address), local)
+
+
+@pytest.mark.parametrize(
+    ("address", "orcpt"),
+    [
+        ("root", "rfc822;root@example.com"),
+        ("ops+night", "rfc822;ops+2Bnight@example.com"),
+        ("a=b@example.com", "rfc822;a+3Db@example.com"),
+        ('"two words"', 'rfc822;"two+20words"@example.com'),
+        ("größe", r"utf-8;gr\x{F6}\x{DF}e@example.com"),
+    ],
+)
+def test_the_name_before_an_alias_is_said_encoded(address: str, orcpt: str) -> None:
+    assert completed(address) == Recipient("ops@example.net", orcpt=orcpt)
+
+
+def test_the_original_recipient_of_the_client_stays() -> None:
+    given = Recipient("ops+night", frozenset({"FAILURE"}), "rfc822;b@example.org")
+    assert complete_recipient(given, LOCAL) == Recipient("ops@example.net", given.notify, given.orcpt)
