@@ -291,6 +291,26 @@ async def test_internationalised_mail_wants_smtputf8() -> None:
         await out.close()
 
 
+@pytest.mark.parametrize(
+    ("offers", "envelope", "said"),
+    [
+        (("DSN", "SMTPUTF8"), {"smtputf8": True}, "utf-8;jürg@example.org"),
+        (("DSN", "SMTPUTF8"), {}, r"utf-8;j\x{FC}rg@example.org"),
+        (("DSN",), {"smtputf8": True}, r"utf-8;j\x{FC}rg@example.org"),
+    ],
+    ids=["as it came", "in a transaction without SMTPUTF8", "to a host without SMTPUTF8"],
+)
+async def test_an_original_recipient_is_ascii_where_smtputf8_is_not_said(
+    offers: tuple[str, ...], envelope: dict[str, Any], said: str
+) -> None:
+    message = batch(Recipient("b@example.org", orcpt="utf-8;jürg@example.org"), **envelope)
+    async with ScriptedHost(offers=offers) as host:
+        out = transport(host)
+        assert {type(one) for one in (await out.deliver(message, Bytes())).values()} == {Delivered}
+        assert host.said("RCPT") == [f"RCPT TO:<b@example.org> ORCPT={said}"]
+        await out.close()
+
+
 @pytest.mark.parametrize("message", [batch(sender="jörg@example.com"), batch(smtputf8=True)], ids=["sender", "header"])
 @pytest.mark.parametrize("offers", [("8BITMIME",), ()])
 async def test_a_message_that_needs_smtputf8_fails_where_it_is_not_offered(message: Any, offers: tuple[str, ...]) -> None:

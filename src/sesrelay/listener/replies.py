@@ -46,6 +46,7 @@ NOT_OFFERED = Reply(502, "5.5.1", "Command not offered")
 NO_ARGUMENT = Reply(501, "5.5.4", "The command takes no argument")
 NEED_NAME = Reply(501, "5.5.4", "Syntax: EHLO hostname")
 BDAT_SYNTAX = Reply(501, "5.5.4", "Syntax: BDAT octets [LAST]; what follows cannot be told from commands: the connection is closed")
+ORCPT_WANTS_UTF8 = Reply(501, "5.5.4", "ORCPT that is not ASCII wants the SMTPUTF8 parameter at MAIL")
 NEED_ADDRESS = Reply(501, "5.5.4", "Syntax: VRFY address")
 
 # --- sequence ---

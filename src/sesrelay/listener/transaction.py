@@ -18,6 +18,7 @@ from sesrelay.listener.replies import (
     NESTED_MAIL,
     NO_ARGUMENT,
     OK,
+    ORCPT_WANTS_UTF8,
     RCPT_AFTER_BDAT,
     RECIPIENT_OK,
     SENDER_OK,
@@ -142,6 +143,8 @@ async def rcpt(session: SmtpSession, argument: str) -> None:
 
 def _recipient(session: SmtpSession, command: RcptCommand, *, smtputf8: bool) -> Recipient | Reply:
     address = command.address
+    if command.orcpt and not (smtputf8 or command.orcpt.isascii()):
+        return ORCPT_WANTS_UTF8
     if _is_local(session, address):
         refusal = _check_name(address, smtputf8, "5.1.3")
     else:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from sesrelay.mail import orcpt
 from sesrelay.mail.address import AddressError, domain_key, split
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId
 from sesrelay.mail.envelope import Envelope
@@ -53,7 +54,8 @@ class Offer:
         self.commands: tuple[bytes, ...] = ()
         if self._asked:
             mail = self._mail(wire, addresses)
-            self.commands = (mail, *(self._rcpt(one, addresses[one.id]) for one in self._asked))
+            as_is = self._says_utf8(batch.message.sender, addresses)
+            self.commands = (mail, *(self._rcpt(one, addresses[one.id], as_is=as_is) for one in self._asked))
             if not self.chunking:
                 self.commands += (DATA,)
 
@@ -153,7 +155,7 @@ class Offer:
             words.append(f"SIZE={wire.size}")
         if "8bitmime" in self._extensions and (wire.eight_bit or envelope.body == "8BITMIME"):
             words.append("BODY=8BITMIME")
-        if self._utf8 and (envelope.smtputf8 or not "".join((sender, *addresses.values())).isascii()):
+        if self._says_utf8(sender, addresses):
             words.append("SMTPUTF8")
         if "dsn" in self._extensions:
             if envelope.ret:
@@ -162,14 +164,19 @@ class Offer:
                 words.append(f"ENVID={envelope.envid}")
         return _line(words)
 
-    def _rcpt(self, delivery: Delivery, address: str) -> bytes:
+    def _says_utf8(self, sender: str, addresses: Mapping[DeliveryId, str]) -> bool:
+        smtputf8 = self._batch.message.envelope.smtputf8
+        return self._utf8 and (smtputf8 or not "".join((sender, *addresses.values())).isascii())
+
+    def _rcpt(self, delivery: Delivery, address: str, *, as_is: bool) -> bytes:
+        """Return RCPT. `as_is`: the transaction says SMTPUTF8, without which ORCPT has 7 bits (RFC 6533 §3)."""
         words = [f"RCPT TO:<{address}>"]
         if "dsn" in self._extensions:
-            notify, orcpt = delivery.recipient.notify, delivery.recipient.orcpt
+            notify, original = delivery.recipient.notify, delivery.recipient.orcpt
             if notify:
                 words.append(f"NOTIFY={','.join(word for word in NOTIFY_ORDER if word in notify)}")
-            if orcpt:
-                words.append(f"ORCPT={orcpt}")
+            if original:
+                words.append(f"ORCPT={original if as_is else orcpt.as_ascii(original)}")
         return _line(words)
 
 
