@@ -33,3 +33,13 @@ def test_the_name_before_an_alias_is_said_encoded(address: str, orcpt: str) -> N
 def test_the_original_recipient_of_the_client_stays() -> None:
     given = Recipient("ops+night", frozenset({"FAILURE"}), "rfc822;b@example.org")
     assert complete_recipient(given, LOCAL) == Recipient("ops@example.net", given.notify, given.orcpt)
+
+
+@pytest.mark.parametrize("address", ["postmaster", "Postmaster@host.example.com", "PostMaster@HOST.example.com"])
+def test_postmaster_is_always_taken(address: str) -> None:
+    local = LocalMail("host.example.com", "host.example.com", unaliased="reject")
+    held = completed(address, local)
+    assert isinstance(held, Recipient)
+    assert (held.address.lower(), held.hold) == ("postmaster@host.example.com", "no_alias")
+    assert isinstance(completed("bob", local), Reply)
+    assert completed(address) == Recipient("ops@example.net", orcpt=f"rfc822;{address.partition('@')[0]}@example.com")

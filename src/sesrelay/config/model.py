@@ -121,7 +121,7 @@ class Local(Part):
     aliases: Annotated[dict[str, Address], AfterValidator(_lower_keys)] = Field(
         {}, description="Local part to address, as in `root: ops@example.com`; postmaster follows root."
     )
-    unaliased: Literal["hold", "reject"] = Field("hold", description="What becomes of local mail without an alias.")
+    unaliased: Literal["hold", "reject"] = Field("hold", description="What becomes of local mail without an alias; mail for postmaster is never refused.")
 
 
 class Limits(Part):

@@ -1,6 +1,6 @@
 """Who may hand us mail, and what becomes of addresses that are local or incomplete.
 
-Source: RFC 5321 §2.3.5 (an unqualified postmaster is always taken).
+Source: RFC 5321 §2.3.5, §4.5.1 (postmaster is always taken, without a domain and at this host's name).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def complete_recipient(recipient: Recipient, local: LocalMail) -> Recipient | Re
         return Recipient(target, recipient.notify, recipient.orcpt or orcpt.made(f"{name}@{local.domain}"))
     if at and domain_of(address) != domain_of(f"@{local.hostname}"):
         return recipient  # the local domain is a real one with mailboxes elsewhere
-    if local.unaliased == "reject":
+    if local.unaliased == "reject" and name.lower() != "postmaster":
         return Reply(550, "5.1.1", f"No alias for {name}: name one under local.aliases")
     return Recipient(f"{name}@{local.domain}", recipient.notify, recipient.orcpt, hold="no_alias")
 
