@@ -90,3 +90,41 @@ def test_any_text_gets_an_answer(text: str) -> None:
 def test_paths(path: str, address: str) -> None:
     command = general_rcpt(f"TO:{path} NOTIFY=NEVER")
     assert command == RcptCommand(address, frozenset({"NEVER"}))
+
+
+@pytest.mark.parametrize("envid", ["a+0D+0Ab", "a+00", "a+7F", "a+1B", "a+C3+BC"])
+def test_an_envid_hides_nothing_but_printable_ascii(envid: str) -> None:
+    assert isinstance(general_mail(f"FROM:<a@example.com> ENVID={envid}"), Reply)
+    assert general_mail("FROM:<a@example.com> ENVID=a+20+2B+3D~") == MailCommand("a@example.com", envid="a+20+2B+3D~")
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "rfc822;a+0D+0Ab@c.example", "rfc822;a+7F", "rfc822;gr+C3+BC", r"utf-8;a\x{D}\x{A}b", r"utf-8;a\x{0000000D}b", "utf-8;a+0Db",
+        r"utf-8;a\x{85}", "utf-8;a\x85", r"utf-8;a\x{2028}", r"utf-8;a\x{D800}", r"utf-8;a\x{110000}", r"utf-8;a\x{FFFFFFFFFFFF}",
+    ],
+)  # fmt: skip
+def test_an_original_recipient_hides_no_control_characters(hidden: str) -> None:
+    reply = general_rcpt(f"TO:<b@example.org> ORCPT={hidden}")
+    assert isinstance(reply, Reply)
+    assert (reply.code, reply.enhanced) == (501, "5.5.4")
+
+
+@pytest.mark.parametrize(
+    "shown", ["rfc822;a+20b+2B@c.example", r"utf-8;\x{2B}0D", r"utf-8;j\x{FC}rg\x{20}@c.example", "utf-8;j\u00fcrg@c.example"]
+)
+def test_an_original_recipient_may_be_any_text(shown: str) -> None:
+    assert general_rcpt(f"TO:<b@example.org> ORCPT={shown}") == RcptCommand("b@example.org", orcpt=shown)
+
+
+@pytest.mark.parametrize("blank", ["\u00a0", "\u3000", "\u2003", "\x85"])
+def test_only_a_space_ends_a_parameter(blank: str) -> None:
+    assert isinstance(general_rcpt(f"TO:<b@example.org> ORCPT=utf-8;a{blank}NOTIFY=NEVER"), Reply)
+    assert isinstance(general_mail(f"FROM:<b@example.org> SIZE=1{blank}SMTPUTF8"), Reply)
+
+
+def test_two_spaces_are_one() -> None:
+    assert general_rcpt("TO:<b@example.org>  NOTIFY=NEVER  ORCPT=rfc822;b ") == RcptCommand(
+        "b@example.org", frozenset({"NEVER"}), "rfc822;b"
+    )

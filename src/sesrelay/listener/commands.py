@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeVar
 
+from sesrelay.mail import orcpt
 from sesrelay.mail.envelope import Notify
 from sesrelay.mail.reply import Reply
 
@@ -118,7 +119,7 @@ def _path(keyword: str, argument: str) -> tuple[str, str] | None:
 
 def _apply(command: C, text: str, known: dict[str, Callable[[C, str | None], bool]]) -> Reply | None:
     seen: set[str] = set()
-    for parameter in text.split():
+    for parameter in filter(None, text.split(" ")):  # other blanks than SP may stand in a value, as in ORCPT=utf-8;…
         name, equals, value = parameter.partition("=")
         name = name.upper()
         if not _KEYWORD.match(name) or (equals and not value) or name in seen:
@@ -170,7 +171,7 @@ def _ret(command: MailCommand, value: str | None) -> bool:
 
 def _envid(command: MailCommand, value: str | None) -> bool:
     command.envid = value
-    return value is not None and len(value) <= 100 and bool(_XTEXT.match(value))
+    return value is not None and len(value) <= 100 and _is_printable(value)
 
 
 def _auth(command: MailCommand, value: str | None) -> bool:
@@ -216,7 +217,15 @@ def _orcpt(command: RcptCommand, value: str | None) -> bool:
     kind, semicolon, address = (value or "").partition(";")
     if not (semicolon and _KEYWORD.match(kind.upper()) and len(address) <= 500):
         return False
-    return bool((_UTF8_XTEXT if kind.lower() == "utf-8" else _XTEXT).match(address))
+    if kind.lower() != orcpt.UTF8:
+        return _is_printable(address)
+    read = orcpt.unescaped(orcpt.decoded(address))
+    return bool(_UTF8_XTEXT.match(address)) and orcpt.printable_utf8(read)
+
+
+def _is_printable(xtext: str) -> bool:
+    """Tell whether it is xtext that hides nothing but printable ASCII (RFC 3461 §4.2, §4.4)."""
+    return bool(_XTEXT.match(xtext)) and orcpt.printable(orcpt.decoded(xtext))
 
 
 _MAIL_PARAMETERS: dict[str, Callable[[MailCommand, str | None], bool]] = {
