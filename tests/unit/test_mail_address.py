@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sesrelay.mail import queue_id
-from sesrelay.mail.address import AddressError, check, domain_key, domain_of, normalise
+from sesrelay.mail.address import AddressError, check, domain_key, domain_of, normalise, unquoted
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,15 @@ def test_queue_ids_grow_and_keep_to_the_contract() -> None:
 def test_no_queue_id(text: str) -> None:
     with pytest.raises(ValueError, match="queue id"):
         queue_id.decode(text)
+
+
+@pytest.mark.parametrize(
+    ("local", "plain"),
+    [
+        ("a", "a"), ('"a.b"', "a.b"), (r'"a\b"', "ab"), ('"a b"', '"a b"'), (r'"a\ b"', '"a b"'), (r'"a\"b\\"', r'"a\"b\\"'),
+        ('""', '""'), ('"a@b"', '"a@b"'), ('"a', '"a'), ("ü", "ü"), ('"ü"', "ü"),
+    ],
+)  # fmt: skip
+def test_quotes_that_nothing_needs(local: str, plain: str) -> None:
+    assert unquoted(local) == plain
+    assert unquoted(plain) == plain

@@ -43,3 +43,18 @@ def test_postmaster_is_always_taken(address: str) -> None:
     assert (held.address.lower(), held.hold) == ("postmaster@host.example.com", "no_alias")
     assert isinstance(completed("bob", local), Reply)
     assert completed(address) == Recipient("ops@example.net", orcpt=f"rfc822;{address.partition('@')[0]}@example.com")
+
+
+@pytest.mark.parametrize("address", ['"root"', '"Root"@host.example.com', r'"ro\ot"@example.com', "root@HOST.example.com"])
+def test_a_name_is_the_same_with_and_without_quotes(address: str) -> None:
+    found = completed(address)
+    assert isinstance(found, Recipient)
+    assert found.address == "ops@example.net"
+    assert (found.orcpt or "").lower() == "rfc822;root@example.com"
+
+
+def test_quotes_stay_where_they_are_needed() -> None:
+    assert completed(r'"two\ words"') == completed('"two words"')
+    held = completed(r'"b\ob s"@host.example.com')
+    assert isinstance(held, Recipient)
+    assert held.address == '"bob s"@example.com'

@@ -37,6 +37,7 @@ from sesrelay.config.values import (
     host_port,
     supported,
 )
+from sesrelay.mail.address import unquoted
 from sesrelay.policy.budget import MEMORY
 
 RUN_DIR = Path("/run/sesrelay")
@@ -110,18 +111,20 @@ class Access(Part):
     )
 
 
-def _lower_keys(value: dict[str, str]) -> dict[str, str]:
-    return {key.lower(): target for key, target in value.items()}
+def _names(value: dict[str, str]) -> dict[str, str]:
+    return {unquoted(key).lower(): target for key, target in value.items()}
 
 
 class Local(Part):
     """Mail for this machine: root, postmaster, cron."""
 
     domain: Domain = Field("", description="Completes unqualified addresses. Default: `hostname`.")
-    aliases: Annotated[dict[str, Address], AfterValidator(_lower_keys)] = Field(
+    aliases: Annotated[dict[str, Address], AfterValidator(_names)] = Field(
         {}, description="Local part to address, as in `root: ops@example.com`; postmaster follows root."
     )
-    unaliased: Literal["hold", "reject"] = Field("hold", description="What becomes of local mail without an alias; mail for postmaster is never refused.")
+    unaliased: Literal["hold", "reject"] = Field(
+        "hold", description="What becomes of local mail without an alias; mail for postmaster is never refused."
+    )
 
 
 class Limits(Part):

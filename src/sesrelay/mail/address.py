@@ -35,6 +35,14 @@ def split(address: str) -> tuple[str, str]:
     return (local, domain) if at else (address, "")
 
 
+def unquoted(local: str) -> str:
+    """Return a local part with quotes only where it needs them, and then in one form: `"a\\b"` is `ab` (RFC 5321 §4.1.2)."""
+    if not _QUOTED.match(local):
+        return local
+    text = re.sub(r"\\(.)", r"\1", local[1:-1])
+    return text if _UNQUOTED.match(text) else '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+
+
 @lru_cache(maxsize=4096)  # a message asks five times for the same few domains
 def domain_key(domain: str) -> str:
     """Return `domain` in the one form that comparisons use: lower case, A-labels, no final dot.

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Literal
 
 from sesrelay.mail import orcpt
-from sesrelay.mail.address import AddressError, domain_of, normalise
+from sesrelay.mail.address import AddressError, domain_of, normalise, unquoted
 from sesrelay.mail.address import check as check_address
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.reply import Reply
@@ -31,7 +31,7 @@ CLIENT_REFUSED = Reply(554, "5.7.1", "This relay serves local clients and the ne
 
 @dataclass(frozen=True, slots=True)
 class LocalMail:
-    """How mail for this machine is completed. `aliases` maps lower-case local parts to addresses."""
+    """How mail for this machine is completed. `aliases` maps local parts, `unquoted` and in lower case, to addresses."""
 
     hostname: str
     domain: str
@@ -71,7 +71,7 @@ def complete_recipient(recipient: Recipient, local: LocalMail) -> Recipient | Re
         domain = domain_of(address)
         if domain not in (domain_of(f"@{local.domain}"), domain_of(f"@{local.hostname}")):
             return recipient
-    name = address.rpartition("@")[0] if at else address
+    name = unquoted(address.rpartition("@")[0] if at else address)
     target = local.aliases.get(name.lower()) or (local.aliases.get("root") if name.lower() == "postmaster" else None)
     if target is not None:
         return Recipient(target, recipient.notify, recipient.orcpt or orcpt.made(f"{name}@{local.domain}"))
