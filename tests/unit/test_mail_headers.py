@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sesrelay.mail import headers
-from sesrelay.mail.lineends import canonical
+from sesrelay.mail.lineends import Canonical, canonical
 
 CONTENT = (
     b"From: Ann <ann@example.com>\r\nTo: b@example.org\r\nBcc: secret@example.net,\r\n\tother@example.net\r\n"
@@ -182,3 +182,10 @@ def test_the_mbox_line_goes() -> None:
         ("removed the mbox From line",),
     )
     assert headers.without_envelope_line(b"From: a@b\r\n\r\n")[1] == ()
+
+
+@pytest.mark.parametrize("blanks", [" ", "  ", " \t"])
+def test_a_from_with_a_blank_before_its_colon_stays(blanks: str) -> None:
+    content = Canonical(f"From{blanks}: Boss <boss@full.example>\r\nA: b\r\n\r\nx".encode())
+    assert headers.without_envelope_line(content) == (content, ())
+    assert headers.facts(content).header_from == ("boss@full.example",)

@@ -276,6 +276,12 @@ def test_a_resent_message_goes_where_it_is_resent_to() -> None:
     assert b"cc:" not in header.joined().lower()
 
 
+def test_a_from_with_a_blank_before_its_colon_is_a_field() -> None:
+    header = Header(b"From : Boss <boss@full.example>\r\n\r\nt\r\n")
+    assert (header.envelope_line, header.has(b"from")) == (b"", True)
+    assert Header(b"From x Mon\r\nA: b\r\n\r\n").envelope_line == b"From x Mon\r\n"
+
+
 @pytest.mark.parametrize(
     ("message", "with_one_more"),
     [
@@ -285,6 +291,7 @@ def test_a_resent_message_goes_where_it_is_resent_to() -> None:
         (b"A: b\r\n", b"A: b\r\nX: y\r\n\r\n"),
         (b"A: b\r\nno field\r\n", b"A: b\r\nX: y\r\n\r\nno field\r\n"),
         (b"From x Mon\r\nA : b\r\n c\r\n\r\nt\r\n", b"From x Mon\r\nA : b\r\n c\r\nX: y\r\n\r\nt\r\n"),
+        (b"From \t: a@b\r\n\r\nt\r\n", b"From \t: a@b\r\nX: y\r\n\r\nt\r\n"),
         (b" folded\r\n", b"X: y\r\n\r\n folded\r\n"),
     ],
 )

@@ -38,7 +38,7 @@ _BARE = re.compile(
     r"\s*+(?:\"?(?P<before>[^\"<>(),]*+)\"?\s*+<(?P<in>[A-Za-z0-9._+-]++)>"
     r"|(?P<alone>[A-Za-z0-9._+-]++)(?:\s*+\((?P<after>[^()]*+)\))?)\s*+\Z"
 )
-_MBOX = re.compile(rb"From [^\r\n]*\r\n")
+_MBOX = re.compile(rb"From (?![ \t]*:)[^\r\n]*\r\n")  # with a colon it is a field, as of old (RFC 5322 §4.5)
 _NEVER_LEAVES = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _SIMPLE_FROM = re.compile(
     rb"[ \t]*+(?:[A-Za-z0-9 !#$%&'*+/=?^_`{|}~.-]*+<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]++@[A-Za-z0-9.-]++)>"

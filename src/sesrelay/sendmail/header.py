@@ -24,7 +24,7 @@ class Header:
         self.fields: list[tuple[bytes, bytes]] = []  # lower-case name, whole field
         at = 0
         self.envelope_line = b""
-        if message.startswith((b"From ", b">From ")):  # of an mbox; the relay takes it off
+        if _is_envelope_line(message):  # of an mbox; the relay takes it off
             at = message.find(b"\r\n") + 2
             self.envelope_line = message[:at]
         while True:
@@ -101,6 +101,13 @@ def _encoded(name: str) -> str:
             text = ""
         text += letter
     return "\r\n ".join(words)
+
+
+def _is_envelope_line(message: bytes) -> bool:
+    """Tell whether it begins as in an mbox; `From :` is a field, as of old (RFC 5322 §4.5)."""
+    if not message.startswith((b"From ", b">From ")):
+        return False
+    return not message[5 : message.find(b"\r\n")].lstrip(b" \t").startswith(b":")
 
 
 def _is_name(name: bytes) -> bool:
