@@ -67,6 +67,14 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "log: {}\nqueue: {}\nlog: {}\n",
         ["3:1: log: stands twice (first at FILE:1:1)"],
     ),
+    "aliases in a circle": (
+        "hostname: h.example\nlocal:\n  domain: l.example\n  aliases:\n    a: B@l.example\n    B: a@h.example\n    c: a@l.example\n"
+        "    root: postmaster@l.example\n    postmaster: root@l.example\n    me: me@l.example\n",
+        [
+            "5:5: local.aliases.a: goes in a circle with 'B' (at FILE:6:5): none of them leads to a mailbox",
+            "8:5: local.aliases.root: goes in a circle with 'postmaster' (at FILE:9:5): none of them leads to a mailbox",
+        ],
+    ),
     "duplicate nested key": (
         "transports:\n  a: {type: hold}\n  a: {type: discard}\n",
         ["3:3: transports.a: stands twice (first at FILE:2:3)"],

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import LocalMail, complete_recipient
 
-ALIASES = {name: "ops@example.net" for name in ("root", "ops+night", "a=b", "größe", '"two words"')}
+ALIASES = dict.fromkeys(("root", "ops+night", "a=b", "größe", '"two words"'), "ops@example.net")
 LOCAL = LocalMail("host.example.com", "example.com", ALIASES)
 
 
@@ -58,3 +61,45 @@ def test_quotes_stay_where_they_are_needed() -> None:
     held = completed(r'"b\ob s"@host.example.com')
     assert isinstance(held, Recipient)
     assert held.address == '"bob s"@example.com'
+
+
+CHAINED = {
+    "root": "Admin@Example.com", "admin": "ops@host.example.com", "ops": "ops@real.example", "carol": "carl@example.com",
+    "dave": "dan@host.example.com", "eve": "eve@host.example.com", "erin": "eve@example.com", "frank": "postmaster@example.com",
+    "x": "y@example.com", "y": "x@example.com",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("address", "end"),
+    [
+        ("root", "ops@real.example"),
+        ("postmaster@host.example.com", "ops@real.example"),
+        ("frank", "ops@real.example"),
+        ("carol", "carl@example.com"),  # the local domain is a real one, with mailboxes elsewhere
+        ("eve", "eve@host.example.com"),  # whose mailbox is elsewhere, as the alias says
+        ("erin", "eve@host.example.com"),
+    ],
+)
+@pytest.mark.parametrize("unaliased", ["hold", "reject"])
+def test_aliases_are_followed_to_the_end(address: str, end: str, unaliased: Literal["hold", "reject"]) -> None:
+    local = LocalMail("host.example.com", "example.com", CHAINED, unaliased)
+    assert completed(address, local) == Recipient(end, orcpt=f"rfc822;{address.partition('@')[0]}@example.com")
+
+
+def test_an_alias_that_leads_to_nobody_is_as_that_name_is() -> None:
+    local = LocalMail("host.example.com", "example.com", CHAINED)
+    assert completed("dave", local) == Recipient("dan@example.com", orcpt="rfc822;dave@example.com", hold="no_alias")
+    refusal = completed("dave", replace(local, unaliased="reject"))
+    assert isinstance(refusal, Reply)
+    assert refusal.enhanced == "5.1.1"
+
+
+def test_root_may_lead_to_the_postmaster_of_the_domain() -> None:
+    local = LocalMail("host.example.com", "example.com", {"root": "postmaster@example.com"})
+    assert completed("root", local) == Recipient("postmaster@example.com", orcpt="rfc822;root@example.com")
+
+
+def test_a_circle_ends() -> None:
+    found = completed("x", LocalMail("host.example.com", "example.com", CHAINED))
+    assert isinstance(found, Recipient)

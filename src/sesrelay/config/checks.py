@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sesrelay.config.document import Document
-from sesrelay.config.model import STATE_DIR, Config
+from sesrelay.config.model import STATE_DIR, Config, alias_name
 from sesrelay.config.problem import KeyPath, Place, meant, one_of, shown
 from sesrelay.config.routes import NullSenderTarget, Route
 from sesrelay.config.transports import SesTransport, SmtpTransport
 from sesrelay.mail.address import AddressError
 from sesrelay.mail.delivery import Priority
+from sesrelay.policy.admission import LocalMail, follow, is_local, local_name
 from sesrelay.policy.budget import COPIES_IN, COPIES_OUT
 from sesrelay.policy.ladder import FOLDER
 from sesrelay.policy.patterns import pattern_key
@@ -51,6 +52,30 @@ def check_patterns(document: Document) -> None:
         if key in first:
             document.report(path, f"{shown(pattern)} stands twice (first at {first[key]})")
         first.setdefault(key, document.value_place(path))
+
+
+def check_aliases(document: Document, config: Config, failed: set[str]) -> None:
+    """Report aliases that lead in a circle."""
+    if failed & {"hostname", "local"}:
+        return
+    written = {alias_name(each): each for each in document.get(("local", "aliases")) or ()}
+    local = LocalMail(config.hostname, config.local.domain or config.hostname, config.local.aliases)
+    told: set[str] = set()
+    for name in config.local.aliases:
+        circle = _circle(name, local)
+        if circle and not told & set(circle):
+            paths = [("local", "aliases", written[each]) for each in circle]
+            others = ", ".join(f"{shown(path[-1])} (at {document.key_place(path)})" for path in paths[1:])
+            document.report(paths[0], f"goes in a circle with {others}: none of them leads to a mailbox", at_key=True)
+        told.update(circle)
+
+
+def _circle(name: str, local: LocalMail) -> list[str]:
+    """Return the aliases that mail for `name` would go round by; one that leads to itself is none."""
+    followed = follow(name, local)
+    names, end = [each for each, _ in followed], followed[-1][1]
+    back = local_name(end).lower()
+    return names[names.index(back) :] if is_local(end, local) and back in names[:-1] else []
 
 
 def check_identities(document: Document, config: Config) -> None:

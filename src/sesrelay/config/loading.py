@@ -86,6 +86,7 @@ def load(
     if not broken:
         checks.check_names(document)
         checks.check_patterns(document)
+        checks.check_aliases(document, config, failed)
         claims.check_claims(document)
         checks.check_identities(document, config)
         checks.check_memory(document, config, failed)

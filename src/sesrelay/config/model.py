@@ -111,8 +111,13 @@ class Access(Part):
     )
 
 
+def alias_name(key: str) -> str:
+    """Return the name that a key of `local.aliases` is about: quotes and case aside."""
+    return unquoted(key).lower()
+
+
 def _names(value: dict[str, str]) -> dict[str, str]:
-    return {unquoted(key).lower(): target for key, target in value.items()}
+    return {alias_name(key): target for key, target in value.items()}
 
 
 class Local(Part):
@@ -120,7 +125,9 @@ class Local(Part):
 
     domain: Domain = Field("", description="Completes unqualified addresses. Default: `hostname`.")
     aliases: Annotated[dict[str, Address], AfterValidator(_names)] = Field(
-        {}, description="Local part to address, as in `root: ops@example.com`; postmaster follows root."
+        {},
+        description="Local part to address, as in `root: ops@example.com`; postmaster follows root. An alias may lead to "
+        "another; one to its own address leads to a mailbox elsewhere.",
     )
     unaliased: Literal["hold", "reject"] = Field(
         "hold", description="What becomes of local mail without an alias; mail for postmaster is never refused."

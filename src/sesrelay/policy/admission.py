@@ -66,20 +66,52 @@ def complete_recipient(recipient: Recipient, local: LocalMail) -> Recipient | Re
     Local is what has no domain, the local domain's aliases, and whatever is addressed to this host by its own name.
     """
     address = recipient.address
-    at = address.rpartition("@")[1]
-    if at:
-        domain = domain_of(address)
-        if domain not in (domain_of(f"@{local.domain}"), domain_of(f"@{local.hostname}")):
-            return recipient
-    name = unquoted(address.rpartition("@")[0] if at else address)
-    target = local.aliases.get(name.lower()) or (local.aliases.get("root") if name.lower() == "postmaster" else None)
-    if target is not None:
-        return Recipient(target, recipient.notify, recipient.orcpt or orcpt.made(f"{name}@{local.domain}"))
-    if at and domain_of(address) != domain_of(f"@{local.hostname}"):
-        return recipient  # the local domain is a real one with mailboxes elsewhere
+    if not is_local(address, local):
+        return recipient
+    name = local_name(address)
+    followed = follow(name, local)
+    original = recipient.orcpt
+    if followed:
+        original = original or orcpt.made(f"{name}@{local.domain}")
+        last, address = followed[-1]
+        name = local_name(address)
+        if not is_local(address, local) or name.lower() == last:
+            return Recipient(address, recipient.notify, original)
+    if "@" in address and domain_of(address) != domain_of(f"@{local.hostname}"):
+        return Recipient(address, recipient.notify, original)  # the local domain is a real one with mailboxes elsewhere
     if local.unaliased == "reject" and name.lower() != "postmaster":
         return Reply(550, "5.1.1", f"No alias for {name}: name one under local.aliases")
-    return Recipient(f"{name}@{local.domain}", recipient.notify, recipient.orcpt, hold="no_alias")
+    return Recipient(f"{name}@{local.domain}", recipient.notify, original, hold="no_alias")
+
+
+def follow(name: str, local: LocalMail) -> list[tuple[str, str]]:
+    """Return the aliases that mail for the local `name` goes by, each with its address; postmaster without one has root's.
+
+    The last one leads to another domain, to a name without an alias, to itself (a mailbox elsewhere, and the end), or to one
+    that was before: a circle.
+    """
+    followed: dict[str, str] = {}
+    while True:
+        name = name.lower()
+        if name == "postmaster" and name not in local.aliases:
+            name = "root"
+        if name in followed or name not in local.aliases:
+            return list(followed.items())
+        address = followed[name] = local.aliases[name]
+        if not is_local(address, local):
+            return list(followed.items())
+        name = local_name(address)
+
+
+def is_local(address: str, local: LocalMail) -> bool:
+    """Tell whether `address` has no domain, the local one, or this host's own name."""
+    return "@" not in address or domain_of(address) in (domain_of(f"@{local.domain}"), domain_of(f"@{local.hostname}"))
+
+
+def local_name(address: str) -> str:
+    """Return the local part of an address that may have no domain, without needless quotes."""
+    name, at, _ = address.rpartition("@")
+    return unquoted(name if at else address)
 
 
 def check_mailbox(address: str, *, smtputf8: bool, sender: bool) -> Reply | None:

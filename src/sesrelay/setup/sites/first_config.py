@@ -7,6 +7,7 @@ from typing import Literal
 
 import yaml
 
+from sesrelay.mail.address import domain_of, unquoted
 from sesrelay.setup.sites.site import Api, Relay, transport_of
 
 Rest = Literal["direct", "ses", "reject"]
@@ -41,7 +42,7 @@ def compose(answers: Answers) -> str:
             "# listeners: [{listen: 127.0.0.1:25}]",
             "",
             "# Mail for this machine, as cron writes it.",
-            *_local(answers.root),
+            *_local(answers),
             "",
             *_transports(answers.way),
             *_routes(answers),
@@ -56,10 +57,14 @@ def compose(answers: Answers) -> str:
     )
 
 
-def _local(root: str | None) -> list[str]:
+def _local(answers: Answers) -> list[str]:
+    root = answers.root
     if root is None:
         return ["# local: {aliases: {root: ops@example.com}}     # without an alias it is held"]
-    return [_noted(f"local: {{aliases: {{root: {_inline(root)}}}}}", "postmaster follows root")]
+    aliases = {"root": root}
+    if domain_of(root) == domain_of(f"@{answers.hostname}"):  # its mailbox is not here, which has to be said
+        aliases[unquoted(root.rpartition("@")[0]).lower()] = root
+    return [_noted(f"local: {{aliases: {_inline(aliases)}}}", "postmaster follows root")]
 
 
 def _transports(way: Api | Relay | None) -> list[str]:
