@@ -67,6 +67,13 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "log: {}\nqueue: {}\nlog: {}\n",
         ["3:1: log: stands twice (first at FILE:1:1)"],
     ),
+    "aliases that differ in case, or in quotes": (
+        "local:\n  aliases:\n    Foo: a@b.example\n    foo: c@d.example\n    '\"FOO\"': e@f.example\n",
+        [
+            "4:5: local.aliases.foo: is the same name as 'Foo' (at FILE:3:5): case and needless quotes do not count",
+            "5:5: local.aliases.\"FOO\": is the same name as 'Foo' (at FILE:3:5): case and needless quotes do not count",
+        ],
+    ),
     "aliases in a circle": (
         "hostname: h.example\nlocal:\n  domain: l.example\n  aliases:\n    a: B@l.example\n    B: a@h.example\n    c: a@l.example\n"
         "    root: postmaster@l.example\n    postmaster: root@l.example\n    me: me@l.example\n",

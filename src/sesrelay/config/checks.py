@@ -55,10 +55,16 @@ def check_patterns(document: Document) -> None:
 
 
 def check_aliases(document: Document, config: Config, failed: set[str]) -> None:
-    """Report aliases that lead in a circle."""
+    """Report aliases of one name, and those that lead in a circle."""
     if failed & {"hostname", "local"}:
         return
-    written = {alias_name(each): each for each in document.get(("local", "aliases")) or ()}
+    written: dict[str, str] = {}
+    for each in document.get(("local", "aliases")) or ():
+        first = written.setdefault(alias_name(each), each)
+        if first != each:
+            at = document.key_place(("local", "aliases", first))
+            what = f"is the same name as {shown(first)} (at {at}): case and needless quotes do not count"
+            document.report(("local", "aliases", each), what, at_key=True)
     local = LocalMail(config.hostname, config.local.domain or config.hostname, config.local.aliases)
     told: set[str] = set()
     for name in config.local.aliases:
