@@ -17,6 +17,7 @@ from sesrelay.mail.filed import Filed
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.budget import COPIES_OUT, ByteBudget
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
@@ -373,6 +374,45 @@ async def test_local_mail_without_an_alias_is_held_from_the_start() -> None:
     queue_id = await rig.submit(Recipient("bob@relay.example.net", hold="no_alias"), "c@example.org")
     await rig.quiet()
     assert await rig.states(queue_id) == [State.HELD, State.DELIVERED]
+
+
+async def test_what_waits_for_an_alias_follows_one_that_is_named_later() -> None:
+    way = ScriptedTransport("t", by_domain=True)
+    rig = Rig(way)
+    bob = Recipient("bob@relay.example.net", hold="no_alias")
+    queue_id = await rig.submit(bob)
+    await rig.quiet()
+    for _ in range(2):
+        assert await rig.spool.change("release", Filter(ids=(queue_id,)), rig.clock.wall()) == 1
+        await rig.scheduler.refresh()
+        await rig.quiet()
+        (kept,) = (await rig.record(queue_id)).deliveries
+        assert (kept.delivery.state, kept.delivery.reason) == (State.HELD, "no_alias")
+        assert "No alias for bob@relay.example.net" in (kept.delivery.reply or "")
+        assert not way.seen
+    local = LocalMail("relay.example.net", "relay.example.net", {"bob": "bob@example.org"})
+    await rig.scheduler.swap(replace(rig.snapshot(way), local=local))
+    await rig.spool.change("release", Filter(ids=(queue_id,)), rig.clock.wall())
+    await rig.scheduler.refresh()
+    await rig.quiet()
+    assert await rig.states(queue_id) == [State.DELIVERED]
+    ((addresses, _),) = way.seen
+    assert addresses == ("bob@example.org",)
+    (sent,) = (await rig.record(queue_id)).deliveries
+    assert sent.delivery.placement.lane.nexthop == "example.org"
+
+
+async def test_what_waits_for_an_alias_goes_where_an_operator_sends_it() -> None:
+    way, other = ScriptedTransport("t"), ScriptedTransport("u")
+    rig = Rig(way)
+    await rig.scheduler.swap(rig.snapshot(way, other))
+    queue_id = await rig.submit(Recipient("bob@relay.example.net", hold="no_alias"))
+    await rig.quiet()
+    assert await rig.spool.change("release", Filter(ids=(queue_id,)), rig.clock.wall(), via="u") == 1
+    await rig.scheduler.refresh()
+    await rig.quiet()
+    assert await rig.states(queue_id) == [State.DELIVERED]
+    assert len(other.seen) == 1
 
 
 async def test_the_hold_transport_holds() -> None:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.mail.delivery import Delivery, LaneKey, Placement
-from sesrelay.mail.envelope import Message
+from sesrelay.mail.envelope import Message, Recipient
+from sesrelay.mail.reply import Reply
 from sesrelay.policy import ladder, routing
+from sesrelay.policy.admission import complete_recipient
 from sesrelay.policy.routing import RouteRule
 
 NOWHERE = LaneKey("", "")
-"""The lane of mail that no configured transport takes any more; what stands there is held for the operator."""
+"""The lane of mail that no configured transport takes any more, or that has no alias; what stands there is held for the operator."""
 
 
 def rule_for(message: Message, snapshot: Snapshot) -> RouteRule:
@@ -51,9 +54,23 @@ def place(
 
 
 def replace_delivery(delivery: Delivery, snapshot: Snapshot, pauses: Pauses, now: float) -> Placement:
-    """Return where a stored delivery belongs under the configuration in force."""
+    """Return where a stored delivery belongs under the configuration in force.
+
+    Nowhere, where local mail has still no alias: by the route it would come back to this very host.
+    """
     rule = rule_for(delivery.message, snapshot)
-    return place(delivery.message, delivery.recipient.address, rule, snapshot, pauses, now, delivery.pinned, delivery.via)
+    recipient = recipient_now(delivery.recipient, snapshot)
+    if recipient.hold and delivery.via is None:
+        return Placement(rule.name, NOWHERE, delivery.placement.priority, rule.name)
+    return place(delivery.message, recipient.address, rule, snapshot, pauses, now, delivery.pinned, delivery.via)
+
+
+def recipient_now(recipient: Recipient, snapshot: Snapshot) -> Recipient:
+    """Return whom mail is for under the configuration in force: what was held without an alias may have one."""
+    if not recipient.hold:
+        return recipient
+    found = complete_recipient(replace(recipient, hold=None), snapshot.local)
+    return recipient if isinstance(found, Reply) or found.hold else found
 
 
 def shape(snapshot: Snapshot) -> int:

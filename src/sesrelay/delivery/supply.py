@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sesrelay.delivery import placing
 from sesrelay.delivery.gates import KEPT_HOURS, Gates
@@ -59,9 +59,11 @@ class Supply:
     def by_place(self, deliveries: Iterable[Delivery], now: float) -> Groups:
         """Group deliveries by the lane and the stream where routing wants them now."""
         groups: dict[tuple[LaneKey, Stream], list[Delivery]] = {}
-        for delivery in deliveries:
-            place = placing.replace_delivery(delivery, self.snapshot(), self.pauses, now)
-            groups.setdefault((place.lane, place.stream), []).append(delivery)
+        snapshot = self.snapshot()
+        for one in deliveries:
+            place = placing.replace_delivery(one, snapshot, self.pauses, now)
+            aliased = replace(one, recipient=placing.recipient_now(one.recipient, snapshot)) if one.recipient.hold else one
+            groups.setdefault((place.lane, place.stream), []).append(aliased)
         return groups
 
     def put_anew(self, ready: Ready, now: float) -> list[Lane]:
