@@ -126,8 +126,7 @@ class Local(Part):
     domain: Domain = Field("", description="Completes unqualified addresses. Default: `hostname`.")
     aliases: Annotated[dict[str, Address], AfterValidator(_names)] = Field(
         {},
-        description="Local part to address, as in `root: ops@example.com`; postmaster follows root. An alias may lead to "
-        "another; one to its own address leads to a mailbox elsewhere.",
+        description="Local part to address, as in `root: ops@example.com`; postmaster follows root. An alias may lead to another.",
     )
     unaliased: Literal["hold", "reject"] = Field(
         "hold", description="What becomes of local mail without an alias; mail for postmaster is never refused."

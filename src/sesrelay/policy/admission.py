@@ -70,18 +70,13 @@ def complete_recipient(recipient: Recipient, local: LocalMail) -> Recipient | Re
         return recipient
     name = local_name(address)
     followed = follow(name, local)
-    original = recipient.orcpt
-    if followed:
-        original = original or orcpt.made(f"{name}@{local.domain}")
-        last, address = followed[-1]
-        name = local_name(address)
-        if not is_local(address, local) or name.lower() == last:
-            return Recipient(address, recipient.notify, original)
+    if followed:  # to its end, which is a mailbox elsewhere whatever its domain: it was named
+        return Recipient(followed[-1][1], recipient.notify, recipient.orcpt or orcpt.made(f"{name}@{local.domain}"))
     if "@" in address and domain_of(address) != domain_of(f"@{local.hostname}"):
-        return Recipient(address, recipient.notify, original)  # the local domain is a real one with mailboxes elsewhere
+        return recipient  # the local domain is a real one with mailboxes elsewhere
     if local.unaliased == "reject" and name.lower() != "postmaster":
         return Reply(550, "5.1.1", f"No alias for {name}: name one under local.aliases")
-    return Recipient(f"{name}@{local.domain}", recipient.notify, original, hold="no_alias")
+    return Recipient(f"{name}@{local.domain}", recipient.notify, recipient.orcpt, hold="no_alias")
 
 
 def follow(name: str, local: LocalMail) -> list[tuple[str, str]]:

@@ -7,7 +7,6 @@ from typing import Literal
 
 import yaml
 
-from sesrelay.mail.address import domain_of, unquoted
 from sesrelay.setup.sites.site import Api, Relay, transport_of
 
 Rest = Literal["direct", "ses", "reject"]
@@ -42,7 +41,7 @@ def compose(answers: Answers) -> str:
             "# listeners: [{listen: 127.0.0.1:25}]",
             "",
             "# Mail for this machine, as cron writes it.",
-            *_local(answers),
+            *_local(answers.root),
             "",
             *_transports(answers.way),
             *_routes(answers),
@@ -57,14 +56,10 @@ def compose(answers: Answers) -> str:
     )
 
 
-def _local(answers: Answers) -> list[str]:
-    root = answers.root
+def _local(root: str | None) -> list[str]:
     if root is None:
         return ["# local: {aliases: {root: ops@example.com}}     # without an alias it is held"]
-    aliases = {"root": root}
-    if domain_of(root) == domain_of(f"@{answers.hostname}"):  # its mailbox is not here, which has to be said
-        aliases[unquoted(root.rpartition("@")[0]).lower()] = root
-    return [_noted(f"local: {{aliases: {_inline(aliases)}}}", "postmaster follows root")]
+    return [_noted(f"local: {{aliases: {{root: {_inline(root)}}}}}", "postmaster follows root")]
 
 
 def _transports(way: Api | Relay | None) -> list[str]:
