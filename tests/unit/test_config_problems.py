@@ -170,7 +170,10 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "unix socket twice": (
         "listeners: [{listen: 'unix:/s'}, {listen: 'unix:/./s'}]\n",
-        ["1:43: listeners[1].listen: stands twice (each address can have one listener)"],
+        [
+            "1:43: listeners[1].listen: unix:/s cannot be opened beside unix:/s, the listener at FILE:1:22 "
+            "(each wants an address and port, or a path, of its own)"
+        ],
     ),
     "unix socket for the page": (
         "http: {listen: 'unix:/run/http.sock'}\n",
@@ -198,7 +201,45 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "listeners twice": (
         "listeners: [{listen: '127.0.0.1:25'}, {listen: 'localhost:25'}]\n",
-        ["1:48: listeners[1].listen: stands twice (each address can have one listener)"],
+        [
+            "1:48: listeners[1].listen: localhost:25 cannot be opened beside 127.0.0.1:25, the listener at FILE:1:22 "
+            "(each wants an address and port, or a path, of its own)"
+        ],
+    ),
+    "listeners twice, written in two ways": (
+        "listeners: [{listen: '[::1]:25'}, {listen: '[0:0:0:0:0:0:0:1]:25'}]\n",
+        [
+            "1:44: listeners[1].listen: [0:0:0:0:0:0:0:1]:25 cannot be opened beside [::1]:25, the listener at FILE:1:22 "
+            "(each wants an address and port, or a path, of its own)"
+        ],
+    ),
+    "listener under a wildcard": (
+        "access: {networks: [192.0.2.0/24]}\nlisteners:\n- listen: 127.0.0.1:25\n- listen: 0.0.0.0:25\n",
+        [
+            "4:11: listeners[1].listen: 0.0.0.0:25 cannot be opened beside 127.0.0.1:25, the listener at FILE:3:11 "
+            "(each wants an address and port, or a path, of its own)"
+        ],
+    ),
+    "listener where the page is": (
+        "listeners: [{listen: '127.0.0.1:8025'}]\nhttp: {listen: 'localhost:8025'}\n",
+        [
+            "1:22: listeners[0].listen: 127.0.0.1:8025 cannot be opened beside localhost:8025, the page at FILE:2:16 "
+            "(each wants an address and port, or a path, of its own)"
+        ],
+    ),
+    "listener where the page is by default": (
+        "listeners: [{listen: '127.0.0.1:9125'}]\n",
+        [
+            "1:22: listeners[0].listen: 127.0.0.1:9125 cannot be opened beside 127.0.0.1:9125, the page "
+            "(each wants an address and port, or a path, of its own)"
+        ],
+    ),
+    "listener on the control socket": (
+        "control: /x/c.sock\nlisteners: [{listen: 'unix:/x/y/../c.sock'}]\n",
+        [
+            "2:22: listeners[0].listen: unix:/x/y/../c.sock cannot be opened beside unix:/x/c.sock, the control socket at FILE:1:10 "
+            "(each wants an address and port, or a path, of its own)"
+        ],
     ),
     "tls without files": (
         "listeners: [{listen: '127.0.0.1:25', tls: starttls, key: k.pem}]\n",

@@ -28,14 +28,9 @@ _PASSES_MAX, _LANES_MAX = 1000, 255
 
 
 def check_doors(document: Document, config: Config, failed: set[str]) -> None:
-    """Report listeners that would serve anybody or stand twice, and a page that anybody could use."""
+    """Report listeners that would serve anybody or nobody, and a page that anybody could use."""
     if not failed & {"listeners", "access"}:
-        seen: set[object] = set()
         for index, listener in enumerate(config.listeners):
-            key = listener.listen if listener.listen.startswith(UNIX) else listener.address
-            if key in seen and not listener.listen.endswith(":0"):
-                document.report(("listeners", index, "listen"), "stands twice (each address can have one listener)")
-            seen.add(key)
             for part, problem in (*_networks(listener, config), *_login(listener, config)):
                 document.report(("listeners", index, part), problem)
     if "http" not in failed and not is_loopback(config.http.listen) and not (config.http.token or config.http.token_file):

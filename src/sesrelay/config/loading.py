@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
 
-from sesrelay.config import checks, claims, dkim, doors, secrets
+from sesrelay.config import addresses, checks, claims, dkim, doors, secrets
 from sesrelay.config.compose import SIZE_MAX
 from sesrelay.config.document import Document, parse
 from sesrelay.config.explain import explain, failed_sections
@@ -90,6 +90,7 @@ def load(
         claims.check_claims(document)
         checks.check_identities(document, config)
         checks.check_memory(document, config, failed)
+        addresses.check_addresses(document, config, failed)
         doors.check_doors(document, config, failed)
         doors.check_certificates(document, config, failed, environ, now)
         doors.check_users(document, config, read, failed)
