@@ -21,6 +21,7 @@ from sesrelay.app import wiring
 from sesrelay.app.clock import SystemClock
 from sesrelay.app.notify import Systemd
 from sesrelay.app.operator import undeliverable
+from sesrelay.app.reloading import needs_restart
 from sesrelay.config.loading import Loaded, load
 from sesrelay.config.problem import ConfigError
 from sesrelay.control.desk import SpoolDesk
@@ -48,7 +49,6 @@ from sesrelay.web.server import WebServer
 SESSION_GRACE = 10.0  # seconds for SMTP transactions under way at the end
 ATTEMPT_GRACE = 30.0  # seconds for attempts under way at the end
 PING_TIME = 5.0  # seconds within which the store answers, or it is not ready
-NEEDS_RESTART = ("state_dir", "control", "queue.url")
 
 
 @dataclass(slots=True)
@@ -267,9 +267,9 @@ class Daemon:
             loaded = await asyncio.to_thread(load, self._path, now=self.clock.wall())
         except ConfigError as error:
             return [str(problem) for problem in error.problems]
-        changed = _unchangeable(self._loaded, loaded)
-        if changed:
-            return [f"{key} cannot change while the daemon runs: restart it" for key in changed]
+        unfit = needs_restart(self._loaded, loaded)
+        if unfit:
+            return unfit
         wanted = [listener.listen for listener in loaded.config.listeners]
         opened: dict[str, socket.socket] = {}
         made: list[Transport] = []
@@ -380,12 +380,3 @@ class Daemon:
     def _trouble(self, what: str, error: BaseException | None) -> None:
         """Take what the store says, on whatever thread it says it."""
         self.observer.trouble(what, error)
-
-
-def _unchangeable(old: Loaded, new: Loaded) -> list[str]:
-    pairs = {
-        "state_dir": (old.config.state_dir, new.config.state_dir),
-        "control": (old.config.control, new.config.control),
-        "queue.url": (old.config.queue.url, new.config.queue.url),
-    }
-    return [key for key in NEEDS_RESTART if pairs[key][0] != pairs[key][1]]
