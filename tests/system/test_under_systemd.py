@@ -73,6 +73,33 @@ def test_a_socket_handed_over_is_served(tmp_path: Path) -> None:
         assert process.wait(30) == 0
 
 
+def test_a_socket_that_no_listener_names_is_told_of_and_closed(tmp_path: Path) -> None:
+    relay = Relay(tmp_path, MORE)
+    # As systemd does: the socket is descriptor 3, and LISTEN_PID is the process that execs the daemon.
+    start = (
+        "import os, sys\nfd = int(sys.argv[1])\nif fd != 3:\n os.dup2(fd, 3)\n os.close(fd)\n"
+        "os.execve(sys.executable, [sys.executable, '-m', 'sesrelay', 'run', '--config', sys.argv[2]],"
+        " {**os.environ, 'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '1'})"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as handed:
+        where = handed.getsockname()
+        command = [PYTHON, "-c", start, str(handed.fileno()), str(relay.config)]
+        with relay.log.open("ab") as log:
+            relay.process = subprocess.Popen(command, env=relay.env, stderr=log, pass_fds=[handed.fileno()])
+        with socket.create_connection(where, timeout=10):
+            pass
+    try:
+        relay.status = wait_for("the daemon is ready", relay._look, 90.0)
+        (told,) = relay.events("trouble")
+        assert told["what"].startswith(f"127.0.0.1:{where[1]} was handed over by systemd, and no listener has that address")
+        assert "under listeners" in told["what"]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(where, timeout=10)
+        assert relay.stop() == 0
+    finally:
+        relay.__exit__()
+
+
 def test_a_full_disk_is_not_ready_and_yet_alive(tmp_path: Path, manager: socket.socket) -> None:
     env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000"}
     with Relay(tmp_path, f"{MORE}\nlimits: {{min_free_disk: 900000GB}}", env=env) as relay:

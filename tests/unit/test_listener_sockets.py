@@ -105,8 +105,8 @@ def test_systemds_unix_socket_is_matched_by_its_path(tmp_path: Path, monkeypatch
         ours.bind(str(path))
         ours.listen()
         monkeypatch.setattr(sockets, "FIRST_FD", os.dup(ours.fileno()))
-        found = activated([f"unix:{path}", "127.0.0.1:25"], {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
-    assert list(found) == [f"unix:{path}"]
+        found, unnamed = activated([f"unix:{path}", "127.0.0.1:25"], {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
+    assert (list(found), unnamed) == ([f"unix:{path}"], [])
     found[f"unix:{path}"].close()
     assert path.is_socket()  # its file is systemd's
 
@@ -121,14 +121,15 @@ def test_systemds_sockets_are_matched_by_address(monkeypatch: pytest.MonkeyPatch
         environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(count), "LISTEN_FDNAMES": "a:b", "PATH": "/bin"}
         if count != 2:
             pytest.skip("the descriptors are not side by side")
-        found = activated(["127.0.0.1:1", listen], environ)
+        found, unnamed = activated(["127.0.0.1:1", listen], environ)
         assert {name: sock.getsockname() for name, sock in found.items()} == {listen: ours.getsockname()}
         assert found[listen].proto == socket.IPPROTO_TCP
         assert environ == {"PATH": "/bin"}
-        os.fstat(unknown)
-        with pytest.raises(OSError):
-            os.fstat(wanted)
-        os.close(unknown)
+        (told,) = unnamed
+        assert told.startswith(f"127.0.0.1:{other.getsockname()[1]} was handed over by systemd, and no listener has that address")
+        for handed in (wanted, unknown):
+            with pytest.raises(OSError):
+                os.fstat(handed)
         found[listen].close()
 
 
@@ -136,5 +137,5 @@ def test_systemds_sockets_are_matched_by_address(monkeypatch: pytest.MonkeyPatch
     "environ", [{}, {"LISTEN_PID": "1", "LISTEN_FDS": "1"}, {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}]
 )
 def test_nothing_is_taken_that_is_not_for_us(environ: dict[str, str]) -> None:
-    assert activated(["127.0.0.1:25"], environ) == {}
+    assert activated(["127.0.0.1:25"], environ) == ({}, [])
     assert environ == {}

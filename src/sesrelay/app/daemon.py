@@ -156,7 +156,9 @@ class Daemon:
         self.observer.notice("ready", version=__version__, listeners=list(self._rooms.listener.listening), http=self._rooms.web.url)
 
     def _bind(self, listens: list[str]) -> dict[str, socket.socket]:
-        given = sockets.activated(listens, os.environ)
+        given, unnamed = sockets.activated(listens, os.environ)
+        for problem in unnamed:
+            self.observer.trouble(problem)
         return {listen: given[listen] if listen in given else sockets.bind(listen) for listen in listens}
 
     def _web(self, loaded: Loaded, desk: Desk, smtp: str) -> WebServer:

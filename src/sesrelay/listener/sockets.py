@@ -161,31 +161,36 @@ def _remove_stale(path: str, listen: str) -> None:
     raise AddressTaken(f"{listen} is taken: another program listens there; stop it, or change listeners")
 
 
-def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> dict[str, socket.socket]:
+def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> tuple[dict[str, socket.socket], list[str]]:
     """Return the sockets that systemd hands over, by the `listen` that names their address; forget them in `environ`.
 
-    A socket that no `listen` names is left alone.
+    A socket that no `listen` names is closed; the second result tells of each, with the remedy.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not count.isdecimal():
-        return {}
+        return {}, []
     wanted = {_key(*parse(listen)): listen for listen in listens}
     taken: dict[str, socket.socket] = {}
+    unnamed: list[str] = []
     for fd in range(FIRST_FD, FIRST_FD + int(count)):
         try:
             sock = socket.socket(fileno=os.dup(fd))
         except OSError:
             continue  # no socket: not ours
+        os.close(fd)
         name = sock.getsockname()
         listen = wanted.get(_key(name, -1) if sock.family == socket.AF_UNIX else _key(name[0], name[1]))
         if listen is None:
+            unnamed.append(
+                f"{shown(sock)} was handed over by systemd, and no listener has that address: clients there wait in vain"
+                " (take it out of the socket unit, or name it as `listen` under listeners)"
+            )
             sock.close()
             continue
-        os.close(fd)
         sock.setblocking(False)
         taken[listen] = sock
-    return taken
+    return taken, unnamed
 
 
 def _key(host: str, port: int) -> tuple[str, int]:
@@ -200,4 +205,4 @@ def shown(sock: socket.socket) -> str:
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"{UNIX_PREFIX}{name}"
-    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    return f"[{name[0]}]:{name[1]}" if ":" in str(name[0]) else f"{name[0]}:{name[1]}"
