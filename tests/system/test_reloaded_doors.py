@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import smtplib
 import socket
 from pathlib import Path
 
 import pytest
 
-from relay_process import Relay
+from relay_process import Relay, wait_for
 
 MORE = "transports: {nowhere: {type: discard}}\ndefault_route: {transport: nowhere}"
 
@@ -51,3 +52,38 @@ def test_an_address_that_our_own_sockets_keep_wants_a_restart(
         with smtplib.SMTP("127.0.0.1", ports["mail"], timeout=30) as smtp:
             assert smtp.noop()[0] == 250
         assert relay.get("/healthz")
+
+
+def greeted(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(30)
+        client.connect(str(path))
+        return client.recv(200).startswith(b"220 ")
+
+
+def test_a_unix_socket_that_somebody_took_away_is_made_again(tmp_path: Path) -> None:
+    relay, path = Relay(tmp_path, MORE), tmp_path / "submit.sock"
+    listen(relay, f"unix:{path}", "127.0.0.1:0")
+    with relay:
+        path.unlink()
+        assert relay.process is not None
+        relay.process.send_signal(signal.SIGHUP)
+        wait_for("the socket is there again", path.is_socket)
+        assert greeted(path)
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(path))
+        assert relay.ask("reload")["ok"], "what a dead program left there is replaced"
+        assert greeted(path)
+        made = path.stat().st_ino
+        assert relay.ask("reload")["ok"]
+        assert path.stat().st_ino == made, "a socket that can be found is left alone"
+        path.unlink()
+        path.write_text("precious")
+        (problem,) = relay.ask("reload")["problems"]
+        assert "something other than a stale socket is there" in problem
+        path.unlink()
+        assert relay.ask("reload")["ok"]
+        assert greeted(path)
+        assert relay.stop() == 0
+        assert not path.exists()

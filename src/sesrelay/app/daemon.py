@@ -277,7 +277,7 @@ class Daemon:
         made: list[Transport] = []
         try:
             for listen in wanted:
-                if listen not in rooms.listener.listening:
+                if listen not in rooms.listener.serving:
                     opened[listen] = sockets.bind(listen)
             snapshot = wiring.snapshot(loaded, self._shared)
             made += snapshot.transports.values()
@@ -303,7 +303,7 @@ class Daemon:
         rooms.listener.learn_owners()
         self.observer.replace(self._sinks(loaded))
         wanted = {listener.listen for listener in loaded.config.listeners}
-        for name in set(rooms.listener.listening) - wanted:
+        for name in (set(rooms.listener.listening) - wanted) | opened.keys():
             rooms.listener.unlisten(name)
         for name, sock in opened.items():
             await rooms.listener.listen(name, sock)

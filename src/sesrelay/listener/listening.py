@@ -20,7 +20,7 @@ from sesrelay.listener.passwords import Verifier
 from sesrelay.listener.peer import Owners, same_machine
 from sesrelay.listener.replies import GONE, LEAVING, OWNER_NOT_TOLD, OWNERLESS, TOO_MANY, TOO_MANY_OF_YOURS, encode
 from sesrelay.listener.session import SmtpSession
-from sesrelay.listener.sockets import BACKLOG
+from sesrelay.listener.sockets import BACKLOG, UnixListener
 from sesrelay.mail.envelope import Origin, Owner
 from sesrelay.mail.filed import Scratch
 from sesrelay.mail.reply import Reply
@@ -176,6 +176,11 @@ class ListenerServer:
     def listening(self) -> tuple[str, ...]:
         """The names of the listeners that accept connections."""
         return tuple(self._doors)
+
+    @property
+    def serving(self) -> frozenset[str]:
+        """The names of those that clients can find: not of a Unix socket whose file somebody took away."""
+        return frozenset(name for name, door in self._doors.items() if not (isinstance(door.sock, UnixListener) and door.sock.lost))
 
     def addresses(self) -> dict[str, object]:
         """Return what each listener is really bound to: (host, port, …), or a path."""

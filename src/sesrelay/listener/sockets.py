@@ -94,6 +94,19 @@ class UnixListener(socket.socket):
         Path(path).chmod(0o666)  # like 127.0.0.1:25: every local user may submit
         self.listen(BACKLOG)
 
+    @property
+    def lost(self) -> bool:
+        """Whether its file is gone, or another one in its place, so that no client finds it."""
+        if self._made is None:
+            return False
+        path, identity = self._made
+        try:
+            return _identity(path) != identity
+        except FileNotFoundError:
+            return True
+        except OSError:  # it cannot be seen, and nothing could be made there either
+            return False
+
     def close(self) -> None:
         made, self._made = self._made, None
         if made is not None:
