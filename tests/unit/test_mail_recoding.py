@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import email
 import email.policy
+import quopri
 from email.message import Message
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sesrelay.mail import mime
+from sesrelay.mail.headers import fields
 from sesrelay.mail.lineends import Canonical, canonical
 from sesrelay.mail.recoding import Recoded, Stuck, recoded
 
@@ -201,6 +204,48 @@ def test_in_a_forwarded_message_that_is_declared_only_long_lines_are_changed() -
     assert stuck(content.replace(b"Content-Transfer-Encoding: 8bit\r\n", b"")).address
 
 
+def test_a_report_of_ours_about_utf8_addresses_fits_seven_bit() -> None:
+    report = (Path(__file__).parents[1] / "dsn" / "failed_utf8.eml").read_bytes()
+    report = canonical(report.replace("To: <jörg@bücher.example>".encode(), b"To: <joerg@example.com>"))[0]
+    made = done(report, seven_bit=True)
+    assert made.content.isascii()
+    assert made.content.count(b"\r\nContent-Transfer-Encoding: quoted-printable\r\n") == 3
+    assert made.content.count(b"charset=") == 1
+    before, after = ([part for _, part in _parts(content)] for content in (report, made.content))
+    assert after == before, "decoded, every part is what it was"
+    assert made.changes[-2:] == (
+        "encoded as quoted-printable (8-bit octets) in part 2",
+        "encoded as quoted-printable (8-bit octets) in part 3",
+    )
+    assert done(report).content == report, "who takes 8-bit gets it as it is"
+
+
+def _parts(content: bytes) -> list[tuple[str, bytes]]:
+    """Return type and decoded octets of each part of a multipart, whatever its type."""
+    found = []
+    for piece in content.split(b"\r\n--=_")[1:-1]:
+        head, _, body = piece.partition(b"\r\n\r\n")
+        kind = mime.kind(fields(head.partition(b"\r\n")[2] + b"\r\n"))
+        found.append((kind.type, quopri.decodestring(body) if kind.encoding == "quoted-printable" else body))
+    return found
+
+
+@pytest.mark.parametrize("kind", [b"message/global", b"message/global-headers", b"message/global-delivery-status"])
+def test_long_lines_of_what_may_be_encoded_are(kind: bytes) -> None:
+    inner = "From: jörg@bücher.example\r\n\r\n".encode() + LONG + b"\r\n"
+    made = done(multipart(part(inner, b"8bit", kind=kind)))
+    assert len(made.changes) == 1
+    assert made.changes[0].startswith("encoded as quoted-printable (a line over 998 octets")
+    assert b"\r\nContent-Transfer-Encoding: quoted-printable\r\n" in made.content
+
+
+def test_a_sealed_message_that_may_be_encoded_as_a_whole_is() -> None:
+    sealed = multipart(part(b"caf\xc3\xa9", b"8bit"), part(b"signature"), kind=b"signed; protocol=x").replace(b"edge", b"in")
+    made = done(multipart(part(sealed, b"8bit", kind=b"message/global")), seven_bit=True)
+    assert made.changes == ("encoded as quoted-printable (8-bit octets) in part 1",)
+    assert quopri.decodestring(made.content.partition(b"--edge\r\n")[2].partition(b"\r\n\r\n")[2]).startswith(sealed)
+
+
 def test_what_no_program_shows_goes() -> None:
     made = done(multipart(part(b"a"), before=LONG + b"\r\n", after=b"caf\xc3\xa9\r\n"))
     assert made.changes == (
@@ -286,6 +331,8 @@ _MAILS = st.one_of(
     st.lists(_PARTS, max_size=3).map(lambda parts: multipart(*parts)),
     st.lists(_PARTS, max_size=2).map(lambda parts: multipart(multipart(*parts).replace(b"edge", b"in"), kind=b"related")),
     st.builds(lambda one, of: multipart(part(b"Subject: \xc3\xa9\r\n" + one, of, b"message/rfc822")), _PARTS, _ENCODINGS),
+    _PARTS.map(lambda one: multipart(b"Content-Type: message/rfc822\r\n\r\nSubject: \xc3\xa9\r\n" + one)),
+    _PARTS.map(lambda one: multipart(b"Content-Type: message/global\r\n\r\nFrom: \xc3\xa9@x.example\r\n" + one)),
 )
 
 

@@ -8,8 +8,8 @@ Invariant: what is returned has no line over 998 octets, no 8-bit header field a
 a forwarded message that its part declares as 8-bit keeps its octets, header and all; and 8-bit in a part that cannot be
 encoded, as its encoding is not known or its own parts are not found, stays with a receipt.
 
-Source: RFC 2045 §6 (encodings), §6.4 (none for composite types); RFC 1847 (signed, encrypted); RFC 1428 (unknown-8bit);
-RFC 6152 §3 (8-bit to 7-bit conversion).
+Source: RFC 2045 §6 (encodings), §6.4 (none for composite types); RFC 6532 §3.7, RFC 6533 §6 (but for message/global and its
+kin); RFC 1847 (signed, encrypted); RFC 1428 (unknown-8bit); RFC 6152 §3 (8-bit to 7-bit conversion).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _HIGH_OCTET = re.compile(rb"[\x80-\xff]")
 _QUOTED_RUN = re.compile(rb"(?:=[0-9A-Fa-f]{2}|.){1,25}", re.S)  # at most 75 octets
 _IDENTITY = frozenset({"", "7bit", "8bit", "binary"})
 _ENCODED = frozenset({"base64", "quoted-printable"})
+_GLOBAL = "message/global"  # and -headers, -delivery-status, -disposition-notification
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,14 @@ class _Work:
                 return None, {}
             return self._parts(pieces, kind, path), self._relabelled(kind)
         if kind.type in ("message/rfc822", "message/global", "message/news") and kind.encoding in _IDENTITY:
-            return self._within(kind).entity(body, (*path, 1), "text/plain"), self._relabelled(kind)
+            noted, changed = len(self.receipts), self.body
+            try:
+                return self._within(kind).entity(body, (*path, 1), "text/plain"), self._relabelled(kind)
+            except (NotAscii, _Stuck):
+                if kind.type != _GLOBAL:
+                    raise
+                del self.receipts[noted:]  # it is encoded as a whole, with addresses that have no ASCII form and under any seal
+                self.body = changed
         return None, {}
 
     def _within(self, kind: Kind) -> _Work:
@@ -158,7 +166,8 @@ class _Work:
             return body, {}
         why = " and ".join(["a line over 998 octets"] * long + ["8-bit octets"] * eight)
         known = kind.encoding in _IDENTITY | _ENCODED
-        composite = kind.multipart or (kind.type.startswith("message/") and kind.encoding not in _ENCODED)
+        encodable = kind.encoding in _ENCODED or kind.type.startswith(_GLOBAL)
+        composite = kind.multipart or (kind.type.startswith("message/") and not encodable)
         if composite or not known:
             of = f"of type {kind.type}, which may not be encoded" if composite else f"whose encoding {kind.encoding!r} is not known"
             if not must:
@@ -173,7 +182,8 @@ class _Work:
             self._note(f"mended quoted-printable ({why})", path)
             return b"\r\n".join(_mended(line) for line in body.split(b"\r\n")), {}
         text = kind.type.startswith("text/")
-        encoding = "quoted-printable" if text and len(body.translate(None, _HIGH)) * 3 > len(body) * 2 else "base64"
+        readable = text or kind.type.startswith(_GLOBAL)
+        encoding = "quoted-printable" if readable and len(body.translate(None, _HIGH)) * 3 > len(body) * 2 else "base64"
         made = _quoted_printable(body) if encoding == "quoted-printable" else _lines(binascii.b2a_base64(body, newline=False), body)
         instead = "" if known else f" instead of {kind.encoding!r}"
         self._note(f"encoded as {encoding}{instead} ({why})", path)
