@@ -167,6 +167,16 @@ def test_and_so_does_everybody_else(connect: Any, uid: int, sender: str, reply: 
         ("From: B@THEIRS.EXAMPLE", REFUSED),
         ("From: a@unnamed.example", REFUSED),
         (f"From: {OTHER}", REFUSED),  # completed by local.domain
+        (f"From: {ME}, Me <a@mine.example>", "250 2.0.0"),
+        (f"From: {OTHER} (a@mine.example)", REFUSED),
+        (f'From: "a@mine.example" <{OTHER}>', REFUSED),
+        (f"From: {OTHER}, a@mine.example", REFUSED),
+        (f"From: Boss <{OTHER}>, a@mine.example", REFUSED),
+        (f"From: grp: {OTHER};", REFUSED),
+        (f'From: "{OTHER}"', REFUSED),
+        (f"From: {OTHER};", REFUSED),
+        (f"From: a@mine.example\r\nFrom: {OTHER}", REFUSED),
+        (f"From: a@mine.example\r\nSender: {OTHER}", "250 2.0.0"),
     ],
 )
 def test_the_header_from_is_held_to_it_after_data(connect: Any, head: str, reply: str) -> None:

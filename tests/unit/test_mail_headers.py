@@ -155,7 +155,7 @@ def test_canonical_leaves_no_stray_line_end(content: bytes) -> None:
         (b"From: root\r\n", b"From: root@host.example\r\n"),
         (b"To: root, bob\r\n", b"To: root@host.example, bob@host.example\r\n"),
         (b"To: undisclosed-recipients:;\r\n", b"To: undisclosed-recipients:;\r\n"),
-        (b"To: root, a@example.com\r\n", b"To: root, a@example.com\r\n"),
+        (b"To: root, a@example.com\r\n", b"To: root@host.example, a@example.com\r\n"),
         (b"Cc: not an address list at all\r\n", b"Cc: not an address list at all\r\n"),
         (b"X-To: root\r\n", b"X-To: root\r\n"),
     ],

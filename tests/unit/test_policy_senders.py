@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sesrelay.mail.authors import authors
 from sesrelay.mail.envelope import Origin, Owner
-from sesrelay.mail.headers import facts
+from sesrelay.mail.headers import completed, facts
 from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.senders import Account, Grant, SenderRules, accounts_of
 
@@ -210,6 +210,33 @@ def test_what_is_no_author_is_no_matter(value: str) -> None:
 @pytest.mark.parametrize("value", ["a@unnamed.example", "a@example.com, b@unnamed.example", "a@exam\u00adple.com", "a@[127.0.0.1]"])
 def test_the_named_keep_to_their_domains_in_the_header_too(value: str) -> None:
     assert header(value, WWW).startswith("550 5.7.1 ")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "root",
+        "root (a@example.com)",
+        '"a@example.com" <root>',
+        "root, a@example.com",
+        "Boss <root>, a@example.com",
+        "grp: root;",
+        '"root"',
+        "root;",
+        "a@example.com; root",
+        "<a@example.com> root",
+        "(unclosed <root>, a@example.com",
+        "=?utf-8?q?root?=",
+        "a@example.com\r\nFrom: root, b@example.com",
+    ],
+)
+def test_a_name_without_a_domain_counts_as_one_of_this_machine(value: str) -> None:
+    came = f"From: {value}\r\n".encode()
+    head, _ = completed(came, LOCAL.domain, "a@example.com")
+    for each in (came, head):
+        for sender in ("a@example.com", ""):
+            refusal = RULES.check_header(facts(each).header_from, authors(each, LOCAL.domain), sender, WWW)
+            assert str(refusal).startswith("550 5.7.1 <"), each
 
 
 def test_cron_may_sign_as_root_for_a_job_of_his() -> None:

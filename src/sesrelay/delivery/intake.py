@@ -81,11 +81,14 @@ class Acceptance:
             return FROM_TOO_LARGE
         if facts.unqualified or not facts.header_from:
             head, made = headers.completed(head, snapshot.local.domain, envelope.sender)
-            facts, changes = headers.facts(head), changes + made
+            if made:
+                facts, changes = headers.facts(head), changes + made
         if facts.received > HOPS_MAX:
             return LOOP
         if snapshot.senders:
-            refusal = snapshot.senders.check_header(facts.header_from, authors(head), envelope.sender, origin)
+            refusal = snapshot.senders.check_header(
+                facts.header_from, authors(head, snapshot.local.domain), envelope.sender, origin
+            )
             if refusal is not None:
                 return refusal
         rule = snapshot.routing.route(envelope.sender, facts.header_from)

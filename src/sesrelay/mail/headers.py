@@ -15,6 +15,7 @@ from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.utils import formataddr
 
+from sesrelay.mail import bare
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.mailboxes import mailboxes
 from sesrelay.mail.value import value
@@ -70,7 +71,7 @@ class Facts:
     has_private: bool
     """There is a field that must never leave: Bcc, Resent-Bcc or Return-Path."""
     unqualified: bool = False
-    """There is a From, Sender, Reply-To, To or Cc without any domain."""
+    """There is a From, Sender, Reply-To, To or Cc that may hold a name without a domain."""
     marks: Marks = NO_MARKS
     endless_from: bool = False
     """What is in From is more than is read (ADDRESSES_MAX); `header_from` is empty then."""
@@ -132,12 +133,12 @@ def facts(head: bytes) -> Facts:
     marked: dict[bytes, bytes] = {}
     for found in _FACTS.finditer(head):
         name = found[1].lower()
-        if name in _ADDRESSED and b"@" not in found[2] and b":" not in found[2] and not found[2].isspace():
-            unqualified = True
         if name == b"received":
             received += 1
         elif name == b"from":
             senders.append(found[2])
+        elif name in _ADDRESSED:
+            unqualified = unqualified or bare.possible(found[2])
         elif name == b"message-id":
             message_id = message_id or found[2]
         elif name == b"subject":
@@ -148,7 +149,12 @@ def facts(head: bytes) -> Facts:
             marked[name] = marked.get(name, found[2])
     marks = _marks(marked) if marked else NO_MARKS
     endless = sum(map(len, senders)) > ADDRESSES_MAX
-    named = () if endless else _addresses(senders)
+    simple = _SIMPLE_FROM.match(senders[0]) if len(senders) == 1 else None
+    if simple:
+        named: tuple[str, ...] = ((simple[1] or simple[2]).decode("ascii"),)
+    else:
+        named = () if endless else addresses(map(unfold, senders))
+        unqualified = unqualified or any(map(bare.possible, senders))
     return Facts(named, unfold(message_id), _readable(subject), received, private, unqualified, marks, endless)
 
 
@@ -172,14 +178,20 @@ def without_envelope_line(content: Canonical) -> tuple[Canonical, tuple[str, ...
 def completed(head: bytes, domain: str, sender: str) -> tuple[bytes, tuple[str, ...]]:
     """Return `head` with bare names in address fields completed by `domain`, and with a From where it has none.
 
+    A field too odd to complete (`mail.bare`), or larger than ADDRESSES_MAX, stays as it is, and so do the same fields over and over.
+
     `sender` stands in for a missing From; the null sender cannot. Source: Postfix append_at_myorigin, cleanup(8).
     """
     kept: list[bytes] = []
     receipts: list[str] = []
+    unread = len(_ADDRESSED) * ADDRESSES_MAX  # each of them may be there once
     for field in fields(head):
-        raw = _completed(field, domain) if field.key.encode() in _ADDRESSED and "@" not in field.value else field.raw
-        if raw != field.raw:
-            receipts.append(f"completed {field.name}")
+        raw = field.raw
+        if field.key.encode() in _ADDRESSED and len(raw) <= min(ADDRESSES_MAX, unread):
+            unread -= len(raw)
+            raw = _completed(field, domain)
+            if raw != field.raw:
+                receipts.append(f"completed {field.name}")
         kept.append(raw)
     if sender and not any(field.key == "from" for field in fields(head)):
         kept.append(f"From: {sender}\r\n".encode())
@@ -188,13 +200,15 @@ def completed(head: bytes, domain: str, sender: str) -> tuple[bytes, tuple[str, 
 
 
 def _completed(field: Field, domain: str) -> bytes:
-    if len(field.raw) > ADDRESSES_MAX:
+    name, colon, rest = field.raw.partition(b":")
+    if not bare.possible(rest):
         return field.raw
     found = [_BARE.match(part) for part in field.value.split(",")]
-    if not all(found):
-        return field.raw  # nothing that a person would call a list of names
+    if "@" in field.value or ":" in field.value or not all(found):
+        return name + colon + bare.completed(rest, domain)
+    # Nothing but names, as programs of Unix write them: `root (Cron Daemon)`, of which some readers would not show the name.
     named = [((each["before"] or "").rstrip() or each["after"] or "", each["in"] or each["alone"]) for each in found if each]
-    value = ", ".join(formataddr((name, f"{local}@{domain}")) for name, local in named)
+    value = ", ".join(formataddr((who, f"{local}@{domain}")) for who, local in named)
     return f"{field.name}: {value}\r\n".encode()
 
 
@@ -234,14 +248,6 @@ def unfold(value: bytes) -> str:
 def addresses(values: Iterable[str]) -> tuple[str, ...]:
     """Return the addresses of address-list header values, in order, without names; what is no address is left out."""
     return tuple(address for _, address in mailboxes(values) if "@" in address)
-
-
-def _addresses(values: list[bytes]) -> tuple[str, ...]:
-    if len(values) == 1:
-        simple = _SIMPLE_FROM.match(values[0])
-        if simple:
-            return ((simple[1] or simple[2]).decode("ascii"),)
-    return addresses(unfold(value) for value in values)
 
 
 def _readable(value: bytes) -> str:
