@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -170,6 +171,49 @@ def test_a_recipient_that_is_refused_leaves_the_others_theirs(relay: Relay, ses:
     assert wait_for("SES has it", lambda: taken(ses, "one@example.org") and taken(ses, "two@example.org"))
     wait_for("it is told of", lambda: ["no@@example.org" in why for why in troubles(relay)] == [True])
     assert len(list((folder(relay) / "bad").iterdir())) == 1
+
+
+def test_what_is_moved_back_goes_to_those_who_have_not_had_it(relay: Relay) -> None:
+    """Refused in part, moved back once the cause is mended, and come back from the dead: each has it, and has it once."""
+    way = "transports: {park: {type: hold}}\ndefault_route: {transport: park}\nlimits: {recipients: 3}\nlocal: {unaliased: %s}"
+    first, late, more = "one@example.org two@example.org", "late@relay.example.net", "three@example.org four@example.org"
+
+    def waiting() -> list[str]:
+        return sorted(one["recipient"] for one in relay.json("queue", "list", "--json"))
+
+    relay.write(way % "reject")
+    send(relay, f"{first} {late} {more}")
+    (file,) = dropped(relay)
+    data = file.read_bytes()
+    relay.start()
+    wait_for(GONE, lambda: not dropped(relay))
+    aside = folder(relay) / "bad" / file.name
+    aside.rename(file)  # too early: the cause is still there
+    wait_for("it is set aside again", lambda: len(troubles(relay)) == 2 and not file.exists())
+    assert waiting() == sorted(f"{first} {more}".split())
+    assert all(late in why and first not in why for why in troubles(relay))
+
+    relay.write(way % "hold")
+    assert relay.process is not None
+    relay.process.send_signal(signal.SIGHUP)
+    wait_for("the cause is mended", lambda: len(relay.events("reloaded")) == 2)
+    aside.rename(file)
+    wait_for(GONE, lambda: not file.exists())
+    everybody = sorted(f"{first} {late} {more}".split())
+    assert waiting() == everybody
+    assert not aside.exists()
+
+    relay.kill()
+    file.write_bytes(data)  # as if the removal had not come to the disk
+    relay.start()
+    wait_for(GONE, lambda: not file.exists())
+    assert waiting() == everybody
+    other = folder(relay) / ".other"
+    other.write_bytes(data.replace(b"one@", b"other@"))
+    other.rename(file)  # of the same name and Message-ID, and yet another message
+    wait_for(GONE, lambda: not file.exists())
+    assert "other@example.org" in waiting()
+    assert not aside.exists()
 
 
 def test_links_and_pipes_are_removed_and_never_followed(relay: Relay, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Vendors are imported where a transport needs them, so that a relay without SES n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -307,14 +307,12 @@ def stale_certificates(loaded: Loaded, now: float) -> list[str]:
 
 
 def taken_from_maildrop(spool: SpoolAdmin) -> Taken:
-    """Return what tells whether a message from the maildrop is in the queue already."""
+    """Return what tells the names of the sessions in which the maildrop has brought in a message."""
 
-    async def taken(message_id: str, name: str) -> bool:
-        for queue_id in await spool.find(message_id) if message_id else ():
-            record = await spool.show(queue_id)
-            if record is not None and record.message.origin.listener == LISTENER and record.message.origin.helo == name:
-                return True
-        return False
+    async def taken(message_id: str) -> Collection[str]:
+        found = [await spool.show(queue_id) for queue_id in await spool.find(message_id)] if message_id else []
+        origins = [record.message.origin for record in found if record is not None]
+        return {origin.helo for origin in origins if origin.listener == LISTENER}
 
     return taken
 

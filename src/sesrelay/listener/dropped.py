@@ -14,6 +14,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from sesrelay.mail import headers
 
@@ -33,7 +34,10 @@ class Unfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A message as dropped: command lines without their ends, the content as on the wire with the end mark."""
+    """A message as dropped: command lines without their ends, the content as on the wire with the end mark.
+
+    `digest` tells the file from any other of its name.
+    """
 
     name: str
     uid: int
@@ -41,6 +45,7 @@ class Dropped:
     recipients: tuple[bytes, ...]
     content: bytes
     message_id: str
+    digest: str
 
 
 def read(folder: str, name: str, limit: int) -> Dropped:
@@ -61,7 +66,8 @@ def read(folder: str, name: str, limit: int) -> Dropped:
     end = 0 if content.startswith(_END[2:]) else content.find(_END) + 2
     if end + len(_END) - 2 != len(content):
         raise Unfit("its content is cut short, or goes on behind its end")
-    return Dropped(name, uid, mail, tuple(recipients), content, headers.facts(content[: headers.head_length(content)]).message_id)
+    message_id = headers.facts(content[: headers.head_length(content)]).message_id
+    return Dropped(name, uid, mail, tuple(recipients), content, message_id, blake2b(data, digest_size=8).hexdigest())
 
 
 def _octets(folder: str, name: str, limit: int) -> tuple[int, bytes]:

@@ -4,8 +4,9 @@ Each file is said to a session of its own, as its client would have, so that no 
 owner is whom the session belongs to.
 
 Invariant: a file goes only once the intake has said 250 for every recipient, or once what was refused for good is set aside.
-Invariant: a crash in between repeats no message that has a Message-ID: the session's name is the file's, and the queue is asked
-for it before.
+Invariant: no recipient of a message that has a Message-ID gets it twice, neither after a crash in between nor where a file that
+was refused in part is moved back: the session's name says which recipients of which file its message is for, and the queue is
+asked for such names before.
 
 Runs on: the event loop; files are touched in threads.
 """
@@ -18,7 +19,7 @@ import os
 import pwd
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,8 +39,10 @@ PATIENCE = 5 * 86400.0  # seconds of age after which it is not tried again
 REPLY_TIME = 600.0
 ABANDONED = 86400.0  # seconds after which a file that was begun and never finished goes
 
-Taken = Callable[[str, str], Awaitable[bool]]
-"""Tell whether the queue has a message of that Message-ID which came in by the maildrop under that name."""
+NAMED_MOST = 500  # recipients of one session: more would not fit into its name, of at most 255 octets
+
+Taken = Callable[[str], Awaitable[Collection[str]]]
+"""Return the session names of what the queue has of that Message-ID and has come in by the maildrop."""
 
 
 class Later(Exception):
@@ -131,11 +134,11 @@ class Maildrop:
         try:
             dropped = await asyncio.to_thread(read, folder, name, options.message_size)
             owner = await asyncio.to_thread(_owner, dropped.uid)
+            have = _have(dropped, await self.taken(dropped.message_id))
             refused = [
                 refusal
-                for session_name, recipients in _parts(dropped, options.recipients)
-                if not await self.taken(dropped.message_id, session_name)
-                for refusal in await self._say(dropped, owner, session_name, recipients)
+                for first, part in _parts(len(dropped.recipients), have, min(options.recipients, NAMED_MOST))
+                for refusal in await self._hand_in(dropped, owner, first, part)
             ]
         except FileNotFoundError:
             return
@@ -165,25 +168,34 @@ class Maildrop:
         self._waiting[name] = (asyncio.get_running_loop().time() + wait, min(2 * wait, AGAIN_MOST))
         self.listener.observer.notice("a message stays in the maildrop for now", file=name, why=why, again_in=wait)
 
-    async def _say(self, dropped: Dropped, owner: Owner, name: str, recipients: tuple[bytes, ...]) -> list[str]:
-        """Hand in the message for `recipients` in a session; return the refusals for good. Raises: Later, OSError"""
+    async def _hand_in(self, dropped: Dropped, owner: Owner, first: int, part: list[int]) -> list[str]:
+        """Hand in the message for the recipients of those numbers; return the refusals for good. Raises: Later, OSError
+
+        A session in which somebody is refused ends before the content: the next one is named after those who are left.
+        """
+        refusals: dict[int, str] = {}
+        while left := [n for n in part if n not in refusals]:
+            new = await self._say(dropped, owner, _session_name(dropped, first, left), left)
+            if not new:
+                break
+            refusals |= new
+        if len(refusals) == len(part) > 1 and len(set(refusals.values())) == 1:
+            return [f"all recipients: {refusals[part[0]]}"]
+        return [f"{dropped.recipients[n][8:].decode(errors='backslashreplace')}: {text}" for n, text in refusals.items()]
+
+    async def _say(self, dropped: Dropped, owner: Owner, name: str, chosen: list[int]) -> dict[int, str]:
+        """Hand in the message in one session, for all of `chosen` or for nobody; return who was refused for good, and why."""
         talk = await Talk.begin(self.listener, owner)
         try:
             await talk.say(b"", "2")
-            await talk.say(b"EHLO " + name.encode() + b"\r\n", "2")
-            refusal = await talk.say(dropped.mail + b"\r\n", "2")
+            refusal = await talk.say(b"EHLO " + name.encode() + b"\r\n", "2") or await talk.say(dropped.mail + b"\r\n", "2")
             if refusal:
-                return [f"all recipients: {refusal}"]
-            refusals = []
-            for line in recipients:
-                refusal = await talk.say(line + b"\r\n", "2")
-                if refusal:
-                    refusals.append(f"{line[8:].decode(errors='backslashreplace')}: {refusal}")
-            if len(refusals) < len(recipients):
-                refusal = await talk.say(b"DATA\r\n", "3") or await talk.say(dropped.content, "2")
-                if refusal:
-                    return [f"all recipients: {refusal}"]
-            return refusals
+                return dict.fromkeys(chosen, refusal)
+            refusals = {n: await talk.say(dropped.recipients[n] + b"\r\n", "2") for n in chosen}
+            if any(refusals.values()):
+                return {n: refusal for n, refusal in refusals.items() if refusal}
+            refusal = await talk.say(b"DATA\r\n", "3") or await talk.say(dropped.content, "2")
+            return dict.fromkeys(chosen, refusal) if refusal else {}
         finally:
             await talk.end()
 
@@ -266,14 +278,28 @@ class Talk:
             await self._writer.wait_closed()
 
 
-def _parts(dropped: Dropped, most: int) -> Iterator[tuple[str, tuple[bytes, ...]]]:
-    """Yield the recipients in parts of at most `most`, each with the name of its session: the same for the same part."""
-    recipients = dropped.recipients
-    if len(recipients) <= most:
-        yield dropped.name, recipients
-        return
-    for at in range(0, len(recipients), most):
-        yield f"{dropped.name}.{at}-{most}", recipients[at : at + most]
+def _session_name(dropped: Dropped, first: int, chosen: Iterable[int]) -> str:
+    """Return the name of a session for the recipients with the numbers `chosen`: a bit for each, counted from `first`."""
+    return f"{dropped.name}.{dropped.digest}.{first}-{sum(1 << (n - first) for n in chosen):x}"
+
+
+def _have(dropped: Dropped, names: Iterable[str]) -> set[int]:
+    """Return the numbers of the recipients for whom sessions of those names have brought in this very file."""
+    prefix = f"{dropped.name}.{dropped.digest}."
+    have: set[int] = set()
+    for name in names:
+        if name.startswith(prefix):
+            first, _, bits = name[len(prefix) :].partition("-")
+            have.update(int(first) + at for at, bit in enumerate(reversed(f"{int(bits, 16):b}")) if bit == "1")
+    return have
+
+
+def _parts(count: int, have: set[int], most: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield the numbers of `count` recipients but those in `have`, in parts of at most `most`, each with where it begins."""
+    for first in range(0, count, most):
+        part = [n for n in range(first, min(first + most, count)) if n not in have]
+        if part:
+            yield first, part
 
 
 def _owner(uid: int) -> Owner:
