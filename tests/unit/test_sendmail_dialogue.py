@@ -137,3 +137,15 @@ async def test_a_reply_without_end_and_one_with_control_characters() -> None:
         assert (await send(host, "a@example.org"))[0] == 75
     async with ScriptedHost({"MAIL": "550 5.7.1 \x1b[2Jcleared"}, offers=ALL) as host:
         assert "\x1b" not in (await send(host, "a@example.org"))[1]
+
+
+@pytest.mark.parametrize("line", [1000, 1024, 3000])
+@pytest.mark.parametrize("to", [("-t",), ("b@example.org",)])
+async def test_a_header_that_is_too_large_is_refused_and_never_cut_in_two(to: tuple[str, ...], line: int) -> None:
+    field = b"X-H: %s\n" % (b"a" * (line - 6))
+    text = b"To: b@example.org\n" + field * (1_200_000 // line) + b"Bcc: secret@example.org\n\nx\n"
+    async with ScriptedHost(offers=("PIPELINING", "SIZE 9000000")) as host:
+        code, said = await send(host, *to, text=text)
+        assert (code, "the header is too large" in said, host.messages) == (65, True, [])
+        assert (await send(host, "b@example.org", text=b"To: b@example.org\n\n" + (b"x" * 900 + b"\n") * 1_300))[0] == 0
+    assert len(host.messages) == 1

@@ -302,6 +302,23 @@ def test_a_field_is_added_behind_the_others_wherever_they_end(message: bytes, wi
 
 
 @pytest.mark.parametrize(
+    ("begun", "complete"),
+    [
+        (b"A: b\r\n", False),
+        (b"A: b\r\nBcc: secr", False),
+        (b"A: b\r\nBc", False),
+        (b"A: b\r\n c", False),
+        (b"A: b\r\n\r\n", True),
+        (b"A: b\r\nno field\r\n", True),
+        (b"A: b\r\nno field: ", True),
+        (b"x" * 999, True),
+    ],
+)
+def test_where_a_header_ends_shows_by_what_follows(begun: bytes, complete: bool) -> None:
+    assert Header(begun).complete == complete
+
+
+@pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("", "root"),

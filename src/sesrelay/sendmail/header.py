@@ -11,6 +11,7 @@ from sesrelay.sendmail.addresses import parse
 
 _RECIPIENTS = (b"to", b"cc", b"bcc")
 _RESENT = (b"resent-to", b"resent-cc", b"resent-bcc")
+_LINE_MAX = 998  # octets (RFC 5322 §2.1.1): no name of a field is longer
 _PRIVATE = (b"bcc", b"resent-bcc")
 
 
@@ -43,8 +44,10 @@ class Header:
 
     @property
     def complete(self) -> bool:
-        """The header ends within what was given."""
-        return self._end < len(self._message)
+        """The header ends within what was given: a whole line follows that is no field, or what can be none."""
+        rest = self._message[self._end :]
+        name, colon, _ = rest.partition(b":")
+        return b"\r\n" in rest or (not _is_name(name.rstrip(b" \t")) if colon else len(rest) > _LINE_MAX)
 
     def recipients(self) -> list[str]:
         """Return whom the header names; of a resent message, whom it was resent to."""

@@ -63,9 +63,9 @@ def _completed(content: Content, sender: str, full_name: str, *, from_header: bo
     """Give the header what it lacks; return the recipients that stand in it, if they are wanted."""
     header = Header(content.first)
     found: list[str] = []
+    if not header.complete and not content.whole:  # what is added would end it, and the rest of it be text
+        raise Exit(EX_DATAERR, "the header is too large: it does not end within 1 MiB, which is the most that the relay takes")
     if from_header:
-        if not header.complete and not content.whole:
-            raise Exit(EX_DATAERR, "the header is too large for its recipients to be read from it")
         found = header.recipients()
     before = len(header.fields)
     if from_header:
