@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -149,3 +154,80 @@ async def test_a_header_that_is_too_large_is_refused_and_never_cut_in_two(to: tu
         assert (code, "the header is too large" in said, host.messages) == (65, True, [])
         assert (await send(host, "b@example.org", text=b"To: b@example.org\n\n" + (b"x" * 900 + b"\n") * 1_300))[0] == 0
     assert len(host.messages) == 1
+
+
+async def bs(host: Callable[[socket.socket], None], text: bytes, meanwhile: threading.Event | None = None) -> tuple[int, bytes]:
+    """Run -bs with `text` on standard input, which stays open, read replies once `meanwhile` is set; return exit code and replies."""
+    with socket.create_server(("127.0.0.1", 0)) as server, tempfile.TemporaryFile() as commands:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # the kernel is not to hold all replies
+
+        def serve() -> None:
+            with server.accept()[0] as sock:
+                host(sock)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        commands.write(text)
+        commands.seek(0)
+        env = {"SESRELAY_SUBMIT": f"127.0.0.1:{server.getsockname()[1]}"}
+        program = subprocess.Popen(
+            [sys.executable, "-ISc", PROGRAM, "-bs"],
+            env=env,
+            stdin=commands if meanwhile else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        try:
+            if meanwhile:
+                assert await asyncio.to_thread(meanwhile.wait, 30), "the commands do not arrive"
+            else:
+                assert program.stdin is not None
+                program.stdin.write(text)
+                program.stdin.flush()
+            assert program.stdout is not None
+            said = await asyncio.wait_for(asyncio.to_thread(program.stdout.read), 30)
+            return await asyncio.wait_for(asyncio.to_thread(program.wait), 30), said
+        finally:
+            program.kill()
+            program.wait()
+
+
+async def test_bs_takes_all_commands_before_a_reply_is_read() -> None:
+    arrived = threading.Event()
+
+    def host(sock: socket.socket) -> None:
+        sock.sendall(b"220 hello\r\n")
+        for line in sock.makefile("rb"):
+            sock.sendall(b"250 2.1.5 Ok, and more\r\n" if line != b"QUIT\r\n" else b"221 2.0.0 Bye\r\n")
+        arrived.set()
+
+    text = b"".join(b"RCPT TO:<n%d@example.org>\r\n" % n for n in range(60_000)) + b"QUIT\r\n"
+    code, said = await bs(host, text, arrived)
+    assert (code, said.count(b"\r\n")) == (0, 60_002)
+    assert said.endswith(b"\r\n221 2.0.0 Bye\r\n")
+
+
+@pytest.mark.parametrize("last", [b"", b"250 2.1.0 Ok\r\n", b"354 Go\r\n", b"250 2.1", b"421 4.3.2 Shutting down\r\n"])
+async def test_bs_tells_of_a_relay_that_goes_before_its_time(last: bytes) -> None:
+    def host(sock: socket.socket) -> None:
+        sock.sendall(b"220 hello\r\n")
+        sock.recv(1000)
+        sock.sendall(last)
+
+    code, said = await bs(host, b"EHLO x\r\n")
+    assert code == 75
+    assert said.count(b"\r\n421 ") == 1
+    assert said.splitlines()[-1].startswith(b"421 ")
+
+
+async def test_bs_ends_well_where_the_relay_says_good_bye() -> None:
+    assert await bs(lambda sock: sock.sendall(b"220 x\r\n221 2.0.0 Bye\r\n"), b"QUIT\r\n") == (0, b"220 x\r\n221 2.0.0 Bye\r\n")
+    gone = threading.Event()
+
+    def host(sock: socket.socket) -> None:
+        sock.sendall(b"220 x\r\n")
+        while sock.recv(1000):
+            pass
+        sock.sendall(b"250 2.1.0 Ok\r\n")
+        gone.set()
+
+    assert (await bs(host, b"MAIL FROM:<>\r\nQUIT\r\n", gone))[0] == 75
