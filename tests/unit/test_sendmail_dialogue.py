@@ -231,3 +231,18 @@ async def test_bs_ends_well_where_the_relay_says_good_bye() -> None:
         gone.set()
 
     assert (await bs(host, b"MAIL FROM:<>\r\nQUIT\r\n", gone))[0] == 75
+
+
+async def test_standard_input_that_does_not_block_is_waited_for() -> None:
+    source, sink = os.pipe()
+    os.set_blocking(source, False)
+    async with ScriptedHost(offers=ALL) as host:
+        env = {"SESRELAY_SUBMIT": f"127.0.0.1:{host.port}", "SESRELAY_MAILDROP": "/nonexistent"}
+        command = [sys.executable, "-ISc", PROGRAM, "-i", "-f", "a@example.com", "b@example.org"]
+        program = await asyncio.create_subprocess_exec(*command, env=env, stdin=source)
+        os.close(source)
+        await asyncio.sleep(1)  # by now it has found nothing to read
+        os.write(sink, TEXT)
+        os.close(sink)
+        assert await asyncio.wait_for(program.wait(), 30) == 0
+    assert len(host.messages) == 1

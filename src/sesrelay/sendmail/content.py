@@ -92,7 +92,7 @@ class Content:
         """Take the message from the file descriptor `source` to its end. Raises: Exit where it is too large, OSError"""
         cr = b""
         ended = False
-        while not ended and (piece := os.read(source, PIECE)):
+        while not ended and (piece := _read(source)):
             data = cr + piece
             cr = b"\r" if data.endswith(b"\r") else b""
             ended = self._take((data[:-1] if cr else data).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"), dot_ends)
@@ -129,6 +129,16 @@ class Content:
             data = data[2:]
         if data:
             self._add(data)
+
+
+def _read(source: int) -> bytes:
+    while True:
+        try:
+            return os.read(source, PIECE)
+        except BlockingIOError:  # whoever shares the pipe has set O_NONBLOCK
+            import select
+
+            select.select([source], [], [])
 
 
 def _line_end_begun(data: bytes) -> bytes:
