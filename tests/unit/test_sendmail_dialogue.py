@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from scripted_host import DROP, RESET, ScriptedHost
+from sesrelay.listener.dropped import read as read_dropped
 
 SOURCES = (
     Path(sys.modules["sesrelay"].__file__ or "").parents[1] if "sesrelay" in sys.modules else Path(__file__).parents[2] / "src"
@@ -246,3 +247,14 @@ async def test_standard_input_that_does_not_block_is_waited_for() -> None:
         os.close(sink)
         assert await asyncio.wait_for(program.wait(), 30) == 0
     assert len(host.messages) == 1
+
+
+def test_many_recipients_wait_in_files_that_the_daemon_takes(tmp_path: Path) -> None:
+    everybody = [f"{n:05}{'x' * 43}@example.org" for n in range(15_000)]
+    text = b"To: " + ",\n ".join(everybody).encode() + b"\nMessage-ID: <m@example.com>\n\nx\n"
+    env = {"SESRELAY_SUBMIT": "127.0.0.1:1", "SESRELAY_MAILDROP": str(tmp_path)}
+    command = [sys.executable, "-ISc", PROGRAM, "-t", "-i", "-f", "a@example.com"]
+    assert subprocess.run(command, env=env, input=text, check=False).returncode == 0
+    files = [read_dropped(str(tmp_path), path.name, 2 * len(text)) for path in tmp_path.iterdir()]
+    assert len(files) > 1
+    assert sorted(line for file in files for line in file.recipients) == [f"RCPT TO:<{to}>".encode() for to in everybody]

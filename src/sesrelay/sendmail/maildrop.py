@@ -15,23 +15,47 @@ from sesrelay.sendmail.content import Content
 
 FOLDER = "/var/spool/sesrelay/maildrop"
 KEPT_FREE = 64 * 1024 * 1024  # octets of the disk that are not for mail
+COMMANDS_MOST = 512 * 1024  # octets of a file before the content: half of what the daemon takes, as doubled dots count too
+_AROUND = len("RCPT TO:<> NOTIFY=SUCCESS,FAILURE,DELAY\r\n")
 MODE = 0o640  # for the group, which is the daemon's; nobody else
 _OFFERS = {"8BITMIME": "", "SMTPUTF8": "", "DSN": ""}
 _TRIES = 1000
 
 
-def drop(envelope: Envelope, recipients: list[str], content: Content) -> str:
-    """Store the message for `recipients`; return an empty text, or why it cannot be stored."""
+def drop(envelope: Envelope, recipients: list[str], content: Content) -> tuple[list[str], str]:
+    """Store the message for `recipients`, in several files where they are many; return who is left, and why."""
     folder = os.environ.get("SESRELAY_MAILDROP") or FOLDER
     if not os.path.isdir(folder):  # noqa: PTH112 - pathlib takes longer to import than all of this
-        return f"and there is no maildrop {folder}"
+        return recipients, f"and there is no maildrop {folder}"
+    left = recipients
     try:
-        room = os.statvfs(folder)
-        if room.f_bavail * room.f_frsize < content.size + KEPT_FREE:
-            return f"and the disk of the maildrop {folder} is nearly full"
-        _store(folder, envelope, recipients, content)
+        while left:
+            part = _part(left)
+            kept = _kept(folder, envelope, part, content)
+            if kept:
+                return left, kept
+            left = left[len(part) :]
     except OSError as error:
-        return f"and the maildrop does not take it: {error}"
+        return left, f"and the maildrop does not take it: {error}"
+    return [], ""
+
+
+def _part(recipients: list[str]) -> list[str]:
+    """Return as many of the first as one file takes."""
+    size = 0
+    for n, address in enumerate(recipients):
+        size += len(address.encode()) + _AROUND
+        if n and size > COMMANDS_MOST:
+            return recipients[:n]
+    return recipients
+
+
+def _kept(folder: str, envelope: Envelope, recipients: list[str], content: Content) -> str:
+    """Store the message in one file; return an empty text, or why there is no room for it. Raises: OSError"""
+    room = os.statvfs(folder)
+    if room.f_bavail * room.f_frsize < content.size + KEPT_FREE:
+        return f"and the disk of the maildrop {folder} is nearly full"
+    _store(folder, envelope, recipients, content)
     return ""
 
 

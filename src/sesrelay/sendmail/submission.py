@@ -132,10 +132,8 @@ def _deliver(envelope: Envelope, content: Content) -> tuple[list[tuple[str, str]
     if later:
         from sesrelay.sendmail.maildrop import drop
 
-        kept = drop(envelope, later, content)
-        if kept == "":
-            later = []
-        else:
+        later, kept = drop(envelope, later, content)
+        if later:
             reason = f"{reason} ({kept})"
     return refused, later, reason
 
