@@ -258,3 +258,30 @@ def test_many_recipients_wait_in_files_that_the_daemon_takes(tmp_path: Path) -> 
     files = [read_dropped(str(tmp_path), path.name, 2 * len(text)) for path in tmp_path.iterdir()]
     assert len(files) > 1
     assert sorted(line for file in files for line in file.recipients) == [f"RCPT TO:<{to}>".encode() for to in everybody]
+
+
+@pytest.mark.parametrize(
+    "place", ["127.0.0.1:108061", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:" + "1" * 20, "unix:", "unix:/" + "x" * 107]
+)
+@pytest.mark.parametrize("option", ["-i", "-bs"])
+def test_a_place_that_cannot_be_is_told_of(place: str, option: str) -> None:
+    command = [sys.executable, "-ISc", PROGRAM, option, "a@example.org"]
+    env = {"SESRELAY_SUBMIT": place, "SESRELAY_MAILDROP": "/nonexistent"}
+    done = subprocess.run(command, env=env, input=TEXT, capture_output=True, check=False)
+    assert (done.returncode, b"SESRELAY_SUBMIT: " in done.stderr) == (78, True)
+
+
+def test_the_longest_path_of_a_socket_is_a_place() -> None:
+    env = {"SESRELAY_SUBMIT": "unix:/" + "x" * 106, "SESRELAY_MAILDROP": "/nonexistent"}
+    command = [sys.executable, "-ISc", PROGRAM, "a@example.org"]
+    assert subprocess.run(command, env=env, input=TEXT, stderr=subprocess.DEVNULL, check=False).returncode == 75
+
+
+async def test_an_envelope_id_is_measured_as_it_is_sent() -> None:
+    async with ScriptedHost(offers=ALL) as host:
+        assert (await send(host, "-V", "+" * 33, "x@example.org"))[0] == 0
+        code, said = await send(host, "-V", "+" * 34, "x@example.org")
+        assert (code, "option -V" in said) == (64, True)
+        assert (await send(host, "-V", "e" * 100, "x@example.org"))[0] == 0
+        assert (await send(host, "-V", "e" * 101, "x@example.org"))[0] == 64
+    assert len(host.messages) == 2

@@ -67,6 +67,11 @@ def sound(address: str) -> bool:
     return not (bare or quoted or escaped)
 
 
+def xtext(text: str) -> str:
+    """Return `text` as a parameter of MAIL can carry it (RFC 3461 §4)."""
+    return "".join(letter if "!" <= letter <= "~" and letter not in "+=" else f"+{ord(letter):02X}" for letter in text)
+
+
 def _add(found: list[str], outside: list[str], inside: list[str] | None) -> None:
     address = "".join(outside if inside is None else inside).strip()
     if inside is not None and address.startswith("@") and ":" in address:

@@ -7,13 +7,16 @@ Source: RFC 5321 §4.2, §4.3; RFC 2920; RFC 1870; RFC 6152; RFC 6531 §3.4; RFC
 """
 
 import _socket
+import os
 
+from sesrelay.sendmail.addresses import xtext
 from sesrelay.sendmail.content import Content
 
 CONNECT_TIME = 30.0
 REPLY_TIME = 300.0
 CONTENT_REPLY_TIME = 600.0  # RFC 5321 §4.5.3.2.6
 REPLY_MAX = 64 * 1024
+_PATH_MAX = 107  # octets: sun_path of Linux without its final NUL
 AT_ONCE = 100  # recipients in one write, so that replies never pile up while we still write
 
 
@@ -51,7 +54,7 @@ class Envelope:
             mail += " SMTPUTF8"
         notify = ""
         if "DSN" in offers:
-            mail += (f" RET={self.ret}" if self.ret else "") + (f" ENVID={_xtext(self.envid)}" if self.envid else "")
+            mail += (f" RET={self.ret}" if self.ret else "") + (f" ENVID={xtext(self.envid)}" if self.envid else "")
             notify = f" NOTIFY={self.notify}" if self.notify else ""
         return [f"{mail}\r\n".encode(), *(f"RCPT TO:<{address}>{notify}\r\n".encode() for address in recipients)]
 
@@ -197,11 +200,15 @@ class Client:
 def connect(place: str) -> _socket.socket:
     """Return a socket that is connected to `place`, `HOST:PORT` or `unix:PATH`. Raises: Broken, ValueError for no such form"""
     if place.startswith("unix:"):
+        if not 0 < len(os.fsencode(place[5:])) <= _PATH_MAX:
+            raise ValueError(f"{place!r}: the path of a Unix socket has 1 to {_PATH_MAX} octets")
         return _connected(_socket.AF_UNIX, 0, place[5:], place)
     host, colon, port = place.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not (colon and host and port.isascii() and port.isdigit()):
         raise ValueError(f"{place!r} is no HOST:PORT and no unix:PATH")
+    if len(port) > 5 or not 0 < int(port) < 65536:  # the C library would take the rest of a division
+        raise ValueError(f"{place!r}: a port is a number from 1 to 65535")
     try:
         # As octets: for a str, Python loads its IDNA codec, and re with it.
         found = _socket.getaddrinfo(host.encode(), int(port), 0, _socket.SOCK_STREAM)
@@ -231,7 +238,3 @@ def _shown(reply: list[str]) -> str:
     """Return a reply in one line, fit for a terminal or a log."""
     text = " ".join([reply[0][:3], *(line[4:] for line in reply)])
     return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def _xtext(text: str) -> str:
-    return "".join(letter if "!" <= letter <= "~" and letter not in "+=" else f"+{ord(letter):02X}" for letter in text)

@@ -6,6 +6,7 @@ Source: sendmail(1) of Postfix; RFC 3461 (-N, -R, -V).
 """
 
 from sesrelay.sendmail.addresses import parse as parse_addresses
+from sesrelay.sendmail.addresses import xtext
 from sesrelay.sendmail.exits import EX_USAGE, Exit
 
 MESSAGE, SESSION, QUEUE, ALIASES, FLUSH = range(5)
@@ -16,7 +17,7 @@ _ATTACHED = "q"  # take the rest of the argument only
 _FLAGS = "GIUcimntvx"  # -G -U -c -m -n -v -x are taken and mean nothing here
 _REFUSED = "CDOX"
 _NOTIFY = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
-_ENVID_MAX = 100
+_ENVID_MAX = 100  # octets as xtext (RFC 3461 §4.4: the parameter may have up to 100 characters)
 
 
 class Options:
@@ -103,8 +104,8 @@ def _valued(options: Options, letter: str, value: str) -> None:
         if options.ret not in ("FULL", "HDRS"):
             raise Exit(EX_USAGE, "option -R wants full or hdrs")
     elif letter == "V":
-        if not value.isascii() or not value.isprintable() or len(value) > _ENVID_MAX:
-            raise Exit(EX_USAGE, f"option -V wants at most {_ENVID_MAX} printable ASCII characters")
+        if not value.isascii() or not value.isprintable() or len(xtext(value)) > _ENVID_MAX:
+            raise Exit(EX_USAGE, f"option -V wants at most {_ENVID_MAX} printable ASCII characters; blank, + and = count as three")
         options.envid = value
 
 
