@@ -19,7 +19,7 @@ from sesrelay.policy.admission import complete_recipient
 from sesrelay.policy.routing import RouteRule
 
 NOWHERE = LaneKey("", "")
-"""The lane of mail that no configured transport takes any more, or that has no alias; what stands there is held for the operator."""
+"""The lane of mail that no configured transport takes any more; what stands there is held for the operator."""
 
 
 def rule_for(message: Message, snapshot: Snapshot) -> RouteRule:
@@ -54,15 +54,10 @@ def place(
 
 
 def replace_delivery(delivery: Delivery, snapshot: Snapshot, pauses: Pauses, now: float) -> Placement:
-    """Return where a stored delivery belongs under the configuration in force.
-
-    Nowhere, where local mail has still no alias: by the route it would come back to this very host.
-    """
+    """Return where a stored delivery belongs under the configuration in force."""
     rule = rule_for(delivery.message, snapshot)
-    recipient = recipient_now(delivery.recipient, snapshot)
-    if recipient.hold and delivery.via is None:
-        return Placement(rule.name, NOWHERE, delivery.placement.priority, rule.name)
-    return place(delivery.message, recipient.address, rule, snapshot, pauses, now, delivery.pinned, delivery.via)
+    address = recipient_now(delivery.recipient, snapshot).address
+    return place(delivery.message, address, rule, snapshot, pauses, now, delivery.pinned, delivery.via)
 
 
 def recipient_now(recipient: Recipient, snapshot: Snapshot) -> Recipient:
