@@ -99,7 +99,7 @@ def test_the_smtp_endpoints_of_all_of_botocores_partitions_are_known() -> None:
 async def test_where_v2_is_not_to_be_had_the_figures_tell_the_sandbox(
     sessions: Sessions, rate: float, quota: float, sandbox: bool | None
 ) -> None:
-    account = ses_rules.Account(rate=rate, quota=quota, sandbox=bool(sandbox))
+    account = ses_rules.Account(region="eu-west-1", rate=rate, quota=quota, sandbox=bool(sandbox))
     async with SesStandIn(keys={KEY: SECRET}, account=account, v2=False) as ses:
         assert (await sessions.get(keyed(ses.url)).account()).sandbox is sandbox
 
