@@ -12,7 +12,6 @@ import yaml
 SES_SMTP_HOST = "email-smtp.us-east-1.amazonaws.com"
 """What UBOS's app took where a site named none."""
 
-_SES_SMTP = re.compile(r"email-smtp\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?\Z")
 IMPLICIT_TLS = (465, 2465)
 PROBE = "postmaster"  # the local part for which expectations are written: every domain has it (RFC 5321 §4.5.1)
 
@@ -74,12 +73,6 @@ class Site:
         """Secrets that are to be written beside the file."""
         secret = None if isinstance(self.way, Named) else self.way.secret
         return (secret,) if secret is not None and secret.text is not None else ()
-
-
-def ses_region(host: str) -> str | None:
-    """Return the region of one of SES's SMTP hosts, or None for any other host."""
-    found = _SES_SMTP.match(host.lower())
-    return found.group(1) if found else None
 
 
 def compose(site: Site) -> str:
