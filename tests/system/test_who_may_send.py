@@ -249,7 +249,7 @@ def test_ipv6(tmp_path: Path) -> None:
             assert mail(smtp, "a@theirs.example") == REFUSED
 
 
-def test_a_reload_opens_and_closes_sockets_and_names_users_for_kept_connections(tmp_path: Path) -> None:
+def test_a_reload_opens_and_closes_sockets_and_names_users_for_new_connections(tmp_path: Path) -> None:
     relay = Relay(tmp_path, ROUTES)
     plain = relay.config.read_text()
     with relay, smtplib.SMTP(*relay.smtp) as kept:
@@ -258,8 +258,10 @@ def test_a_reload_opens_and_closes_sockets_and_names_users_for_kept_connections(
         for name in ("one.sock", "two.sock"):
             add_socket(relay, name)
         assert relay.ask("reload")["problems"] == []
-        assert mail(kept, "a@theirs.example") == REFUSED
-        assert mail(kept, "a@mine.example") == OK
+        assert mail(kept, "a@theirs.example") == OK  # a session keeps the rules that it began with
+        with smtplib.SMTP(*relay.smtp) as late:
+            assert mail(late, "a@theirs.example") == REFUSED
+            assert mail(late, "a@mine.example") == OK
         assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("one.sock", "two.sock")] == [0o666, 0o666]
         with UnixSmtp(tmp_path / "one.sock") as one:
             assert mail(one, "a@mine.example") == OK
@@ -273,9 +275,15 @@ def test_a_reload_opens_and_closes_sockets_and_names_users_for_kept_connections(
         assert f"there is no folder {tmp_path}/no/such: create it" in problem
         with UnixSmtp(tmp_path / "two.sock") as two:
             assert mail(two, "a@mine.example") == OK
-        relay.config.write_text(plain)
-        assert relay.ask("reload")["problems"] == []
-        assert mail(kept, "a@theirs.example") == OK
+        with smtplib.SMTP(*relay.smtp) as bound:
+            bound.ehlo("client.example")
+            assert bound.mail("a@mine.example")[0] == bound.rcpt("b@x.example")[0] == 250
+            relay.config.write_text(plain)
+            assert relay.ask("reload")["problems"] == []
+            assert said(bound.data(b"From: a@theirs.example\r\n\r\nx\r\n")) == REFUSED
+            assert mail(bound, "a@theirs.example") == REFUSED
+        with smtplib.SMTP(*relay.smtp) as late:
+            assert mail(late, "a@theirs.example") == OK
         wait_for("no socket is left", lambda: not list(tmp_path.glob("t*.sock")))
 
 

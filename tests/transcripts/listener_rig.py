@@ -18,6 +18,7 @@ from sesrelay.mail.envelope import Envelope, Origin
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.budget import Share
+from sesrelay.policy.senders import NOBODY_NAMED, SenderRules
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -50,14 +51,21 @@ class RecordingIntake:
     def now(self) -> float:
         return NOW
 
-    def check_sender(self, envelope_sender: str, origin: Origin) -> Reply | None:
+    def check_sender(self, envelope_sender: str, origin: Origin, senders: SenderRules = NOBODY_NAMED) -> Reply | None:
         if envelope_sender.endswith("@refused.example"):
             return Reply(550, "5.7.1", "This relay has no route for this sender's domain")
         if envelope_sender.startswith("bug@"):
             raise RuntimeError("/var/lib/secret/queue.db")
         return None
 
-    async def submit(self, envelope: Envelope, content: bytes, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
+    async def submit(
+        self,
+        envelope: Envelope,
+        content: bytes,
+        origin: Origin,
+        changes: tuple[str, ...] = (),
+        senders: SenderRules = NOBODY_NAMED,
+    ) -> Reply:
         reply = await self.answer() if self.answer else Reply(250, "2.0.0", "Ok: queued as 0123456789AB")
         if reply.positive:
             self.taken.append((envelope, content, origin))

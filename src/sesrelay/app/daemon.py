@@ -300,7 +300,6 @@ class Daemon:
             way.start()
         self._loaded, self._options = loaded, options
         self._memory.resize(*wiring.memory(loaded))
-        rooms.listener.learn_owners()
         self.observer.replace(self._sinks(loaded))
         wanted = {listener.listen for listener in loaded.config.listeners}
         for name in (set(rooms.listener.listening) - wanted) | opened.keys():

@@ -163,7 +163,6 @@ def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
         preflights={name: made.refusal for name, made in transports.items() if isinstance(made, Preflight)},
         retry=RetryPolicy(config.queue.retry, config.queue.max_age, config.queue.delay_warning),
         keep_delivered=config.queue.keep_delivered,
-        senders=loaded.senders,
         ladder=bounces,
     )
 
@@ -297,6 +296,7 @@ def listener_options(loaded: Loaded) -> ListenerOptions:
             for door in config.listeners
         },
         users=Users({user.name: user.password_hash.get_secret_value() for user in config.access.users if user.password_hash}),
+        senders=loaded.senders,
     )
 
 

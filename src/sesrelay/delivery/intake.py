@@ -32,6 +32,7 @@ from sesrelay.policy.batching import batches
 from sesrelay.policy.precedence import priority_by_header
 from sesrelay.policy.routing import REJECTED, RouteRule
 from sesrelay.policy.scheduling import SCHEDULED
+from sesrelay.policy.senders import NOBODY_NAMED, SenderRules
 from sesrelay.policy.storm import Kind
 from sesrelay.seams import Clock, NoSpace, Observer, Spool, SpoolError, Submission, Transport
 
@@ -58,17 +59,25 @@ class Acceptance:
     def now(self) -> float:
         return self.clock.wall()
 
-    def check_sender(self, envelope_sender: str, origin: Origin) -> Reply | None:
-        snapshot = self.scheduler.snapshot
-        routing, refusal = snapshot.routing, snapshot.senders.check_envelope(envelope_sender, origin)
+    def check_sender(self, envelope_sender: str, origin: Origin, senders: SenderRules = NOBODY_NAMED) -> Reply | None:
+        refusal = senders.check_envelope(envelope_sender, origin)
         if refusal is not None:
             return refusal
+        snapshot = self.scheduler.snapshot
+        routing = snapshot.routing
         if not envelope_sender or routing.routing_address(envelope_sender, ("\0",)) == "\0":
             return None  # the header From decides, and is not known yet
         rule = routing.match(envelope_sender)
         return REJECTED if rule.reject else snapshot.preflight(rule, (envelope_sender,))
 
-    async def submit(self, envelope: Envelope, content: Large, origin: Origin, changes: tuple[str, ...] = ()) -> Reply:
+    async def submit(
+        self,
+        envelope: Envelope,
+        content: Large,
+        origin: Origin,
+        changes: tuple[str, ...] = (),
+        senders: SenderRules = NOBODY_NAMED,
+    ) -> Reply:
         start, now, snapshot = self.clock.monotonic(), self.clock.wall(), self.scheduler.snapshot
         text, removed = headers.without_envelope_line(Canonical(content.head) if isinstance(content, Filed) else content)
         changes += removed
@@ -85,10 +94,8 @@ class Acceptance:
                 facts, changes = headers.facts(head), changes + made
         if facts.received > HOPS_MAX:
             return LOOP
-        if snapshot.senders:
-            refusal = snapshot.senders.check_header(
-                facts.header_from, authors(head, snapshot.local.domain), envelope.sender, origin
-            )
+        if senders:
+            refusal = senders.check_header(facts.header_from, authors(head, snapshot.local.domain), envelope.sender, origin)
             if refusal is not None:
                 return refusal
         rule = snapshot.routing.route(envelope.sender, facts.header_from)

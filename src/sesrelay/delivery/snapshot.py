@@ -10,7 +10,6 @@ from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.ladder import Ladder
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.policy.routing import RouteRule, RoutingTable
-from sesrelay.policy.senders import SenderRules
 from sesrelay.seams import Transport
 
 
@@ -24,7 +23,6 @@ class Snapshot:
     transports: Mapping[str, Transport]
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     keep_delivered: float = 7 * 86400.0
-    senders: SenderRules = field(default_factory=SenderRules)
     ladder: Ladder = field(default_factory=Ladder)
     preflights: Mapping[str, Callable[[str], Reply | None]] = field(default_factory=dict)
 

@@ -140,7 +140,9 @@ async def _finish(session: SmtpSession, transaction: Transaction, incoming: Inco
     session.uninterrupted = True
     try:
         # No name for the content here: the intake is to be the only one that holds it.
-        reply = await session.door.intake.submit(transaction.envelope(), incoming.content(), session.origin, changes)
+        reply = await session.door.intake.submit(
+            transaction.envelope(), incoming.content(), session.origin, changes, session.options.senders
+        )
     finally:
         session.uninterrupted = False
     if reply.positive:

@@ -164,14 +164,6 @@ class ListenerServer:
         sock.listen(BACKLOG)  # asyncio's `backlog` is both figures; the kernel's is to be the larger one
         self._doors[name] = door
 
-    def learn_owners(self) -> None:
-        """Find out who owns the connections that began when nobody wanted to know."""
-        if self.terms().options.asks_owners:
-            for session in self.sessions:
-                if session.owner is None and session.client and session.transport is not None:
-                    owner = session.door.owner(session.transport)
-                    session.owned_by(owner if isinstance(owner, Owner) else None)
-
     @property
     def listening(self) -> tuple[str, ...]:
         """The names of the listeners that accept connections."""

@@ -1,6 +1,6 @@
 """One SMTP session: its state, which verb a line calls, and what each refusal costs the client.
 
-Invariant: a session keeps the options it began with.
+Invariant: a session keeps the options it began with, and so who may send as whom in it.
 Invariant: only the intake's own reply says that a message is ours; a client that drops does not undo its commit.
 Invariant: every reply but those to HELO, EHLO, DATA (354) and the banner has an enhanced status code.
 
@@ -81,11 +81,6 @@ class SmtpSession(Wire):
         """Take note of who connected, and under which name his connections are counted."""
         self.client, self.owner, self.counted_as = client, owner, counted_as
         self.introduce("")
-
-    def owned_by(self, owner: Owner | None) -> None:
-        """Take note of the owner of the client's socket."""
-        self.owner = owner
-        self.introduce(self.helo)
 
     @property
     def awaits_tls(self) -> bool:

@@ -116,6 +116,9 @@ class SenderRules:
         return domain in self._machine and local in (origin.owner.name.lower(), also or None)
 
 
+NOBODY_NAMED = SenderRules()
+
+
 def accounts_of(origin: Origin) -> frozenset[Account]:
     """Return every account that a client is: by login, by the name of the socket's owner, and by its uid."""
     accounts = [Account("user", origin.user)] if origin.user else []
