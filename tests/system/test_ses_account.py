@@ -110,3 +110,24 @@ def test_another_region_takes_over_only_what_was_certainly_not_taken(tmp_path: P
     (pause,) = summary["paused"]
     assert (pause["transport"], pause["reason"]) == ("ses-one", "suspended")
     assert "put-account-sending-attributes" in pause["remedy"]
+
+
+def test_a_domain_that_is_verified_in_another_region_goes_there_alone(tmp_path: Path) -> None:
+    here = {"keys": {KEY: SECRET}, "verified": ["example.com"]}
+    there = {"keys": {KEY: SECRET}, "verified": ["example.net"], "region": "eu-west-1"}
+    with StandIn(here) as first, StandIn(there) as second:
+        more = (
+            "transports:\n"
+            f"{ses_transport('ses-one', first.url, failover_after='1s')}\n"
+            f"{ses_transport('ses-two', second.url, region='eu-west-1')}\n"
+            "default_route: {transport: [ses-one, ses-two]}\n"
+        )
+        with Relay(tmp_path, more) as relay:
+            moved = relay.submit("a@example.net", "b@example.org", b"From: a@example.net\r\n\r\nx\r\n")
+            assert relay.ended(moved)[0]["transport"] == "ses-two"
+            stays = relay.submit("a@example.com", "b@example.org")
+            assert relay.ended(stays)[0]["transport"] == "ses-one"
+            (pause,) = relay.ask("summary")["paused"]
+        assert [one["source"] for one in second.journal()] == ["a@example.net"]
+    assert pause["transport"] == "ses-one"
+    assert "example.net" in pause["remedy"]

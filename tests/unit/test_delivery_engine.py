@@ -629,6 +629,60 @@ async def test_a_single_message_fails_over_in_time() -> None:
     assert await rig.states(queue_id) == [State.DELIVERED]
 
 
+async def test_a_sender_domain_that_only_the_second_way_knows_goes_by_it() -> None:
+    unknown = Deferred(LATER, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, "Verify bad.example.")
+    first, second = ScriptedTransport("t", failover_after=600.0, concurrency=1), ScriptedTransport("u")
+    rig = Rig(first, second, rules={"bad.example": ("t", "u"), "good.example": ("t", "u")})
+    first.answer = lambda to: unknown if to.startswith("from-bad") else Delivered(OK)
+    bad = [await rig.submit(f"from-bad{n}@example.org", sender="x@bad.example") for n in range(3)]
+    await rig.quiet()
+    await rig.pass_time(300.0)
+    assert not second.seen
+    for _ in range(4):
+        await rig.pass_time(100.0)
+    assert [await rig.states(each) for each in bad] == [[State.DELIVERED]] * 3
+    late = await rig.submit("from-bad9@example.org", sender="x@bad.example")
+    good = await rig.submit("ok@example.org", sender="x@good.example")
+    await rig.quiet()
+    assert await rig.states(late) == await rig.states(good) == [State.DELIVERED]
+    assert [recipients[0] for recipients, _ in first.seen if not recipients[0].startswith("from-bad")] == ["ok@example.org"]
+    assert len(second.seen) == 4
+
+
+async def test_what_waits_in_memory_for_its_sender_domain_moves_too() -> None:
+    unknown = Deferred(LATER, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, "Verify bad.example.", retry_after=3600.0)
+    first, second = ScriptedTransport("t", failover_after=60.0, concurrency=1), ScriptedTransport("u")
+    rig = Rig(first, second, rules={"bad.example": ("t", "u"), "good.example": ("t",)})
+    first.answer = lambda to: unknown if to.startswith("from-bad") else Delivered(OK)
+    await rig.submit("from-bad0@example.org", sender="x@bad.example")
+    await rig.quiet()
+    first.gate = asyncio.Event()
+    slow = await rig.submit("slow@example.org", sender="x@good.example")
+    waiting = await rig.submit("from-bad1@example.org", sender="x@bad.example")
+    await rig.pass_time(70.0)
+    first.gate.set()
+    await rig.quiet()
+    assert await rig.states(slow) == await rig.states(waiting) == [State.DELIVERED]
+    assert not await rig.waiting()
+    assert len(second.seen) == 2
+
+
+async def test_a_sender_domain_that_no_way_knows_waits_and_returns_to_the_first() -> None:
+    unknown = Deferred(LATER, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, "Verify bad.example.")
+    ways = [ScriptedTransport(name, answer=lambda to: unknown, failover_after=60.0) for name in ("t", "u")]
+    rig = Rig(*ways, rules={"example.com": ("t", "u")})
+    for n in range(5):
+        await rig.submit(f"b{n}@example.org")
+    for _ in range(60):
+        await rig.pass_time(60.0)
+    assert await rig.waiting() == 5
+    assert all(3 <= len(way.seen) <= 20 for way in ways), "each is probed, and not with everything"
+    ways[0].answer = lambda to: Delivered(OK)
+    for _ in range(40):
+        await rig.pass_time(60.0)
+    assert await rig.waiting() == 0
+
+
 async def test_a_tolerated_answer_pauses_nothing_until_it_comes_in_a_row() -> None:
     answers: list[Outcome] = []
     hiccup = Deferred(LATER, Scope.NEXTHOP, PauseReason.UNAVAILABLE, tolerance=5)

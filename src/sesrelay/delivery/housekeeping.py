@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 
 from sesrelay.delivery import reports
+from sesrelay.delivery.placing import sender_domain_of
 from sesrelay.delivery.scheduler import Scheduler
-from sesrelay.delivery.settle import sender_domain_of, unreportable
+from sesrelay.delivery.settle import unreportable
 from sesrelay.mail.delivery import Batch, Delivery, State
 from sesrelay.mail.trace import Event
 from sesrelay.policy import verdict as policy
@@ -60,11 +61,8 @@ class Housekeeping:
             after = page[-1].id
 
     def _paused(self, delivery: Delivery) -> bool:
-        lane = delivery.placement.lane
-        pauses = self.scheduler.pauses
-        return pauses.since(lane) is not None or pauses.holds_sender(
-            lane.transport, sender_domain_of(Batch(lane, (delivery,)), self.scheduler.snapshot)
-        )
+        sender_domain = sender_domain_of(delivery.message, self.scheduler.snapshot)
+        return self.scheduler.pauses.since(delivery.placement.lane, sender_domain) is not None
 
     async def _settle_overdue(self, delivery: Delivery) -> None:
         now, batch = self.clock.wall(), Batch(delivery.placement.lane, (delivery,))

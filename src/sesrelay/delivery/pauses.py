@@ -148,9 +148,14 @@ class Pauses:
     def holds_sender(self, transport: str, sender_domain: str) -> bool:
         return ("sender_domain", transport, sender_domain) in self._standing
 
-    def since(self, lane: LaneKey) -> float | None:
-        """Return since when `lane` has been paused, by the oldest pause that stands for it; None where none does."""
-        return min((self._standing[key].pause.since for key in self._keys(lane)), default=None)
+    def since(self, lane: LaneKey, sender_domain: str | None = None) -> float | None:
+        """Return since when `lane` has been paused, by the oldest pause that stands for it; None where none does.
+
+        `sender_domain`: of whose mail is asked, so that a pause of that domain in the lane's transport counts too.
+        """
+        pauses = [self._standing[key].pause.since for key in self._keys(lane)]
+        sender = self._standing.get(("sender_domain", lane.transport, sender_domain)) if sender_domain is not None else None
+        return min(pauses if sender is None else [*pauses, sender.pause.since], default=None)
 
     def hurry(self, now: float) -> None:
         """Let every pause be probed now: the operator says that the obstacle is gone."""

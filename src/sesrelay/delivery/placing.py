@@ -6,11 +6,13 @@ Source: ARCHITECTURE.md (the route is found anew at each attempt).
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.snapshot import Snapshot
+from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Delivery, LaneKey, Placement
 from sesrelay.mail.envelope import Message, Recipient
 from sesrelay.mail.reply import Reply
@@ -27,6 +29,22 @@ def rule_for(message: Message, snapshot: Snapshot) -> RouteRule:
     if message.report:
         return ladder.rule(message.report, message.header_from[0], snapshot.routing, snapshot.ladder)
     return snapshot.routing.route(message.sender, message.header_from)
+
+
+def sender_domain_of(message: Message, snapshot: Snapshot) -> str:
+    """Return the sender's domain as routing sees it: of the header From where the envelope's is null, or local."""
+    return domain_of(snapshot.routing.routing_address(message.sender, message.header_from))
+
+
+def fails_over_at(message: Message, lane: LaneKey, snapshot: Snapshot, pauses: Pauses) -> float:
+    """Return from when on what keeps `message` waiting in `lane` has lasted too long, and its route's next way out is tried.
+
+    Infinite where nothing keeps it, or the route has no other way.
+    """
+    transport, since = snapshot.transports.get(lane.transport), pauses.since(lane, sender_domain_of(message, snapshot))
+    if since is None or transport is None or len(rule_for(message, snapshot).transports) < 2:
+        return math.inf
+    return since + transport.failover_after
 
 
 def place(
@@ -48,7 +66,7 @@ def place(
     priority = rule.priority if message.priority is None else message.priority
     if rule.reject or not usable:
         return Placement(rule.name, NOWHERE, priority, rule.name)
-    name = usable[0] if len(usable) == 1 or not pauses else _first_open(usable, recipient, snapshot, pauses, now)
+    name = usable[0] if len(usable) == 1 or not pauses else _first_open(usable, message, recipient, snapshot, pauses, now)
     lane = LaneKey(name, snapshot.transports[name].nexthop(recipient))
     return Placement(rule.name, lane, priority, rule.name)
 
@@ -76,10 +94,15 @@ def shape(snapshot: Snapshot) -> int:
     return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "big") >> 1  # as large as a store's integer
 
 
-def _first_open(names: Sequence[str], recipient: str, snapshot: Snapshot, pauses: Pauses, now: float) -> str:
+def _first_open(names: Sequence[str], message: Message, recipient: str, snapshot: Snapshot, pauses: Pauses, now: float) -> str:
     """Return the first way out that is open. A pause that has run out counts as open: somebody has to probe it."""
+    sender_domain = sender_domain_of(message, snapshot)
     transports = {name: snapshot.transports[name] for name in names}
     lanes = {name: LaneKey(name, transport.nexthop(recipient)) for name, transport in transports.items()}
-    paused = [name for name, lane in lanes.items() if pauses.blocked_until(lane, now) is not None]
-    paused_for = {name: now - (pauses.since(lanes[name]) or now) for name in paused}
+    paused = [
+        name
+        for name, lane in lanes.items()
+        if pauses.blocked_until(lane, now) is not None or pauses.sender_wait(name, sender_domain, now) is not None
+    ]
+    paused_for = {name: now - (pauses.since(lanes[name], sender_domain) or now) for name in paused}
     return routing.choose(names, paused_for, {name: transport.failover_after for name, transport in transports.items()})

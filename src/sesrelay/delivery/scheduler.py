@@ -19,9 +19,10 @@ from sesrelay.delivery.lane import Lane, Ready
 from sesrelay.delivery.lanes import Lanes
 from sesrelay.delivery.nowhere import Nowhere
 from sesrelay.delivery.pauses import Pauses
+from sesrelay.delivery.placing import sender_domain_of
 from sesrelay.delivery.recovery import close_open_attempts
 from sesrelay.delivery.room import LARGE, Room
-from sesrelay.delivery.settle import Settler, sender_domain_of
+from sesrelay.delivery.settle import Settler
 from sesrelay.delivery.slots import Slots
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.delivery.supply import Supply
@@ -84,7 +85,7 @@ class Scheduler:
             return None
         if self.pauses and (
             self.pauses.must_probe(lane.key)
-            or self.pauses.holds_sender(batch.lane.transport, sender_domain_of(batch, self.snapshot))
+            or self.pauses.holds_sender(batch.lane.transport, sender_domain_of(batch.message, self.snapshot))
         ):
             return None
         if self.gates and not self.gates.open_for(batch.deliveries[0].placement.site, len(batch), now, self._clock.monotonic()):
@@ -233,7 +234,7 @@ class Scheduler:
         if lane.wake < math.inf and (later := lane.next_wake(now)) < math.inf:
             self._lanes.arm(lane, later - now)
         for ready, until in postponed:
-            self._tasks.spawn(self._supply.postpone(ready, until))
+            self._supply.put_off(ready, until, now)
         if lane.idle and not postponed and lane.timer is None:
             self._lanes.drop(lane)
 
@@ -249,9 +250,7 @@ class Scheduler:
             if stream is None:
                 break
             batch = lane.head(stream).batch
-            until = (
-                self.pauses.sender_wait(lane.key.transport, sender_domain_of(batch, self.snapshot), now) if self.pauses else None
-            )
+            until = self._supply.sender_waits(batch, now) if self.pauses else None
             if until is not None:
                 ready = lane.pop(stream, served=False)
                 self._lanes.fresh.drop(ready)
@@ -273,7 +272,7 @@ class Scheduler:
             ready = lane.pop(stream)
             self._take(lane, transport, stream.site, len(batch))
             if self.pauses:
-                self.pauses.probe_sender(lane.key.transport, sender_domain_of(batch, self.snapshot), now)
+                self.pauses.probe_sender(lane.key.transport, sender_domain_of(batch.message, self.snapshot), now)
             if probing:
                 self.pauses.probe(lane.key)
             self._tasks.spawn(self._attempt(lane, ready, transport, opened=False))

@@ -14,9 +14,8 @@ from sesrelay.delivery.content import MessageContent
 from sesrelay.delivery.gates import Gates
 from sesrelay.delivery.ids import Ids
 from sesrelay.delivery.pauses import Pauses
-from sesrelay.delivery.placing import rule_for
+from sesrelay.delivery.placing import fails_over_at, sender_domain_of
 from sesrelay.delivery.snapshot import Snapshot
-from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope
 from sesrelay.mail.trace import Event
@@ -93,7 +92,7 @@ class Settler:
 
     def _note(self, batch: Batch, outcome: Outcome, began: float, now: float, chance: float, news: list[Pause]) -> float:
         """Set or lift pauses by `outcome`; return the seconds that its scope waits."""
-        sender_domain = sender_domain_of(batch, self._snapshot())
+        sender_domain = sender_domain_of(batch.message, self._snapshot())
         if isinstance(outcome, Deferred) and not outcome.ambiguous:
             if batch.message.report and outcome.scope is Scope.SENDER_DOMAIN:
                 return PROBE_EVERY[PauseReason.SUSPENDED]  # says nothing of the domain's other addresses: they go on
@@ -110,11 +109,8 @@ class Settler:
 
     def _patience(self, batch: Batch, seconds: float, now: float) -> float:
         """Return for how long a batch waits: for the whole pause, or until its route's next transport may have it."""
-        snapshot, since = self._snapshot(), self._pauses.since(batch.lane)
-        transport = snapshot.transports.get(batch.lane.transport)
-        if since is None or transport is None or len(rule_for(batch.message, snapshot).transports) < 2:
-            return seconds
-        return max(min(seconds, since + transport.failover_after - now), 0.0)
+        moves = fails_over_at(batch.message, batch.lane, self._snapshot(), self._pauses)
+        return max(min(seconds, moves - now), 0.0)
 
 
 def unreportable(verdict: Verdict) -> Verdict:
@@ -122,11 +118,6 @@ def unreportable(verdict: Verdict) -> Verdict:
     if verdict.report is None or verdict.state is not State.FAILED:
         return replace(verdict, report=None)
     return replace(verdict, state=State.HELD, reason="unreadable", end=None, report=None)
-
-
-def sender_domain_of(batch: Batch, snapshot: Snapshot) -> str:
-    """Return the sender's domain as routing sees it: of the header From where the envelope's is null, or local."""
-    return domain_of(snapshot.routing.routing_address(batch.message.sender, batch.message.header_from))
 
 
 def _events(batch: Batch, delivery: Delivery, outcome: Outcome, verdict: Verdict, now: float, seconds: float) -> list[Event]:

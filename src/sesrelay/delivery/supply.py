@@ -163,8 +163,29 @@ class Supply:
         for lane in homes.values():
             self.pump(lane)
 
-    async def postpone(self, ready: Ready, until: float) -> None:
-        """Let a batch whose sender's domain is paused wait in the store."""
+    def sender_waits(self, batch: Batch, now: float) -> float | None:
+        """Return until when a batch waits for its sender's domain, None where it need not: for the pause, or, where that lasts
+        too long, until its route's next way out may have it, which may be now.
+        """
+        snapshot = self.snapshot()
+        sender_domain = placing.sender_domain_of(batch.message, snapshot)
+        until = self.pauses.sender_wait(batch.lane.transport, sender_domain, now)
+        if until is None:
+            return None
+        moves = placing.fails_over_at(batch.message, batch.lane, snapshot, self.pauses)
+        if moves > now:
+            return min(until, moves)
+        return now if any(key != batch.lane for key, _ in self.by_place(batch.deliveries, now)) else until
+
+    def put_off(self, ready: Ready, until: float, now: float) -> None:
+        """Let a batch whose sender's domain is paused wait in the store; where `until` is past, it goes another way."""
+        if until > now:
+            self.tasks.spawn(self._postpone(ready, until))
+            return
+        for lane in self.put_anew(ready, now):
+            self.pump(lane)
+
+    async def _postpone(self, ready: Ready, until: float) -> None:
         deliveries = ready.batch.deliveries
         try:
             await self.spool.postpone([delivery.id for delivery in deliveries], until, "sender_domain")
