@@ -171,7 +171,7 @@ def _print_plan(zone: Zone, changes: Sequence[Change]) -> None:
 
 
 def _token(file: Path) -> str:
-    from sesrelay.config.secrets import read_private
+    from sesrelay.config.private import read_private
 
     data = read_private(file, os.environ)
     if isinstance(data, str):

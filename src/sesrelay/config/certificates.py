@@ -14,7 +14,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from sesrelay.config.secrets import exposed
+from sesrelay.config.private import exposed
 
 _PEM = b"-----BEGIN "
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from sesrelay.config.secrets import read_private
+from sesrelay.config.private import read_private
 from sesrelay.mail.dkim import Algorithm
 
 Kind = Literal["rsa", "ed25519"]

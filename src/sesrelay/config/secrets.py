@@ -1,13 +1,10 @@
-"""Files that the configuration names: where they are, and that no stranger can read a secret in them.
+"""The secrets of a configuration, inline or in files of their own, and the paths of all files that it names.
 
 Invariant: the content of a secret's file goes into a `SecretStr` and nowhere else.
-
-Source: systemd.exec(5), CREDENTIALS.
 """
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,11 +13,9 @@ from pydantic import SecretStr
 
 from sesrelay.config.dkim import key_paths
 from sesrelay.config.document import Document
+from sesrelay.config.private import exposed, locate, read_private
 from sesrelay.config.problem import KeyPath, shown
 from sesrelay.config.values import UNIX
-
-SECRET_MAX = 64 * 1024  # octets; no password is longer
-OTHERS = 0o007  # the mode bits of those who are neither owner nor group
 
 _INLINE = {"transports": ("password", "token", "secret_access_key"), "users": ("password_hash",), "http": ("token",)}
 _PATHS = {"transports": ("ca_file", "tlsrpt_socket"), "listeners": ("certificate", "key")}
@@ -65,44 +60,6 @@ def read_secrets(document: Document, environ: Mapping[str, str]) -> dict[KeyPath
                 document.report(named, result)
             _parent(document, named)[named[-1]] = str(file)
     return secrets
-
-
-def locate(name: str, folder: Path, environ: Mapping[str, str]) -> Path:
-    """Return the file that `name` means: absolute, a systemd credential, or below `folder`."""
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and not Path(name).is_absolute():
-        candidate = Path(credentials) / name
-        if candidate.exists():
-            return candidate
-    return folder / name
-
-
-def exposed(file: str | Path, mode: int, environ: Mapping[str, str]) -> bool:
-    """Tell whether others can read the file; systemd guards its credentials by the folder, not by the mode."""
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and Path(os.path.abspath(file)).is_relative_to(os.path.abspath(credentials)):  # noqa: PTH100  # no symlinks followed
-        return False
-    return bool(mode & OTHERS)
-
-
-def read_private(file: Path, environ: Mapping[str, str]) -> bytes | str:
-    """Return what a file holds that is nobody else's to read, or what is wrong with it."""
-    try:
-        # O_NONBLOCK: a FIFO in the secret's place must not hold up the start.
-        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123  # from a descriptor
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return f"{file} is no regular file"
-            if exposed(file, status.st_mode, environ):
-                return f"others can access the secret in {file}, mode {stat.S_IMODE(status.st_mode):04o} (chmod o-rwx {file})"
-            data = stream.read(SECRET_MAX + 1)
-    except OSError as error:
-        return f"{file} cannot be read: {error.strerror}"
-    except ValueError:
-        return "the name of a file cannot hold this"
-    if len(data) > SECRET_MAX:
-        return f"{file} is larger than {SECRET_MAX // 1024} KiB (a file with nothing but the secret is meant)"
-    return data
 
 
 def _read(file: Path, environ: Mapping[str, str]) -> SecretStr | str:

@@ -34,7 +34,7 @@ def dkim_record(file: Path) -> str:
 def _read(file: Path) -> tuple[bytes, str]:
     """Return the file and the record of its public half."""
     from sesrelay.config.dkim_keys import parse  # noqa: PLC0415 - cryptography costs 60 ms
-    from sesrelay.config.secrets import read_private  # noqa: PLC0415
+    from sesrelay.config.private import read_private  # noqa: PLC0415
     from sesrelay.mail.dkim import record  # noqa: PLC0415
 
     data = read_private(file, os.environ)
