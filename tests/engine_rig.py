@@ -166,7 +166,7 @@ class Rig:
         """Move the clock and let every lane look at it."""
         self.clock.advance(seconds)
         for lane in self.scheduler._lanes.values():
-            self.scheduler._pump(lane)
+            self.scheduler._pump.run(lane)
         await self.scheduler.refresh()
         await self.quiet()
 

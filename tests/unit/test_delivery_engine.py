@@ -8,7 +8,7 @@ import pytest
 
 from batches import Octets, filed
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
-from sesrelay.delivery import scheduler, slots
+from sesrelay.delivery import pump, slots
 from sesrelay.delivery.attempt import READ_ALONG
 from sesrelay.delivery.room import LARGE, PIECES, STREAMED
 from sesrelay.mail.delivery import DeliveryId, State
@@ -452,7 +452,7 @@ async def test_an_outcome_that_cannot_be_stored_stops_sending_until_it_can() -> 
         await rig.quiet()
 
     rig.spool.settle = flaky  # type: ignore[method-assign,assignment]
-    rig.scheduler.attempts = replace(rig.scheduler.attempts, pause=no_wait)
+    rig.scheduler._pump.attempts = replace(rig.scheduler.attempts, pause=no_wait)
     ids = [await rig.submit(f"b{n}@example.org") for n in range(10)]
     await rig.quiet()
     await rig.quiet()
@@ -465,7 +465,7 @@ async def test_an_outcome_that_cannot_be_stored_stops_sending_until_it_can() -> 
 
 
 async def test_what_cannot_be_given_back_to_the_store_waits_on_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "STALL", 0.0)
+    monkeypatch.setattr(pump, "STALL", 0.0)
     way = ScriptedTransport("t", concurrency=1, gate=asyncio.Event())
     rig = Rig(way)
     for n in range(4):
