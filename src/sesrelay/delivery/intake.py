@@ -23,7 +23,7 @@ from sesrelay.mail.authors import authors
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Envelope, Message, Origin
 from sesrelay.mail.filed import Filed, Large
-from sesrelay.mail.headers import NO_MARKS
+from sesrelay.mail.headers import NO_MARKS, Facts
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.trace import Event
@@ -84,27 +84,19 @@ class Acceptance:
         end = headers.head_length(text)
         if end > HEADER_MAX:
             return HEADER_TOO_LARGE
-        head = text[:end]
-        facts = headers.facts(head)
-        if facts.endless_from:
-            return FROM_TOO_LARGE
-        if facts.unqualified or not facts.header_from:
-            head, made = headers.completed(head, snapshot.local.domain, envelope.sender)
-            if made:
-                facts, changes = headers.facts(head), changes + made
-        if facts.received > HOPS_MAX:
-            return LOOP
+        read = _read(text[:end], envelope.sender, snapshot.local.domain)
+        if isinstance(read, Reply):
+            return read
+        head, facts, made = read
+        changes += made
         if senders:
             refusal = senders.check_header(facts.header_from, authors(head, snapshot.local.domain), envelope.sender, origin)
             if refusal is not None:
                 return refusal
         rule = snapshot.routing.route(envelope.sender, facts.header_from)
-        if rule.reject:
-            return REJECTED
-        if snapshot.preflights:
-            refusal = snapshot.preflight(rule, facts.header_from)
-            if refusal is not None:
-                return refusal
+        refusal = REJECTED if rule.reject else snapshot.preflight(rule, facts.header_from)
+        if refusal is not None:
+            return refusal
         if facts.has_private:
             head, removed = headers.without_private(head)
             changes += removed
@@ -204,6 +196,22 @@ class Acceptance:
                 else:
                     waiting.append(batch)
         return offered, waiting, held
+
+
+def _read(head: bytes, sender: str, domain: str) -> Reply | tuple[bytes, Facts, tuple[str, ...]]:
+    """Return a header with what it wants for, what is in it and the receipts, or why it is refused.
+
+    `sender` stands in for a From that is not there, `domain` completes names that have none.
+    """
+    facts = headers.facts(head)
+    if facts.endless_from:
+        return FROM_TOO_LARGE
+    made: tuple[str, ...] = ()
+    if facts.unqualified or not facts.header_from:
+        head, made = headers.completed(head, domain, sender)
+        if made:
+            facts = headers.facts(head)
+    return LOOP if facts.received > HOPS_MAX else (head, facts, made)
 
 
 def _opened(batch: Batch, now: float) -> Batch:
