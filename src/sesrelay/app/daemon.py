@@ -9,6 +9,7 @@ Invariant: a reload prepares everything before it swaps anything; what cannot be
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Coroutine
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from sesrelay import __version__
-from sesrelay.app import wiring
+from sesrelay.app import opening, wiring
 from sesrelay.app.clock import SystemClock
 from sesrelay.app.notify import Systemd
 from sesrelay.app.operator import undeliverable
+from sesrelay.app.places import queue_of
 from sesrelay.app.reloading import needs_restart
 from sesrelay.config.loading import Loaded, load
 from sesrelay.config.problem import ConfigError
@@ -62,6 +64,7 @@ class _Rooms:
     maildrop: Maildrop
     web: WebServer
     control: ControlServer
+    control_socket: sockets.UnixListener
     tasks: list[asyncio.Task[None]]
 
 
@@ -98,15 +101,12 @@ class Daemon:
         """
         config = self._loaded.config
         lock = StateLock.acquire(config.state_dir)
-        doors = self._bind([listener.listen for listener in config.listeners])
-        try:
-            await self._open(lock, doors)
-        except BaseException:
-            for sock in doors.values():
-                sock.close()  # or the file of a Unix socket would stay
-            raise
+        with contextlib.ExitStack() as made:  # the file of a Unix socket would stay, where the start fails
+            doors = {listen: made.enter_context(sock) for listen, sock in opening.listeners(config, self._trouble)}
+            await self._open(lock, doors, made.enter_context(opening.control(config)))
+            made.pop_all()
 
-    async def _open(self, lock: StateLock, doors: dict[str, socket.socket]) -> None:
+    async def _open(self, lock: StateLock, doors: dict[str, socket.socket], control: sockets.UnixListener) -> None:
         config = self._loaded.config
         spool = await SqliteSpool.open(
             config.state_dir, clock=self.clock, on_trouble=self._trouble, min_free_disk=config.limits.min_free_disk, lock=lock,
@@ -130,7 +130,8 @@ class Daemon:
             listener=listener,
             maildrop=Maildrop(listener, lambda: self._loaded.config.maildrop, wiring.taken_from_maildrop(spool), self.clock),
             web=self._web(self._loaded, desk, sockets.shown(next(iter(doors.values())))),
-            control=ControlServer(config.control, desk, self.observer, self.status, self.reload),
+            control=ControlServer(queue_of(config), desk, self.observer, self.status, self.reload),
+            control_socket=control,
             tasks=[],
         )
         self._expect(self._loaded, snapshot)
@@ -140,7 +141,7 @@ class Daemon:
         for name, sock in doors.items():
             await self._rooms.listener.listen(name, sock)
         await self._rooms.web.start()
-        await self._rooms.control.start()
+        await self._rooms.control.serve(control)
         housekeeping = Housekeeping(spool, scheduler, self.clock, self.observer)
         lasting = (
             housekeeping.run(),
@@ -154,12 +155,6 @@ class Daemon:
         for problem in wiring.stale_certificates(self._loaded, self.clock.wall()):
             self.observer.trouble(problem)
         self.observer.notice("ready", version=__version__, listeners=list(self._rooms.listener.listening), http=self._rooms.web.url)
-
-    def _bind(self, listens: list[str]) -> dict[str, socket.socket]:
-        given, unnamed = sockets.activated(listens, os.environ)
-        for problem in unnamed:
-            self.observer.trouble(problem)
-        return {listen: given[listen] if listen in given else sockets.bind(listen) for listen in listens}
 
     def _web(self, loaded: Loaded, desk: Desk, smtp: str) -> WebServer:
         return WebServer(
@@ -282,6 +277,9 @@ class Daemon:
             snapshot = wiring.snapshot(loaded, self._shared)
             made += snapshot.transports.values()
             options = wiring.listener_options(loaded)
+            if rooms.control_socket.lost:
+                rooms.control_socket = opening.control(loaded.config)
+                await rooms.control.serve(rooms.control_socket)
             await self._move_page(loaded, rooms)
         except (OSError, ValueError, sockets.ListenError) as error:
             for sock in opened.values():
@@ -352,7 +350,7 @@ class Daemon:
         for task in rooms.tasks:
             task.cancel()
         await asyncio.gather(*rooms.tasks, *self._retiring, return_exceptions=True)
-        await rooms.control.stop()
+        rooms.control.stop()
         await rooms.web.stop()
         for transport in rooms.scheduler.snapshot.transports.values():
             await transport.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sesrelay.config.model import Config
@@ -17,3 +18,8 @@ def undeliverable_path(config: Config) -> Path:
 
 def rejected_path(config: Config) -> Path:
     return config.state_dir / "rejected"
+
+
+def queue_of(config: Config) -> str:
+    """Return by what a daemon and a verb tell that they mean one queue: the real path of its folder."""
+    return os.path.realpath(config.state_dir)

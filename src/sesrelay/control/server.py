@@ -1,51 +1,52 @@
 """The daemon's end of the control socket.
 
-Invariant: the socket's mode (0660) is what decides who may speak here; nothing else is asked.
+Invariant: the socket's mode (`MODE`) is what decides who may speak here; nothing else is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 from sesrelay.control import wire
 from sesrelay.seams import Desk, Document, Observer, SpoolError, Told, Unfit, Verb
 
 CHANGES = frozenset({"hold", "release", "retry", "delete"})
+MODE = 0o660
 STANDING = frozenset({"park", "unpark"})
 
 
 @dataclass(slots=True)
 class ControlServer:
-    """`status` tells of the daemon; `reload` reads the configuration anew and returns what happened."""
+    """`state_dir`, its real path, is whose queue this is; `status` tells of the daemon; `reload` reads the configuration anew and returns
+    what happened.
+    """
 
-    path: Path
+    state_dir: str
     desk: Desk
     observer: Observer
     status: Callable[[], Document]
     reload: Callable[[], Awaitable[Document]]
     _server: asyncio.AbstractServer | None = field(default=None, init=False)
+    _sock: socket.socket | None = field(default=None, init=False)
 
-    async def start(self) -> None:
-        """Listen. A socket file that a dead daemon left is replaced: the lock on `state_dir` says that it is dead."""
-        self.path.unlink(missing_ok=True)
-        before = os.umask(0o117)
-        try:
-            self._server = await asyncio.start_unix_server(self._serve, self.path, limit=wire.LINE_MAX)
-        finally:
-            os.umask(before)
+    async def serve(self, sock: socket.socket) -> None:
+        """Answer on a listening socket, from now on on no other; who is connected stays."""
+        self.stop()
+        # Not start_unix_server: from Python 3.13 on it takes the file away at its end, and its owner does that.
+        self._server = await asyncio.start_server(self._answer_all, sock=sock, limit=wire.LINE_MAX)
+        self._sock = sock
 
-    async def stop(self) -> None:
-        if self._server is not None:
+    def stop(self) -> None:
+        if self._server is not None and self._sock is not None:
             self._server.close()
-            self.path.unlink(missing_ok=True)
+            self._sock.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async for request in reader:
                 await self._answer(request, reader, writer)
@@ -107,6 +108,8 @@ class ControlServer:
             return await self.desk.trace(str(args["id"]))
         if verb == "recent":
             return await self.desk.recent(int(args["limit"]))
+        if verb == "serves":
+            return str(args["state_dir"]) == self.state_dir
         if verb == "status":
             return self.status()
         if verb == "reload":

@@ -20,6 +20,7 @@ from pathlib import Path
 BACKLOG = 1024
 FIRST_FD = 3  # SD_LISTEN_FDS_START
 UNIX_PREFIX = "unix:"
+ANYBODY = 0o666  # like 127.0.0.1:25: every local user may submit
 
 
 class ListenError(Exception):
@@ -48,7 +49,7 @@ def bind(listen: str) -> socket.socket:
     """Return a socket that listens where `listen` says. Raises: ListenError, AddressTaken"""
     host, port = parse(listen)
     if port < 0:
-        return _bind_unix(host, listen)
+        return bind_unix(host, listen)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -87,11 +88,11 @@ class UnixListener(socket.socket):
 
     _made: tuple[str, tuple[int, int]] | None = None
 
-    def appear(self, path: str) -> None:
-        """Bind to `path`, for everybody to connect to. Raises: OSError"""
+    def appear(self, path: str, mode: int) -> None:
+        """Bind to `path`, for those to connect to whom `mode` lets write. Raises: OSError"""
         self.bind(path)
         self._made = str(Path(path).absolute()), _identity(path)
-        Path(path).chmod(0o666)  # like 127.0.0.1:25: every local user may submit
+        Path(path).chmod(mode)  # nobody connects before `listen`, whatever the umask was
         self.listen(BACKLOG)
 
     @property
@@ -122,39 +123,43 @@ def _identity(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _bind_unix(path: str, listen: str) -> socket.socket:
+def bind_unix(path: str, name: str, key: str = "listeners", mode: int = ANYBODY) -> UnixListener:
+    """Return a socket that listens at `path`, in place of a stale one and of nothing else.
+
+    `name` and `key` are how errors call it, and where they say that it can be changed. Raises: ListenError, AddressTaken
+    """
     sock = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_stale(path, listen)
+        _remove_stale(path, name, key)
         sock.setblocking(False)
-        sock.appear(path)
+        sock.appear(path, mode)
     except OSError as error:
         sock.close()
-        raise _explained_unix(listen, path, error) from error
+        raise _explained_unix(name, path, key, error) from error
     except ListenError:
         sock.close()
         raise
     return sock
 
 
-def _explained_unix(listen: str, path: str, error: OSError) -> ListenError:
+def _explained_unix(name: str, path: str, key: str, error: OSError) -> ListenError:
     folder = Path(path).parent
     if error.errno == errno.EADDRINUSE:
-        return AddressTaken(f"{listen} is taken: something other than a stale socket is there; remove it, or change listeners")
+        return AddressTaken(f"{name} is taken: something other than a stale socket is there; remove it, or change {key}")
     if error.errno == errno.ENOENT:
         return ListenError(
-            f"{listen}: there is no folder {folder}: create it, owned by the relay's user (systemd: RuntimeDirectory=), or change listeners"
+            f"{name}: there is no folder {folder}: create it, owned by the relay's user (systemd: RuntimeDirectory=), or change {key}"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ListenError(
-            f"{listen}: no permission to make a socket in {folder}: give the folder to the relay's user, or change listeners"
+            f"{name}: no permission to make a socket in {folder}: give the folder to the relay's user, or change {key}"
         )
     if error.errno is None:  # Python's own: AF_UNIX path too long
-        return ListenError(f"{listen}: the path is too long for a socket (107 octets): change listeners")
-    return ListenError(f"{listen}: {error.strerror}")
+        return ListenError(f"{name}: the path is too long for a socket (107 octets): change {key}")
+    return ListenError(f"{name}: {error.strerror}")
 
 
-def _remove_stale(path: str, listen: str) -> None:
+def _remove_stale(path: str, name: str, key: str) -> None:
     """Remove the socket that a process which was killed left behind."""
     try:
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
@@ -171,7 +176,7 @@ def _remove_stale(path: str, listen: str) -> None:
             return
         except OSError:
             pass  # it has a listener that is slow, or that we may not speak to
-    raise AddressTaken(f"{listen} is taken: another program listens there; stop it, or change listeners")
+    raise AddressTaken(f"{name} is taken: another program listens there; stop it, or change {key}")
 
 
 def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> tuple[dict[str, socket.socket], list[str]]:
