@@ -423,6 +423,19 @@ async def test_a_duplicate_that_only_ses_minds_is_repaired_once() -> None:
     assert len(ses.journal) == 1
 
 
+@pytest.mark.parametrize("api", ["v1", "v2"])
+@pytest.mark.parametrize(
+    "text", ["Duplicate header 'X-A' in the message.", "The message contains more than one X-A header", "Duplicate header found."]
+)
+async def test_a_duplicate_is_repaired_however_ses_words_it(text: str, api: str) -> None:
+    raw = message("From: a@example.com", "X-A: 1", "x-a: 2", "Received: by x", "Received: by y")
+    async with SesStandIn() as ses, world(ses.url, api=api) as w:
+        ses.fail(error("InvalidParameterValue" if api == "v1" else "BadRequestException", text))
+        (outcome,) = await w.send("b@example.org", content=raw)
+    assert isinstance(outcome, Delivered)
+    assert ses.journal[0].raw == message("From: a@example.com", "X-A: 1", "Received: by x", "Received: by y")
+
+
 async def test_one_repair_is_all_there_is() -> None:
     raw = message("From: a@example.com", "X-A: 1", "X-A: 2", "X-B: 1", "X-B: 2")
     async with SesStandIn() as ses, world(ses.url) as w:

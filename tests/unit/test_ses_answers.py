@@ -149,11 +149,12 @@ def test_what_v2_alone_may_not_do_holds_the_message() -> None:
     assert meaning.meaning(refused, "v1").scope is Scope.SENDER_DOMAIN
 
 
+@pytest.mark.parametrize("code", ["InvalidParameterValue", "BadRequest", "MessageRejected"])
 @pytest.mark.parametrize(
-    ("text", "name"), [("Duplicate header 'Message-ID'.", "message-id"), ("Duplicate header: X-A", "x-a"), ("Other", None)]
+    "text", ["Duplicate header 'Message-ID'.", "Duplicate header: X-A", "The message contains more than one Reply-To header"]
 )
-def test_the_duplicate_is_named(text: str, name: str | None) -> None:
-    assert meaning.duplicate_header(Refused(400, "InvalidParameterValue", text)) == name
+def test_a_header_that_stands_twice_is_repaired(code: str, text: str) -> None:
+    assert meaning.meaning(Refused(400, code, text)) is meaning.DUPLICATE
 
 
 def test_every_remedy_can_be_filled_in() -> None:

@@ -11,6 +11,7 @@ Source: Amazon SES developer guide, "Error messages" and "SMTP response codes"; 
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from sesrelay.mail import headers
 
@@ -30,6 +31,18 @@ _REPEATED = re.compile(
 # A label that begins with a capital may be a sentence that begins without a blank.
 _DOMAIN = re.compile(r"(?<![\w.-])[\w-]+(?:\.+(?![A-Z])[\w-]+)+")
 
+TWICE = re.compile(
+    r"\bduplicat\w*\b.{0,200}\bheaders?\b"
+    r"|\bheaders?\b.{0,200}\b(?:duplicat\w*|repeated|twice|more than once|(?:multiple|several) times)\b"
+    r"|\b(?:twice|more than once|multiple times)\b.{0,200}\bheaders?\b"
+    r"|\b(?:more than one|multiple|only one)\s+\S{1,80}\s+(?:header|field)s?\b",
+    re.I | re.S,
+)
+"""That a field of the header stands more than once, in SES's own words."""
+_LONE = re.compile(r"(?<=['\"`‘“<])[!-9;-~]{1,200}?(?=['\"’”>](?!\w))")
+_MANY = re.compile(r"received\Z|x-received\Z|arc-|authentication-results\Z|received-spf\Z|resent-")
+"""Fields that stand several times in good mail (RFC 5321 §4.4, RFC 5322 §3.6.6, RFC 8601, RFC 8617)."""
+
 
 def own_words(text: str) -> str:
     """Return what is left of a refusal without all that SES repeats of the call; an ellipsis stands for each."""
@@ -38,6 +51,21 @@ def own_words(text: str) -> str:
     text = _REPEATED.sub(lambda found: "arn:…" if found[0].startswith("arn:") else "…", text)
     text = _QUOTED.sub(lambda found: f"{found[0][0]}{found['member'] or '…'}", text)
     return _DOMAIN.sub("…", text)
+
+
+def repeated_fields(text: str, head: bytes) -> frozenset[str]:
+    """Return which fields of the header `head`, in lower case, a refusal finds more than once; none where it says no such thing.
+
+    They are those that it names among what `head` has more than once, or all of these where it names none.
+    """
+    words = own_words(text)
+    if not TWICE.search(words):
+        return frozenset()
+    standing = Counter(field.key for field in headers.fields(head))
+    repeated = {key for key, times in standing.items() if times > 1}
+    said = (*_LONE.findall(text), *re.split(r"[\s:,]+", words))
+    named = repeated & {word.strip(".;()").lower() for word in said}
+    return frozenset(named or (key for key in repeated if not _MANY.match(key)))
 
 
 def not_verified(text: str) -> tuple[str, ...]:

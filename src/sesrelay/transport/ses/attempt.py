@@ -17,7 +17,7 @@ from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, Pa
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
 from sesrelay.policy.ses_shape import Shaped
-from sesrelay.policy.ses_words import denies_an_identity, not_verified
+from sesrelay.policy.ses_words import denies_an_identity, not_verified, repeated_fields
 from sesrelay.seams import Clock
 from sesrelay.transport.ses import call, meaning
 from sesrelay.transport.ses.account import Account
@@ -205,8 +205,8 @@ class Attempt:
         self._end(group, self._outcome(replace(means, action=Action.DEFER, scope=scope), str(refused)))
 
     async def _repair(self, refused: Refused) -> bool:
-        name = meaning.duplicate_header(refused)
-        return name is not None and await self._reshape(frozenset({name}), frozenset())
+        once = repeated_fields(refused.text, headers.split(opening(self._draft.raw))[0])
+        return bool(once) and await self._reshape(once, frozenset())
 
     async def _reshape(self, once: frozenset[str], unverified: frozenset[str]) -> bool:
         """Make the message anew by what was learnt; return whether that made a difference. Done once."""

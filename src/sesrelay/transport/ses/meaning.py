@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from sesrelay.mail.outcome import PauseReason, Scope
-from sesrelay.policy.ses_words import own_words
+from sesrelay.policy.ses_words import TWICE, own_words
 from sesrelay.transport.ses.answers import Refused
 
 
@@ -28,7 +28,7 @@ class Action(Enum):
     SPLIT = auto()
     """Some recipient's address is refused: find it; the others go."""
     REPAIR = auto()
-    """Take the header named out where it stands twice and try once more; then fail."""
+    """Take out what the header has more than once, as the answer names it, and try once more; then fail."""
     UNVERIFIED = auto()
     """By whose address is named: the sender's domain waits, recipients fail."""
 
@@ -246,7 +246,7 @@ TABLE: tuple[Row, ...] = (
     Row("account paused", _codes("AccountSendingPaused SendingPaused AccountSuspended"), None, SUSPENDED),
     Row("account paused, by text", _codes("MessageRejected AccessDenied*"), _SUSPENDED_TEXT, SUSPENDED),
     Row("no such set", _codes("ConfigurationSetDoesNotExist NotFound TenantNotFound"), None, MISCONFIGURED),
-    Row("duplicate header", _INVALID, _text(r"duplicate header"), DUPLICATE),
+    Row("duplicate header", _INVALID | _codes("MessageRejected"), TWICE, DUPLICATE),
     Row("set, tag, ARN or tenant refused", _INVALID, _text(r"configuration[ -]?set|\btags?\b|\barn\b|\btenant\b"), MISCONFIGURED),
     Row("tenant refused", _codes("MessageRejected AccessDenied* Conflict"), _TENANT_TEXT, MISCONFIGURED),
     Row("MAIL FROM domain", _codes("MailFromDomainNotVerified"), None, MAIL_FROM),
@@ -281,9 +281,3 @@ class _Gaps(dict[str, str]):
 def remedy(of: Meaning, facts: Mapping[str, str]) -> str:
     """Return the remedy of `of` with the facts of this transport and message filled in."""
     return of.remedy.format_map(_Gaps(facts))
-
-
-def duplicate_header(refused: Refused) -> str | None:
-    """Return the header that a refusal for duplicates names, in lower case."""
-    found = re.search(r"duplicate header[:\s]+['\"‘]?([!-9;-~]+?)['\"’]?[.\s]*\Z", refused.text, re.I)
-    return found[1].lower() if found else None

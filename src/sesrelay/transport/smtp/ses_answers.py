@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from sesrelay.mail import headers
 from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Batch, Delivery
+from sesrelay.mail.filed import Large, opening
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, PauseReason, Scope, Trail
-from sesrelay.policy.ses_words import denies_an_identity, not_verified, own_words, region_named
+from sesrelay.policy.ses_words import denies_an_identity, not_verified, own_words, region_named, repeated_fields
 from sesrelay.transport.client.answers import Answer, Stage
 
-_DUPLICATE = re.compile(r"duplicate header[:\s]+['\"‘]?([!-9;-~]+?)['\"’]?[.\s]*\Z", re.I)
 _ADDRESS = re.compile(r"[^\s<>,;\"'()]+@[^\s<>,;\"'()]+")
 # The words in which SES refuses one address, and with it the message.
 _ABOUT_AN_ADDRESS = re.compile(
@@ -58,10 +59,13 @@ def unverified_senders(outcomes: Iterable[Outcome]) -> frozenset[str]:
     return frozenset(address.lower() for text in texts if region_named(text) for address in not_verified(text))
 
 
-def duplicate_headers(outcomes: Iterable[Outcome]) -> frozenset[str]:
-    """Return the header, in lower case, for whose standing twice SES refused a message."""
-    found = (_DUPLICATE.search(outcome.reply.text) for outcome in outcomes if isinstance(outcome, Failed))
-    return frozenset(one[1].lower() for one in found if one)
+def duplicate_headers(outcomes: Iterable[Outcome], content: Large) -> frozenset[str]:
+    """Return the fields of the header of `content`, in lower case, for whose standing twice SES refused the message."""
+    texts = {outcome.reply.text for outcome in outcomes if isinstance(outcome, Failed)}
+    if not texts:
+        return frozenset()
+    head = headers.split(opening(content))[0]
+    return frozenset(name for text in texts for name in repeated_fields(text, head))
 
 
 def with_source(batch: Batch, source: str) -> Batch:
