@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sesrelay.policy.ses_words import not_verified, own_words, region_named, repeated_fields
+from sesrelay.policy.ses_words import addresses_named, not_verified, own_words, region_named, repeated_fields
 
 LIST = "Email address is not verified. The following identities failed the check in region US-EAST-1: "
 DENIED = "User `arn:aws:iam::1:user/tenant-mailer' is not authorized to perform `ses:SendRawEmail' on resource `arn:aws:ses:x:1:identity/tag.example'"
@@ -72,6 +72,27 @@ def test_a_long_text_costs_no_more_than_its_length(piece: str) -> None:
 )
 def test_who_is_not_verified_is_found(text: str, named: tuple[str, ...], region: str | None) -> None:
     assert (not_verified(text), region_named(text)) == (named, region)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("Illegal address: B@example.org.", {"b@example.org"}),
+        ("Illegal address:b@example.org", {"b@example.org"}),
+        ("Illegal address b@example.org, c@example.org", {"b@example.org", "c@example.org"}),
+        ("Illegal address '<b@example.org>'.", {"b@example.org"}),
+        ("Illegal address [b@example.org]", {"b@example.org"}),
+        ("Illegal address 'o'brien@example.org'", {"o'brien@example.org"}),
+        ("in user name: '<\"re:ceiver\"@example.org>'.", {'"re:ceiver"@example.org'}),
+        ("in user name: '<\"a b@example.org c\"@example.net>'.", {'"a b@example.org c"@example.net'}),
+        ('Illegal address "b@example.org"', {"b@example.org"}),
+        ("Illegal address 'b@example.org.uk'", {"b@example.org.uk"}),
+        ("Missing final '@domain'", set()),
+        ("Invalid email address .", set()),
+    ],
+)  # fmt: skip
+def test_addresses_are_named_as_a_whole(text: str, named: set[str]) -> None:
+    assert addresses_named(text) == named
 
 
 HEAD = b"From: a@x\r\nX-A: 1\r\nX-B: 1\r\nx-a: 2\r\nX-B: 2\r\nReceived: by x\r\nReceived: by y\r\nTo: b@x\r\n"

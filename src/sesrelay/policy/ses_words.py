@@ -39,6 +39,8 @@ TWICE = re.compile(
     re.I | re.S,
 )
 """That a field of the header stands more than once, in SES's own words."""
+UNWANTED_TEXT = re.compile(r"\baddress\b.{0,40}\b(?:blacklisted|blocklisted|suppress\w+)", re.I | re.S)
+"""That a recipient is on a list of SES's, in SES's own words."""
 _LONE = re.compile(r"(?<=['\"`‘“<])[!-9;-~]{1,200}?(?=['\"’”>](?!\w))")
 _MANY = re.compile(r"received\Z|x-received\Z|arc-|authentication-results\Z|received-spf\Z|resent-")
 """Fields that stand several times in good mail (RFC 5321 §4.4, RFC 5322 §3.6.6, RFC 8601, RFC 8617)."""
@@ -51,6 +53,18 @@ def own_words(text: str) -> str:
     text = _REPEATED.sub(lambda found: "arn:…" if found[0].startswith("arn:") else "…", text)
     text = _QUOTED.sub(lambda found: f"{found[0][0]}{found['member'] or '…'}", text)
     return _DOMAIN.sub("…", text)
+
+
+def addresses_named(text: str) -> frozenset[str]:
+    """Return the addresses, in lower case, that a refusal repeats; one that is within another is not among them."""
+    return frozenset(_bare(found[0]) for found in _REPEATED.finditer(text) if "@" in found[0])
+
+
+def _bare(address: str) -> str:
+    local, _, domain = address.lower().rpartition("@")
+    if not local.startswith('"'):
+        local = local.rpartition(":")[2].lstrip("[")  # "address:a@x", "[a@x]"
+    return f"{local}@{domain.rstrip('.]')}"
 
 
 def repeated_fields(text: str, head: bytes) -> frozenset[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from sesrelay.mail.outcome import PauseReason, Scope
-from sesrelay.policy.ses_words import TWICE, own_words
+from sesrelay.policy.ses_words import TWICE, UNWANTED_TEXT, own_words
 from sesrelay.transport.ses.answers import Refused
 
 
@@ -26,7 +26,7 @@ class Action(Enum):
     RELOAD = auto()
     """Read the credentials anew and try once more; then defer."""
     SPLIT = auto()
-    """Some recipient's address is refused: find it; the others go."""
+    """Some address is refused: find the recipient, and the others go; or it is one in the header, and the message fails."""
     REPAIR = auto()
     """Take out what the header has more than once, as the answer names it, and try once more; then fail."""
     UNVERIFIED = auto()
@@ -211,6 +211,12 @@ TOO_LARGE = Meaning(
 BAD_HEADER = Meaning(Action.FAIL, _MESSAGE, "6.0", None, "The application wrote a message that SES does not take.")
 DUPLICATE = Meaning(Action.REPAIR, _MESSAGE, "6.0", None, "The application wrote a header twice that may stand once.")
 BAD_ADDRESS = Meaning(Action.SPLIT, _RECIPIENT, "1.3", None, "SES does not take this form of address.")
+BAD_ADDRESS_WITHIN = Meaning(
+    Action.FAIL, _MESSAGE, "6.0", None,
+    "The recipients are not to blame: SES does not take an address in the header (From, Sender, Reply-To, To or Cc). Let the "
+    "application write that one in full.",
+)  # fmt: skip
+UNWANTED = Meaning(Action.SPLIT, _RECIPIENT, "7.1", None, "SES has this address on a list of those that it sends nothing to.")
 UNKNOWN = Meaning(
     Action.DEFER, _MESSAGE, "0.0", None, "This answer is not known here; it is taken for temporary, and max_age ends it."
 )  # fmt: skip
@@ -250,6 +256,7 @@ TABLE: tuple[Row, ...] = (
     Row("set, tag, ARN or tenant refused", _INVALID, _text(r"configuration[ -]?set|\btags?\b|\barn\b|\btenant\b"), MISCONFIGURED),
     Row("tenant refused", _codes("MessageRejected AccessDenied* Conflict"), _TENANT_TEXT, MISCONFIGURED),
     Row("MAIL FROM domain", _codes("MailFromDomainNotVerified"), None, MAIL_FROM),
+    Row("unwanted recipient", _codes("MessageRejected"), UNWANTED_TEXT, UNWANTED),
     # Without a text it may be the sender that is not verified, and that is no fault of the message.
     Row("refused message", _codes("MessageRejected"), _text(r"\S"), REJECTED),
     Row("too large", _INVALID, _text(r"message length|\btoo large\b|\btoo long: |maximum message size"), TOO_LARGE),

@@ -17,10 +17,9 @@ from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Batch, Delivery
 from sesrelay.mail.filed import Large, opening
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, PauseReason, Scope, Trail
-from sesrelay.policy.ses_words import denies_an_identity, not_verified, own_words, region_named, repeated_fields
+from sesrelay.policy.ses_words import UNWANTED_TEXT, denies_an_identity, not_verified, own_words, region_named, repeated_fields
 from sesrelay.transport.client.answers import Answer, Stage
 
-_ADDRESS = re.compile(r"[^\s<>,;\"'()]+@[^\s<>,;\"'()]+")
 # The words in which SES refuses one address, and with it the message.
 _ABOUT_AN_ADDRESS = re.compile(
     r"illegal address|missing (?:final )?'|\bdomain (?:contains|starts|ends|is)|invalid domain name|local (?:address|name|part)"
@@ -30,21 +29,23 @@ _ABOUT_AN_ADDRESS = re.compile(
 OTHERS_GO = "tried again without the recipients that are not verified"
 
 
-def addresses_in(text: str) -> frozenset[str]:
-    """Return the addresses that a text names, in lower case."""
-    return frozenset(address.rstrip(".").lower() for address in _ADDRESS.findall(text))
-
-
 def about_an_address(outcome: Failed) -> bool:
     """Tell whether SES refused a message because of the form of some recipient's address."""
     words = own_words(outcome.reply.text)
-    return outcome.scope is Scope.MESSAGE and "header" not in words.lower() and bool(_ABOUT_AN_ADDRESS.search(words))
+    if outcome.scope is not Scope.MESSAGE or "header" in words.lower():
+        return False
+    return bool(_ABOUT_AN_ADDRESS.search(words) or UNWANTED_TEXT.search(words))
+
+
+def of_form(outcome: Failed) -> bool:
+    """Tell whether an address was refused for how it is written, and not because SES sends nothing to it."""
+    return not UNWANTED_TEXT.search(own_words(outcome.reply.text))
 
 
 def rejected(outcomes: Iterable[Outcome]) -> bool:
     """Tell whether SES refused a message for what it is, as a virus in it."""
-    failed = (outcome for outcome in outcomes if isinstance(outcome, Failed) and outcome.scope is Scope.MESSAGE)
-    return any("message rejected" in outcome.reply.text.lower() for outcome in failed)
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed) and outcome.scope is Scope.MESSAGE]
+    return any("message rejected" in outcome.reply.text.lower() and not about_an_address(outcome) for outcome in failed)
 
 
 def wants_others(outcome: Outcome) -> bool:
