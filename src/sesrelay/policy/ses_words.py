@@ -28,6 +28,7 @@ _REPEATED = re.compile(
     r"(?:\"(?:[^\"\\]|\\.){0,320}\"|[^\s<>,;\"'()`][^\s<>,;\"()`]{0,320})@[^\s<>,;\"'()`]*"  # 320: SES takes no longer address
     r"|\barn:[^\s<>,\"'`]*"
 )
+_KIND = re.compile(r"\A(?:transaction failed|message rejected): *", re.I)
 # A label that begins with a capital may be a sentence that begins without a blank.
 _DOMAIN = re.compile(r"(?<![\w.-])[\w-]+(?:\.+(?![A-Z])[\w-]+)+")
 
@@ -39,6 +40,18 @@ TWICE = re.compile(
     re.I | re.S,
 )
 """That a field of the header stands more than once, in SES's own words."""
+HEADER_TEXT = re.compile(
+    r"header|\bmime\b|\blines?\b|boundary|\bcontent\b|encoding|charset|start of message|malformed message|\bsubject\b(?! to\b)"
+    r"|\b(?:build|parse) (?:the |this )?(?:message|e-?mail)|\bexpected\b.{1,200}\bgot\b",
+    re.I | re.S,
+)
+"""That the header is meant, or what is within the message, in SES's own words; looked for before ADDRESS_TEXT."""
+ADDRESS_TEXT = re.compile(
+    r"address|domain|local (?:name|part)|user name|recipient|destination|mailbox|missing (?:final )?'|route-addr|nested group"
+    r"|semicolon|quote",
+    re.I,
+)
+"""That an address is meant: a recipient's or one in the header."""
 UNWANTED_TEXT = re.compile(r"\baddress\b.{0,40}\b(?:blacklisted|blocklisted|suppress\w+)", re.I | re.S)
 """That a recipient is on a list of SES's, in SES's own words."""
 _LONE = re.compile(r"(?<=['\"`‘“<])[!-9;-~]{1,200}?(?=['\"’”>](?!\w))")
@@ -47,8 +60,11 @@ _MANY = re.compile(r"received\Z|x-received\Z|arc-|authentication-results\Z|recei
 
 
 def own_words(text: str) -> str:
-    """Return what is left of a refusal without all that SES repeats of the call; an ellipsis stands for each."""
-    text = _LAST.sub(r"\1…", text)
+    """Return what is left of a refusal without all that SES repeats of the call; an ellipsis stands for each.
+
+    The kind of refusal, which SMTP puts in front, is left out too: it says nothing that its code does not say.
+    """
+    text = _LAST.sub(r"\1…", _KIND.sub("", text, count=1))
     # Addresses first: their quoted local parts may hold the quotes that SES puts around them.
     text = _REPEATED.sub(lambda found: "arn:…" if found[0].startswith("arn:") else "…", text)
     text = _QUOTED.sub(lambda found: f"{found[0][0]}{found['member'] or '…'}", text)

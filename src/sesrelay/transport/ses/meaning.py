@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from sesrelay.mail.outcome import PauseReason, Scope
-from sesrelay.policy.ses_words import TWICE, UNWANTED_TEXT, own_words
+from sesrelay.policy.ses_words import ADDRESS_TEXT, HEADER_TEXT, TWICE, UNWANTED_TEXT, own_words
 from sesrelay.transport.ses.answers import Refused
 
 
@@ -190,6 +190,11 @@ DENIED_IDENTITY_V2 = replace(
     remedy="The policy of `{credential_id}` does not allow ses:SendEmail for {sender_domain}, which the v2 API wants beside "
     "ses:SendRawEmail: add its identity, or the action, to the policy, or let this transport use `api: v1`.",
 )
+NOT_OF_TENANT = Meaning(
+    Action.DEFER, _SENDER, "7.1", PauseReason.CONFIGURATION,
+    "{sender_domain} is not among the resources of the tenant that this transport names: `aws sesv2 "
+    "create-tenant-resource-association --tenant-name TENANT --resource-arn ARN` in {region} with the ARN of its identity.",
+)  # fmt: skip
 DENIED_V2 = Meaning(
     Action.HOLD, _MESSAGE, "7.1", None,
     "This message is too big for the v1 API, and the policy of `{credential_id}` lacks ses:SendEmail, which v2 wants beside "
@@ -233,12 +238,8 @@ _SET_TEXT = _text(r"configuration[ -]?set")
 _QUOTA_TEXT = _text(r"daily .*quota|quota .*exceeded|exceeded .*quota|24.hour")
 _NOT_VERIFIED_TEXT = _text(r"not verified|failed the check in region|not have authority to send")
 _CLOCK_TEXT = _text(r"signature (?:not yet current|expired)|clock|skew")
-_HEADER_TEXT = _text(
-    r"header|\bmime\b|transaction failed|\blines?\b|boundary|content[- ]|encoding|charset|start of message|malformed message"
-)
-_ADDRESS_TEXT = _text(
-    r"address|domain|local (?:name|part)|user name|recipient|destination|mailbox|missing (?:final )?'|route-addr|nested group|semicolon|quote"
-)
+_SET_PAUSED_TEXT = _text(r"\A(?=.*configuration[ -]?set).*\b(?:paused|suspended|disabled)\b")
+_NOT_OF_TENANT_TEXT = _text(r"\Atenant not associated\b(?!.*:(?:configuration-set|template)/).*:identity/")
 
 TABLE: tuple[Row, ...] = (
     Row("not verified", _codes("MessageRejected") | _INVALID, _NOT_VERIFIED_TEXT, UNVERIFIED),
@@ -250,18 +251,21 @@ TABLE: tuple[Row, ...] = (
     Row("tenant paused", _codes("SendingPaused"), _TENANT_TEXT, TENANT_PAUSED),
     Row("tenant paused, by text", _codes("MessageRejected AccessDenied*") | _INVALID, _TENANT_PAUSED_TEXT, TENANT_PAUSED),
     Row("account paused", _codes("AccountSendingPaused SendingPaused AccountSuspended"), None, SUSPENDED),
+    Row("set paused, by text of a rejection", _codes("MessageRejected AccessDenied*"), _SET_PAUSED_TEXT, SET_PAUSED),
     Row("account paused, by text", _codes("MessageRejected AccessDenied*"), _SUSPENDED_TEXT, SUSPENDED),
     Row("no such set", _codes("ConfigurationSetDoesNotExist NotFound TenantNotFound"), None, MISCONFIGURED),
     Row("duplicate header", _INVALID | _codes("MessageRejected"), TWICE, DUPLICATE),
     Row("set, tag, ARN or tenant refused", _INVALID, _text(r"configuration[ -]?set|\btags?\b|\barn\b|\btenant\b"), MISCONFIGURED),
+    Row("identity not of the tenant", _DENIED | _codes("MessageRejected"), _NOT_OF_TENANT_TEXT, NOT_OF_TENANT, whole=True),
     Row("tenant refused", _codes("MessageRejected AccessDenied* Conflict"), _TENANT_TEXT, MISCONFIGURED),
     Row("MAIL FROM domain", _codes("MailFromDomainNotVerified"), None, MAIL_FROM),
     Row("unwanted recipient", _codes("MessageRejected"), UNWANTED_TEXT, UNWANTED),
     # Without a text it may be the sender that is not verified, and that is no fault of the message.
     Row("refused message", _codes("MessageRejected"), _text(r"\S"), REJECTED),
     Row("too large", _INVALID, _text(r"message length|\btoo large\b|\btoo long: |maximum message size"), TOO_LARGE),
-    Row("bad header", _INVALID, _HEADER_TEXT, BAD_HEADER),
-    Row("bad address", _INVALID, _ADDRESS_TEXT, BAD_ADDRESS),
+    Row("bad header", _INVALID, HEADER_TEXT, BAD_HEADER),
+    Row("bad address", _INVALID, ADDRESS_TEXT, BAD_ADDRESS),
+    Row("bad message", _INVALID, _text(r"\Atransaction failed"), BAD_HEADER, whole=True),
     Row("v2 not allowed", _DENIED, _text(r"ses:SendEmail\b"), DENIED_V2, api="v2", whole=True),
     Row("identity not allowed", _DENIED, _text(r":identity/"), DENIED_IDENTITY, whole=True),
     Row("clock, by text", _codes("SignatureDoesNotMatch IncompleteSignature InvalidSignature"), _CLOCK_TEXT, CLOCK),

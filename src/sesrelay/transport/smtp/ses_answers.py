@@ -17,24 +17,28 @@ from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Batch, Delivery
 from sesrelay.mail.filed import Large, opening
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, PauseReason, Scope, Trail
-from sesrelay.policy.ses_words import UNWANTED_TEXT, denies_an_identity, not_verified, own_words, region_named, repeated_fields
+from sesrelay.policy.ses_words import (
+    ADDRESS_TEXT,
+    HEADER_TEXT,
+    UNWANTED_TEXT,
+    denies_an_identity,
+    not_verified,
+    own_words,
+    region_named,
+    repeated_fields,
+)
 from sesrelay.transport.client.answers import Answer, Stage
 
-# The words in which SES refuses one address, and with it the message.
-_ABOUT_AN_ADDRESS = re.compile(
-    r"illegal address|missing (?:final )?'|\bdomain (?:contains|starts|ends|is)|invalid domain name|local (?:address|name|part)"
-    r"|user name|route-addr|nested group|semicolon|invalid (?:recipient|address)|address (?:is|contains)|mailbox",
-    re.I,
-)
+_FORM = re.compile(r"\Atransaction failed|illegal address|invalid (?:recipient|address|domain name)", re.I)
 OTHERS_GO = "tried again without the recipients that are not verified"
 
 
 def about_an_address(outcome: Failed) -> bool:
-    """Tell whether SES refused a message because of the form of some recipient's address."""
-    words = own_words(outcome.reply.text)
-    if outcome.scope is not Scope.MESSAGE or "header" in words.lower():
+    """Tell whether SES refused a message because of some address: a recipient's, or one in the header."""
+    text, words = outcome.reply.text, own_words(outcome.reply.text)
+    if outcome.scope is not Scope.MESSAGE or HEADER_TEXT.search(words):
         return False
-    return bool(_ABOUT_AN_ADDRESS.search(words) or UNWANTED_TEXT.search(words))
+    return bool(UNWANTED_TEXT.search(words) or (_FORM.search(text) and ADDRESS_TEXT.search(words)))
 
 
 def of_form(outcome: Failed) -> bool:
@@ -87,7 +91,7 @@ def from_ses(answer: Answer, delivery: Delivery, trail: Trail) -> Outcome | None
         return _unverified(answer, delivery, trail)
     means = _account_trouble(words) or _identity_trouble(words, answer.reply.text, delivery)
     if means is None and answer.stage is Stage.AUTH and answer.reply.code == 535:
-        means = _Means(Scope.NEXTHOP, PauseReason.CREDENTIALS, WRONG_LOGIN)
+        means = _Means(Scope.NEXTHOP, PauseReason.CREDENTIALS, NOT_SIGNED_UP if "not subscribed" in words else WRONG_LOGIN)
     if means is None:
         return None
     return Deferred(reply, means.scope, means.reason, means.remedy, means.after, trail=trail, tolerance=means.tolerance)
@@ -96,6 +100,9 @@ def from_ses(answer: Answer, delivery: Delivery, trail: Trail) -> Outcome | None
 WRONG_LOGIN = (
     "SES does not take the login: username and password are SMTP credentials of this region (SES console, SMTP settings), not an access "
     "key and its secret; `sesrelay smtp-password --region REGION` makes the password of a secret key; then reload"
+)
+NOT_SIGNED_UP = (
+    "the AWS account of this SMTP user is not signed up for SES: open the SES console of this region with it once; then reload"
 )
 SANDBOX = (
     "the account is in the SES sandbox and sends to verified addresses only: `sesrelay account request-production` "
