@@ -547,6 +547,26 @@ async def test_a_set_that_the_message_names_pauses_the_message_alone() -> None:
     assert (outcome.scope, outcome.reason) == (Scope.MESSAGE, None)
 
 
+@pytest.mark.parametrize(
+    ("field", "text", "own"),
+    [
+        ("X-SES-MESSAGE-TAGS: event=a.b", "Invalid tag value <a.b>: only alphanumeric ASCII characters, '_', and '-' are allowed.", True),
+        ("X-SES-SOURCE-ARN: arn:x", "Invalid ARN.", True),
+        ("X-SES-MESSAGE-TAGS: event=a.b", "Configuration set <main> does not exist.", False),
+        ("X-SES-MESSAGE-TAGS: event=a.b", "Configuration set <tag> does not exist.", False),
+        ("X-Other: tag", "Invalid tag value <a.b>: only alphanumeric ASCII characters, '_', and '-' are allowed.", False),
+    ],
+)  # fmt: skip
+async def test_a_tag_or_an_arn_that_the_message_names_stops_no_other_mail(field: str, text: str, own: bool) -> None:
+    raw = message("From: a@example.com", field)
+    async with SesStandIn() as ses, world(ses.url, trusted_headers=("X-SES-MESSAGE-TAGS", "X-SES-SOURCE-ARN")) as w:
+        ses.fail(error("InvalidParameterValue", text))
+        (outcome,) = await w.send("b@example.org", content=raw)
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason) == ((Scope.MESSAGE, None) if own else (Scope.TRANSPORT, PauseReason.CONFIGURATION))
+    assert not ses.journal
+
+
 # --- the wire ---
 
 

@@ -6,6 +6,7 @@ Invariant: each of split, repair and reload ends: a split is `policy.splitting`'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +18,7 @@ from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
 from sesrelay.policy.ses_addressing import plain_domain
 from sesrelay.policy.ses_shape import Shaped
-from sesrelay.policy.ses_words import addresses_named, denies_an_identity, not_verified, repeated_fields
+from sesrelay.policy.ses_words import addresses_named, denies_an_identity, not_verified, own_words, repeated_fields
 from sesrelay.policy.splitting import Blamed, Splitting
 from sesrelay.seams import Clock
 from sesrelay.transport.ses import call, meaning
@@ -40,8 +41,8 @@ class Draft:
     """What is to be sent. `senders`: addresses of the envelope and the header From that are the sender's.
 
     `api`: the one to call first; `may_grow`: where v1 finds the message too large, v2 may have it. `reshaped` makes the
-    message anew by what a refusal told: a header that may stand only once, addresses that are not verified. `names_a_set`:
-    the message itself names a configuration set or tenant, so a fault of those is the message's.
+    message anew by what a refusal told: a header that may stand only once, addresses that are not verified. `orders`: what
+    a refusal says where it is about something that the message itself names, as a configuration set; that is the message's fault.
     """
 
     source: str
@@ -49,7 +50,7 @@ class Draft:
     changes: tuple[str, ...]
     tags: Mapping[str, str]
     senders: tuple[str, ...] = ()
-    names_a_set: bool = False
+    orders: tuple[re.Pattern[str], ...] = ()
     api: Api = "v1"
     may_grow: bool = False
     reshaped: Reshaped | None = None
@@ -240,7 +241,7 @@ class Attempt:
     def _deferred(self, means: Meaning, text: str) -> Deferred:
         reply = Reply(454, f"4.{means.enhanced}", text)
         remedy = self._remedy(means)
-        if means.scope is Scope.TRANSPORT and self._draft.names_a_set:
+        if means.scope is Scope.TRANSPORT and any(order.search(own_words(text)) for order in self._draft.orders):
             return Deferred(reply, Scope.MESSAGE, None, remedy, trail=self._trail())
         return Deferred(reply, means.scope, means.reason, remedy, means.retry_after, trail=self._trail(), tolerance=means.tolerance)
 
