@@ -23,7 +23,7 @@ from sesrelay.mail.filed import Large, opening
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy import ses_addressing as addressing
-from sesrelay.policy.pace import Governor
+from sesrelay.policy.pace import Governor, Narrowed
 from sesrelay.policy.ses_senders import Verified, nobody_knows, without
 from sesrelay.policy.ses_shape import Facts, Rules, Shaped, shape
 from sesrelay.seams import Clock, Content, Observer
@@ -117,7 +117,7 @@ class SesTransport:
         self._governor.give_back(recipients)
 
     @property
-    def _governor(self) -> Governor:
+    def _governor(self) -> Governor | Narrowed:
         return self._account.ledger.governor(self.options.rate, self.options.share)
 
     async def close(self) -> None:
