@@ -117,7 +117,7 @@ class Attempt:
             elif isinstance(answer, Refused):
                 await self._refused(group, answer)
             elif isinstance(answer, NotSent):
-                self._end(group, self._deferred(meaning.UNREACHABLE, answer.why))
+                self._end(group, self._deferred(meaning.CUT_OFF if answer.cut else meaning.UNREACHABLE, answer.why))
             elif isinstance(answer, Deferred):
                 self._end(group, answer)
             else:
@@ -143,7 +143,12 @@ class Attempt:
         if isinstance(answer, NotSent | Lost):
             return answer
         self._tls = answer.tls
-        return read(answer.status, answer.headers, answer.body, self._api)
+        found = read(answer.status, answer.headers, answer.body, self._api)
+        if answer.whole or isinstance(found, Refused):
+            return found
+        if isinstance(found, Accepted):
+            return Lost("an acceptance came before the whole request had left")
+        return NotSent(f"{found.why}, before the whole request had left", cut=True)
 
     # --- what a refusal lets us do ---
 

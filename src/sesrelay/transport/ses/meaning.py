@@ -125,6 +125,11 @@ UNREACHABLE = Meaning(
     "No connection to {endpoint} can be made: look at DNS, firewall, proxy (HTTPS_PROXY) and the CA certificates "
     "(AWS_CA_BUNDLE).",
 )  # fmt: skip
+CUT_OFF = Meaning(
+    Action.DEFER, _MESSAGE, "4.2", None,
+    "The connection to {endpoint} went, or was answered, before the whole message had left, so SES cannot have it, and it is tried "
+    "again. Where that is always so for large messages, look at what is between here and there (proxy, firewall, MTU).",
+)  # fmt: skip
 NO_CREDENTIALS = Meaning(
     Action.DEFER, _NEXTHOP, "7.8", PauseReason.CREDENTIALS,
     "The credentials `{credential_id}` could not be had: set access_key_id and secret_access_key_file, profile or role_arn "
