@@ -78,6 +78,7 @@ REFUSED = [
     ({}, {}, {"source": "a"}, "InvalidParameterValue", "Missing final"),
     ({}, {}, {"raw": b"Subject: s\r\n\r\n"}, "InvalidParameterValue", "Missing required header 'From'"),
     ({}, {}, {"raw": b"Subject: s\r\nSUBJECT: t\r\n" + RAW}, "InvalidParameterValue", "Duplicate header 'SUBJECT'."),
+    ({}, {}, {"raw": b"To: root\r\n" + RAW}, "InvalidParameterValue", "Missing final '@domain'"),
     ({}, {}, {"raw": RAW + b"x" * 999 + b"\r\n"}, "InvalidParameterValue", "line is longer"),
     ({}, {}, {"ConfigurationSetName": "none"}, "ConfigurationSetDoesNotExist", "none"),
     (

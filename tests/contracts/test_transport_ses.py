@@ -328,7 +328,7 @@ async def test_one_bad_address_fails_and_the_others_go(n: int) -> None:
     assert (outcomes[-1].scope, outcomes[-1].reply.enhanced) == (Scope.RECIPIENT, "5.1.3")
     sent = [address for taken in ses.journal for address in taken.destinations]
     assert sorted(sent) == sorted(addresses(n - 1))
-    assert ses.requests["SendRawEmail"] <= 14
+    assert ses.requests["SendRawEmail"] <= 13
 
 
 async def test_a_bad_address_that_the_answer_names_costs_one_call_more() -> None:
@@ -337,6 +337,65 @@ async def test_a_bad_address_that_the_answer_names_costs_one_call_more() -> None
         outcomes = await w.send("3@example.org", *addresses(20))
     assert [isinstance(outcome, Failed) for outcome in outcomes] == [n == 4 for n in range(21)]
     assert ses.requests["SendRawEmail"] == 2
+
+
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [
+        ('"re:ceiver"@example.net', "Address contains illegal characters in user name: '<\"re:ceiver\"@example.net>'."),
+        ('"r3@example.org"@example.net', "Address contains illegal characters in user name: '<\"r3@example.org\"@example.net>'."),
+        ("o'brien@example.net", "Illegal address 'O'Brien@Example.net'"),
+        ("r3@example.org.uk", "Illegal address: r3@example.org.uk."),
+    ],
+)
+async def test_only_the_address_that_the_answer_names_fails(bad: str, text: str) -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        ses.fail(error("InvalidParameterValue", text))
+        outcomes = await w.send(bad, *addresses(20))
+    assert [isinstance(outcome, Failed) for outcome in outcomes] == [True] + [False] * 20
+    assert ses.requests["SendRawEmail"] == 2
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50])
+@pytest.mark.parametrize("api", ["v1", "v2"])
+async def test_an_address_in_the_header_is_no_recipients_fault_and_costs_few_calls(n: int, api: str) -> None:
+    raw = message("From: a@example.com", "To: root", "Cc: b@example.org")
+    async with SesStandIn() as ses, world(ses.url, api=api) as w:
+        outcomes = await w.send(*addresses(n), content=raw)
+    for outcome in outcomes:
+        assert isinstance(outcome, Failed)
+        assert (outcome.scope, outcome.reply.enhanced) == (Scope.MESSAGE, "5.6.0")
+        assert outcome.reply.text.endswith(": Missing final '@domain'")
+        assert "From, Sender, Reply-To, To or Cc" in outcome.remedy
+    assert sum(ses.requests.values()) <= min(n + 1, 5)
+
+
+async def test_an_address_in_the_header_beside_a_bad_recipient_ends_all_of_them() -> None:
+    raw = message("From: a@example.com", "To: root")
+    async with SesStandIn() as ses, world(ses.url) as w:
+        outcomes = await w.send(*addresses(49), "a..b@example.org", content=raw)
+    assert all(isinstance(outcome, Failed) for outcome in outcomes)
+    assert ses.requests["SendRawEmail"] <= 5
+
+
+async def test_what_stops_a_search_stops_those_who_were_refused_together() -> None:
+    async with SesStandIn() as ses, world(ses.url) as w:
+        refusal = error("InvalidParameterValue", "Domain contains dot-dot")
+        ses.fail(refusal, refusal, Fault("throttle"))
+        outcomes = await w.send(*addresses(8))
+    for outcome in outcomes:
+        assert isinstance(outcome, Deferred)
+        assert (outcome.reason, outcome.ambiguous) == (PauseReason.THROTTLED, False)
+
+
+async def test_a_recipient_that_ses_has_on_a_list_of_its_own_fails_alone() -> None:
+    refusal = error("MessageRejected", "Address blacklisted.")
+    async with SesStandIn() as ses, world(ses.url) as w:
+        ses.fail(refusal, refusal, "ok", refusal)
+        outcomes = await w.send(*addresses(4))
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Failed, Delivered, Delivered]
+    assert isinstance(outcomes[1], Failed)
+    assert (outcomes[1].scope, outcomes[1].reply.enhanced) == (Scope.RECIPIENT, "5.7.1")
 
 
 async def test_an_answer_that_names_the_source_fails_the_message() -> None:
@@ -423,6 +482,19 @@ async def test_a_duplicate_that_only_ses_minds_is_repaired_once() -> None:
     assert len(ses.journal) == 1
 
 
+@pytest.mark.parametrize("api", ["v1", "v2"])
+@pytest.mark.parametrize(
+    "text", ["Duplicate header 'X-A' in the message.", "The message contains more than one X-A header", "Duplicate header found."]
+)
+async def test_a_duplicate_is_repaired_however_ses_words_it(text: str, api: str) -> None:
+    raw = message("From: a@example.com", "X-A: 1", "x-a: 2", "Received: by x", "Received: by y")
+    async with SesStandIn() as ses, world(ses.url, api=api) as w:
+        ses.fail(error("InvalidParameterValue" if api == "v1" else "BadRequestException", text))
+        (outcome,) = await w.send("b@example.org", content=raw)
+    assert isinstance(outcome, Delivered)
+    assert ses.journal[0].raw == message("From: a@example.com", "X-A: 1", "Received: by x", "Received: by y")
+
+
 async def test_one_repair_is_all_there_is() -> None:
     raw = message("From: a@example.com", "X-A: 1", "X-A: 2", "X-B: 1", "X-B: 2")
     async with SesStandIn() as ses, world(ses.url) as w:
@@ -473,6 +545,26 @@ async def test_a_set_that_the_message_names_pauses_the_message_alone() -> None:
         (outcome,) = await w.send("b@example.org", content=raw)
     assert isinstance(outcome, Deferred)
     assert (outcome.scope, outcome.reason) == (Scope.MESSAGE, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "own"),
+    [
+        ("X-SES-MESSAGE-TAGS: event=a.b", "Invalid tag value <a.b>: only alphanumeric ASCII characters, '_', and '-' are allowed.", True),
+        ("X-SES-SOURCE-ARN: arn:x", "Invalid ARN.", True),
+        ("X-SES-MESSAGE-TAGS: event=a.b", "Configuration set <main> does not exist.", False),
+        ("X-SES-MESSAGE-TAGS: event=a.b", "Configuration set <tag> does not exist.", False),
+        ("X-Other: tag", "Invalid tag value <a.b>: only alphanumeric ASCII characters, '_', and '-' are allowed.", False),
+    ],
+)  # fmt: skip
+async def test_a_tag_or_an_arn_that_the_message_names_stops_no_other_mail(field: str, text: str, own: bool) -> None:
+    raw = message("From: a@example.com", field)
+    async with SesStandIn() as ses, world(ses.url, trusted_headers=("X-SES-MESSAGE-TAGS", "X-SES-SOURCE-ARN")) as w:
+        ses.fail(error("InvalidParameterValue", text))
+        (outcome,) = await w.send("b@example.org", content=raw)
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason) == ((Scope.MESSAGE, None) if own else (Scope.TRANSPORT, PauseReason.CONFIGURATION))
+    assert not ses.journal
 
 
 # --- the wire ---

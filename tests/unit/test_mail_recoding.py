@@ -201,7 +201,45 @@ def test_in_a_forwarded_message_that_is_declared_only_long_lines_are_changed() -
     assert "\r\n\r\nFrom: jö@example.net\r\nSubject: ä\r\nContent-Transfer-Encoding:".encode() in made.content
     assert leaves(made.content) == leaves(content)
     assert stuck(content, seven_bit=True).address
-    assert stuck(content.replace(b"Content-Transfer-Encoding: 8bit\r\n", b"")).address
+    assert stuck(content.replace(b"Content-Transfer-Encoding: 8bit\r\n", b""), seven_bit=True).address
+
+
+@pytest.mark.parametrize("kind", [b"mixed", b"signed; protocol=x"])
+@pytest.mark.parametrize("encoding", [b"", b"7bit"])
+def test_an_address_within_a_forwarded_message_stays_and_has_a_receipt(kind: bytes, encoding: bytes) -> None:
+    inner = "From: jö@example.net\r\nX-Original: a@b\r\n\r\nHello.".encode()
+    content = multipart(part(inner, encoding, b"message/rfc822"), part(b"plain"), kind=kind)
+    made = done(content)
+    assert made.content == content
+    assert made.changes == ("left as it is: From has the address jö@example.net, whose local part is not ASCII in part 1.1",)
+    assert not made.body
+
+
+def test_beside_such_an_address_the_rest_of_a_forwarded_message_is_encoded() -> None:
+    inner = "From: jö@example.net\r\nCc: Jürgen <j@example.net>\r\nSubject: ä\r\n\r\nGrüße\r\n".encode()
+    made = done(multipart(part(inner, b"", b"message/rfc822")))
+    assert "\r\nFrom: jö@example.net\r\nCc: =?utf-8?q?J=C3=BCrgen?= <j@example.net>\r\nSubject: =?utf-8?".encode() in made.content
+    assert [change.partition(":")[0] for change in made.changes] == [
+        "encoded as base64 (8-bit octets) in part 1.1",
+        "left as it is",
+        "encoded Cc in ASCII in part 1.1",
+        "encoded Subject in ASCII in part 1.1",
+    ]
+    assert made.body
+    assert done(made.content).content == made.content
+    long = done(multipart(part(b"From: " + "jö@example.net, ".encode() * 90 + b"\r\n\r\n", b"", b"message/rfc822")))
+    assert not mime.has_long_line(long.content)
+    assert long.content.replace(b"\r\n ", b" ").count("jö@example.net".encode()) == 90
+
+
+def test_a_forwarded_message_that_may_be_encoded_as_a_whole_is_not_left() -> None:
+    inner = "From: jö@example.net\r\n\r\nHello.".encode()
+    whole = ("encoded as quoted-printable (8-bit octets) in part 1",)
+    assert done(multipart(part(inner, b"", b"message/global"))).changes == whole
+    nested = b"Content-Type: message/rfc822\r\n\r\n" + inner
+    assert done(multipart(part(nested, b"", b"message/global"))).changes == whole
+    made = done(multipart(part(b"Content-Type: message/global\r\n\r\n" + inner, b"", b"message/rfc822")))
+    assert made.changes == ("encoded as quoted-printable (8-bit octets) in part 1.1",)
 
 
 def test_a_report_of_ours_about_utf8_addresses_fits_seven_bit() -> None:
@@ -332,6 +370,9 @@ _MAILS = st.one_of(
     st.lists(_PARTS, max_size=2).map(lambda parts: multipart(multipart(*parts).replace(b"edge", b"in"), kind=b"related")),
     st.builds(lambda one, of: multipart(part(b"Subject: \xc3\xa9\r\n" + one, of, b"message/rfc822")), _PARTS, _ENCODINGS),
     _PARTS.map(lambda one: multipart(b"Content-Type: message/rfc822\r\n\r\nSubject: \xc3\xa9\r\n" + one)),
+    _PARTS.map(
+        lambda one: multipart(b"Content-Type: message/rfc822\r\n\r\nFrom: \xc3\xa9@x.example\r\nCc: \xc3\xa9 <a@b>\r\n" + one)
+    ),
     _PARTS.map(lambda one: multipart(b"Content-Type: message/global\r\n\r\nFrom: \xc3\xa9@x.example\r\n" + one)),
 )
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
 
+from fakes import FakeClock
+from ses_world import Figures
 from sesrelay.mail.delivery import Priority
 from sesrelay.policy.pace import Governor
 from sesrelay.policy.quota import DAY, Window
 from sesrelay.testing.ses_rules import Bucket
+from sesrelay.transport.ses.ledger import Ledger
 
 BOTH_WAYS = 0.03  # seconds of a call
 
@@ -67,6 +71,167 @@ def run(
                 heapq.heappush(under_way, (clock[0] + BOTH_WAYS / 2, number, "refused"))
         now = then
     return Run(taken / (bucket.rate * seconds), refused / max(calls, 1), calls)
+
+
+Way = tuple[float | str, float]
+
+
+def run_together(
+    ledger: Ledger,
+    clock: FakeClock,
+    ways: Sequence[Way],
+    bucket: Bucket,
+    seconds: float,
+    *,
+    recipients: int = 1,
+    joins: float = 0.0,
+) -> tuple[list[float], float]:
+    """Send by all `ways` at once, as fast as each may; return how many a second each had taken, and the part that was refused.
+
+    Those behind the first join `joins` seconds later. Which of them wakes first is chance.
+    """
+    chance = random.Random(2)
+    bucket.now = clock.monotonic
+    start, number, calls, refused = clock.monotonic(), 0, 0, 0
+    taken = [0.0] * len(ways)
+    due = [(start + (joins if way else 0.0), way, way, "asks") for way in range(len(ways))]
+    number = len(due)
+    heapq.heapify(due)
+    while (at := due[0][0]) < start + seconds:
+        _, _, way, what = heapq.heappop(due)
+        clock.advance(max(at - clock.monotonic(), 0.0))
+        number += 1
+        if what == "asks":
+            wait = ledger.governor(*ways[way]).take(recipients, clock.monotonic())
+            if wait == 0.0:
+                heapq.heappush(due, (at + BOTH_WAYS / 2 + chance.random() * 0.005, number, way, "arrives"))
+            number += 1
+            heapq.heappush(due, (at + wait + chance.random() * 0.002, number, way, "asks"))
+        elif what == "arrives":
+            calls += 1
+            if bucket.take(recipients):
+                taken[way] += recipients
+                heapq.heappush(due, (at + BOTH_WAYS / 2, number, way, "taken"))
+            else:
+                refused += 1
+                heapq.heappush(due, (at + BOTH_WAYS / 2, number, way, "refused"))
+        elif what == "taken":
+            ledger.spent(recipients)
+        else:
+            ledger.throttled()
+    return [one / seconds for one in taken], refused / max(calls, 1)
+
+
+def told(rate: float) -> tuple[Ledger, FakeClock]:
+    clock = FakeClock()
+    ledger = Ledger(clock)
+    ledger.told(Figures(rate, -1.0), 0.0)
+    return ledger, clock
+
+
+@pytest.mark.parametrize("recipients", [1, 30])
+@pytest.mark.parametrize("rate", [14.0, 200.0])
+@pytest.mark.parametrize(
+    ("ways", "caps"),
+    [
+        ([("auto", 1.0), ("auto", 0.5)], [1.0, 0.5]),
+        ([("auto", 1.0), (5.0, 1.0)], [1.0, 5.0]),
+        ([(5.0, 1.0), ("auto", 0.25)], [5.0, 0.25]),
+        ([("auto", 0.8), ("auto", 0.6), (8.0, 1.0)], [0.8, 0.6, 8.0]),
+        ([(500.0, 1.0), ("auto", 0.5)], [1.0, 0.5]),
+        ([(500.0, 1.0)], [1.0]),
+        ([("auto", 0.5)], [0.5]),
+    ],
+)
+def test_all_ways_together_keep_to_the_accounts_rate_and_each_to_its_own(
+    rate: float, ways: list[Way], caps: list[float], recipients: int
+) -> None:
+    ledger, clock = told(rate)
+    most = [cap * rate if isinstance(way[0], str) or cap <= 1.0 else cap for way, cap in zip(ways, caps, strict=True)]
+    seconds = max(4_000 * recipients / rate, 300.0)
+    taken, refused = run_together(ledger, clock, ways, Bucket(rate), seconds, recipients=recipients)
+    for had, own in zip(taken, most, strict=True):
+        assert had <= own + (recipients + own) / seconds  # what is saved up at the start
+    assert sum(taken) >= 0.98 * min(sum(most), rate)
+    assert refused < 0.005
+    if len(ways) == 2 and sum(most) > rate:
+        assert taken[1] >= 0.5 * most[1], "nobody is starved"
+
+
+def test_in_the_sandbox_two_ways_share_one_a_second() -> None:
+    ledger, clock = told(1.0)
+    taken, refused = run_together(ledger, clock, [("auto", 1.0), ("auto", 0.5)], Bucket(1.0), 2_000.0)
+    assert 0.95 <= sum(taken) <= 1.001
+    assert 0.2 <= taken[1] <= 0.501
+    assert refused < 0.005
+
+
+@pytest.mark.parametrize("ways", [[("auto", 0.9), ("auto", 1.0)], [(14.0, 1.0), ("auto", 0.5)], [("auto", 1.0), (14.0, 1.0)]])
+@pytest.mark.parametrize("recipients", [1, 30])
+def test_who_joins_finds_no_more_than_is_left(ways: list[Way], recipients: int) -> None:
+    ledger, clock = told(14.0)
+    _, refused = run_together(ledger, clock, ways, Bucket(14.0), 60.0, recipients=recipients, joins=30.0)
+    assert refused == 0.0
+
+
+def test_a_refusal_slows_all_ways_and_a_rate_that_is_lowered_too() -> None:
+    ledger, clock = told(14.0)
+    taken, refused = run_together(ledger, clock, [("auto", 1.0), (5.0, 1.0)], Bucket(7.0), 300.0)
+    assert 0.95 * 7.0 <= sum(taken) <= 7.05
+    assert refused < 0.03
+    ledger.told(Figures(2.0, -1.0), 0.0)
+    taken, refused = run_together(ledger, clock, [("auto", 1.0), (5.0, 1.0)], Bucket(2.0), 300.0)
+    assert 0.98 * 2.0 <= sum(taken) <= 2.02
+    assert refused < 0.02
+
+
+@pytest.mark.parametrize("guess", [False, True])
+def test_where_the_account_does_not_tell_its_rate_the_configurations_is_believed(guess: bool) -> None:
+    clock = FakeClock()
+    ledger = Ledger(clock)
+    if guess:
+        ledger.set_rate(14.0, climbs=True)
+    taken, refused = run_together(ledger, clock, [(50.0, 1.0)], Bucket(50.0), 60.0)
+    assert taken[0] >= 0.98 * 50.0
+    taken, refused = run_together(ledger, clock, [(50.0, 1.0), ("auto", 0.1)], Bucket(55.0), 60.0)
+    assert taken[0] >= 0.95 * 50.0
+    assert refused < 0.005
+
+
+def test_what_is_given_back_may_be_taken_by_any_way() -> None:
+    ledger, clock = told(14.0)
+    narrow, whole = ledger.governor(5.0, 1.0), ledger.governor("auto", 1.0)
+    narrow = ledger.governor(5.0, 1.0)
+    clock.advance(10.0)
+    while whole.take(1, clock.monotonic()) == 0.0:
+        pass
+    assert narrow.take(1, clock.monotonic()) > 0.0
+    whole.give_back(3)
+    assert narrow.take(1, clock.monotonic()) == 0.0
+    assert narrow.take(1, clock.monotonic()) == 0.0
+    narrow.give_back(1)
+    assert narrow.take(1, clock.monotonic()) == whole.take(1, clock.monotonic()) == 0.0
+    assert whole.take(1, clock.monotonic()) > 0.0
+
+
+def test_where_a_way_is_alone_it_has_one_pace() -> None:
+    ledger, _ = told(14.0)
+    assert isinstance(ledger.governor(5.0, 1.0), Governor)
+    ledger, _ = told(14.0)
+    assert isinstance(ledger.governor("auto", 1.0), Governor)
+    ledger.governor("auto", 0.5)
+    assert isinstance(ledger.governor("auto", 1.0), Governor)
+
+
+def test_a_reserve_of_one_way_is_not_forgotten_for_that_of_another() -> None:
+    ledger, _ = told(14.0)
+    ledger.told(Figures(14.0, 200.0, 190.0), 0.0)
+    assert ledger.reserved_from(1, Priority.NORMAL, 0.1)
+    assert not ledger.reserved_from(1, Priority.NORMAL, 0.0)
+    assert ledger.reserving
+    ledger.told(Figures(14.0, 200.0, 20.0), 0.0)
+    assert not ledger.reserving, "though nobody has asked since"
+    assert not ledger.reserved_from(1, Priority.NORMAL, 0.1)
 
 
 @pytest.mark.parametrize("recipients", [1, 30])

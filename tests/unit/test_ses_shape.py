@@ -246,6 +246,7 @@ def test_what_cannot_be_carried_is_bounced_and_says_why() -> None:
         ([b"Content-Transfer-Encoding: utf-8"], "\r\nGrüße\r\n", 1),
         ([b"Content-Type: multipart/mixed; boundary=a"], "\r\n--b\r\n\r\nGrüße\r\n--b--\r\n", 1),
         ([b"Content-Type: message/rfc822", b"Content-Transfer-Encoding: 8bit"], "\r\nFrom: jö@example.net\r\n\r\nGrüße\r\n", 0),
+        ([b"Content-Type: message/rfc822"], "\r\nFrom: jö@example.net\r\n\r\nHello.\r\n", 1),
     ],
 )
 def test_what_ses_takes_leaves_as_it_is_however_it_is_declared(lines: list[bytes], body: str, receipts: int) -> None:

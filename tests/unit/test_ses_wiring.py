@@ -65,6 +65,24 @@ async def test_a_relay_has_a_pace_only_where_it_is_sess_or_has_a_rate() -> None:
     await ways.close()
 
 
+async def test_rates_of_two_transports_to_a_relay_that_is_not_sess_are_their_own() -> None:
+    clock = FakeClock()
+    observer: Any = Remembers()
+    ways = Shared(clock, observer)
+    fast, slow = (
+        ways.paced(HoldTransport(name), smtp(None, "smtp.example.com", rate=rate)) for name, rate in (("f", 50), ("s", 40))
+    )
+    taken = {"f": 0, "s": 0}
+    for _ in range(1_000):
+        clock.advance(0.01)
+        for way in (fast, slow):
+            while way.pace(1, clock.monotonic()) == 0.0:
+                taken[way.name] += 1
+    assert taken["f"] == pytest.approx(500, rel=0.02)
+    assert taken["s"] == pytest.approx(400, rel=0.02)
+    await ways.close()
+
+
 def test_only_named_tariffs_count() -> None:
     named = config(type="ses", tariff={"per_1000": 0.1, "per_gb": 0.12})
     assert tariffs({"a": named, "b": config(type="ses"), "c": config(type="hold")}) == {"a": (0.1, 0.12)}

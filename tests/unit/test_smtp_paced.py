@@ -11,6 +11,7 @@ from batches import HELLO, Bytes, batch
 from fakes import FakeClock
 from ses_world import Figures
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
+from sesrelay.mail.envelope import Message
 from sesrelay.mail.outcome import NO_TRAIL, Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.ses_hosts import region_of
@@ -35,6 +36,7 @@ class Endpoint(HoldTransport):
     name: str = "ses-smtp"
     answer: Callable[[Sequence[str]], str] = lambda _: TAKEN
     offered: list[tuple[str, ...]] = field(default_factory=list)
+    refused_at_rcpt: frozenset[str] = frozenset()
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         addresses = tuple(delivery.recipient.address for delivery in batch.deliveries)
@@ -45,7 +47,11 @@ class Endpoint(HoldTransport):
         else:
             answer = Answer(Stage.DOT, parse_reply(int(said[:3]), said[4:]))
 
+        rcpt = Answer(Stage.RCPT, parse_reply(501, "Invalid RCPT TO address provided"))
+
         def outcome(delivery: Delivery) -> Outcome:
+            if delivery.recipient.address in self.refused_at_rcpt:
+                return from_relay(rcpt, "ses", NO_TRAIL)
             return from_ses(answer, delivery, NO_TRAIL) or from_relay(answer, "ses", NO_TRAIL)
 
         return {delivery.id: outcome(delivery) for delivery in batch.deliveries}
@@ -80,7 +86,7 @@ async def test_one_bad_address_fails_and_the_others_go(n: int, named: bool) -> N
         assert isinstance(outcome, Failed if address == bad else Delivered)
         if isinstance(outcome, Failed):
             assert outcome.scope is Scope.RECIPIENT
-    assert len(offered(way)) <= (2 if named else 14)
+    assert len(offered(way)) <= (2 if named else 13)
     taken = [address for group in offered(way) if bad not in group for address in group]
     assert sorted(taken) == sorted(set(to) - {bad})
 
@@ -99,6 +105,75 @@ async def test_an_answer_about_the_sender_or_a_header_fails_the_message_at_once(
             assert isinstance(outcome, Failed)
             assert outcome.scope is Scope.MESSAGE
         assert len(offered(way)) == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50])
+async def test_an_address_in_the_header_is_no_recipients_fault_and_costs_few_transactions(n: int) -> None:
+    way = made(lambda _: "554 Transaction failed: Missing final '@domain'")
+    for outcome in await send(way, *(f"r{i}@example.org" for i in range(n))):
+        assert isinstance(outcome, Failed)
+        assert outcome.scope is Scope.MESSAGE
+    assert len(offered(way)) <= min(n + 1, 5)
+
+
+async def test_a_recipient_whose_address_is_within_another_is_not_named() -> None:
+    bad = '"c@example.org"@example.net'
+    text = f"554 Transaction failed: Address contains illegal characters in user name: '<{bad}>'."
+    way = made(lambda to: text if bad in to else TAKEN)
+    outcomes = await send(way, bad, "c@example.org", "d@example.org")
+    assert [type(outcome) for outcome in outcomes] == [Failed, Delivered, Delivered]
+    assert offered(way)[1:] == [("c@example.org", "d@example.org")]
+
+
+async def test_a_recipient_that_ses_has_on_a_list_of_its_own_fails_alone() -> None:
+    kept: list[str] = []
+
+    async def keep(message: Message, content: Content) -> None:
+        kept.append(message.id)
+
+    way = made(lambda to: "554 Message rejected: Address blacklisted." if "b@example.org" in to else TAKEN)
+    way.keep = keep
+    outcomes = await send(way, "a@example.org", "b@example.org", "c@example.org", "d@example.org")
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Failed, Delivered, Delivered]
+    assert not kept
+
+
+async def test_what_stops_a_search_stops_those_who_were_refused_together() -> None:
+    answers = iter(["554 Transaction failed: Domain contains dot-dot"] * 2 + ["lost"])
+    way = made(lambda _: next(answers))
+    outcomes = await send(way, *(f"r{i}@example.org" for i in range(4)))
+    assert all(isinstance(outcome, Deferred) for outcome in outcomes)
+    assert [isinstance(outcome, Deferred) and outcome.ambiguous for outcome in outcomes] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("then", ["Illegal address a@example.com", "Duplicate header 'From'."])
+async def test_an_answer_about_the_message_in_the_middle_of_a_search_ends_it(then: str) -> None:
+    answers = iter(["Domain contains dot-dot", "Domain contains dot-dot", then])
+    way = made(lambda _: f"554 Transaction failed: {next(answers)}")
+    for outcome in await send(way, *(f"r{i}@example.org" for i in range(8))):
+        assert isinstance(outcome, Failed)
+        assert outcome.scope is Scope.MESSAGE
+
+
+async def test_one_who_is_refused_at_rcpt_does_not_keep_the_bad_one_from_being_found() -> None:
+    way = made(lambda to: "554 Transaction failed: Domain contains dot-dot" if "c@example..org" in to else TAKEN)
+    assert isinstance(way.inner, Endpoint)
+    way.inner.refused_at_rcpt = frozenset({"b@example.org"})
+    outcomes = await send(way, "a@example.org", "b@example.org", "c@example..org", "d@example.org")
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Failed, Failed, Delivered]
+    assert [to for to in offered(way)[1:] if "b@example.org" in to] == []
+
+
+async def test_a_passing_trouble_of_one_half_is_no_verdict_on_the_other() -> None:
+    to = ["a@example.org", "b@example.org", "c@example.org", "d@example.org"]
+
+    def answer(offered: Sequence[str]) -> str:
+        if to[0] in offered:
+            return "554 Transaction failed: Domain contains dot-dot"
+        return "451 Timeout waiting for data from client" if to[2] in offered else TAKEN
+
+    outcomes = await send(made(answer), *to)
+    assert [type(outcome) for outcome in outcomes] == [Failed, Delivered, Deferred, Deferred]
 
 
 async def test_in_the_sandbox_the_verified_go_at_once() -> None:

@@ -7,9 +7,9 @@ import pytest
 from batches import batch
 from sesrelay.mail.outcome import NO_TRAIL, Deferred, Failed, Outcome, PauseReason, Scope
 from sesrelay.policy.ses_hosts import is_ses
-from sesrelay.transport.client.answers import Answer, Stage
+from sesrelay.transport.client.answers import Answer, Stage, from_relay
 from sesrelay.transport.client.connect import parse_reply
-from sesrelay.transport.smtp.ses_answers import from_ses
+from sesrelay.transport.smtp.ses_answers import about_an_address, from_ses, of_form
 
 UNVERIFIED = "Message rejected: Email address is not verified. The following identities failed the check in region US-EAST-1: "
 
@@ -32,6 +32,12 @@ def outcomes(code: int, text: str, *recipients: str, sender: str = "a@example.co
               "`arn:aws:ses:us-east-1:1:identity/example.com'", Scope.SENDER_DOMAIN, PauseReason.CREDENTIALS),
         (554, "Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail'",
               Scope.NEXTHOP, PauseReason.CREDENTIALS),
+        (454, "Throttling failure: Maximum SigV2 SMTP sending rate exceeded.", Scope.NEXTHOP, PauseReason.THROTTLED),
+        (451, "Temporary service failure", Scope.NEXTHOP, PauseReason.UNAVAILABLE),
+        (454, "Temporary authentication failure", Scope.NEXTHOP, PauseReason.UNAVAILABLE),
+        (554, "Message rejected: Sending paused for this account. For more information, please check the inbox of the email address "
+              "associated with your AWS account.", Scope.NEXTHOP, PauseReason.SUSPENDED),
+        (554, UNVERIFIED + "a@example.com, c@example.com...", Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION),
         (454, "Throttling failure: Daily sending quota exceeded.", Scope.NEXTHOP, PauseReason.QUOTA),
         (554, "Message rejected: Account is suspended", Scope.NEXTHOP, PauseReason.SUSPENDED),
         (554, "Transaction failed: Tenant t is not associated", Scope.TRANSPORT, PauseReason.CONFIGURATION),
@@ -46,6 +52,45 @@ def test_what_is_wrong_with_the_account_or_the_sender_pauses(code: int, text: st
     (outcome,) = outcomes(code, text, "b@example.org")
     assert isinstance(outcome, Deferred)
     assert (outcome.scope, outcome.reason, outcome.ambiguous) == (scope, reason, False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Missing final '@domain'", "Missing domain", "Missing local name", "Extra route-addr", "Illegal address", "Invalid email address",
+        "Local address contains control or whitespace", "Local address contains illegal character", "Domain contains illegal character",
+        "Domain contains control or whitespace", "Domain ends with dot", "User name is missing: 'AKIAIOSFODNN7EXAMPLE'.",
+        "Address contains illegal characters in user name: '<\"re:ceiver\"@example.org>'.", "Recipient count exceeds 50.",
+    ],
+)  # fmt: skip
+def test_texts_about_an_address_are_told(text: str) -> None:
+    refused = from_relay(Answer(Stage.DOT, parse_reply(554, f"Transaction failed: {text}")), "ses", NO_TRAIL)
+    assert isinstance(refused, Failed)
+    assert about_an_address(refused)
+    assert of_form(refused)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Transaction failed: Duplicate header 'Content-Type'.", "Transaction failed: Expected '/', got ;",
+        "Transaction failed: Expected disposition, got =", "Transaction failed: Expected ';', got \"address\"",
+        "Transaction failed: Invalid header value 'an address'.", "Transaction failed: something new",
+        "Message rejected: an attachment has an address of malware in it",
+    ],
+)  # fmt: skip
+def test_texts_about_the_message_are_told_from_them(text: str) -> None:
+    refused = from_relay(Answer(Stage.DOT, parse_reply(554, text)), "ses", NO_TRAIL)
+    assert isinstance(refused, Failed)
+    assert not about_an_address(refused)
+
+
+def test_an_account_that_is_not_signed_up_is_told_from_a_wrong_password() -> None:
+    (delivery,) = batch("b@example.org").deliveries
+    outcome = from_ses(Answer(Stage.AUTH, parse_reply(535, "Account not subscribed to SES")), delivery, NO_TRAIL)
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.CREDENTIALS)
+    assert "not signed up" in outcome.remedy
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ It goes part by part: what needs nothing keeps its octets, and what is inside mu
 never changed. Decoded, every part is what it was.
 
 Invariant: what is returned has no line over 998 octets, no 8-bit header field and no undeclared 8-bit body (with
-`seven_bit`: no 8-bit at all), and is returned as it is when it is given again. There are two exceptions, as hosts take them:
-a forwarded message that its part declares as 8-bit keeps its octets, header and all; and 8-bit in a part that cannot be
-encoded, as its encoding is not known or its own parts are not found, stays with a receipt.
+`seven_bit`: no 8-bit at all), and is returned as it is when it is given again. There are three exceptions, as hosts take them:
+a forwarded message that its part declares as 8-bit keeps its octets, header and all; in one that is not declared an address
+that ASCII cannot carry stays with a receipt, as no host routes by it; and so does 8-bit in a part that cannot be encoded, as its
+encoding is not known or its own parts are not found.
 
 Source: RFC 2045 §6 (encodings), §6.4 (none for composite types); RFC 6532 §3.7, RFC 6533 §6 (but for message/global and its
 kin); RFC 1847 (signed, encrypted); RFC 1428 (unknown-8bit); RFC 6152 §3 (8-bit to 7-bit conversion).
@@ -79,14 +80,17 @@ def recoded(content: Canonical, *, seven_bit: bool = False) -> Recoded | Stuck:
 
 
 class _Work:
-    """`covered`: it is within a message whose part declares 8-bit, header fields included."""
+    """`covered`: it is within a message whose part declares 8-bit, header fields included. `wrapped`: within one that may be
+    encoded as a whole.
+    """
 
-    def __init__(self, seven_bit: bool, receipts: list[str] | None = None, *, covered: bool = False) -> None:
+    def __init__(self, seven_bit: bool, receipts: list[str] | None = None, *, covered: bool = False, wrapped: bool = False) -> None:
         self.receipts: list[str] = [] if receipts is None else receipts
         self.fields: set[str] = set()
         self.body = False
         self._seven_bit = seven_bit
         self._covered = covered
+        self._wrapped = wrapped
 
     def _fits(self, content: bytes) -> bool:
         return not has_long_line(content) if self._covered else fits(content)
@@ -133,8 +137,11 @@ class _Work:
         return None, {}
 
     def _within(self, kind: Kind) -> _Work:
-        declared = kind.eight_bit_declared and not self._seven_bit
-        return _Work(self._seven_bit, self.receipts, covered=True) if declared else self
+        covered = self._covered or (kind.eight_bit_declared and not self._seven_bit)
+        wrapped = self._wrapped or kind.type == _GLOBAL
+        if (covered, wrapped) == (self._covered, self._wrapped):
+            return self
+        return _Work(self._seven_bit, self.receipts, covered=covered, wrapped=wrapped)
 
     def _relabelled(self, kind: Kind) -> dict[str, str]:
         return {"encoding": "7bit"} if self._seven_bit and kind.eight_bit_declared else {}
@@ -223,8 +230,16 @@ class _Work:
             self._note(f"removed a field whose name has {len(field.name)} octets", path)
             self._touched(field.key, path)
             return Field(field.name, b"")
-        plain = field if self._covered else ascii_field(field)
+        try:
+            plain = field if self._covered else ascii_field(field)
+        except NotAscii as error:
+            if not path or self._wrapped or self._seven_bit:
+                raise
+            plain = field
+            self._note(f"{LEFT}: {error}", path)
         made = folded(plain)
+        if made is field:
+            return field
         if plain is not field:
             self._note(f"encoded {field.name} in ASCII", path)
         if made is not plain:

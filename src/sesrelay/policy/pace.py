@@ -152,6 +152,32 @@ class Governor:
             self._pace.burst = max(1.0, current * BURST)
             self._pace.tokens = min(self._pace.tokens, self._pace.burst)
 
+    def owes_like(self, other: Governor, now: float) -> None:
+        """Take note that what went by `other` until `now` was spent here as well: nothing is saved up, and its debt is ours."""
+        for pace in (self._pace, other._pace):
+            pace.refill(now)
+        self._pace.tokens = min(self._pace.tokens, other._pace.tokens, 0.0)
+
+
+class Narrowed:
+    """A pace of one's own within another that is shared: what goes wants tokens of both."""
+
+    def __init__(self, own: Governor, shared: Governor) -> None:
+        self._own, self._shared = own, shared
+
+    def take(self, recipients: int, now: float) -> float:
+        """Take `recipients` of both and return 0.0, or take none and return the seconds until it is worth asking again."""
+        wait = self._own.take(recipients, now)
+        if wait == 0.0:
+            wait = self._shared.take(recipients, now)
+            if wait > 0.0:
+                self._own.give_back(recipients)
+        return wait
+
+    def give_back(self, recipients: int) -> None:
+        self._own.give_back(recipients)
+        self._shared.give_back(recipients)
+
 
 def _by_answers(rate: float | None, climbs: bool) -> Turnaround | None:
     """Return what a scant rate is paced by; None where time alone will do."""

@@ -5,6 +5,8 @@ Source: Amazon SES API reference, SendRawEmail (Source must be 7-bit ASCII, doma
 
 from __future__ import annotations
 
+import re
+
 from sesrelay.mail.address import domain_of
 from sesrelay.mail.ascii_fields import ascii_address
 from sesrelay.mail.envelope import Message
@@ -29,6 +31,19 @@ _NO_SENDER = Held(
     "no_sender",
     "SES wants a verified address as Source: let the application write a From, or send `null_sender_route` elsewhere.",
 )
+
+_PLAIN = re.compile(
+    r"(?=.{3,254}\Z)[A-Z0-9_+-]{1,64}(?:\.[A-Z0-9_+-]+)*"
+    r"@((?:[A-Z0-9](?:[A-Z0-9-]{0,61}[A-Z0-9])?\.)+(?:[A-Z]{2,63}|XN--[A-Z0-9-]{1,58}[A-Z0-9]))\Z",
+    re.I | re.A,
+)
+_LOCAL_MAX = 64  # octets, RFC 5321 §4.5.3.1.1
+
+
+def plain_domain(address: str) -> str:
+    """Return the domain, in lower case, of an address whose form nobody can refuse; empty where it is any other."""
+    found = _PLAIN.match(address)
+    return found[1].lower() if found and address.index("@") <= _LOCAL_MAX else ""
 
 
 def source(message: Message, local_domains: frozenset[str] = frozenset()) -> str | Failed | Held:

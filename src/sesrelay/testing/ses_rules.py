@@ -178,7 +178,7 @@ def check_form(source: str, destinations: Sequence[str], raw: bytes, head: bytes
         raise _invalid("Missing required header 'From'.")
     for name in (b"from", b"sender", b"reply-to", b"to", b"cc"):
         for address in _addresses(head, name):
-            _check_ascii(address)
+            _check_within(address)
     if "bcc" in seen:
         raise _invalid("A Bcc header reached SES, and would have reached the recipients.")
     if max(map(len, raw.split(b"\n")), default=0) + 1 > LINE_MAX:
@@ -204,8 +204,11 @@ def check_address(address: str) -> None:
         raise _invalid("Local address contains control or whitespace")
 
 
-def _check_ascii(address: str) -> None:
-    local, _, domain = address.rpartition("@")
+def _check_within(address: str) -> None:
+    """Check an address in the header, of which SES wants less. Raises: Refusal"""
+    local, at, domain = address.rpartition("@")
+    if not at:
+        raise _invalid("Missing final '@domain'")
     if not local.isascii():
         raise _invalid("Local address contains control or whitespace")
     if not domain.isascii():

@@ -202,10 +202,12 @@ class Accounts:
         return account
 
     def ledger(self, region: str, number_or_key: str) -> Ledger:
-        """Return the ledger of an AWS account in a region, for those who send through it by other ways than its API."""
+        """Return the ledger of an AWS account in a region, for those who send through it by other ways than its API; without a
+        region that of a relay which is not SES.
+        """
         known = self._ledgers.get((region, number_or_key))
         if known is None:
-            known = self._ledgers[region, number_or_key] = Ledger(self._clock)
+            known = self._ledgers[region, number_or_key] = Ledger(self._clock, counts=bool(region))
             known.set_rate(FALLBACK_RATE, climbs=True)
         return known
 

@@ -1,13 +1,13 @@
 """One attempt at one batch: the call, and what an answer lets us do within it (split, repair, reload) before it ends.
 
 Invariant: an address is in a second call only after a first one that was certainly refused.
-Invariant: each of split, repair and reload ends: groups shrink, and the other two happen once.
+Invariant: each of split, repair and reload ends: a split is `policy.splitting`'s, and the other two happen once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sesrelay.mail import headers
@@ -16,8 +16,10 @@ from sesrelay.mail.filed import Filed, opening
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
+from sesrelay.policy.ses_addressing import plain_domain
 from sesrelay.policy.ses_shape import Shaped
-from sesrelay.policy.ses_words import denies_an_identity, not_verified
+from sesrelay.policy.ses_words import addresses_named, denies_an_identity, not_verified, own_words, repeated_fields
+from sesrelay.policy.splitting import Blamed, Splitting
 from sesrelay.seams import Clock
 from sesrelay.transport.ses import call, meaning
 from sesrelay.transport.ses.account import Account
@@ -31,7 +33,7 @@ from sesrelay.transport.ses.wire import Lost, NotSent
 
 Group = tuple[str, ...]
 Reshaped = Callable[[frozenset[str], frozenset[str]], Awaitable[Shaped | Failed]]
-_BETWEEN = re.compile(r"[\s'\"`<>,;:()]+")
+Said = tuple[Meaning, str]
 
 
 @value(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Draft:
     """What is to be sent. `senders`: addresses of the envelope and the header From that are the sender's.
 
     `api`: the one to call first; `may_grow`: where v1 finds the message too large, v2 may have it. `reshaped` makes the
-    message anew by what a refusal told: a header that may stand only once, addresses that are not verified. `names_a_set`:
-    the message itself names a configuration set or tenant, so a fault of those is the message's.
+    message anew by what a refusal told: a header that may stand only once, addresses that are not verified. `orders`: what
+    a refusal says where it is about something that the message itself names, as a configuration set; that is the message's fault.
     """
 
     source: str
@@ -48,7 +50,7 @@ class Draft:
     changes: tuple[str, ...]
     tags: Mapping[str, str]
     senders: tuple[str, ...] = ()
-    names_a_set: bool = False
+    orders: tuple[re.Pattern[str], ...] = ()
     api: Api = "v1"
     may_grow: bool = False
     reshaped: Reshaped | None = None
@@ -99,25 +101,23 @@ class Attempt:
         self._sender_domain = ""
         self._api = draft.api
         self._tls: str | None = None
-        self._waiting: list[Group] = []
+        self._split: Splitting[str, Said]  # of `send`
         self._repaired = self._reloaded = False
 
     async def send(self, addresses: Group) -> dict[str, Outcome]:
         """Return an outcome for each address."""
-        self._waiting = [addresses]
-        while self._waiting:
-            group = self._waiting.pop(0)
-            if not group:
-                continue
+        self._split = Splitting(addresses, plain_domain)
+        while (group := self._split.next()) is not None:
             answer = await self._call(group)
             if isinstance(answer, Accepted):
                 self._line.account.ledger.spent(len(group))
                 reply = Reply(250, "2.0.0", f"Ok {answer.message_id}")
                 self._settle(group, Delivered(reply, answer.message_id, trail=self._trail()))
+                self._blame(self._split.taken())
             elif isinstance(answer, Refused):
                 await self._refused(group, answer)
             elif isinstance(answer, NotSent):
-                self._end(group, self._deferred(meaning.UNREACHABLE, answer.why))
+                self._end(group, self._deferred(meaning.CUT_OFF if answer.cut else meaning.UNREACHABLE, answer.why))
             elif isinstance(answer, Deferred):
                 self._end(group, answer)
             else:
@@ -143,7 +143,12 @@ class Attempt:
         if isinstance(answer, NotSent | Lost):
             return answer
         self._tls = answer.tls
-        return read(answer.status, answer.headers, answer.body, self._api)
+        found = read(answer.status, answer.headers, answer.body, self._api)
+        if answer.whole or isinstance(found, Refused):
+            return found
+        if isinstance(found, Accepted):
+            return Lost("an acceptance came before the whole request had left")
+        return NotSent(f"{found.why}, before the whole request had left", cut=True)
 
     # --- what a refusal lets us do ---
 
@@ -153,18 +158,18 @@ class Attempt:
         if means.reason is PauseReason.THROTTLED:
             self._line.account.ledger.throttled()
         if means.action is Action.SPLIT:
-            self._split(group, means, refused)
+            self._bad_address(group, means, refused)
         elif means.action is Action.UNVERIFIED:
             await self._unverified(group, means, refused)
         elif means.action is Action.REPAIR and await self._repair(refused):
-            self._waiting.insert(0, group)
+            self._again(group)
         elif means is meaning.TOO_LARGE and self._api == "v1" and self._draft.may_grow:
             self._api = "v2"
-            self._waiting.insert(0, group)
+            self._again(group)
         elif means.action is Action.RELOAD and not self._reloaded:
             self._reloaded = True
             await self._line.session.reload()
-            self._waiting.insert(0, group)
+            self._again(group)
         elif means is meaning.DENIED_V2 and self._draft.api == "v2" and not self._draft.may_grow:
             alone = meaning.DENIED_IDENTITY_V2 if denies_an_identity(refused.text) else meaning.DENIED_V2_ALONE
             self._end(group, self._outcome(alone, str(refused)))
@@ -172,17 +177,26 @@ class Attempt:
             self.rejected = self.rejected or means is meaning.REJECTED
             self._end(group, self._outcome(means, str(refused)))
 
-    def _split(self, group: Group, means: Meaning, refused: Refused) -> None:
-        words = {word.strip(".") for word in _BETWEEN.split(refused.text)}
-        named = tuple(address for address in group if address in words) if len(group) > 1 else group
-        if self._draft.source in words:
+    def _again(self, group: Group) -> None:
+        self._blame(self._split.again(group))
+
+    def _bad_address(self, group: Group, means: Meaning, refused: Refused) -> None:
+        words = addresses_named(refused.text)
+        named = tuple(address for address in group if address.lower() in words)
+        if self._draft.source.lower() in words:
             self._end(group, self._outcome(replace(means, action=Action.FAIL, scope=Scope.MESSAGE), str(refused)))
         elif named:
             self._settle(named, self._outcome(replace(means, action=Action.FAIL), str(refused)))
-            self._waiting.insert(0, tuple(address for address in group if address not in named))
+            self._again(tuple(address for address in group if address not in named))
         else:
-            half = len(group) // 2
-            self._waiting[:0] = [group[:half], group[half:]]
+            of_form = means is meaning.BAD_ADDRESS
+            self._blame(self._split.refused(group, (means, str(refused)), of_form=of_form))
+
+    def _blame(self, decided: Iterable[Blamed[str, Said]]) -> None:
+        for blamed in decided:
+            means, text = blamed.why
+            ends = meaning.BAD_ADDRESS_WITHIN if blamed.message else replace(means, action=Action.FAIL)
+            self._settle(blamed.members, self._outcome(ends, text))
 
     async def _unverified(self, group: Group, means: Meaning, refused: Refused) -> None:
         named = {_key(address) for address in not_verified(refused.text)}
@@ -192,10 +206,10 @@ class Attempt:
             refused_here = tuple(address for address in group if _key(address) in named)
             if refused_here:
                 self._settle(refused_here, self._outcome(meaning.SANDBOX, str(refused)))
-                self._waiting.insert(0, tuple(address for address in group if address not in refused_here))
+                self._again(tuple(address for address in group if address not in refused_here))
                 return
         if named & senders and await self._reshape(frozenset(), frozenset(named & senders)):
-            self._waiting.insert(0, group)
+            self._again(group)
             return
         domains = sorted(domain_of(address) for address in named & senders)
         self._sender_domain = domains[0] if domains else ""
@@ -205,8 +219,8 @@ class Attempt:
         self._end(group, self._outcome(replace(means, action=Action.DEFER, scope=scope), str(refused)))
 
     async def _repair(self, refused: Refused) -> bool:
-        name = meaning.duplicate_header(refused)
-        return name is not None and await self._reshape(frozenset({name}), frozenset())
+        once = repeated_fields(refused.text, headers.split(opening(self._draft.raw))[0])
+        return bool(once) and await self._reshape(once, frozenset())
 
     async def _reshape(self, once: frozenset[str], unverified: frozenset[str]) -> bool:
         """Make the message anew by what was learnt; return whether that made a difference. Done once."""
@@ -232,7 +246,7 @@ class Attempt:
     def _deferred(self, means: Meaning, text: str) -> Deferred:
         reply = Reply(454, f"4.{means.enhanced}", text)
         remedy = self._remedy(means)
-        if means.scope is Scope.TRANSPORT and self._draft.names_a_set:
+        if means.scope is Scope.TRANSPORT and any(order.search(own_words(text)) for order in self._draft.orders):
             return Deferred(reply, Scope.MESSAGE, None, remedy, trail=self._trail())
         return Deferred(reply, means.scope, means.reason, remedy, means.retry_after, trail=self._trail(), tolerance=means.tolerance)
 
@@ -244,15 +258,11 @@ class Attempt:
         means = meaning.AMBIGUOUS
         text = f"The answer of SES was lost ({answer.why})"
         self._settle(group, replace(self._deferred(means, text), ambiguous=True))
-        if self._waiting:
-            self._end((), self._deferred(replace(means, remedy=""), "Not tried, because SES did not answer for others"))
+        self._end((), self._deferred(replace(means, remedy=""), "Not tried, because SES did not answer for others"))
 
     def _end(self, group: Group, outcome: Outcome) -> None:
-        """Settle `group` and all that still waits: what stopped it stops them."""
-        self._settle(group, outcome)
-        for waiting in self._waiting:
-            self._settle(waiting, outcome)
-        self._waiting = []
+        """Settle `group` and all for whom it is not decided: what stopped it stops them."""
+        self._settle((*group, *self._split.stop()), outcome)
 
     def _settle(self, group: Group, outcome: Outcome) -> None:
         self.known.update(dict.fromkeys(group, outcome))

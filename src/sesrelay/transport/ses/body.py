@@ -58,7 +58,12 @@ class Measured:
     size: int
     whole: bytes | None = None
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncIterator[bytes | memoryview]:
+        if self.whole is not None:
+            with memoryview(self.whole) as view:
+                for start in range(0, self.size, PIECE):
+                    yield view[start : start + PIECE]
+            return
         pieces = self.body.pieces()
         if isinstance(self.body.raw, Filed):
             while (piece := await asyncio.to_thread(next, pieces, b"")) != b"":

@@ -1,6 +1,7 @@
 """What one AWS account may still send in one region, whichever key or protocol its mail leaves by.
 
-Invariant: the pace starts at the sandbox's 1 a second until the account has been asked, and is never above what it said.
+Invariant: the pace starts at the sandbox's 1 a second until the account has been asked, and all transports together are never
+above what it said, nor one of them above its own `rate` or `share` of that.
 
 Source: Amazon SES developer guide, "Sending quotas" (counted in recipients, by account and region).
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 
 from sesrelay.mail.delivery import Priority
-from sesrelay.policy.pace import Governor
+from sesrelay.policy.pace import Governor, Narrowed
 from sesrelay.policy.quota import Window
 from sesrelay.seams import Clock
 from sesrelay.transport.ses.seam import Figures, Reputation
@@ -22,12 +23,16 @@ RESERVE_WAIT = 60.0  # seconds between looks at whether the window has freed som
 
 Way = float | str
 """A rate of the configuration's own in recipients a second, or `auto`."""
+WHOLE: tuple[Way, float] = ("auto", 1.0)
 
 
 class Ledger:
-    """The paces, the window and the figures that all transports of an account share."""
+    """The paces, the window and the figures that all transports of an account share.
 
-    def __init__(self, clock: Clock) -> None:
+    `counts`: the account has a rate of its own, told or not; else, as at any relay, each transport's is all there is.
+    """
+
+    def __init__(self, clock: Clock, *, counts: bool = True) -> None:
         self.window = Window(at=clock.monotonic())
         self.figures: Figures | None = None
         self.reputation: Reputation | None = None
@@ -35,49 +40,83 @@ class Ledger:
         self.asked_at: float | None = None
         self.answers = 0
         self._told_at: float | None = None
-        self.reserving = False  # mail that is not urgent waits, for what is left is kept
+        self._keeping: dict[float, bool] = {}  # by reserve: whether mail that is not urgent waits, for what is left is kept
         self._clock = clock
         self._rate, self._climbs = FIRST_RATE, False
-        self._governors: dict[tuple[Way, float], Governor] = {}
+        self._counts = counts
+        self._whole = Governor(FIRST_RATE if counts else None, clock.monotonic())
+        self._own: dict[tuple[Way, float], Governor] = {}
+        self._paces: dict[tuple[Way, float], Governor | Narrowed] = {}
 
-    def governor(self, rate: Way, share: float) -> Governor:
-        """Return the pace for a fixed rate, or for a share of the account's own."""
-        key = (rate, share)
-        if key not in self._governors:
-            now = self._clock.monotonic()
-            own = self._rate * share if isinstance(rate, str) else rate
-            self._governors[key] = Governor(own, now, climbs=isinstance(rate, str) and self._climbs)
-        return self._governors[key]
+    def governor(self, rate: Way, share: float) -> Governor | Narrowed:
+        """Return the pace for a fixed rate, or for a share of the account's own. Ask anew each time: others may have joined."""
+        pace = self._paces.get((rate, share))
+        return pace if pace is not None else self._joined((rate, share))
+
+    def _joined(self, way: tuple[Way, float]) -> Governor | Narrowed:
+        now = self._clock.monotonic()
+        if len(self._paces) == 1:
+            for alone in self._own.values():
+                self._whole.owes_like(alone, now)
+        if way != WHOLE:
+            self._own[way] = Governor(self._narrow(*way), now, climbs=isinstance(way[0], str) and self._climbs)
+            self._whole.set_rate(self._most(), now, climbs=self._climbs)
+        ways = (*self._paces, way)
+        self._paces = {one: self._pace(one, alone=len(ways) == 1) for one in ways}
+        return self._paces[way]
+
+    def _pace(self, way: tuple[Way, float], *, alone: bool) -> Governor | Narrowed:
+        if way == WHOLE:
+            return self._whole
+        return self._own[way] if alone else Narrowed(self._own[way], self._whole)
+
+    def _narrow(self, rate: Way, share: float) -> float:
+        if isinstance(rate, str):
+            return self._rate * share
+        return min(rate, self._rate) if self.figures is not None else rate
+
+    def _most(self) -> float | None:
+        """Return the account's rate: what it said, or else what the configuration of some transport says that it takes."""
+        if not self._counts:
+            return None
+        fixed = [rate for rate, _ in self._own if not isinstance(rate, str)]
+        return self._rate if self.figures is not None else max([self._rate, *fixed])
 
     def set_rate(self, rate: float, *, climbs: bool = False) -> None:
         """Go by another rate of the account's. `climbs`: it is a guess, to begin with."""
         self._rate, self._climbs = rate, climbs
         now = self._clock.monotonic()
-        for (way, share), governor in self._governors.items():
-            if isinstance(way, str):
-                governor.set_rate(rate * share, now, climbs=climbs)
+        self._whole.set_rate(self._most(), now, climbs=climbs)
+        for (way, share), governor in self._own.items():
+            governor.set_rate(self._narrow(way, share), now, climbs=climbs and isinstance(way, str))
 
     def throttled(self) -> None:
         now = self._clock.monotonic()
-        for governor in self._governors.values():
+        for governor in (self._whole, *self._own.values()):
             governor.throttled(now)
 
     def spent(self, recipients: int) -> None:
         """Count recipients that the service took, in the call whose answer came just now."""
         now = self._clock.monotonic()
         self.window.spend(recipients, now)
-        for governor in self._governors.values():
+        self._whole.taken(now)
+        for governor in self._own.values():
             governor.taken(now)
 
     def reserved_from(self, recipients: int, priority: Priority, reserve: float) -> bool:
         """Tell whether mail of `priority` waits, because what is left of the window is kept for urgent mail."""
         if self.window.most < 0 or not self._fresh:
-            self.reserving = False
+            self._keeping.clear()
             return False
         keeps = self.window.keeps_from(recipients, priority, reserve)
         if priority is not Priority.HIGH:
-            self.reserving = keeps
+            self._keeping[reserve] = keeps
         return keeps
+
+    @property
+    def reserving(self) -> bool:
+        """Tell whether mail that is not urgent waits, by the reserve of some transport."""
+        return any(self._keeping.values())
 
     @property
     def exhausted(self) -> bool:
@@ -93,4 +132,6 @@ class Ledger:
         self.figures, self._told_at = figures, self._clock.monotonic()
         self.answers += 1
         self.window.told(figures.max_24h_send, figures.sent_last_24h, spent_before)
+        # A transport that has nothing more to send does not ask again.
+        self._keeping = {of: kept and self.window.keeps_from(1, Priority.NORMAL, of) for of, kept in self._keeping.items()}
         self.set_rate(figures.max_send_rate)

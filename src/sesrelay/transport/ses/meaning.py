@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from sesrelay.mail.outcome import PauseReason, Scope
-from sesrelay.policy.ses_words import own_words
+from sesrelay.policy.ses_words import ADDRESS_TEXT, HEADER_TEXT, TWICE, UNWANTED_TEXT, own_words
 from sesrelay.transport.ses.answers import Refused
 
 
@@ -26,9 +26,9 @@ class Action(Enum):
     RELOAD = auto()
     """Read the credentials anew and try once more; then defer."""
     SPLIT = auto()
-    """Some recipient's address is refused: find it; the others go."""
+    """Some address is refused: find the recipient, and the others go; or it is one in the header, and the message fails."""
     REPAIR = auto()
-    """Take the header named out where it stands twice and try once more; then fail."""
+    """Take out what the header has more than once, as the answer names it, and try once more; then fail."""
     UNVERIFIED = auto()
     """By whose address is named: the sender's domain waits, recipients fail."""
 
@@ -125,6 +125,11 @@ UNREACHABLE = Meaning(
     "No connection to {endpoint} can be made: look at DNS, firewall, proxy (HTTPS_PROXY) and the CA certificates "
     "(AWS_CA_BUNDLE).",
 )  # fmt: skip
+CUT_OFF = Meaning(
+    Action.DEFER, _MESSAGE, "4.2", None,
+    "The connection to {endpoint} went, or was answered, before the whole message had left, so SES cannot have it, and it is tried "
+    "again. Where that is always so for large messages, look at what is between here and there (proxy, firewall, MTU).",
+)  # fmt: skip
 NO_CREDENTIALS = Meaning(
     Action.DEFER, _NEXTHOP, "7.8", PauseReason.CREDENTIALS,
     "The credentials `{credential_id}` could not be had: set access_key_id and secret_access_key_file, profile or role_arn "
@@ -190,6 +195,11 @@ DENIED_IDENTITY_V2 = replace(
     remedy="The policy of `{credential_id}` does not allow ses:SendEmail for {sender_domain}, which the v2 API wants beside "
     "ses:SendRawEmail: add its identity, or the action, to the policy, or let this transport use `api: v1`.",
 )
+NOT_OF_TENANT = Meaning(
+    Action.DEFER, _SENDER, "7.1", PauseReason.CONFIGURATION,
+    "{sender_domain} is not among the resources of the tenant that this transport names: `aws sesv2 "
+    "create-tenant-resource-association --tenant-name TENANT --resource-arn ARN` in {region} with the ARN of its identity.",
+)  # fmt: skip
 DENIED_V2 = Meaning(
     Action.HOLD, _MESSAGE, "7.1", None,
     "This message is too big for the v1 API, and the policy of `{credential_id}` lacks ses:SendEmail, which v2 wants beside "
@@ -211,6 +221,12 @@ TOO_LARGE = Meaning(
 BAD_HEADER = Meaning(Action.FAIL, _MESSAGE, "6.0", None, "The application wrote a message that SES does not take.")
 DUPLICATE = Meaning(Action.REPAIR, _MESSAGE, "6.0", None, "The application wrote a header twice that may stand once.")
 BAD_ADDRESS = Meaning(Action.SPLIT, _RECIPIENT, "1.3", None, "SES does not take this form of address.")
+BAD_ADDRESS_WITHIN = Meaning(
+    Action.FAIL, _MESSAGE, "6.0", None,
+    "The recipients are not to blame: SES does not take an address in the header (From, Sender, Reply-To, To or Cc). Let the "
+    "application write that one in full.",
+)  # fmt: skip
+UNWANTED = Meaning(Action.SPLIT, _RECIPIENT, "7.1", None, "SES has this address on a list of those that it sends nothing to.")
 UNKNOWN = Meaning(
     Action.DEFER, _MESSAGE, "0.0", None, "This answer is not known here; it is taken for temporary, and max_age ends it."
 )  # fmt: skip
@@ -227,12 +243,8 @@ _SET_TEXT = _text(r"configuration[ -]?set")
 _QUOTA_TEXT = _text(r"daily .*quota|quota .*exceeded|exceeded .*quota|24.hour")
 _NOT_VERIFIED_TEXT = _text(r"not verified|failed the check in region|not have authority to send")
 _CLOCK_TEXT = _text(r"signature (?:not yet current|expired)|clock|skew")
-_HEADER_TEXT = _text(
-    r"header|\bmime\b|transaction failed|\blines?\b|boundary|content[- ]|encoding|charset|start of message|malformed message"
-)
-_ADDRESS_TEXT = _text(
-    r"address|domain|local (?:name|part)|user name|recipient|destination|mailbox|missing (?:final )?'|route-addr|nested group|semicolon|quote"
-)
+_SET_PAUSED_TEXT = _text(r"\A(?=.*configuration[ -]?set).*\b(?:paused|suspended|disabled)\b")
+_NOT_OF_TENANT_TEXT = _text(r"\Atenant not associated\b(?!.*:(?:configuration-set|template)/).*:identity/")
 
 TABLE: tuple[Row, ...] = (
     Row("not verified", _codes("MessageRejected") | _INVALID, _NOT_VERIFIED_TEXT, UNVERIFIED),
@@ -244,17 +256,21 @@ TABLE: tuple[Row, ...] = (
     Row("tenant paused", _codes("SendingPaused"), _TENANT_TEXT, TENANT_PAUSED),
     Row("tenant paused, by text", _codes("MessageRejected AccessDenied*") | _INVALID, _TENANT_PAUSED_TEXT, TENANT_PAUSED),
     Row("account paused", _codes("AccountSendingPaused SendingPaused AccountSuspended"), None, SUSPENDED),
+    Row("set paused, by text of a rejection", _codes("MessageRejected AccessDenied*"), _SET_PAUSED_TEXT, SET_PAUSED),
     Row("account paused, by text", _codes("MessageRejected AccessDenied*"), _SUSPENDED_TEXT, SUSPENDED),
     Row("no such set", _codes("ConfigurationSetDoesNotExist NotFound TenantNotFound"), None, MISCONFIGURED),
-    Row("duplicate header", _INVALID, _text(r"duplicate header"), DUPLICATE),
+    Row("duplicate header", _INVALID | _codes("MessageRejected"), TWICE, DUPLICATE),
     Row("set, tag, ARN or tenant refused", _INVALID, _text(r"configuration[ -]?set|\btags?\b|\barn\b|\btenant\b"), MISCONFIGURED),
+    Row("identity not of the tenant", _DENIED | _codes("MessageRejected"), _NOT_OF_TENANT_TEXT, NOT_OF_TENANT, whole=True),
     Row("tenant refused", _codes("MessageRejected AccessDenied* Conflict"), _TENANT_TEXT, MISCONFIGURED),
     Row("MAIL FROM domain", _codes("MailFromDomainNotVerified"), None, MAIL_FROM),
+    Row("unwanted recipient", _codes("MessageRejected"), UNWANTED_TEXT, UNWANTED),
     # Without a text it may be the sender that is not verified, and that is no fault of the message.
     Row("refused message", _codes("MessageRejected"), _text(r"\S"), REJECTED),
     Row("too large", _INVALID, _text(r"message length|\btoo large\b|\btoo long: |maximum message size"), TOO_LARGE),
-    Row("bad header", _INVALID, _HEADER_TEXT, BAD_HEADER),
-    Row("bad address", _INVALID, _ADDRESS_TEXT, BAD_ADDRESS),
+    Row("bad header", _INVALID, HEADER_TEXT, BAD_HEADER),
+    Row("bad address", _INVALID, ADDRESS_TEXT, BAD_ADDRESS),
+    Row("bad message", _INVALID, _text(r"\Atransaction failed"), BAD_HEADER, whole=True),
     Row("v2 not allowed", _DENIED, _text(r"ses:SendEmail\b"), DENIED_V2, api="v2", whole=True),
     Row("identity not allowed", _DENIED, _text(r":identity/"), DENIED_IDENTITY, whole=True),
     Row("clock, by text", _codes("SignatureDoesNotMatch IncompleteSignature InvalidSignature"), _CLOCK_TEXT, CLOCK),
@@ -281,9 +297,3 @@ class _Gaps(dict[str, str]):
 def remedy(of: Meaning, facts: Mapping[str, str]) -> str:
     """Return the remedy of `of` with the facts of this transport and message filled in."""
     return of.remedy.format_map(_Gaps(facts))
-
-
-def duplicate_header(refused: Refused) -> str | None:
-    """Return the header that a refusal for duplicates names, in lower case."""
-    found = re.search(r"duplicate header[:\s]+['\"‘]?([!-9;-~]+?)['\"’]?[.\s]*\Z", refused.text, re.I)
-    return found[1].lower() if found else None

@@ -23,7 +23,7 @@ from sesrelay.mail.filed import Large, opening
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy import ses_addressing as addressing
-from sesrelay.policy.pace import Governor
+from sesrelay.policy.pace import Governor, Narrowed
 from sesrelay.policy.ses_senders import Verified, nobody_knows, without
 from sesrelay.policy.ses_shape import Facts, Rules, Shaped, shape
 from sesrelay.seams import Clock, Content, Observer
@@ -39,6 +39,13 @@ CONCURRENCY = 32  # calls under way: enough to fill 1,000 a second at 30 ms each
 Keep = Callable[[Message, Content], Awaitable[None]]
 """Keeps a copy of a message that SES rejected for what it is."""
 _NOT_THEIRS = f"left the tag {addressing.QUEUE_ID_TAG} out, which is the relay's own"
+_ORDERS: Mapping[str, re.Pattern[str]] = {
+    "X-SES-CONFIGURATION-SET": re.compile(""),
+    "X-SES-TENANT": re.compile(""),
+    "X-SES-MESSAGE-TAGS": re.compile(r"\btags?\b", re.I),
+    **dict.fromkeys(("X-SES-SOURCE-ARN", "X-SES-FROM-ARN", "X-SES-RETURN-PATH-ARN"), re.compile(r"\barns?\b", re.I)),
+}
+"""What trusted fields of a message tell SES, and the words of a refusal that is about it; empty: any."""
 _TAG = re.compile(r"\s*([A-Za-z0-9_.@-]+)\s*=\s*([A-Za-z0-9_.@-]+)\s*\Z")
 
 
@@ -110,7 +117,7 @@ class SesTransport:
         self._governor.give_back(recipients)
 
     @property
-    def _governor(self) -> Governor:
+    def _governor(self) -> Governor | Narrowed:
         return self._account.ledger.governor(self.options.rate, self.options.share)
 
     async def close(self) -> None:
@@ -191,7 +198,7 @@ class SesTransport:
             return draft
         head = headers.split(opening(raw))[0]
         # Those of a trusted header are among the call's, because tags of the call would replace them.
-        return replace(draft, tags=_tags(head) | tags, names_a_set=_names_a_set(head))
+        return replace(draft, tags=_tags(head) | tags, orders=_orders(head))
 
     async def _shaped(
         self,
@@ -242,5 +249,5 @@ def _tags(head: bytes) -> dict[str, str]:
     return {found[1]: found[2] for found in map(_TAG.match, pairs) if found}
 
 
-def _names_a_set(head: bytes) -> bool:
-    return headers.value_of(head, "X-SES-CONFIGURATION-SET") is not None or headers.value_of(head, "X-SES-TENANT") is not None
+def _orders(head: bytes) -> tuple[re.Pattern[str], ...]:
+    return tuple(about for name, about in _ORDERS.items() if headers.value_of(head, name) is not None)

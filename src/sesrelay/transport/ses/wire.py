@@ -1,7 +1,9 @@
 """Posting over kept connections, and telling what was certainly not sent from what may have been.
 
 Invariant: a request is posted once; nothing here repeats it, follows a redirect or takes a cookie.
-Invariant: `NotSent` is returned only where no byte of the request can have reached the service.
+Invariant: `NotSent` is returned only where the service cannot have the whole request, and a part of one it cannot take: its length
+is told at the beginning, and the signature covers all of it. So the end of a body is kept back until the rest is gone, and
+only once that end was handed over a failure is a doubt. Closing a connection sends what is still buffered, but not what is kept back.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +20,11 @@ from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
 import aiohttp
+import aiohttp.abc
+import aiohttp.payload
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http import StreamWriter
 from yarl import URL
 
 from sesrelay.mail.value import value
@@ -28,29 +33,33 @@ from sesrelay.transport.ses.body import Measured
 CONNECT, CONNECT_ALL, READ, TOTAL = 5.0, 15.0, 60.0, 600.0  # seconds; CONNECT_ALL has the name look-up in it
 OLDEST = 300.0  # seconds after which a connection in use is given up for a new one, which goes where the name points by then
 KEPT = 30.0  # seconds a connection is kept unused; load balancers keep it for 60, and one that closes under a request is a doubt
+AT_ONCE = 64 * 1024  # octets of a body that are handed to the kernel in one go, which mostly has room for them
+END = 1024  # octets of a larger one that are kept back
 ANSWER_MAX = 64 * 1024  # octets; real answers have a few hundred
 
 
 @value(frozen=True, slots=True)
 class Answered:
-    """Something answered by HTTP; whether it was SES is for the reader of `body` to tell."""
+    """Something answered by HTTP; whether it was SES is for the reader of `body` to tell. `whole`: it may have had the whole request."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     tls: str | None = None
+    whole: bool = True
 
 
 @value(frozen=True, slots=True)
 class NotSent:
-    """Nothing of the request left, as where no connection could be made: certainly not accepted."""
+    """The request did not leave, as where no connection could be made: certainly not accepted. `cut`: a part of it may have left."""
 
     why: str
+    cut: bool = False
 
 
 @value(frozen=True, slots=True)
 class Lost:
-    """The request went out, at least in part, and no whole answer came back."""
+    """The request may have gone out as a whole, and no whole answer came back."""
 
     why: str
 
@@ -75,23 +84,22 @@ class Wire:
             session, tls = await self._ready(url, ca_bundle)
         except (OSError, ValueError) as error:
             return NotSent(f"the connection cannot be prepared: {error}")
-        data: bytes | AsyncIterator[bytes]
-        if body.whole is not None:
-            data = body.whole
-        else:
-            data, headers = body.pieces(), {**headers, "Content-Length": str(body.size)}
         departure = _Departure()
+        upload = _Upload(body, departure)
         try:
             async with session.post(
-                target, data=data, headers=headers, ssl=tls, proxy=proxy, allow_redirects=False, trace_request_ctx=departure
+                target, data=upload, headers=headers, ssl=tls, proxy=proxy, allow_redirects=False, trace_request_ctx=departure
             ) as response:
                 version = response.tls_version if isinstance(response, _Response) else None
-                return Answered(response.status, response.headers, await _limited(response), version)
+                answer = Answered(response.status, response.headers, await _limited(response), version, departure.whole)
+                if not answer.whole:
+                    response.close()  # nobody reads what is still to be sent
+                return answer
         except aiohttp.InvalidURL as error:
             return NotSent(f"{error} is no URL")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             # The kind of error tells nothing: a proxy that fails under CONNECT raises what a service does that fails under the request.
-            return Lost(_why(error)) if departure.begun else NotSent(_why(error))
+            return Lost(_why(error)) if departure.whole else NotSent(_why(error), departure.begun)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -132,14 +140,60 @@ class Wire:
 
 @dataclass(slots=True)
 class _Departure:
-    """Whether one request has begun to leave."""
+    """Whether one request has begun to leave, and whether the end of its body was handed over."""
 
     begun: bool = False
+    whole: bool = False
 
 
 async def _begun(_: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestHeadersSentParams) -> None:
     # aiohttp awaits this before it writes the first byte on a connection that is made, tunnel and TLS included; CONNECT is not traced.
     context.trace_request_ctx.begun = True
+
+
+class _Upload(aiohttp.payload.Payload):
+    """The body of a request. What is small goes at once; of the rest END octets are kept back until all others are gone."""
+
+    def __init__(self, body: Measured, departure: _Departure) -> None:
+        super().__init__(body)
+        self._body = body
+        self._departure = departure
+
+    @property
+    def size(self) -> int:
+        return self._body.size
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        raise TypeError("a body that is made as it is sent has no text")
+
+    async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
+        whole = self._body.whole if self._body.size <= AT_ONCE else None
+        end = whole if whole is not None else await self._all_but_the_end(writer)
+        if isinstance(writer, StreamWriter) and (writer.transport is None or writer.transport.is_closing()):
+            raise ConnectionResetError("the connection was closed before the end of the body was sent")
+        self._departure.whole = True
+        await writer.write(end)
+
+    async def write_with_length(self, writer: aiohttp.abc.AbstractStreamWriter, content_length: int | None) -> None:
+        await self.write(writer)
+
+    async def _all_but_the_end(self, writer: aiohttp.abc.AbstractStreamWriter) -> bytes:
+        """Send all but the last octets, and return these once all others have left this process, as far as that can be told."""
+        held: bytes | memoryview = b""
+        async for piece in self._body.pieces():
+            if held:
+                await writer.write(held)
+            held = piece
+        if len(held) > END:
+            await writer.write(held[:-END])
+        transport = writer.transport if isinstance(writer, StreamWriter) else None
+        if transport is not None and not transport.is_closing():
+            # Lets `drain` wait for the last octet; over TLS, until it is encrypted. With 0 asyncio's TLS never goes on.
+            transport.set_write_buffer_limits(high=1)
+            await writer.drain()
+            if not transport.is_closing():
+                transport.set_write_buffer_limits()
+        return bytes(held[-END:])
 
 
 def _proxy(named: str) -> URL:

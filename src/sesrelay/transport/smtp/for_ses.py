@@ -66,7 +66,7 @@ async def shaped_first(batch: Batch, content: Content, send: Send, shaping: Shap
     if isinstance(made, Failed):
         return dict.fromkeys(ids, made)
     outcomes = await send(with_source(batch, made.source), Ready(made.content))
-    twice = duplicate_headers(outcomes.values())
+    twice = duplicate_headers(outcomes.values(), made.content)
     refused = unverified_senders(outcomes.values()) if shaping.rules.rewrite_from is not None else frozenset[str]()
     if (twice or refused) and not any(map(_may_have_gone, outcomes.values())):
         again = await _shaped(stored, shaping, Facts(source, batch.message.accepted, without(shaping.verified, refused), twice))

@@ -1,7 +1,7 @@
 """A relay by SMTP that has a pace: SES's SMTP endpoint, which counts as its API does, or any relay with a `rate`.
 
 What SES says of one address it says of the whole message, so the bad one is found by offering the message again without
-it, or to halves.
+it, or to halves, as `policy.splitting` has it.
 
 Invariant: an address is offered again only after an answer that certainly refused it.
 Invariant: one outcome for each delivery, and nothing raised but CancelledError.
@@ -18,10 +18,15 @@ from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.envelope import Message
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.ses_addressing import plain_domain
+from sesrelay.policy.ses_words import addresses_named
+from sesrelay.policy.splitting import Blamed, Splitting
 from sesrelay.seams import Content, Transport
-from sesrelay.transport.smtp.ses_answers import about_an_address, addresses_in, rejected, wants_others
+from sesrelay.transport.smtp.ses_answers import about_an_address, of_form, rejected, wants_others
 
 RESERVE_WAIT = 60.0  # seconds between looks at whether the window has freed something
+_Outcomes = Mapping[DeliveryId, Outcome]
+_Split = Splitting[Delivery, _Outcomes]
 _UNTRIED = Reply(454, "4.4.2", "Not tried, because the relay did not answer for others")
 
 
@@ -111,9 +116,8 @@ class PacedSmtp:
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         known: dict[DeliveryId, Outcome] = {}
-        waiting = [batch.deliveries]
-        while waiting:
-            group = waiting.pop(0)
+        split: _Split = Splitting(batch.deliveries, _plain)
+        while (group := split.next()) is not None:
             outcomes = await self.inner.deliver(Batch(batch.lane, group), content)
             self._note(outcomes.values())
             known.update(outcomes)
@@ -122,12 +126,9 @@ class PacedSmtp:
             if self.keep is not None and rejected(outcomes.values()):
                 await self.keep(batch.message, content)
             if _stops(outcomes.values()):
-                for left in waiting:
-                    known.update((delivery.id, _untried(outcomes.values())) for delivery in left)
-                break
-            ended, again = _split(group, outcomes)
-            known.update(ended)
-            waiting[:0] = again
+                known.update((delivery.id, _untried(outcomes.values())) for delivery in split.stop())
+            else:
+                known.update(_judged(split, group, outcomes))
         return known
 
     def _note(self, outcomes: Iterable[Outcome]) -> None:
@@ -142,32 +143,41 @@ class PacedSmtp:
             self.budget.throttled()
 
 
-def _split(
-    group: tuple[Delivery, ...], outcomes: Mapping[DeliveryId, Outcome]
-) -> tuple[dict[DeliveryId, Outcome], list[tuple[Delivery, ...]]]:
-    """Return what is certain of a refused group, and the groups to offer the message again."""
+def _judged(split: _Split, group: tuple[Delivery, ...], outcomes: _Outcomes) -> dict[DeliveryId, Outcome]:
+    """Say whom to offer the message again; return what is certain by now beside `outcomes`."""
+    found = outcomes.values()
     others = tuple(delivery for delivery in group if wants_others(outcomes[delivery.id]))
-    if others:
-        return {}, [others] if len(others) < len(group) else []
-    refused = [outcomes[delivery.id] for delivery in group]
-    if not all(isinstance(outcome, Failed) and about_an_address(outcome) for outcome in refused):
-        return {}, []
-    named = addresses_in(refused[0].reply.text)
-    if group[0].message.sender.lower() in named:
-        return {}, []
-    if len(group) == 1:
-        return _failed(group, outcomes), []
+    if others and len(others) < len(group):
+        return _own(split.again(others))
+    if any(isinstance(outcome, Delivered) for outcome in found):
+        return _own(split.taken())
+    # Whoever was refused at RCPT has ended already; the others were refused with the message.
+    group = tuple(delivery for delivery in group if not _refused(outcomes[delivery.id], Scope.RECIPIENT))
+    first = outcomes[group[0].id] if group else None
+    if not isinstance(first, Failed) or not all(_refused(outcomes[delivery.id], Scope.MESSAGE) for delivery in group):
+        return _own(split.again(()))
+    named = addresses_named(first.reply.text)
+    if not about_an_address(first) or group[0].message.sender.lower() in named:
+        return dict.fromkeys((delivery.id for delivery in split.stop()), first)
     bad = tuple(delivery for delivery in group if delivery.recipient.address.lower() in named)
     if bad:
-        rest = tuple(delivery for delivery in group if delivery not in bad)
-        return _failed(bad, outcomes), [rest] if rest else []
-    half = len(group) // 2
-    return {}, [group[:half], group[half:]]
+        decided = split.again(tuple(delivery for delivery in group if delivery not in bad))
+        return _own([Blamed(bad, outcomes, message=False), *decided])
+    return _own(split.refused(group, outcomes, of_form=of_form(first)))
 
 
-def _failed(group: tuple[Delivery, ...], outcomes: Mapping[DeliveryId, Outcome]) -> dict[DeliveryId, Outcome]:
-    found = ((delivery.id, outcomes[delivery.id]) for delivery in group)
-    return {key: replace(outcome, scope=Scope.RECIPIENT) for key, outcome in found if isinstance(outcome, Failed)}
+def _refused(outcome: Outcome, scope: Scope) -> bool:
+    return isinstance(outcome, Failed) and outcome.scope is scope
+
+
+def _own(decided: Iterable[Blamed[Delivery, _Outcomes]]) -> dict[DeliveryId, Outcome]:
+    """Return the outcomes of those who were refused for their own address."""
+    own = ((delivery.id, blamed.why[delivery.id]) for blamed in decided if not blamed.message for delivery in blamed.members)
+    return {key: replace(outcome, scope=Scope.RECIPIENT) for key, outcome in own if isinstance(outcome, Failed)}
+
+
+def _plain(delivery: Delivery) -> str:
+    return plain_domain(delivery.recipient.address)
 
 
 def _stops(outcomes: Iterable[Outcome]) -> bool:

@@ -12,38 +12,44 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from sesrelay.mail import headers
 from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Batch, Delivery
+from sesrelay.mail.filed import Large, opening
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, PauseReason, Scope, Trail
-from sesrelay.policy.ses_words import denies_an_identity, not_verified, own_words, region_named
+from sesrelay.policy.ses_words import (
+    ADDRESS_TEXT,
+    HEADER_TEXT,
+    UNWANTED_TEXT,
+    denies_an_identity,
+    not_verified,
+    own_words,
+    region_named,
+    repeated_fields,
+)
 from sesrelay.transport.client.answers import Answer, Stage
 
-_DUPLICATE = re.compile(r"duplicate header[:\s]+['\"‘]?([!-9;-~]+?)['\"’]?[.\s]*\Z", re.I)
-_ADDRESS = re.compile(r"[^\s<>,;\"'()]+@[^\s<>,;\"'()]+")
-# The words in which SES refuses one address, and with it the message.
-_ABOUT_AN_ADDRESS = re.compile(
-    r"illegal address|missing (?:final )?'|\bdomain (?:contains|starts|ends|is)|invalid domain name|local (?:address|name|part)"
-    r"|user name|route-addr|nested group|semicolon|invalid (?:recipient|address)|address (?:is|contains)|mailbox",
-    re.I,
-)
+_FORM = re.compile(r"\Atransaction failed|illegal address|invalid (?:recipient|address|domain name)", re.I)
 OTHERS_GO = "tried again without the recipients that are not verified"
 
 
-def addresses_in(text: str) -> frozenset[str]:
-    """Return the addresses that a text names, in lower case."""
-    return frozenset(address.rstrip(".").lower() for address in _ADDRESS.findall(text))
-
-
 def about_an_address(outcome: Failed) -> bool:
-    """Tell whether SES refused a message because of the form of some recipient's address."""
-    words = own_words(outcome.reply.text)
-    return outcome.scope is Scope.MESSAGE and "header" not in words.lower() and bool(_ABOUT_AN_ADDRESS.search(words))
+    """Tell whether SES refused a message because of some address: a recipient's, or one in the header."""
+    text, words = outcome.reply.text, own_words(outcome.reply.text)
+    if outcome.scope is not Scope.MESSAGE or HEADER_TEXT.search(words):
+        return False
+    return bool(UNWANTED_TEXT.search(words) or (_FORM.search(text) and ADDRESS_TEXT.search(words)))
+
+
+def of_form(outcome: Failed) -> bool:
+    """Tell whether an address was refused for how it is written, and not because SES sends nothing to it."""
+    return not UNWANTED_TEXT.search(own_words(outcome.reply.text))
 
 
 def rejected(outcomes: Iterable[Outcome]) -> bool:
     """Tell whether SES refused a message for what it is, as a virus in it."""
-    failed = (outcome for outcome in outcomes if isinstance(outcome, Failed) and outcome.scope is Scope.MESSAGE)
-    return any("message rejected" in outcome.reply.text.lower() for outcome in failed)
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed) and outcome.scope is Scope.MESSAGE]
+    return any("message rejected" in outcome.reply.text.lower() and not about_an_address(outcome) for outcome in failed)
 
 
 def wants_others(outcome: Outcome) -> bool:
@@ -58,10 +64,13 @@ def unverified_senders(outcomes: Iterable[Outcome]) -> frozenset[str]:
     return frozenset(address.lower() for text in texts if region_named(text) for address in not_verified(text))
 
 
-def duplicate_headers(outcomes: Iterable[Outcome]) -> frozenset[str]:
-    """Return the header, in lower case, for whose standing twice SES refused a message."""
-    found = (_DUPLICATE.search(outcome.reply.text) for outcome in outcomes if isinstance(outcome, Failed))
-    return frozenset(one[1].lower() for one in found if one)
+def duplicate_headers(outcomes: Iterable[Outcome], content: Large) -> frozenset[str]:
+    """Return the fields of the header of `content`, in lower case, for whose standing twice SES refused the message."""
+    texts = {outcome.reply.text for outcome in outcomes if isinstance(outcome, Failed)}
+    if not texts:
+        return frozenset()
+    head = headers.split(opening(content))[0]
+    return frozenset(name for text in texts for name in repeated_fields(text, head))
 
 
 def with_source(batch: Batch, source: str) -> Batch:
@@ -82,7 +91,7 @@ def from_ses(answer: Answer, delivery: Delivery, trail: Trail) -> Outcome | None
         return _unverified(answer, delivery, trail)
     means = _account_trouble(words) or _identity_trouble(words, answer.reply.text, delivery)
     if means is None and answer.stage is Stage.AUTH and answer.reply.code == 535:
-        means = _Means(Scope.NEXTHOP, PauseReason.CREDENTIALS, WRONG_LOGIN)
+        means = _Means(Scope.NEXTHOP, PauseReason.CREDENTIALS, NOT_SIGNED_UP if "not subscribed" in words else WRONG_LOGIN)
     if means is None:
         return None
     return Deferred(reply, means.scope, means.reason, means.remedy, means.after, trail=trail, tolerance=means.tolerance)
@@ -91,6 +100,9 @@ def from_ses(answer: Answer, delivery: Delivery, trail: Trail) -> Outcome | None
 WRONG_LOGIN = (
     "SES does not take the login: username and password are SMTP credentials of this region (SES console, SMTP settings), not an access "
     "key and its secret; `sesrelay smtp-password --region REGION` makes the password of a secret key; then reload"
+)
+NOT_SIGNED_UP = (
+    "the AWS account of this SMTP user is not signed up for SES: open the SES console of this region with it once; then reload"
 )
 SANDBOX = (
     "the account is in the SES sandbox and sends to verified addresses only: `sesrelay account request-production` "
