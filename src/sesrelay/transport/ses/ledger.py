@@ -1,7 +1,7 @@
 """What one AWS account may still send in one region, whichever key or protocol its mail leaves by.
 
 Invariant: the pace starts at the sandbox's 1 a second until the account has been asked, and all transports together are never
-above what it said, nor one of them above its own `rate` or `share` of that.
+above what it said or, where that is more, the highest `rate` in the configuration; nor one of them above its own `rate` or `share`.
 
 Source: Amazon SES developer guide, "Sending quotas" (counted in recipients, by account and region).
 """
@@ -9,6 +9,7 @@ Source: Amazon SES developer guide, "Sending quotas" (counted in recipients, by 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from sesrelay.mail.delivery import Priority
 from sesrelay.policy.pace import Governor, Narrowed
@@ -58,29 +59,25 @@ class Ledger:
         if len(self._paces) == 1:
             for alone in self._own.values():
                 self._whole.owes_like(alone, now)
-        if way != WHOLE:
-            self._own[way] = Governor(self._narrow(*way), now, climbs=isinstance(way[0], str) and self._climbs)
-            self._whole.set_rate(self._most(), now, climbs=self._climbs)
-        ways = (*self._paces, way)
-        self._paces = {one: self._pace(one, alone=len(ways) == 1) for one in ways}
+        self._own[way] = Governor(self._narrow(*way), now, climbs=isinstance(way[0], str) and self._climbs)
+        self._whole.set_rate(self._most(), now, climbs=self._climbs)
+        self._arrange((*self._paces, way))
         return self._paces[way]
 
-    def _pace(self, way: tuple[Way, float], *, alone: bool) -> Governor | Narrowed:
-        if way == WHOLE:
-            return self._whole
-        return self._own[way] if alone else Narrowed(self._own[way], self._whole)
+    def _arrange(self, ways: Iterable[tuple[Way, float]]) -> None:
+        ways, most = list(ways), self._most()
+        for way in ways:
+            if self._counts and way == WHOLE and most == self._rate:
+                self._paces[way] = self._whole
+            else:
+                self._paces[way] = self._own[way] if len(ways) == 1 else Narrowed(self._own[way], self._whole)
 
     def _narrow(self, rate: Way, share: float) -> float:
-        if isinstance(rate, str):
-            return self._rate * share
-        return min(rate, self._rate) if self.figures is not None else rate
+        return self._rate * share if isinstance(rate, str) else rate
 
     def _most(self) -> float | None:
-        """Return the account's rate: what it said, or else what the configuration of some transport says that it takes."""
-        if not self._counts:
-            return None
-        fixed = [rate for rate, _ in self._own if not isinstance(rate, str)]
-        return self._rate if self.figures is not None else max([self._rate, *fixed])
+        """Return the account's rate: what it said, or more where some transport's `rate` overrides that."""
+        return max([self._rate, *(rate for rate, _ in self._own if not isinstance(rate, str))]) if self._counts else None
 
     def set_rate(self, rate: float, *, climbs: bool = False) -> None:
         """Go by another rate of the account's. `climbs`: it is a guess, to begin with."""
@@ -89,6 +86,7 @@ class Ledger:
         self._whole.set_rate(self._most(), now, climbs=climbs)
         for (way, share), governor in self._own.items():
             governor.set_rate(self._narrow(way, share), now, climbs=climbs and isinstance(way, str))
+        self._arrange(self._paces)
 
     def throttled(self) -> None:
         now = self._clock.monotonic()
