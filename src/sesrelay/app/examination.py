@@ -100,7 +100,7 @@ async def _machine(loaded: Loaded) -> list[Check]:
 
     try:
         async with open_desk(loaded.config, trouble) as desk:
-            checks += checkup_machine.queue(await desk.summary())
+            checks += [ok("queue", "queue", desk.missing)] if desk.missing else checkup_machine.queue(await desk.summary())
     except (DaemonUnreachable, ControlError, SpoolError, OSError) as error:
         trouble("the queue cannot be read", error)
     return checks + troubles

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, load_or_exit, reader_left
+from sesrelay.cli.options import DEFAULT_CONFIG, EX_FAILED, EX_TEMPFAIL, load_or_exit, reader_left
 
 if TYPE_CHECKING:
+    from sesrelay.config.loading import Loaded
     from sesrelay.seams import Desk
 
 
@@ -95,6 +96,8 @@ def _at_any_desk(
         if not salvage:
             try:
                 async with open_desk(loaded.config, _complain, importing=loaded if importing else None) as desk:
+                    if desk.missing is not None:
+                        _complain(desk.missing + _looked_at(config, loaded), None)
                     return await work(desk)
             except StoreDamaged as damaged:
                 if salvage_in is None:
@@ -110,6 +113,13 @@ def _at_any_desk(
     except DaemonUnreachable as error:
         click.echo(f"sesrelay: {error}", err=True)
         return EX_TEMPFAIL
+
+
+def _looked_at(config: Path, loaded: Loaded) -> str:
+    """Return by which configuration there is no queue, where another one may be meant."""
+    if config != DEFAULT_CONFIG and loaded.config.state_dir.is_dir():
+        return ""
+    return f" (by {config}; --config FILE names another configuration)"
 
 
 def _complain(what: str, error: BaseException | None) -> None:

@@ -170,7 +170,7 @@ async def _list(desk: Desk, wanted: Filter, as_json: bool) -> int:
         count += 1
     if as_json:
         click.echo("[]" if not count else "\n]")
-    elif not count:
+    elif not count and desk.missing is None:
         click.echo("Nothing matches." if _names_any(wanted) else "The queue is empty.", err=True)
     return EX_OK
 
