@@ -21,8 +21,10 @@ from sesrelay.setup.checkup import machine as checkup_machine
 from sesrelay.setup.checkup import ses as checkup_ses
 from sesrelay.setup.checkup.check import Check
 from small_dns import SmallDns
+from somebody import ME, UNNAMED, as_root
 
 HOST = "127.0.0.1"
+LITTLE = "limits: {min_free_disk: 1MiB}\n"
 
 
 @pytest.fixture(scope="module")
@@ -262,6 +264,80 @@ def test_who_has_the_port_is_named(tmp_path: Path) -> None:
         told = found(sesrelay("doctor", "--json", "--config", config), "listener")
         assert told[0].startswith("fail: taken by ")
         assert str(os.getpid()) in told[0]
+
+
+class Disk:
+    """What statvfs says, but for what is planted."""
+
+    def __init__(self, found: os.statvfs_result, **planted: int) -> None:
+        self._found = found
+        self.__dict__.update(planted)
+
+    def __getattr__(self, name: str) -> int:
+        return int(getattr(self._found, name))
+
+
+@pytest.mark.parametrize(
+    ("planted", "more", "message", "remedy"),
+    [
+        ({"f_flag": os.ST_RDONLY}, "", "fail: on a file system that is mounted read-only: no mail is taken", "mount -o remount,rw"),
+        ({"f_bavail": 0}, "limits: {min_free_disk: 0}\n", "fail: full: no mail is taken", "make room"),
+        ({"f_bavail": 100, "f_frsize": 4096}, "", "fail: 0 MiB are free, less than limits.min_free_disk", "make room"),
+        ({"f_favail": 0, "f_files": 1000}, "", "fail: no inode is free: no mail is taken", "remove files"),
+        ({"f_favail": 0, "f_files": 0}, "", "ok: ", ""),  # btrfs counts none
+    ],
+)
+@pytest.mark.parametrize("made", [True, False])
+def test_a_disk_that_takes_nothing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: dict[str, int], more: str, message: str, remedy: str, made: bool
+) -> None:
+    state, before = tmp_path / "state", os.statvfs
+    if made:
+        state.mkdir()
+    monkeypatch.setattr(os, "statvfs", lambda path: Disk(before(path), **planted))
+    (one,) = disk(tmp_path, more)
+    assert f"{one['status']}: {one['message']}".startswith(message)
+    assert remedy in (one["remedy"] or "")
+    assert one["subject"] == str(state if made else tmp_path)
+
+
+def disk(folder: Path, more: str = "") -> list[dict[str, str | None]]:
+    config = folder / "config.yaml"
+    config.write_text(
+        f"state_dir: {folder}/state\nlisteners: [{{listen: '127.0.0.1:0'}}]\ndefault_route: {{reject: true}}\n{more or LITTLE}"
+    )
+    config.chmod(0o640)
+    return [one for one in sesrelay("doctor", "--json", "--config", config).json["checks"] if one["check"] == "disk"]
+
+
+def test_a_folder_that_its_owner_may_not_write_to_fails(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    if os.geteuid() == 0:
+        os.chown(state, UNNAMED, UNNAMED)
+    owner = UNNAMED if os.geteuid() == 0 else ME
+    state.chmod(0o550)
+    (one,) = disk(tmp_path)
+    assert (one["status"], one["message"]) == ("fail", f"{owner} may not write there (mode 0550): no mail is taken")
+    assert one["remedy"] == f"chmod u+rwx {state}"
+    state.chmod(0o750)
+    assert [one["status"] for one in disk(tmp_path)] == ["ok"]
+
+
+@as_root
+def test_what_root_left_in_the_folder_of_the_relays_user_fails(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(0o750)
+    os.chown(state, UNNAMED, UNNAMED)
+    (state / "lock").touch(0o640)
+    (one,) = disk(tmp_path)
+    assert (one["status"], one["message"]) == (
+        "fail",
+        f"{state}/lock is root's, and {UNNAMED} may not write to it: no mail is taken",
+    )
+    assert one["remedy"] == f"chown -R {UNNAMED}: {state}"
+    os.chown(state / "lock", UNNAMED, UNNAMED)
+    assert [one["status"] for one in disk(tmp_path)] == ["ok"]
 
 
 def test_a_paused_lane_and_held_mail_are_told() -> None:

@@ -21,6 +21,7 @@ from sesrelay.config.loading import Loaded
 from sesrelay.control.client import ControlError
 from sesrelay.mail.address import domain_key
 from sesrelay.seams import Document, SpoolError
+from sesrelay.setup.checkup import disk as checkup_disk
 from sesrelay.setup.checkup import dns as checkup_dns
 from sesrelay.setup.checkup import login as checkup_login
 from sesrelay.setup.checkup import machine as checkup_machine
@@ -92,11 +93,13 @@ async def _machine(loaded: Loaded) -> list[Check]:
         return [fail("relay", "sesrelay", str(error), "run doctor as root, or as a member of the socket's group")]
     checks = [checkup_machine.relay(str(status["version"]) if status else None)]
     checks += checkup_machine.listeners(loaded, set(status["listeners"]) if status else None)
-    checks.append(checkup_machine.disk(loaded))
+    checks.append(checkup_disk.disk(loaded, int(status["pid"]) if status else None))
     troubles: list[Check] = []
 
     def trouble(what: str, error: BaseException | None) -> None:
-        troubles.append(fail("queue", "queue", f"{what}: {error}" if error else what, "sesrelay queue summary"))
+        troubles.append(
+            fail("queue", "queue", f"{what}: {error}" if error else what, "as it says; more of it: journalctl -u sesrelay")
+        )
 
     try:
         async with open_desk(loaded.config, trouble) as desk:

@@ -1,4 +1,4 @@
-"""The machine around the relay: ports and who has them, the disk, the queue, who may send as whom.
+"""The machine around the relay: ports and who has them, the queue, who may send as whom.
 
 Source: proc(5): /proc/net/tcp lists sockets by inode, /proc/PID/fd who holds them.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -39,26 +38,6 @@ def relay(version: str | None) -> Check:
     if version is None:
         return warn("relay", "sesrelay", "no relay runs", "systemctl start sesrelay (or: sesrelay run)")
     return ok("relay", "sesrelay", f"version {version} runs")
-
-
-def disk(loaded: Loaded) -> Check:
-    """Look at the room for the queue."""
-    folder, wanted = loaded.config.state_dir, loaded.config.limits.min_free_disk
-    while not folder.exists():
-        folder = folder.parent
-    found = os.statvfs(folder)
-    free = found.f_bavail * found.f_frsize
-    told = f"{free // 2**20} MiB are free"
-    if free < wanted:
-        return fail(
-            "disk",
-            str(folder),
-            f"{told}, less than limits.min_free_disk: all mail is deferred",
-            "make room, or lower limits.min_free_disk",
-        )
-    if free < 2 * wanted:
-        return warn("disk", str(folder), f"{told}; below {wanted // 2**20} MiB mail is deferred", "make room")
-    return ok("disk", str(folder), told)
 
 
 def queue(summary: Mapping[str, Any]) -> Iterator[Check]:
