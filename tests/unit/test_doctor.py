@@ -102,6 +102,18 @@ def test_a_fault_is_found_with_its_remedy(world: AwsWorld, plant: object, check:
     assert (said.code, said.json["ok"]) == ((1, False) if failed else (0, True))
 
 
+def test_it_asks_the_name_servers_that_the_verbs_about_domains_ask(world: AwsWorld) -> None:
+    text = world.config.read_text()
+    named = f"  elsewhere: {{type: direct, nameservers: ['{world.dns.nameserver}']}}\n"
+    world.config.write_text(text.replace("routes:\n", f"{named}routes:\n"))
+    world.dns.records.pop(("bounce.example.com", "TXT"))
+    states = {one["name"]: one["state"] for one in world.run("domain", "show", "example.com", "--json").json["records"]}
+    assert states["bounce.example.com"] == "missing"
+    said = world.run("doctor", "--json")
+    assert found(said, "mail-from", "bounce.example.com TXT") == ["fail: missing"]
+    assert set(found(said, "dkim")) == {"ok: as it is wanted"}
+
+
 def test_a_verified_parent_speaks_for_a_sub_domain(world: AwsWorld) -> None:
     assert found(examined(world, "shop.example.com"), "identity") == ["ok: verified in us-east-1, by example.com"]
 

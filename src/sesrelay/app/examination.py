@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sesrelay.app import wiring
 from sesrelay.app.clock import SystemClock
 from sesrelay.app.operator import DaemonUnreachable, open_desk, reach_daemon
-from sesrelay.app.ses_access import direct_senders, leads_to_ses, rules_of, source_of
+from sesrelay.app.ses_access import direct_senders, leads_to_ses, name_servers, rules_of, source_of
 from sesrelay.aws.clients import Clients
 from sesrelay.config import transports as configured
 from sesrelay.config.checks import pattern_domain
@@ -122,7 +122,7 @@ async def _ses(loaded: Loaded, name: str, domains: Sequence[str], nameservers: S
     senders = _senders_by(loaded, name, domains)
     if senders:
         checks.append(checkup_ses.simulator(name, f"postmaster@{senders[0]}", by_v2=config.api == "v2"))
-    dns = Dns(nameservers)
+    dns = Dns(nameservers or name_servers(loaded))
     for domain in senders:
         check, identity = await asyncio.to_thread(checkup_ses.identity, clients, domain)
         checks.append(check)

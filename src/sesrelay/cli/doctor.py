@@ -22,7 +22,7 @@ COLOUR = {"ok": "green", "warn": "yellow", "fail": "red"}
     "nameservers",
     metavar="IP[:PORT]",
     multiple=True,
-    help="Ask this name server instead of the system's; may be repeated.",
+    help="Ask this one; may be repeated. Default: those of direct transports, else the system's.",
 )
 @click.option("--quiet", is_flag=True, help="Only what is not well.")
 @json_option
