@@ -113,6 +113,7 @@ def test_a_cap_is_kept_across_the_death_of_the_process_and_shown(tmp_path: Path,
         (paused,) = wait_for("it is told", lambda: relay.ask("summary")["paused"])
         assert (paused["transport"], paused["reason"], paused["domain"]) == ("ses-main", "quota", "example.com")
         assert "daily_cap" in paused["remedy"]
+        assert paused["cap"] == "daily_cap"
         waiting = wait_for("they wait", lambda: relay.json("queue", "list", "--state", "queued"))
         assert {(one["id"], one["reason"], one["attempts"]) for one in waiting} == {(each, "daily_cap", 0) for each in ids[3:]}
         assert {one["next_attempt"] for one in waiting} == {paused["until"]}

@@ -367,6 +367,24 @@ def test_a_paused_lane_and_held_mail_are_told() -> None:
     assert {(one.check, one.status) for one in checks} == {("paused", "fail"), ("held", "warn"), ("queue", "warn")}
 
 
+def test_a_cap_that_its_owner_set_is_a_warning() -> None:
+    cap = {
+        "transport": "main",
+        "nexthop": None,
+        "domain": "example.com",
+        "reason": "quota",
+        "since": "x",
+        "remedy": "wait",
+        "cap": "daily_cap",
+    }
+    theirs = {**cap, "domain": None, "cap": None}
+    checks = checkup_machine.queue({"paused": [cap, theirs], "by_state": {}, "oldest_seconds": None, "messages": 0})
+    assert [(one.subject, one.status, one.message) for one in checks if one.check == "paused"] == [
+        ("main example.com", "warn", "daily_cap, since x"),
+        ("main", "fail", "quota, since x"),
+    ]
+
+
 def test_a_relay_that_does_not_answer_and_a_key_for_a_password(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as sock:
         closed = sock.getsockname()[1]
