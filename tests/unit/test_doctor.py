@@ -65,7 +65,9 @@ def test_a_sound_whole_is_ok(world: AwsWorld) -> None:
     seen = {one["check"] for one in said.json["checks"]}
     assert {"configuration", "relay", "disk", "queue", "senders", "region", "credentials", "clock", "sandbox", "sending", "quota",
             "simulator", "identity", "dkim", "mail-from", "dmarc", "alignment"} <= seen  # fmt: skip
-    assert "`sesrelay send --from postmaster@example.com --simulator success`" in found(said, "simulator")[0]
+    assert (
+        f"`sesrelay send --from postmaster@example.com --simulator success --config {world.config}`" in found(said, "simulator")[0]
+    )
     assert found(said, "alignment") == ["ok: DMARC passes by DKIM and SPF"]
 
 
@@ -121,9 +123,8 @@ def test_a_verified_parent_speaks_for_a_sub_domain(world: AwsWorld) -> None:
 def test_lines_have_the_remedy_and_quiet_leaves_out_what_is_well(world: AwsWorld) -> None:
     world.ses.account.sandbox = True
     said = world.run("doctor", "--nameserver", world.dns.nameserver, "--quiet")
-    assert (
-        "warn sandbox: main: mail goes to verified recipients only, 200 a day (do: sesrelay account request-production)" in said.out
-    )
+    remedy = f"sesrelay account request-production --config {world.config}"
+    assert f"warn sandbox: main: mail goes to verified recipients only, 200 a day (do: {remedy})" in said.out
     assert not any(line.startswith("ok") for line in said.out.splitlines())
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sesrelay.cli.options import DEFAULT_CONFIG, EX_FAILED, EX_TEMPFAIL, load_or_exit, reader_left
+from sesrelay.cli.remedies import as_run
 
 if TYPE_CHECKING:
     from sesrelay.config.loading import Loaded
@@ -56,7 +57,7 @@ def with_desk(
     except BrokenPipeError:
         code = reader_left()
     except (ControlError, SpoolError) as error:
-        click.echo(f"sesrelay: {error}", err=True)
+        _complain(str(error), None)
         code = EX_TEMPFAIL
     except OSError as error:
         click.echo(f"sesrelay: {error}", err=True)
@@ -111,7 +112,7 @@ def _at_any_desk(
     try:
         return asyncio.run(run())
     except DaemonUnreachable as error:
-        click.echo(f"sesrelay: {error}", err=True)
+        _complain(str(error), None)
         return EX_TEMPFAIL
 
 
@@ -123,4 +124,4 @@ def _looked_at(config: Path, loaded: Loaded) -> str:
 
 
 def _complain(what: str, error: BaseException | None) -> None:
-    click.echo(f"sesrelay: {what}" + (f": {error}" if error else ""), err=True)
+    click.echo(as_run(f"sesrelay: {what}" + (f": {error}" if error else "")), err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from sesrelay.cli import exchange
 from sesrelay.cli.desk import ask_daemon, with_desk
 from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option, load_or_exit
 from sesrelay.cli.progress import progress
+from sesrelay.cli.remedies import as_run
 from sesrelay.cli.words import age, number, seconds, size
 
 if TYPE_CHECKING:
@@ -212,7 +214,7 @@ def _print_summary(found: Document, as_json: bool) -> int:
     for pause in found["paused"]:
         about = " ".join(filter(None, (pause["transport"], pause["domain"] or pause["nexthop"])))
         click.secho(f"\npaused: {about} ({pause['reason']}, since {pause['since']})", fg="red")
-        click.echo(f"    {pause['remedy']}")
+        click.echo(as_run(f"    {pause['remedy']}"))
     if found["future_holds"]:
         click.secho("\nheld as it comes:", fg="magenta")
         _print_future(found["future_holds"])
@@ -263,7 +265,8 @@ async def _change(desk: Desk, verb: Verb, wanted: Filter, as_json: bool, via: st
     count = await _with_progress(desk, verb, wanted, lambda told: desk.change(verb, wanted, via, told))
     click.echo(json.dumps({"changed": count}) if as_json else f"{count} deliveries changed")
     if verb == "retry" and not count and await _is_held(desk, wanted):
-        click.echo("what matches is held: `sesrelay queue release` lets it go on, with --via NAME by another way out", err=True)
+        told = "what matches is held: `sesrelay queue release` lets it go on, with --via NAME by another way out"
+        click.echo(as_run(told), err=True)
     return EX_OK
 
 
@@ -312,7 +315,7 @@ async def _change_future(desk: Desk, verb: Verb, wanted: Filter, as_json: bool) 
         return EX_OK
     click.echo(f"{count} deliveries changed")
     if verb == "hold":
-        click.echo(f"What comes is held, until: sesrelay queue release {_as_options(wanted)} --future")
+        click.echo(as_run(f"What comes is held, until: sesrelay queue release {_as_options(wanted)} --future"))
     else:
         click.echo("What comes is held no longer.")
     return EX_OK
@@ -334,10 +337,10 @@ def _print_future(standing: list[Document], *, err: bool = False) -> None:
 
     for one in standing:
         wanted = Filter(sender=one["sender"], recipient=one["recipient"], transport=one["transport"])
-        click.echo(f"    since {one['since']}; to end it: sesrelay queue release {_as_options(wanted)} --future", err=err)
+        click.echo(as_run(f"    since {one['since']}; to end it: sesrelay queue release {_as_options(wanted)} --future"), err=err)
 
 
 def _as_options(wanted: Filter) -> str:
     """Return the options that name what `wanted` does, as a shell takes them."""
     named = {"--sender": wanted.sender, "--recipient": wanted.recipient, "--transport": wanted.transport}
-    return " ".join(f"{option} '{value}'" for option, value in named.items() if value is not None)
+    return " ".join(f"{option} {shlex.quote(value)}" for option, value in named.items() if value is not None)
