@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fakes import FakeClock
 from sesrelay.mail.delivery import DeliveryId, Priority, State
-from sesrelay.seams import Filter, Settlement, Stats
+from sesrelay.seams import Filter, Settlement, Stats, Submission
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.sqlite import SqliteSpool
 from spool_world import BODY, MX, NOW, SES, deferred, delivered, failed, held, ids, opened, settlement, submission
@@ -243,6 +244,40 @@ async def test_stats_count_what_is_open(spool: Store) -> None:
         {("ses", State.QUEUED): 1, ("direct", State.QUEUED): 2, ("ses", State.HELD): 1, ("ses", State.IN_FLIGHT): 1},
         {"ses": NOW + 1, "direct": NOW + 2},
     )  # fmt: skip
+
+
+def scheduled(serial: int, release: float, **more: Any) -> Submission:
+    """Make a message that its sender wants sent at `release`."""
+    made = submission(serial, due=release, **more)
+    message = replace(made.message, envelope=replace(made.message.envelope, release=release))
+    waiting = tuple(replace(one, message=message, reason="scheduled") for one in made.deliveries)
+    return replace(made, message=message, deliveries=waiting)
+
+
+async def test_the_age_of_what_is_scheduled_counts_from_its_hour(spool: Store) -> None:
+    async def ages() -> dict[str, float]:
+        stats = await spool.stats()
+        found = {name: max(LATER - since, 0.0) for name, since in stats.oldest_by_transport.items()}
+        assert stats.oldest == min(stats.oldest_by_transport.values())
+        return found
+
+    await spool.accept(scheduled(1, LATER + 60))
+    await spool.accept(scheduled(2, LATER + 70, state=State.HELD))
+    assert await ages() == {"ses": 0.0}, "none is due yet"
+    await spool.accept(submission(9, lane=MX))
+    await spool.accept(due := scheduled(3, LATER - 20))
+    assert await ages() == {"ses": 20.0, "direct": 5_000.0 - 9}
+    await spool.claim(SES, 9, LATER)
+    await spool.open_attempt(ids(due), LATER + 60)
+    assert (await ages())["ses"] == 20.0, "on its way, and due again later if that is lost"
+    await spool.settle(settlement(due, deferred(LATER + 30)))
+    assert (await ages())["ses"] == 20.0, "tried, and due again later"
+    await spool.accept(submission(4))
+    await spool.accept(scheduled(5, LATER - 4_999))
+    assert (await ages())["ses"] == 5_000.0 - 4, "the oldest is not the first that came"
+    await spool.settle(settlement(due, delivered()))
+    await spool.change("delete", Filter(sender="@example.com", states=(State.QUEUED,)), LATER)
+    assert await ages() == {"ses": 0.0}, "what is held keeps its hour too"
 
 
 async def test_what_is_retried_by_another_way_out_keeps_it_and_what_is_in_doubt_stays(spool: Store) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from sesrelay.spool import bulk, changing, desk, flow, reading, selecting
+from sesrelay.spool import bulk, changing, desk, flow, oldest, reading, selecting
 from sesrelay.spool.opening import open_store
 from sesrelay.spool.query import sized
 
@@ -53,6 +53,10 @@ QUESTIONS = {
     ),
     "by Message-ID": (desk.BY_MESSAGE_ID, "SEARCH message USING COVERING INDEX message_by_message_id (message_id=?)"),
     "the newest": (desk.RECENT, "SCAN message"),
+    "what is not left to its hour": (
+        oldest.MEANT,
+        "SEARCH delivery USING INDEX delivery_open (state=? AND transport=? AND (message,n)>(?,?))",
+    ),
     "what may be forgotten": (flow.FINISHED, "SEARCH message USING INTEGER PRIMARY KEY (rowid>?)"),
 }
 

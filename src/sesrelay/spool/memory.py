@@ -282,7 +282,7 @@ class MemorySpool(Parking):
             delivery, transport = each.delivery, each.delivery.placement.lane.transport
             if each.open:
                 counts[transport, delivery.state] = counts.get((transport, delivery.state), 0) + 1
-                oldest.setdefault(transport, delivery.message.accepted)
+                oldest[transport] = min(delivery.message.began, oldest.get(transport, delivery.message.began))
         alive = [entry for entry in self._entries.values() if entry.open]
         return Stats(
             len(alive), sum(entry.message.size for entry in alive), min(oldest.values(), default=None), counts, oldest
