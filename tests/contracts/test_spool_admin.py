@@ -191,7 +191,16 @@ async def test_what_is_scheduled_keeps_its_hour_unless_a_retry_names_it(spool: S
     async def found() -> list[tuple[float, str | None]]:
         return [(one.delivery.due, one.delivery.reason) for one in await spool.list(Filter(), NOW, None, 9)]
 
-    assert await spool.change("retry", Filter(sender="@example.com"), NOW + 5) == 2
+    async def told() -> list[str]:
+        record = await spool.show(made.message.id)
+        assert record is not None
+        return [event.event for event in record.events[2:]]
+
+    assert await spool.change("retry", Filter(sender="@example.com"), NOW + 5) == 1, "nothing of what is scheduled changes"
+    assert await found() == [(NOW + 9_999, "scheduled"), (NOW + 5, None)]
+    assert await told() == []
+    assert await spool.change("retry", Filter(states=(State.QUEUED,)), NOW + 5, "other") == 2, "its way does"
+    assert [one.delivery.via for one in await spool.list(Filter(), NOW, None, 9)] == ["other", "other"]
     assert await found() == [(NOW + 9_999, "scheduled"), (NOW + 5, None)]
     assert await spool.change("hold", Filter(sender="@example.com"), NOW + 6) == 2
     assert await spool.change("release", Filter(sender="@example.com"), NOW + 7) == 2
@@ -201,6 +210,16 @@ async def test_what_is_scheduled_keeps_its_hour_unless_a_retry_names_it(spool: S
     assert await found() == [(NOW + 9_999, "scheduled"), (NOW + 7, None)]
     assert await spool.change("retry", Filter(ids=(made.message.id,)), NOW + 10) == 1
     assert (await found())[0][0] == NOW + 10
+    assert (await told())[-1] == "released"
+    await spool.claim(SES, 9, NOW + 10)
+    await spool.open_attempt(ids(made), NOW + 60)
+    await spool.settle(settlement(made, deferred(NOW + 30)))
+    assert await spool.change("retry", Filter(sender="@example.com"), NOW + 20) == 2, "what was tried already has no hour to keep"
+    assert (await found())[0] == (NOW + 20, "later")
+    await spool.accept(scheduled(3, NOW + 19))
+    assert await spool.change("retry", Filter(recipient="bob@example.org", states=(State.QUEUED,)), NOW + 20) == 3, (
+        "its hour has come"
+    )
 
 
 async def test_delete_ends_what_is_open_and_its_content(spool: Store) -> None:

@@ -104,7 +104,7 @@ def test_many_at_once_look_for_each_in_an_index(db: apsw.Connection, statement: 
         changing.WISH,
         changing.VIA,
         *changing.STATEMENTS.values(),
-        changing.RETRY_UNNAMED,
+        changing.SPARE_SCHEDULED,
         changing.TELL,
         changing.TOTAL_ENDED,
         changing.IN_FILES,

@@ -122,10 +122,13 @@ def _changing(verb: Verb, help: str) -> None:
 _changing(
     "retry",
     "Try again now, by the route in force. With --via NAME, or with --transport NAME beside IDs or another filter, what is chosen "
-    "moves to that way out; --transport alone chooses what waits for it.",
+    "moves to that way out; --transport alone chooses what waits for it. Mail that its sender has scheduled for later is sent now "
+    "where its ID is named; chosen by a filter it keeps its hour, and is not counted.",
 )
 _changing("hold", "Keep back until released.")
-_changing("release", "Let what was held go on; with --via NAME by that way out, whatever its route.")
+_changing(
+    "release", "Let what was held go on, at its hour where it is scheduled; with --via NAME by that way out, whatever its route."
+)
 _changing("delete", "Remove for good, without a bounce. Asks first on a terminal.")
 
 
@@ -264,16 +267,20 @@ async def _change(desk: Desk, verb: Verb, wanted: Filter, as_json: bool, via: st
         return EX_FAILED
     count = await _with_progress(desk, verb, wanted, lambda told: desk.change(verb, wanted, via, told))
     click.echo(json.dumps({"changed": count}) if as_json else f"{count} deliveries changed")
-    if verb == "retry" and not count and await _is_held(desk, wanted):
-        told = "what matches is held: `sesrelay queue release` lets it go on, with --via NAME by another way out"
+    if verb == "retry" and not count and (told := await _left_by_retry(desk, wanted)):
         click.echo(as_run(told), err=True)
     return EX_OK
 
 
-async def _is_held(desk: Desk, wanted: Filter) -> bool:
+async def _left_by_retry(desk: Desk, wanted: Filter) -> str | None:
+    """Return what to do instead with what a retry leaves as it is, by the first that matches; None where nothing does."""
     async for one in desk.listing(wanted):
-        return bool(one["state"] == "held")
-    return False
+        if one["state"] == "held":
+            return "what matches is held: `sesrelay queue release` lets it go on, with --via NAME by another way out"
+        if one["state"] == "queued":
+            return "what matches is scheduled for later: `sesrelay queue retry ID` sends it now"
+        break
+    return None
 
 
 async def _sure(desk: Desk, wanted: Filter) -> bool:
