@@ -13,7 +13,7 @@ import pytest
 
 from aws_world import Said, sesrelay
 from somebody import UNNAMED, somebody
-from spool_world import opened
+from spool_world import opened, submission
 
 
 @pytest.fixture
@@ -94,3 +94,60 @@ def test_a_queue_that_is_not_for_this_user_says_what_to_do(folder: Path) -> None
         assert "ermission denied" in said.err
         assert "run this as root (sudo)" in said.err
         assert "while the daemon runs" in said.err
+
+
+# --- filters that nothing can match ---
+
+
+@pytest.fixture
+def kept(folder: Path) -> Path:
+    """A queue with one message that waits for a transport which the configuration does not have any more."""
+    config(folder, "transports: {main: {type: discard}}\n")
+
+    async def make() -> None:
+        spool = await opened(folder / "state")
+        await spool.accept(submission(1))
+        await spool.close()
+
+    asyncio.run(make())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("chosen", "warning"),
+    [
+        (("--transport", "mian"), "no transport is called mian; there are: direct, main, ses, undeliverable"),
+        (("--transport", "MAIN"), "no transport is called MAIN; there are: direct, main, ses, undeliverable"),
+        (("--sender", "example.com"), "--sender example.com matches no address (*@example.com is all of a domain)"),
+        (("--recipient", "bob"), "--recipient bob matches no address (one as in bob@example.com is meant, or *@example.com)"),
+        (("--sender", "*"), "--sender * matches no address (one as in bob@example.com is meant, or *@example.com)"),
+        (("--sender", "*@*.example.com"), "--sender *@*.example.com matches no address (one as in bob@example.com is meant, or *@example.com)"),
+        (("--sender", "a@b c.example"), "--sender a@b c.example matches no address (one as in bob@example.com is meant, or *@example.com)"),
+        (("--sender", "al*@example.com"), "--sender al*@example.com means one address with a * in it (*@example.com is all of a domain)"),
+    ],
+)  # fmt: skip
+def test_a_filter_that_can_match_nothing_is_told_of(kept: Path, chosen: tuple[str, ...], warning: str) -> None:
+    for verb, out in (("list", ""), ("hold", "0 deliveries changed\n"), ("export", f"0 messages exported to {kept}/out\n")):
+        said = queue(kept, verb, *([f"{kept}/out"] if verb == "export" else []), *chosen)
+        assert (said.code, said.out) == (0, out)
+        assert [line for line in said.err.splitlines() if line != "Nothing matches."] == [f"sesrelay: {warning}"]
+    listed = queue(kept, "list", "--json", *chosen)
+    assert (listed.code, listed.json, listed.err) == (0, [], f"sesrelay: {warning}\n")
+    said = queue(kept, "hold", "--future", *chosen)
+    assert (said.code, said.err) == (0, f"sesrelay: {warning}\n")
+
+
+def test_what_could_match_is_not_told_of(kept: Path) -> None:
+    for chosen in (
+        ("--transport", "ses"), ("--transport", "main"), ("--transport", "direct"), ("--transport", "undeliverable"),
+        ("--sender", "<>"), ("--sender", ""), ("--sender", "root@host"), ("--recipient", "@example.net"), ("--recipient", "ä@ö.example"),
+        ("--sender", '"a b"@example.com'), ("--older-than", "900d"),
+    ):  # fmt: skip
+        said = queue(kept, "list", *chosen)
+        assert (said.code, said.err) == (0, "" if said.out else "Nothing matches.\n"), chosen
+
+
+def test_one_warning_at_most_for_each_option_and_none_where_something_matches(kept: Path) -> None:
+    assert queue(kept, "list", "--transport", "ses", "--sender", "*@example.com").err == ""
+    said = queue(kept, "list", "--transport", "x", "--sender", "y", "--recipient", "z")
+    assert len(said.err.splitlines()) == 4
