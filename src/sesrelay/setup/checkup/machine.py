@@ -23,6 +23,8 @@ LISTEN = "0A"  # the state of a socket that listens, in /proc/net/tcp
 
 def listeners(loaded: Loaded, open_now: Collection[str] | None) -> Iterator[Check]:
     """Look at each address where mail is to be taken. `open_now`: those that a running relay has; None: none runs."""
+    for name in loaded.passed_over:
+        yield ok("listener", name, "passed over, as this machine has no IPv6")
     for listener in loaded.config.listeners:
         name = listener.listen
         if open_now is not None and name in open_now:
