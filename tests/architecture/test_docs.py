@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import tomllib
 from pathlib import Path
 
 import click
@@ -49,6 +50,25 @@ def test_the_page_on_monitoring_invents_none() -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
     named = set(re.findall(r"^\| `(sesrelay_\w+)", page, re.MULTILINE))
     assert named - set(metrics()) == set()
+
+
+def by_hand() -> str:
+    """Return the commands that make a service of a checkout."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    (block,) = (block for block in blocks if "systemd-sysusers" in block)
+    return str(block)
+
+
+def test_by_hand_everything_gets_its_place() -> None:
+    commands, project = by_hand(), tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    for script in project["project"]["scripts"]:
+        assert re.search(rf"\bln -s .*/opt/sesrelay/bin/{script} .*/usr/bin/", commands), f"no link for {script}"
+        for package in ("packaging/deb/sesrelay.yaml", "packaging/arch/PKGBUILD", "packaging/container/Containerfile"):
+            assert f"/usr/bin/{script}" in (ROOT / package).read_text(encoding="utf-8"), f"{package} has no {script}"
+    for named in re.findall(r"(?<=\s)(?:packaging|systemd)/\S+", commands):
+        assert list(ROOT.glob(named)), f"there is no {named}"
+    for folder in re.findall(r"/etc/(?:sysusers|tmpfiles)\.d", commands):  # not there on each machine
+        assert f"install -D -m 0644 -t {folder} " in commands
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:
