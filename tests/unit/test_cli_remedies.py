@@ -103,5 +103,5 @@ def test_verbs_print_them_so(config: Path) -> None:
     said = sesrelay("init", "--yes", "--hostname", "a.example", "--config", config)
     assert f"a further site: sesrelay site add {named})" in said.err
     said = sesrelay("init", "--yes", "--hostname", "a.example", "--config", config, "--force")
-    assert f"next: sesrelay check {named}, then" in said.out
+    assert f"next: sesrelay check {named}, then systemctl reload-or-restart sesrelay (or: sesrelay run {named}), then" in said.out
     assert f"--to YOU {named}" in said.out

@@ -16,6 +16,7 @@ from aws_world import AwsWorld, Elsewhere, Said, aws_world, sesrelay
 from iam_world import moto_server
 from sesrelay.config.dkim_keys import generate, read_key
 from sesrelay.config.dkim_keys import write as write_key
+from sesrelay.config.model import Listener
 from sesrelay.mail.dkim import record, record_name
 from sesrelay.setup.checkup import machine as checkup_machine
 from sesrelay.setup.checkup import ses as checkup_ses
@@ -351,6 +352,21 @@ def test_what_root_left_in_the_folder_of_the_relays_user_fails(tmp_path: Path) -
     assert one["remedy"] == f"chown -R {UNNAMED}: {state}"
     os.chown(state / "lock", UNNAMED, UNNAMED)
     assert [one["status"] for one in disk(tmp_path)] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("name", "stop"),
+    [
+        ("master", "systemctl disable --now postfix"),
+        ("sendmail-mta", "systemctl disable --now sendmail"),
+        ("exim4", "systemctl disable --now exim4"),
+    ],
+)
+def test_the_remedy_names_the_unit_of_who_has_the_port(monkeypatch: pytest.MonkeyPatch, name: str, stop: str) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        monkeypatch.setattr(checkup_machine, "holder_of", lambda port: f"{name} (pid 812)")
+        found = checkup_machine._can_bind(Listener(listen=f"{HOST}:{taken.getsockname()[1]}"))
+    assert (found.message, found.remedy) == (f"taken by {name} (pid 812)", f"{stop}, or listen elsewhere")
 
 
 def test_a_paused_lane_and_held_mail_are_told() -> None:

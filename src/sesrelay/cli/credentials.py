@@ -126,7 +126,9 @@ def rotate(finish: bool, keep_old: bool, grace: float, keys: KeyWish, wish: Wish
             stop(f"{used.files.key_id} and the configuration name no key of {name}; begin with: sesrelay credentials create")
         if len(there) >= iam_user.KEYS_MAX:
             second = next(one.id for one in there if one.id != old)
-            stop(f"{name} has a second key, {second}, and IAM allows two; where nobody uses it: credentials rotate --finish")
+            stop(
+                f"{name} has a second key, {second}, and IAM allows two; where nobody uses it: sesrelay credentials rotate --finish"
+            )
         _folder_or_exit(used)
         _exchangeable_or_exit(used)
         key = iam_user.create_key(used.clients, name)

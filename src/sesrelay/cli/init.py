@@ -68,7 +68,7 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
     if answers.way is not None and not answers.domains and answers.rest != "ses":
         told = "that is what --domain, --rest ses or `sesrelay site add` is for"
         click.echo(as_run(f"sesrelay: no sender's mail goes by SES yet: {told}"), err=True)
-    click.echo(as_run("next: sesrelay check, then systemctl enable --now sesrelay (or: sesrelay run), then"))
+    click.echo(as_run("next: sesrelay check, then systemctl reload-or-restart sesrelay (or: sesrelay run), then"))
     sender = f"test@{(answers.domains or (answers.hostname,))[0].removeprefix('*.')}"
     click.echo(as_run(f"      sesrelay send --from {sender} --to YOU"))
 

@@ -18,6 +18,7 @@ from sesrelay.config.values import UNIX
 from sesrelay.setup.checkup.check import Check, fail, ok, warn
 
 OLD = 3600.0  # seconds after which a message that waits is worth a look
+UNITS = {"master": "postfix", "sendmail-mta": "sendmail"}  # of mail servers whose process has another name than their unit
 LISTEN = "0A"  # the state of a socket that listens, in /proc/net/tcp
 
 
@@ -94,7 +95,7 @@ def _can_bind(listener: Listener) -> Check:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 holder = holder_of(port)
-                stop = f"systemctl disable --now {holder.split()[0]}" if holder else "see: ss -ltnp"
+                stop = f"systemctl disable --now {_unit(holder.split()[0])}" if holder else "see: ss -ltnp"
                 return fail("listener", listener.listen, f"taken by {holder or 'another program'}", f"{stop}, or listen elsewhere")
             if error.errno == errno.EACCES:
                 return warn("listener", listener.listen, "only root can tell whether it is free", "run doctor as root")
@@ -102,6 +103,10 @@ def _can_bind(listener: Listener) -> Check:
                 "listener", listener.listen, f"cannot be listened on: {error.strerror}", "correct listeners in the configuration"
             )
     return ok("listener", listener.listen, "free")
+
+
+def _unit(name: str) -> str:
+    return UNITS.get(name, name)
 
 
 def holder_of(port: int) -> str | None:
