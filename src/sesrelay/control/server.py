@@ -6,6 +6,7 @@ Invariant: the socket's mode (0660) is what decides who may speak here; nothing 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import Awaitable, Callable
@@ -32,11 +33,16 @@ class ControlServer:
     _server: asyncio.AbstractServer | None = field(default=None, init=False)
 
     async def start(self) -> None:
-        """Listen. A socket file that a dead daemon left is replaced: the lock on `state_dir` says that it is dead."""
-        self.path.unlink(missing_ok=True)
+        """Listen. A socket file that a dead daemon left is replaced: the lock on `state_dir` says that it is dead.
+
+        Raises: ValueError naming the key and the remedy
+        """
         before = os.umask(0o117)
         try:
+            self.path.unlink(missing_ok=True)
             self._server = await asyncio.start_unix_server(self._serve, self.path, limit=wire.LINE_MAX)
+        except OSError as error:
+            raise ValueError(f"control: {self.path}: {_explained(self.path, error)}") from error
         finally:
             os.umask(before)
 
@@ -112,6 +118,16 @@ class ControlServer:
         if verb == "reload":
             return await self.reload()
         raise ValueError(f"there is no verb {verb!r}")
+
+
+def _explained(path: Path, error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return f"there is no folder {path.parent}: create it, owned by the relay's user, or set control"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission to make a socket in {path.parent}: give the folder to the relay's user, or set control"
+    if error.errno is None:  # Python's own: AF_UNIX path too long
+        return "the path is too long for a socket (107 octets): set control"
+    return f"{error.strerror}; set control"
 
 
 async def _content(asked: dict[str, Any], reader: asyncio.StreamReader) -> bytes:
