@@ -76,3 +76,27 @@ def test_the_readme_opens_with_the_two_commands() -> None:
     head = README[:2500]
     assert head.find("make demo") != -1
     assert head.find("make demo") < head.find("make test")
+
+
+def shown() -> list[tuple[str, str]]:
+    """Return each command of ours that a page shows, with the page's name."""
+    found = []
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        blocks = re.findall(r"^```(?!ya?ml)\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        lines = [line.partition(" #")[0] for block in blocks for line in block.splitlines()]
+        inline = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE))
+        commands = [re.sub(r"^(?:\$ )?(?:sudo )?", "", " ".join(one.split())) for one in (*lines, *inline)]
+        found += [(page.name, one) for one in commands if re.match(r"sesrelay [a-z]", one) and "…" not in one]
+    return found
+
+
+@pytest.mark.parametrize(("page", "command"), sorted(set(shown())))
+def test_a_command_that_a_page_shows_exists(page: str, command: str) -> None:
+    words = [word for word in command.split()[1:] if word not in ("&&", "\\")]
+    found: click.Command = importlib.import_module(VERBS[words[0]][0]).command
+    del words[0]
+    while isinstance(found, click.Group) and words and words[0] in found.commands:
+        found = found.commands[words.pop(0)]
+    known = {option for param in found.params for option in param.opts} | {"--help"}
+    assert {word for word in words if word.startswith("--")} <= known

@@ -31,8 +31,8 @@ NAMED = "--config '/srv/my mail/relay.yaml'"
         ),
         ("systemctl start sesrelay (or: sesrelay run)", f"systemctl start sesrelay (or: sesrelay run {NAMED})"),
         (
-            "what matches is held: `sesrelay queue release` lets it go on, with --via NAME by another way out",
-            f"what matches is held: `sesrelay queue release {NAMED}` lets it go on, with --via NAME by another way out",
+            "what matches is held: `sesrelay queue release`, with the same arguments, lets it go on",
+            f"what matches is held: `sesrelay queue release {NAMED}`, with the same arguments, lets it go on",
         ),
         (
             "to end it: sesrelay queue release --sender 'a,b@x.example' --future",

@@ -255,7 +255,7 @@ async def _left_by_retry(desk: Desk, wanted: Filter) -> str | None:
     """Return what to do instead with what a retry leaves as it is, by the first that matches; None where nothing does."""
     async for one in desk.listing(wanted):
         if one["state"] == "held":
-            return "what matches is held: `sesrelay queue release` lets it go on, with --via NAME by another way out"
+            return "what matches is held: `sesrelay queue release`, with the same arguments, lets it go on; --via NAME by another way out"
         if one["state"] == "queued":
             return "what matches is scheduled for later: `sesrelay queue retry ID` sends it now"
         break
