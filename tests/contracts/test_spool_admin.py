@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fakes import FakeClock
 from sesrelay.mail.delivery import DeliveryId, Priority, State
-from sesrelay.seams import Filter, Settlement, Stats
+from sesrelay.seams import Filter, Settlement, Stats, Submission
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.sqlite import SqliteSpool
 from spool_world import BODY, MX, NOW, SES, deferred, delivered, failed, held, ids, opened, settlement, submission
@@ -190,7 +191,16 @@ async def test_what_is_scheduled_keeps_its_hour_unless_a_retry_names_it(spool: S
     async def found() -> list[tuple[float, str | None]]:
         return [(one.delivery.due, one.delivery.reason) for one in await spool.list(Filter(), NOW, None, 9)]
 
-    assert await spool.change("retry", Filter(sender="@example.com"), NOW + 5) == 2
+    async def told() -> list[str]:
+        record = await spool.show(made.message.id)
+        assert record is not None
+        return [event.event for event in record.events[2:]]
+
+    assert await spool.change("retry", Filter(sender="@example.com"), NOW + 5) == 1, "nothing of what is scheduled changes"
+    assert await found() == [(NOW + 9_999, "scheduled"), (NOW + 5, None)]
+    assert await told() == []
+    assert await spool.change("retry", Filter(states=(State.QUEUED,)), NOW + 5, "other") == 2, "its way does"
+    assert [one.delivery.via for one in await spool.list(Filter(), NOW, None, 9)] == ["other", "other"]
     assert await found() == [(NOW + 9_999, "scheduled"), (NOW + 5, None)]
     assert await spool.change("hold", Filter(sender="@example.com"), NOW + 6) == 2
     assert await spool.change("release", Filter(sender="@example.com"), NOW + 7) == 2
@@ -200,6 +210,16 @@ async def test_what_is_scheduled_keeps_its_hour_unless_a_retry_names_it(spool: S
     assert await found() == [(NOW + 9_999, "scheduled"), (NOW + 7, None)]
     assert await spool.change("retry", Filter(ids=(made.message.id,)), NOW + 10) == 1
     assert (await found())[0][0] == NOW + 10
+    assert (await told())[-1] == "released"
+    await spool.claim(SES, 9, NOW + 10)
+    await spool.open_attempt(ids(made), NOW + 60)
+    await spool.settle(settlement(made, deferred(NOW + 30)))
+    assert await spool.change("retry", Filter(sender="@example.com"), NOW + 20) == 2, "what was tried already has no hour to keep"
+    assert (await found())[0] == (NOW + 20, "later")
+    await spool.accept(scheduled(3, NOW + 19))
+    assert await spool.change("retry", Filter(recipient="bob@example.org", states=(State.QUEUED,)), NOW + 20) == 3, (
+        "its hour has come"
+    )
 
 
 async def test_delete_ends_what_is_open_and_its_content(spool: Store) -> None:
@@ -243,6 +263,40 @@ async def test_stats_count_what_is_open(spool: Store) -> None:
         {("ses", State.QUEUED): 1, ("direct", State.QUEUED): 2, ("ses", State.HELD): 1, ("ses", State.IN_FLIGHT): 1},
         {"ses": NOW + 1, "direct": NOW + 2},
     )  # fmt: skip
+
+
+def scheduled(serial: int, release: float, **more: Any) -> Submission:
+    """Make a message that its sender wants sent at `release`."""
+    made = submission(serial, due=release, **more)
+    message = replace(made.message, envelope=replace(made.message.envelope, release=release))
+    waiting = tuple(replace(one, message=message, reason="scheduled") for one in made.deliveries)
+    return replace(made, message=message, deliveries=waiting)
+
+
+async def test_the_age_of_what_is_scheduled_counts_from_its_hour(spool: Store) -> None:
+    async def ages() -> dict[str, float]:
+        stats = await spool.stats()
+        found = {name: max(LATER - since, 0.0) for name, since in stats.oldest_by_transport.items()}
+        assert stats.oldest == min(stats.oldest_by_transport.values())
+        return found
+
+    await spool.accept(scheduled(1, LATER + 60))
+    await spool.accept(scheduled(2, LATER + 70, state=State.HELD))
+    assert await ages() == {"ses": 0.0}, "none is due yet"
+    await spool.accept(submission(9, lane=MX))
+    await spool.accept(due := scheduled(3, LATER - 20))
+    assert await ages() == {"ses": 20.0, "direct": 5_000.0 - 9}
+    await spool.claim(SES, 9, LATER)
+    await spool.open_attempt(ids(due), LATER + 60)
+    assert (await ages())["ses"] == 20.0, "on its way, and due again later if that is lost"
+    await spool.settle(settlement(due, deferred(LATER + 30)))
+    assert (await ages())["ses"] == 20.0, "tried, and due again later"
+    await spool.accept(submission(4))
+    await spool.accept(scheduled(5, LATER - 4_999))
+    assert (await ages())["ses"] == 5_000.0 - 4, "the oldest is not the first that came"
+    await spool.settle(settlement(due, delivered()))
+    await spool.change("delete", Filter(sender="@example.com", states=(State.QUEUED,)), LATER)
+    assert await ages() == {"ses": 0.0}, "what is held keeps its hour too"
 
 
 async def test_what_is_retried_by_another_way_out_keeps_it_and_what_is_in_doubt_stays(spool: Store) -> None:

@@ -105,6 +105,18 @@ def test_without_a_store_there_is_no_place_for_a_wish(tmp_path: Path) -> None:
     assert relay.run("queue", "release", "--future").returncode == 0
 
 
+def test_a_control_socket_that_cannot_be_made_ends_the_start_with_its_key(tmp_path: Path) -> None:
+    relay = Relay(tmp_path, MORE)
+    for control, why in ((tmp_path / "none" / "control.sock", "there is no folder"), (tmp_path / ("x" * 108), "too long")):
+        relay.config.write_text(relay.config.read_text().replace(f"control: {relay.control}", f"control: {control}"))
+        relay.control = control
+        done = relay.run("run")
+        assert done.returncode == 1
+        (said,) = (line for line in done.stderr.splitlines() if line.startswith("sesrelay: cannot start: "))
+        assert said.startswith(f"sesrelay: cannot start: control: {control}: ")
+        assert why in said
+
+
 def test_deleting_asks_at_a_terminal_and_tells_how_many(relay: Relay) -> None:
     ids = held(relay, 2)
     code, shown = at_terminal(relay, "queue", "delete", "--sender", "*@keep.example", answer="n")

@@ -115,6 +115,7 @@ def test_installed_upgraded_and_removed(debian: Debian) -> None:
     queue = debian.path("/var/lib/sesrelay")
     assert (queue.stat().st_uid, stat.S_IMODE(queue.stat().st_mode)) == (owner[0], 0o750)
     assert debian.run("sesrelay", "check").returncode == 0
+    assert debian.run("/usr/bin/sesrelay-sendmail", "-bi").returncode == 0
     example = debian.run("sesrelay", "check", "--config", "/usr/share/doc/sesrelay/examples/config.yaml")
     assert example.returncode == 0, example.stdout + example.stderr
     verified = subprocess.run(

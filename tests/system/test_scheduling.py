@@ -87,7 +87,12 @@ def test_send_at_a_time(tmp_path: Path, ses: StandIn) -> None:
         queue_id = queued.removeprefix("queued as ")
         (waiting,) = relay.ask("show", id=queue_id)["deliveries"]
         assert (waiting["state"], waiting["reason"]) == ("queued", "scheduled")
-        assert relay.run("queue", "retry", queue_id).returncode == 0  # sooner, if an operator says so
+        for some in (("--sender", "*@example.com"), ("--state", "queued")):  # an operator who wants what is stuck to go leaves it
+            done = relay.run("queue", "retry", *some)
+            assert done.stdout == "0 deliveries changed\n"
+            assert "what matches is scheduled for later: `sesrelay queue retry ID --config" in done.stderr
+        assert relay.ask("show", id=queue_id)["deliveries"] == [waiting]
+        assert relay.run("queue", "retry", queue_id).stdout == "1 deliveries changed\n"  # sooner, if an operator names it
         assert relay.ended(queue_id)[0]["state"] == "delivered"
         done = relay.run("send", "--from", "a@example.com", "--to", "b@example.org", "--at", "+1s")
         assert done.returncode == 0, done.stderr
@@ -113,6 +118,7 @@ def test_a_cap_is_kept_across_the_death_of_the_process_and_shown(tmp_path: Path,
         (paused,) = wait_for("it is told", lambda: relay.ask("summary")["paused"])
         assert (paused["transport"], paused["reason"], paused["domain"]) == ("ses-main", "quota", "example.com")
         assert "daily_cap" in paused["remedy"]
+        assert paused["cap"] == "daily_cap"
         waiting = wait_for("they wait", lambda: relay.json("queue", "list", "--state", "queued"))
         assert {(one["id"], one["reason"], one["attempts"]) for one in waiting} == {(each, "daily_cap", 0) for each in ids[3:]}
         assert {one["next_attempt"] for one in waiting} == {paused["until"]}

@@ -185,6 +185,38 @@ def test_a_listener_beyond_loopback_wants_a_network(tmp_path: Path) -> None:
     assert config.listeners[0].address == HostPort("2001:db8::1", 0)
 
 
+@pytest.mark.parametrize(
+    ("named", "there", "passed_over"),
+    [
+        (["127.0.0.1:25", "[::1]:25"], ["127.0.0.1:25"], ("[::1]:25",)),
+        (["[::1]:25", "unix:/x.sock", "[0:0::1]:26"], ["unix:/x.sock"], ("[::1]:25", "[0:0::1]:26")),
+        (["[::1]:25"], ["[::1]:25"], ()),  # the start then says what is wrong: nothing would take mail
+        (["127.0.0.1:25", "[2001:db8::1]:25"], ["127.0.0.1:25", "[2001:db8::1]:25"], ()),  # somebody counts on it
+    ],
+)
+def test_a_machine_without_ipv6_does_without_its_loopback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: list[str], there: list[str], passed_over: tuple[str, ...]
+) -> None:
+    text = f"listeners: {[{'listen': each} for each in named]}\naccess: {{networks: ['2001:db8::/32']}}\n"
+    monkeypatch.setattr("sesrelay.config.loading.has_ipv6", lambda: True)
+    found = loaded(tmp_path, text)
+    assert ([one.listen for one in found.config.listeners], found.passed_over) == (named, ())
+    monkeypatch.setattr("sesrelay.config.loading.has_ipv6", lambda: False)
+    found = loaded(tmp_path, text)
+    assert ([one.listen for one in found.config.listeners], found.passed_over) == (there, passed_over)
+
+
+@pytest.mark.parametrize("shipped", ["packaging/deb/config.yaml", "packaging/container/config.yaml", "config.example.yaml"])
+def test_localhost_is_listened_on_by_either_of_its_addresses(shipped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sesrelay.config.loading.has_ipv6", lambda: True)
+    found = loaded(tmp_path, (Path(__file__).parents[2] / shipped).read_text(encoding="utf-8")).config
+    ports = {one.address.port for one in found.listeners if not one.listen.startswith("unix:")}
+    hosts = {one.address.host for one in found.listeners if not one.listen.startswith("unix:")}
+    assert len(ports) == 1
+    assert "::1" in hosts
+    assert hosts & {"127.0.0.1", "0.0.0.0"}
+
+
 def test_direct_with_nameservers(tmp_path: Path) -> None:
     direct = loaded(
         tmp_path,

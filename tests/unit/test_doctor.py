@@ -16,13 +16,16 @@ from aws_world import AwsWorld, Elsewhere, Said, aws_world, sesrelay
 from iam_world import moto_server
 from sesrelay.config.dkim_keys import generate, read_key
 from sesrelay.config.dkim_keys import write as write_key
+from sesrelay.config.model import Listener
 from sesrelay.mail.dkim import record, record_name
 from sesrelay.setup.checkup import machine as checkup_machine
 from sesrelay.setup.checkup import ses as checkup_ses
 from sesrelay.setup.checkup.check import Check
 from small_dns import SmallDns
+from somebody import ME, UNNAMED, as_root
 
 HOST = "127.0.0.1"
+LITTLE = "limits: {min_free_disk: 1MiB}\n"
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,9 @@ def test_a_sound_whole_is_ok(world: AwsWorld) -> None:
     seen = {one["check"] for one in said.json["checks"]}
     assert {"configuration", "relay", "disk", "queue", "senders", "region", "credentials", "clock", "sandbox", "sending", "quota",
             "simulator", "identity", "dkim", "mail-from", "dmarc", "alignment"} <= seen  # fmt: skip
-    assert "`sesrelay send --from postmaster@example.com --simulator success`" in found(said, "simulator")[0]
+    assert (
+        f"`sesrelay send --from postmaster@example.com --simulator success --config {world.config}`" in found(said, "simulator")[0]
+    )
     assert found(said, "alignment") == ["ok: DMARC passes by DKIM and SPF"]
 
 
@@ -100,6 +105,18 @@ def test_a_fault_is_found_with_its_remedy(world: AwsWorld, plant: object, check:
     assert (said.code, said.json["ok"]) == ((1, False) if failed else (0, True))
 
 
+def test_it_asks_the_name_servers_that_the_verbs_about_domains_ask(world: AwsWorld) -> None:
+    text = world.config.read_text()
+    named = f"  elsewhere: {{type: direct, nameservers: ['{world.dns.nameserver}']}}\n"
+    world.config.write_text(text.replace("routes:\n", f"{named}routes:\n"))
+    world.dns.records.pop(("bounce.example.com", "TXT"))
+    states = {one["name"]: one["state"] for one in world.run("domain", "show", "example.com", "--json").json["records"]}
+    assert states["bounce.example.com"] == "missing"
+    said = world.run("doctor", "--json")
+    assert found(said, "mail-from", "bounce.example.com TXT") == ["fail: missing"]
+    assert set(found(said, "dkim")) == {"ok: as it is wanted"}
+
+
 def test_a_verified_parent_speaks_for_a_sub_domain(world: AwsWorld) -> None:
     assert found(examined(world, "shop.example.com"), "identity") == ["ok: verified in us-east-1, by example.com"]
 
@@ -107,9 +124,8 @@ def test_a_verified_parent_speaks_for_a_sub_domain(world: AwsWorld) -> None:
 def test_lines_have_the_remedy_and_quiet_leaves_out_what_is_well(world: AwsWorld) -> None:
     world.ses.account.sandbox = True
     said = world.run("doctor", "--nameserver", world.dns.nameserver, "--quiet")
-    assert (
-        "warn sandbox: main: mail goes to verified recipients only, 200 a day (do: sesrelay account request-production)" in said.out
-    )
+    remedy = f"sesrelay account request-production --config {world.config}"
+    assert f"warn sandbox: main: mail goes to verified recipients only, 200 a day (do: {remedy})" in said.out
     assert not any(line.startswith("ok") for line in said.out.splitlines())
 
 
@@ -264,6 +280,95 @@ def test_who_has_the_port_is_named(tmp_path: Path) -> None:
         assert str(os.getpid()) in told[0]
 
 
+class Disk:
+    """What statvfs says, but for what is planted."""
+
+    def __init__(self, found: os.statvfs_result, **planted: int) -> None:
+        self._found = found
+        self.__dict__.update(planted)
+
+    def __getattr__(self, name: str) -> int:
+        return int(getattr(self._found, name))
+
+
+@pytest.mark.parametrize(
+    ("planted", "more", "message", "remedy"),
+    [
+        ({"f_flag": os.ST_RDONLY}, "", "fail: on a file system that is mounted read-only: no mail is taken", "mount -o remount,rw"),
+        ({"f_bavail": 0}, "limits: {min_free_disk: 0}\n", "fail: full: no mail is taken", "make room"),
+        ({"f_bavail": 100, "f_frsize": 4096}, "", "fail: 0 MiB are free, less than limits.min_free_disk", "make room"),
+        ({"f_favail": 0, "f_files": 1000}, "", "fail: no inode is free: no mail is taken", "remove files"),
+        ({"f_favail": 0, "f_files": 0}, "", "ok: ", ""),  # btrfs counts none
+    ],
+)
+@pytest.mark.parametrize("made", [True, False])
+def test_a_disk_that_takes_nothing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: dict[str, int], more: str, message: str, remedy: str, made: bool
+) -> None:
+    state, before = tmp_path / "state", os.statvfs
+    if made:
+        state.mkdir()
+    monkeypatch.setattr(os, "statvfs", lambda path: Disk(before(path), **planted))
+    (one,) = disk(tmp_path, more)
+    assert f"{one['status']}: {one['message']}".startswith(message)
+    assert remedy in (one["remedy"] or "")
+    assert one["subject"] == str(state if made else tmp_path)
+
+
+def disk(folder: Path, more: str = "") -> list[dict[str, str | None]]:
+    config = folder / "config.yaml"
+    config.write_text(
+        f"state_dir: {folder}/state\nlisteners: [{{listen: '127.0.0.1:0'}}]\ndefault_route: {{reject: true}}\n{more or LITTLE}"
+    )
+    config.chmod(0o640)
+    return [one for one in sesrelay("doctor", "--json", "--config", config).json["checks"] if one["check"] == "disk"]
+
+
+def test_a_folder_that_its_owner_may_not_write_to_fails(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    if os.geteuid() == 0:
+        os.chown(state, UNNAMED, UNNAMED)
+    owner = UNNAMED if os.geteuid() == 0 else ME
+    state.chmod(0o550)
+    (one,) = disk(tmp_path)
+    assert (one["status"], one["message"]) == ("fail", f"{owner} may not write there (mode 0550): no mail is taken")
+    assert one["remedy"] == f"chmod u+rwx {state}"
+    state.chmod(0o750)
+    assert [one["status"] for one in disk(tmp_path)] == ["ok"]
+
+
+@as_root
+def test_what_root_left_in_the_folder_of_the_relays_user_fails(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(0o750)
+    os.chown(state, UNNAMED, UNNAMED)
+    (state / "lock").touch(0o640)
+    (one,) = disk(tmp_path)
+    assert (one["status"], one["message"]) == (
+        "fail",
+        f"{state}/lock is root's, and {UNNAMED} may not write to it: no mail is taken",
+    )
+    assert one["remedy"] == f"chown -R {UNNAMED}: {state}"
+    os.chown(state / "lock", UNNAMED, UNNAMED)
+    assert [one["status"] for one in disk(tmp_path)] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("name", "stop"),
+    [
+        ("master", "systemctl disable --now postfix"),
+        ("sendmail-mta", "systemctl disable --now sendmail"),
+        ("exim4", "systemctl disable --now exim4"),
+    ],
+)
+def test_the_remedy_names_the_unit_of_who_has_the_port(monkeypatch: pytest.MonkeyPatch, name: str, stop: str) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        monkeypatch.setattr(checkup_machine, "holder_of", lambda port: f"{name} (pid 812)")
+        found = checkup_machine._can_bind(Listener(listen=f"{HOST}:{taken.getsockname()[1]}"))
+    assert (found.message, found.remedy) == (f"taken by {name} (pid 812)", f"{stop}, or listen elsewhere")
+
+
 def test_a_paused_lane_and_held_mail_are_told() -> None:
     pause = {
         "transport": "main",
@@ -277,6 +382,24 @@ def test_a_paused_lane_and_held_mail_are_told() -> None:
     checks = list(checkup_machine.queue(summary))
     assert Check("paused", "main us-east-1", "fail", "credentials, since x", "new key") in checks
     assert {(one.check, one.status) for one in checks} == {("paused", "fail"), ("held", "warn"), ("queue", "warn")}
+
+
+def test_a_cap_that_its_owner_set_is_a_warning() -> None:
+    cap = {
+        "transport": "main",
+        "nexthop": None,
+        "domain": "example.com",
+        "reason": "quota",
+        "since": "x",
+        "remedy": "wait",
+        "cap": "daily_cap",
+    }
+    theirs = {**cap, "domain": None, "cap": None}
+    checks = checkup_machine.queue({"paused": [cap, theirs], "by_state": {}, "oldest_seconds": None, "messages": 0})
+    assert [(one.subject, one.status, one.message) for one in checks if one.check == "paused"] == [
+        ("main example.com", "warn", "daily_cap, since x"),
+        ("main", "fail", "quota, since x"),
+    ]
 
 
 def test_a_relay_that_does_not_answer_and_a_key_for_a_password(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from sesrelay.spool import bulk, changing, desk, flow, reading, selecting
+from sesrelay.spool import bulk, changing, desk, flow, oldest, reading, selecting
 from sesrelay.spool.opening import open_store
 from sesrelay.spool.query import sized
 
@@ -53,6 +53,10 @@ QUESTIONS = {
     ),
     "by Message-ID": (desk.BY_MESSAGE_ID, "SEARCH message USING COVERING INDEX message_by_message_id (message_id=?)"),
     "the newest": (desk.RECENT, "SCAN message"),
+    "what is not left to its hour": (
+        oldest.MEANT,
+        "SEARCH delivery USING INDEX delivery_open (state=? AND transport=? AND (message,n)>(?,?))",
+    ),
     "what may be forgotten": (flow.FINISHED, "SEARCH message USING INTEGER PRIMARY KEY (rowid>?)"),
 }
 
@@ -100,7 +104,7 @@ def test_many_at_once_look_for_each_in_an_index(db: apsw.Connection, statement: 
         changing.WISH,
         changing.VIA,
         *changing.STATEMENTS.values(),
-        changing.RETRY_UNNAMED,
+        changing.SPARE_SCHEDULED,
         changing.TELL,
         changing.TOTAL_ENDED,
         changing.IN_FILES,

@@ -135,6 +135,7 @@ class Daemon:
             tasks=[],
         )
         self._expect(self._loaded, snapshot)
+        self._tell_of_passed_over(self._loaded)
         for way in snapshot.transports.values():
             way.start()
         await scheduler.start()
@@ -178,6 +179,10 @@ class Daemon:
             [name for name in config.transports if name in snapshot.ladder.ses],
             wiring.tariffs(config.transports),
         )
+
+    def _tell_of_passed_over(self, loaded: Loaded) -> None:
+        for listen in loaded.passed_over:
+            self.observer.notice("not listening: this machine has no IPv6", listener=listen)
 
     # --- what others ask ---
 
@@ -305,6 +310,7 @@ class Daemon:
         for name, sock in opened.items():
             await rooms.listener.listen(name, sock)
         self._expect(loaded, snapshot)
+        self._tell_of_passed_over(loaded)
         self._later(self._retire(rooms.scheduler, list(old.transports.values())))
         try:
             await rooms.scheduler.swap(snapshot)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sesrelay.app import wiring
 from sesrelay.app.clock import SystemClock
 from sesrelay.app.operator import DaemonUnreachable, open_desk, reach_daemon
-from sesrelay.app.ses_access import direct_senders, leads_to_ses, rules_of, source_of
+from sesrelay.app.ses_access import direct_senders, leads_to_ses, name_servers, rules_of, source_of
 from sesrelay.aws.clients import Clients
 from sesrelay.config import transports as configured
 from sesrelay.config.checks import pattern_domain
@@ -21,6 +21,7 @@ from sesrelay.config.loading import Loaded
 from sesrelay.control.client import ControlError
 from sesrelay.mail.address import domain_key
 from sesrelay.seams import Document, SpoolError
+from sesrelay.setup.checkup import disk as checkup_disk
 from sesrelay.setup.checkup import dns as checkup_dns
 from sesrelay.setup.checkup import login as checkup_login
 from sesrelay.setup.checkup import machine as checkup_machine
@@ -92,15 +93,17 @@ async def _machine(loaded: Loaded) -> list[Check]:
         return [fail("relay", "sesrelay", str(error), "run doctor as root, or as a member of the socket's group")]
     checks = [checkup_machine.relay(str(status["version"]) if status else None)]
     checks += checkup_machine.listeners(loaded, set(status["listeners"]) if status else None)
-    checks.append(checkup_machine.disk(loaded))
+    checks.append(checkup_disk.disk(loaded, int(status["pid"]) if status else None))
     troubles: list[Check] = []
 
     def trouble(what: str, error: BaseException | None) -> None:
-        troubles.append(fail("queue", "queue", f"{what}: {error}" if error else what, "sesrelay queue summary"))
+        troubles.append(
+            fail("queue", "queue", f"{what}: {error}" if error else what, "as it says; more of it: journalctl -u sesrelay")
+        )
 
     try:
         async with open_desk(loaded.config, trouble) as desk:
-            checks += checkup_machine.queue(await desk.summary())
+            checks += [ok("queue", "queue", desk.missing)] if desk.missing else checkup_machine.queue(await desk.summary())
     except (DaemonUnreachable, ControlError, SpoolError, OSError) as error:
         trouble("the queue cannot be read", error)
     return checks + troubles
@@ -119,7 +122,7 @@ async def _ses(loaded: Loaded, name: str, domains: Sequence[str], nameservers: S
     senders = _senders_by(loaded, name, domains)
     if senders:
         checks.append(checkup_ses.simulator(name, f"postmaster@{senders[0]}", by_v2=config.api == "v2"))
-    dns = Dns(nameservers)
+    dns = Dns(nameservers or name_servers(loaded))
     for domain in senders:
         check, identity = await asyncio.to_thread(checkup_ses.identity, clients, domain)
         checks.append(check)

@@ -26,4 +26,4 @@ def listeners(config: Config, trouble: Callable[[str, BaseException | None], Non
 
 def control(config: Config) -> sockets.UnixListener:
     """Return the control socket. Raises: ListenError"""
-    return sockets.bind_unix(str(config.control), f"the control socket {config.control}", "control", MODE)
+    return sockets.bind_unix(str(config.control), f"control: {config.control}", "control", MODE)

@@ -19,7 +19,7 @@ from sesrelay.config.model import Config
 from sesrelay.control.client import RemoteDesk
 from sesrelay.control.desk import SpoolDesk
 from sesrelay.seams import Desk, Document, SpoolError, Submission
-from sesrelay.spool.errors import LockHeld
+from sesrelay.spool.errors import LockHeld, StoreRefused
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.salvage import Found, bare_content, salvage
@@ -30,7 +30,7 @@ Trouble = Callable[[str, BaseException | None], None]
 
 
 class DaemonUnreachable(Exception):
-    """A daemon holds the queue but its control socket does not answer, or may not be used. The text has the remedy."""
+    """A daemon holds the queue but does not answer, or it or its queue are not for this user. The text has the remedy."""
 
 
 class NoStore(MemorySpool):
@@ -91,16 +91,21 @@ async def open_desk(config: Config, on_trouble: Trouble, *, importing: Loaded | 
             yield remote
         return
     clock = SystemClock()
-    if not store_path(config).exists():
+    missing = _missing(config)
+    if missing is not None:
         if importing is not None:
             raise DaemonUnreachable(f"there is no queue in {config.state_dir} yet: start the daemon once, which makes it")
         # Nothing was ever queued; a verb is not what makes a store.
-        yield SpoolDesk(NoStore(config.state_dir), clock, undeliverable=lambda: undeliverable(config))
+        yield SpoolDesk(NoStore(config.state_dir), clock, undeliverable=lambda: undeliverable(config), missing=missing)
         return
     try:
         lock = StateLock.acquire(config.state_dir)
     except LockHeld as held:
         raise DaemonUnreachable(f"{held}, but nothing answers at {config.control}; is it just starting or stopping?") from held
+    except StoreRefused as refused:
+        if isinstance(refused.__cause__, PermissionError):
+            raise _not_for_this_user(config) from refused
+        raise
     with lock:
         spool = await SqliteSpool.open(config.state_dir, clock=clock, on_trouble=on_trouble, lock=lock)
         try:
@@ -108,6 +113,26 @@ async def open_desk(config: Config, on_trouble: Trouble, *, importing: Loaded | 
             yield replace(desk, importer=_importer(spool, importing, clock)) if importing else desk
         finally:
             await spool.close()
+
+
+def _missing(config: Config) -> str | None:
+    """Return why there is no queue yet, None where there is one. Raises: DaemonUnreachable where that cannot be seen"""
+    try:
+        store_path(config).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if not config.state_dir.is_dir():
+            what = "is no directory" if config.state_dir.exists() else "does not exist"
+            return f"there is no queue yet: state_dir {config.state_dir} {what}"
+        return f"there is no queue yet in {config.state_dir}: the daemon makes it when it first starts"
+    except PermissionError:
+        raise _not_for_this_user(config) from None
+    return None
+
+
+def _not_for_this_user(config: Config) -> DaemonUnreachable:
+    return DaemonUnreachable(
+        f"{config.state_dir}: permission denied; run this as root (sudo); members of its group may ask while the daemon runs"
+    )
 
 
 @asynccontextmanager

@@ -89,6 +89,12 @@ def direct_senders(domain: str, loaded: Loaded) -> list[str]:
     return list(dict.fromkeys(terms))
 
 
+def name_servers(loaded: Loaded) -> tuple[str, ...]:
+    """Return whom to ask for the records of senders' domains: those that a direct transport names; empty: the system's."""
+    named = (one.nameservers for one in loaded.config.transports.values() if isinstance(one, configured.DirectTransport))
+    return next((tuple(servers) for servers in named if servers), ())
+
+
 def a_labels(pattern: str) -> str:
     """Return a sender pattern with its domain as AWS and the DNS have it; the local part stays as it is written."""
     local, domain = split(pattern) if "@" in pattern else ("", pattern)

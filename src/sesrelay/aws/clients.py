@@ -86,9 +86,7 @@ def told(doing: str) -> Iterator[None]:
 
 def _remedy(code: str) -> str:
     if code in _DENIED:
-        return (
-            " (use an administrator's credentials: --profile NAME; sesrelay iam-policy --manage prints what the domain verbs need)"
-        )
+        return " (use an administrator's credentials: --profile NAME; `sesrelay iam-policy --manage` prints what the domain verbs need)"
     if code in _NOT_VALID:
         return " (the keys are not valid; an SMTP password is no secret access key)"
     if code in _EXPIRED:

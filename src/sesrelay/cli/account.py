@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sesrelay.cli.options import EX_FAILED, EX_USAGE, json_option
+from sesrelay.cli.remedies import as_run
 from sesrelay.cli.ses import Access, Wish, access, account_options, confirmed, refusals, stop, yes_option
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def request_production(
     if as_json:
         click.echo(json.dumps({"region": told.region, "sent": True, "request": details}, indent=2, ensure_ascii=False))
     else:
-        click.echo("sent; AWS answers within a day or two, by mail and in: sesrelay account")
+        click.echo(as_run("sent; AWS answers within a day or two, by mail and in: sesrelay account"))
 
 
 def _use_case(given: dict[str, Any], contacts: tuple[str, ...], language: str, used: Access) -> UseCase:
@@ -132,7 +133,7 @@ def _print_request(details: dict[str, Any], region: str) -> None:
 def _print(used: Access, told: Standing) -> None:
     click.secho(f"{used.transport or 'SES'} in {told.region}", bold=True)
     sandbox = {True: "yes: verified recipients only; leave it with: sesrelay account request-production", False: "no", None: None}
-    _line("sandbox", sandbox[told.sandbox], bad=told.sandbox is True)
+    _line("sandbox", as_run(sandbox[told.sandbox] or "") or None, bad=told.sandbox is True)
     sending = None if told.sending_enabled is None else "on" if told.sending_enabled else "off: see the SES console"
     _line("sending", sending, bad=told.sending_enabled is False)
     _line("enforcement", told.enforcement, bad=told.enforcement not in (None, "healthy"))

@@ -23,6 +23,8 @@ def command(config: Path) -> None:
     sites = len(loaded.files) - 1
     read = f"{config} and {_count(sites, 'site file')}" if sites else str(config)
     listeners = ", ".join(listener.listen for listener in model.listeners)
+    if loaded.passed_over:
+        listeners += f" (and not on {', '.join(loaded.passed_over)}: this machine has no IPv6)"
     click.secho("ok", fg="green", nl=False)
     click.echo(
         f": {read}: listens on {listeners}; {_count(len(model.transports), 'transport')}, {_count(len(model.routes), 'route')}, "

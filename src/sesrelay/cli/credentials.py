@@ -14,6 +14,7 @@ import click
 from sesrelay.cli.iam_policy import sendings_or_exit
 from sesrelay.cli.key_access import KeyAccess, key_access
 from sesrelay.cli.options import EX_TEMPFAIL
+from sesrelay.cli.remedies import as_run
 from sesrelay.cli.ses import Wish, account_options, domain_name, refusals, stop
 from sesrelay.cli.words import seconds
 
@@ -125,14 +126,16 @@ def rotate(finish: bool, keep_old: bool, grace: float, keys: KeyWish, wish: Wish
             stop(f"{used.files.key_id} and the configuration name no key of {name}; begin with: sesrelay credentials create")
         if len(there) >= iam_user.KEYS_MAX:
             second = next(one.id for one in there if one.id != old)
-            stop(f"{name} has a second key, {second}, and IAM allows two; where nobody uses it: credentials rotate --finish")
+            stop(
+                f"{name} has a second key, {second}, and IAM allows two; where nobody uses it: sesrelay credentials rotate --finish"
+            )
         _folder_or_exit(used)
         _exchangeable_or_exit(used)
         key = iam_user.create_key(used.clients, name)
         _or_without(used, name, key, lambda: _prove_and_store(used, key, old, sender, keys.patience, wish.config))
         click.echo(f"the new key {key.id} has sent, and is in {used.files.secret}")
         if keep_old:
-            click.echo(f"the old key {old} stays; when no host uses it any more: sesrelay credentials rotate --finish")
+            click.echo(as_run(f"the old key {old} stays; when no host uses it any more: sesrelay credentials rotate --finish"))
             return
         if not _reloaded(used, grace):
             stop(f"the old key {old} stays; reload the daemon, then: sesrelay credentials rotate --finish", EX_TEMPFAIL)

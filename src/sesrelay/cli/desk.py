@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, load_or_exit, reader_left
+from sesrelay.cli.options import DEFAULT_CONFIG, EX_FAILED, EX_TEMPFAIL, load_or_exit, reader_left
+from sesrelay.cli.remedies import as_run
 
 if TYPE_CHECKING:
+    from sesrelay.config.loading import Loaded
     from sesrelay.seams import Desk
 
 
@@ -55,7 +57,7 @@ def with_desk(
     except BrokenPipeError:
         code = reader_left()
     except (ControlError, SpoolError) as error:
-        click.echo(f"sesrelay: {error}", err=True)
+        _complain(str(error), None)
         code = EX_TEMPFAIL
     except OSError as error:
         click.echo(f"sesrelay: {error}", err=True)
@@ -95,6 +97,8 @@ def _at_any_desk(
         if not salvage:
             try:
                 async with open_desk(loaded.config, _complain, importing=loaded if importing else None) as desk:
+                    if desk.missing is not None:
+                        _complain(desk.missing + _looked_at(config, loaded), None)
                     return await work(desk)
             except StoreDamaged as damaged:
                 if salvage_in is None:
@@ -108,9 +112,16 @@ def _at_any_desk(
     try:
         return asyncio.run(run())
     except DaemonUnreachable as error:
-        click.echo(f"sesrelay: {error}", err=True)
+        _complain(str(error), None)
         return EX_TEMPFAIL
 
 
+def _looked_at(config: Path, loaded: Loaded) -> str:
+    """Return by which configuration there is no queue, where another one may be meant."""
+    if config != DEFAULT_CONFIG and loaded.config.state_dir.is_dir():
+        return ""
+    return f" (by {config}; --config FILE names another configuration)"
+
+
 def _complain(what: str, error: BaseException | None) -> None:
-    click.echo(f"sesrelay: {what}" + (f": {error}" if error else ""), err=True)
+    click.echo(as_run(f"sesrelay: {what}" + (f": {error}" if error else "")), err=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from sesrelay.cli.answers import parsed
 from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option
+from sesrelay.cli.remedies import as_run
 
 COLOUR = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -22,7 +24,7 @@ COLOUR = {"ok": "green", "warn": "yellow", "fail": "red"}
     "nameservers",
     metavar="IP[:PORT]",
     multiple=True,
-    help="Ask this name server instead of the system's; may be repeated.",
+    help="Ask this one; may be repeated. Default: those of direct transports, else the system's.",
 )
 @click.option("--quiet", is_flag=True, help="Only what is not well.")
 @json_option
@@ -51,6 +53,7 @@ def command(domains: tuple[str, ...], nameservers: tuple[str, ...], quiet: bool,
         if sys.stderr.isatty():
             click.echo("looking …", err=True)
         checks = asyncio.run(examine(loaded, domains, nameservers))
+    checks = [replace(one, message=as_run(one.message), remedy=one.remedy and as_run(one.remedy)) for one in checks]
     found = document(checks)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))

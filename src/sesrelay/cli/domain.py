@@ -15,6 +15,7 @@ import click
 from sesrelay.cli.domain_dns import command as dns_command
 from sesrelay.cli.domain_state import DnsWish, State, dns_options, print_state, state_of
 from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, json_option
+from sesrelay.cli.remedies import as_run
 from sesrelay.cli.ses import Access, Wish, access, account_options, confirmed, domain_name, refusals, stop, yes_option
 from sesrelay.cli.words import age, seconds
 
@@ -172,16 +173,15 @@ def _watch(used: Access, domain: str, dns: DnsWish, waiting: Waiting, as_json: b
             state = state_of(used, domain, dns)
         except AwsError as error:
             # What passes by itself does not end a wait of days.
-            click.echo(f"{age(time.monotonic() - begun):>5}  {error}", err=True)
+            click.echo(as_run(f"{age(time.monotonic() - begun):>5}  {error}"), err=True)
             if not error.temporary:
                 raise SystemExit(EX_FAILED) from None
     _print(state, as_json)
     if state.identity.ready:
         return
     if waiting.wait:
-        click.echo(
-            f"sesrelay: not verified within {age(waiting.timeout)}; go on with: sesrelay domain verify {domain} --wait", err=True
-        )
+        goes_on = f"go on with: sesrelay domain verify {domain} --wait"
+        click.echo(as_run(f"sesrelay: not verified within {age(waiting.timeout)}; {goes_on}"), err=True)
     raise SystemExit(EX_TEMPFAIL if waiting.wait else pending)
 
 

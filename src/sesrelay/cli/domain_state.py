@@ -120,11 +120,13 @@ def identity_or_exit(used: Access, domain: str) -> Identity:
 
 def state_of(used: Access, domain: str, wish: DnsWish) -> State:
     """Ask SES and the DNS. Raises: AwsError"""
+    from sesrelay.app.ses_access import name_servers
     from sesrelay.setup.zones.lookup import Dns, findings, look_up
 
     identity = identity_or_exit(used, domain)
     records = known_records(used, identity, wish)
-    answers = look_up(Dns(wish.nameservers or _configured(used)), domain, records)
+    configured = name_servers(used.loaded) if used.loaded else ()
+    answers = look_up(Dns(wish.nameservers or configured), domain, records)
     return State(identity, findings(records, answers), answers)
 
 
@@ -158,13 +160,6 @@ def print_findings(findings: Sequence[Finding]) -> None:
             click.echo(f"{'':16}there is: {found}")
         if finding.note:
             click.echo(f"{'':16}{finding.note}")
-
-
-def _configured(used: Access) -> list[str]:
-    from sesrelay.config.transports import DirectTransport
-
-    configs = used.loaded.config.transports.values() if used.loaded else ()
-    return next((list(one.nameservers) for one in configs if isinstance(one, DirectTransport) and one.nameservers), [])
 
 
 def _nameservers(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:

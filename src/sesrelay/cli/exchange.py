@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sesrelay.cli.desk import with_desk
+from sesrelay.cli.filters import filter_of, filter_options, warn_of_what_cannot_match
 from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option
 from sesrelay.cli.progress import progress
 
 if TYPE_CHECKING:
     from sesrelay.seams import Desk, Document, Filter
 
-    Options = Callable[[Callable[..., None]], Callable[..., None]]
-    MakeFilter = Callable[[tuple[str, ...], dict[str, Any]], Filter]
 
-
-def add_to(group: click.Group, filter_options: Options, make_filter: MakeFilter) -> None:
+def add_to(group: click.Group) -> None:
     """Add both verbs to `queue`."""
 
     @group.command("export")
@@ -39,8 +36,8 @@ def add_to(group: click.Group, filter_options: Options, make_filter: MakeFilter)
 
         Without IDs or filters: all that has not ended.
         """
-        wanted = make_filter(ids, chosen)
-        with_desk(config, lambda desk: _export(desk, folder, wanted, as_json), salvage=salvage, salvage_in=folder)
+        wanted = filter_of(ids, chosen)
+        with_desk(config, lambda desk: _export(desk, folder, wanted, as_json, config), salvage=salvage, salvage_in=folder)
 
     @group.command("import")
     @click.argument("paths", metavar="FOLDER|FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
@@ -51,7 +48,7 @@ def add_to(group: click.Group, filter_options: Options, make_filter: MakeFilter)
         with_desk(config, lambda desk: _import(desk, paths, as_json), importing=True)
 
 
-async def _export(desk: Desk, folder: Path, wanted: Filter, as_json: bool) -> int:
+async def _export(desk: Desk, folder: Path, wanted: Filter, as_json: bool, config: Path) -> int:
     from sesrelay.control import folder as files
     from sesrelay.control.client import ControlError
     from sesrelay.seams import SpoolError
@@ -79,6 +76,8 @@ async def _export(desk: Desk, folder: Path, wanted: Filter, as_json: bool) -> in
         click.echo(f"{exported} messages exported to {folder}")
         for one in unreadable:
             click.echo(f"{one['id']}: {one['error']}", err=True)
+    if not ids:
+        await warn_of_what_cannot_match(desk, wanted, config)
     return EX_FAILED if unreadable else EX_OK
 
 

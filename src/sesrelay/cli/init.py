@@ -12,6 +12,7 @@ import click
 from sesrelay.cli.answers import parsed, secret_from
 from sesrelay.cli.options import DEFAULT_CONFIG, EX_FAILED
 from sesrelay.cli.reload import changing
+from sesrelay.cli.remedies import as_run
 
 if TYPE_CHECKING:
     from sesrelay.setup.sites.first_config import Answers
@@ -53,7 +54,9 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
     from sesrelay.setup.sites.first_config import compose
 
     if config.exists() and not force:
-        click.echo(f"sesrelay: {config} is there already (--force takes its place; a further site: sesrelay site add)", err=True)
+        click.echo(
+            as_run(f"sesrelay: {config} is there already (--force takes its place; a further site: sesrelay site add)"), err=True
+        )
         sys.exit(EX_FAILED)
     answers = _answers(said, ask=not yes and sys.stdin.isatty())
     text = compose(answers)
@@ -63,13 +66,11 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
         write(config, text, config.parent)
     click.echo(f"wrote {config}")
     if answers.way is not None and not answers.domains and answers.rest != "ses":
-        click.echo(
-            "sesrelay: no sender's mail goes by SES yet: that is what --domain, --rest ses or sesrelay site add is for", err=True
-        )
-    named = "" if config == DEFAULT_CONFIG else f" --config {config}"
-    click.echo(f"next: sesrelay check{named}, then systemctl enable --now sesrelay (or: sesrelay run{named}), then")
+        told = "that is what --domain, --rest ses or `sesrelay site add` is for"
+        click.echo(as_run(f"sesrelay: no sender's mail goes by SES yet: {told}"), err=True)
+    click.echo(as_run("next: sesrelay check, then systemctl reload-or-restart sesrelay (or: sesrelay run), then"))
     sender = f"test@{(answers.domains or (answers.hostname,))[0].removeprefix('*.')}"
-    click.echo(f"      sesrelay send --from {sender} --to YOU{named}")
+    click.echo(as_run(f"      sesrelay send --from {sender} --to YOU"))
 
 
 def _answers(said: dict[str, Any], *, ask: bool) -> Answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +13,15 @@ import click
 
 from sesrelay.cli import exchange
 from sesrelay.cli.desk import ask_daemon, with_desk
+from sesrelay.cli.filters import STATE_COLOUR, filter_of, filter_options, names_any, warn_of_what_cannot_match
 from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option, load_or_exit
 from sesrelay.cli.progress import progress
-from sesrelay.cli.words import age, number, seconds, size
+from sesrelay.cli.remedies import as_run
+from sesrelay.cli.words import age, number, size
 
 if TYPE_CHECKING:
     from sesrelay.seams import Desk, Document, Filter, Told, Verb
 
-STATE_COLOUR = {"queued": "yellow", "in_flight": "cyan", "held": "magenta", "delivered": "green", "failed": "red"}
 COUNTED_MAX = 10_000  # deliveries that are counted before somebody is asked whether to delete them
 FUTURE = {
     "hold": "Also hold what comes from now on, until released with --future; also after restarts.",
@@ -32,26 +34,13 @@ def command() -> None:
     """Look at what waits in the queue, and change it."""
 
 
-def filter_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options by which deliveries are chosen."""
-    for option in (
-        click.option("--older-than", metavar="TIME", type=seconds, help="Accepted longer ago than that, as in 4h or 30m."),
-        click.option("--transport", metavar="NAME", help="Waiting for this transport."),
-        click.option("--recipient", metavar="ADDRESS", help="An address, or *@example.com."),
-        click.option("--sender", metavar="ADDRESS", help="An address, or *@example.com."),
-        click.option("--state", "states", multiple=True, type=click.Choice(list(STATE_COLOUR)), help="May be repeated."),
-    ):
-        function = option(function)
-    return function
-
-
 @command.command("list")
 @filter_options
 @json_option
 @config_option
 def list_(config: Path, as_json: bool, **chosen: Any) -> None:
     """List deliveries, oldest first; finished ones only with --state."""
-    with_desk(config, lambda desk: _list(desk, _filter((), chosen), as_json))
+    with_desk(config, lambda desk: _list(desk, filter_of((), chosen), as_json, config))
 
 
 @command.command()
@@ -86,10 +75,10 @@ def _changing(verb: Verb, help: str) -> None:
 
     def change(config: Path, as_json: bool, ids: tuple[str, ...], yes: bool = False, future: bool = False, **chosen: Any) -> None:
         via = _way(config, verb, ids, chosen) if verb in WAYS else None
-        wanted = _filter(ids, chosen)
-        if future and verb == "release" and not _names_any(wanted):
+        wanted = filter_of(ids, chosen)
+        if future and verb == "release" and not names_any(wanted):
             with_desk(config, lambda desk: _list_future(desk, as_json))
-        if not _names_any(wanted):
+        if not names_any(wanted):
             raise click.UsageError(f"name the messages to {verb} by ID, or choose them with --sender, --state and the like")
         if future:
             if via is not None:
@@ -98,11 +87,11 @@ def _changing(verb: Verb, help: str) -> None:
                 raise click.UsageError(
                     "--future goes with --sender, --recipient and --transport: the rest is not known of what comes"
                 )
-            with_desk(config, lambda desk: _change_future(desk, verb, wanted, as_json))
+            with_desk(config, lambda desk: _change_future(desk, verb, wanted, as_json, config))
         if verb == "delete" and not ids and not yes and not sys.stdin.isatty():
             raise click.UsageError("deleting by filter wants --yes where nobody can be asked")
         ask = verb == "delete" and not yes and sys.stdin.isatty()
-        with_desk(config, lambda desk: _change(desk, verb, wanted, as_json, via, ask=ask))
+        with_desk(config, lambda desk: _change(desk, verb, wanted, as_json, via, config, ask=ask))
 
     options: list[Any] = [config_option, json_option]
     options.append(click.option("--yes", is_flag=True, hidden=verb != "delete", help="Do not ask."))
@@ -120,10 +109,13 @@ def _changing(verb: Verb, help: str) -> None:
 _changing(
     "retry",
     "Try again now, by the route in force. With --via NAME, or with --transport NAME beside IDs or another filter, what is chosen "
-    "moves to that way out; --transport alone chooses what waits for it.",
+    "moves to that way out; --transport alone chooses what waits for it. Mail that its sender has scheduled for later is sent now "
+    "where its ID is named; chosen by a filter it keeps its hour, and is not counted.",
 )
 _changing("hold", "Keep back until released.")
-_changing("release", "Let what was held go on; with --via NAME by that way out, whatever its route.")
+_changing(
+    "release", "Let what was held go on, at its hour where it is scheduled; with --via NAME by that way out, whatever its route."
+)
 _changing("delete", "Remove for good, without a bounce. Asks first on a terminal.")
 
 
@@ -140,27 +132,13 @@ def _way(config: Path, verb: Verb, ids: tuple[str, ...], chosen: dict[str, Any])
     return via
 
 
-def _filter(ids: tuple[str, ...], chosen: dict[str, Any]) -> Filter:
-    from sesrelay.mail.delivery import State
-    from sesrelay.seams import Filter
-
-    states = tuple(State(name) for name in chosen["states"])
-    return Filter(ids, states, chosen["sender"], chosen["recipient"], chosen["transport"], chosen["older_than"])
-
-
-def _names_any(wanted: Filter) -> bool:
-    from sesrelay.seams import Filter
-
-    return wanted != Filter()
-
-
-exchange.add_to(command, filter_options, _filter)
+exchange.add_to(command)
 
 
 # --- looking ---
 
 
-async def _list(desk: Desk, wanted: Filter, as_json: bool) -> int:
+async def _list(desk: Desk, wanted: Filter, as_json: bool, config: Path) -> int:
     count = 0
     async for one in desk.listing(wanted):
         if as_json:
@@ -170,8 +148,10 @@ async def _list(desk: Desk, wanted: Filter, as_json: bool) -> int:
         count += 1
     if as_json:
         click.echo("[]" if not count else "\n]")
-    elif not count:
-        click.echo("Nothing matches." if _names_any(wanted) else "The queue is empty.", err=True)
+    elif not count and desk.missing is None:
+        click.echo("Nothing matches." if names_any(wanted) else "The queue is empty.", err=True)
+    if not count:
+        await warn_of_what_cannot_match(desk, wanted, config)
     return EX_OK
 
 
@@ -212,7 +192,7 @@ def _print_summary(found: Document, as_json: bool) -> int:
     for pause in found["paused"]:
         about = " ".join(filter(None, (pause["transport"], pause["domain"] or pause["nexthop"])))
         click.secho(f"\npaused: {about} ({pause['reason']}, since {pause['since']})", fg="red")
-        click.echo(f"    {pause['remedy']}")
+        click.echo(as_run(f"    {pause['remedy']}"))
     if found["future_holds"]:
         click.secho("\nheld as it comes:", fg="magenta")
         _print_future(found["future_holds"])
@@ -252,7 +232,9 @@ def _print_delivery(one: Document) -> None:
 # --- changing ---
 
 
-async def _change(desk: Desk, verb: Verb, wanted: Filter, as_json: bool, via: str | None, *, ask: bool = False) -> int:
+async def _change(
+    desk: Desk, verb: Verb, wanted: Filter, as_json: bool, via: str | None, config: Path, *, ask: bool = False
+) -> int:
     unknown = [queue_id for queue_id in wanted.ids if await desk.show(queue_id) is None]
     if unknown:
         click.echo(f"no such message: {', '.join(unknown)}; nothing was changed", err=True)
@@ -262,15 +244,22 @@ async def _change(desk: Desk, verb: Verb, wanted: Filter, as_json: bool, via: st
         return EX_FAILED
     count = await _with_progress(desk, verb, wanted, lambda told: desk.change(verb, wanted, via, told))
     click.echo(json.dumps({"changed": count}) if as_json else f"{count} deliveries changed")
-    if verb == "retry" and not count and await _is_held(desk, wanted):
-        click.echo("what matches is held: `sesrelay queue release` lets it go on, with --via NAME by another way out", err=True)
+    if verb == "retry" and not count and (told := await _left_by_retry(desk, wanted)):
+        click.echo(as_run(told), err=True)
+    if not count:
+        await warn_of_what_cannot_match(desk, wanted, config)
     return EX_OK
 
 
-async def _is_held(desk: Desk, wanted: Filter) -> bool:
+async def _left_by_retry(desk: Desk, wanted: Filter) -> str | None:
+    """Return what to do instead with what a retry leaves as it is, by the first that matches; None where nothing does."""
     async for one in desk.listing(wanted):
-        return bool(one["state"] == "held")
-    return False
+        if one["state"] == "held":
+            return "what matches is held: `sesrelay queue release`, with the same arguments, lets it go on; --via NAME by another way out"
+        if one["state"] == "queued":
+            return "what matches is scheduled for later: `sesrelay queue retry ID` sends it now"
+        break
+    return None
 
 
 async def _sure(desk: Desk, wanted: Filter) -> bool:
@@ -299,7 +288,7 @@ def _to_look_at(wanted: Filter, by_transport: dict[str, dict[str, int]]) -> int:
     return sum(n for counts in found for state, n in counts.items() if not names or state in names)
 
 
-async def _change_future(desk: Desk, verb: Verb, wanted: Filter, as_json: bool) -> int:
+async def _change_future(desk: Desk, verb: Verb, wanted: Filter, as_json: bool, config: Path) -> int:
     changing = desk.park if verb == "hold" else desk.unpark
     count = await _with_progress(desk, verb, wanted, lambda told: changing(wanted, told))
     standing = (await desk.summary())["future_holds"]
@@ -307,12 +296,14 @@ async def _change_future(desk: Desk, verb: Verb, wanted: Filter, as_json: bool) 
         click.echo("nothing of exactly that is held as it comes; nothing was changed", err=True)
         _print_future(standing, err=True)
         return EX_FAILED
+    if not count:
+        await warn_of_what_cannot_match(desk, wanted, config)
     if as_json:
         click.echo(json.dumps({"changed": count, "future_holds": standing}, ensure_ascii=False))
         return EX_OK
     click.echo(f"{count} deliveries changed")
     if verb == "hold":
-        click.echo(f"What comes is held, until: sesrelay queue release {_as_options(wanted)} --future")
+        click.echo(as_run(f"What comes is held, until: sesrelay queue release {_as_options(wanted)} --future"))
     else:
         click.echo("What comes is held no longer.")
     return EX_OK
@@ -334,10 +325,10 @@ def _print_future(standing: list[Document], *, err: bool = False) -> None:
 
     for one in standing:
         wanted = Filter(sender=one["sender"], recipient=one["recipient"], transport=one["transport"])
-        click.echo(f"    since {one['since']}; to end it: sesrelay queue release {_as_options(wanted)} --future", err=err)
+        click.echo(as_run(f"    since {one['since']}; to end it: sesrelay queue release {_as_options(wanted)} --future"), err=err)
 
 
 def _as_options(wanted: Filter) -> str:
     """Return the options that name what `wanted` does, as a shell takes them."""
     named = {"--sender": wanted.sender, "--recipient": wanted.recipient, "--transport": wanted.transport}
-    return " ".join(f"{option} '{value}'" for option, value in named.items() if value is not None)
+    return " ".join(f"{option} {shlex.quote(value)}" for option, value in named.items() if value is not None)

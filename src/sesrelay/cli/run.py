@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, config_option, load_or_exit
+from sesrelay.cli.remedies import as_run
 
 
 @click.command()
@@ -48,5 +49,5 @@ def command(config: Path) -> None:
         click.echo(f"sesrelay: {held}", err=True)
         sys.exit(EX_TEMPFAIL)
     except (SpoolError, ListenError, OSError, ValueError) as error:
-        click.echo(f"sesrelay: cannot start: {error}", err=True)
+        click.echo(as_run(f"sesrelay: cannot start: {error}"), err=True)
         sys.exit(EX_FAILED)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, EX_UNAVAILABLE, config_option, load_or_exit
+from sesrelay.cli.remedies import as_run
 from sesrelay.cli.trace import print_event
 from sesrelay.cli.words import moment, seconds
 from sesrelay.control.client import ControlError, RemoteDesk
@@ -109,7 +110,7 @@ async def _send(
         click.echo(f"sesrelay: {error}", err=True)
         return EX_TEMPFAIL
     if desk is None:
-        click.echo(f"sesrelay: no daemon answers at {config.control}; start it with: sesrelay run", err=True)
+        click.echo(as_run(f"sesrelay: no daemon answers at {config.control}; start it with: sesrelay run"), err=True)
         return EX_UNAVAILABLE
     async with desk:
         try:
@@ -121,13 +122,13 @@ async def _send(
             host, port = (door, 0) if isinstance(door, str) else door[:2]
             code, reply = await asyncio.to_thread(_submit, host, port, message, sender, recipients, at)
             if code >= 400:
-                click.echo(reply, err=True)
+                click.echo(as_run(reply), err=True)
                 return EX_FAILED if code >= 500 else EX_TEMPFAIL
             queue_id = reply.rpartition(" ")[2]
             click.echo(f"queued as {queue_id}")
             sys.stdout.flush()
             if at is not None and at > time.time() + timeout:
-                click.echo(f"leaves at {_rfc3339(at)}; until then: sesrelay queue show {queue_id}")
+                click.echo(as_run(f"leaves at {_rfc3339(at)}; until then: sesrelay queue show {queue_id}"))
                 return 0
             return await _follow(desk, queue_id, timeout)
         except (ControlError, OSError) as error:
@@ -191,7 +192,7 @@ async def _follow(desk: RemoteDesk, queue_id: str, timeout: float) -> int:
         if code is not None:
             return code
         if time.monotonic() >= deadline:
-            click.echo(f"not finished within {timeout:.0f}s; follow it with: sesrelay trace {queue_id}", err=True)
+            click.echo(as_run(f"not finished within {timeout:.0f}s; follow it with: sesrelay trace {queue_id}"), err=True)
             return EX_TEMPFAIL
         await asyncio.sleep(LOOK_EVERY)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, config_option, load_or_exit
+from sesrelay.cli.remedies import as_run
 
 if TYPE_CHECKING:
     from sesrelay.aws.clients import Clients
@@ -120,13 +121,13 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except (AwsError, ZoneError) as error:
-        click.echo(f"sesrelay: {error}", err=True)
+        click.echo(as_run(f"sesrelay: {error}"), err=True)
         raise SystemExit(EX_TEMPFAIL if getattr(error, "temporary", False) else EX_FAILED) from None
 
 
 def stop(text: str, code: int = EX_FAILED) -> NoReturn:
     """End the verb with a word on stderr."""
-    click.echo(f"sesrelay: {text}", err=True)
+    click.echo(as_run(f"sesrelay: {text}"), err=True)
     raise SystemExit(code)
 
 

@@ -13,6 +13,7 @@ import click
 from sesrelay.cli.answers import parsed, secret_from
 from sesrelay.cli.options import EX_CONFIG, EX_FAILED, config_option, json_option, load_or_exit
 from sesrelay.cli.reload import changing, take_up
+from sesrelay.cli.remedies import as_run
 
 if TYPE_CHECKING:
     from sesrelay.setup.sites.site import Secret, Site, Way
@@ -118,7 +119,7 @@ def list_(as_json: bool, config: Path) -> None:
         if site.local_users:
             click.echo(f"{'':<20} only for {', '.join(site.local_users)}")
         if not site.readable:
-            click.secho(f"{'':<20} has mistakes: sesrelay check", fg="red")
+            click.secho(as_run(f"{'':<20} has mistakes: sesrelay check"), fg="red")
     if any(not site.readable for site in sites):
         sys.exit(EX_CONFIG)
 

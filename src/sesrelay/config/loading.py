@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
@@ -17,6 +18,7 @@ from sesrelay.config import addresses, checks, claims, dkim, doors, secrets
 from sesrelay.config.compose import SIZE_MAX
 from sesrelay.config.document import Document, parse
 from sesrelay.config.explain import explain, failed_sections
+from sesrelay.config.machine import has_ipv6
 from sesrelay.config.model import RUN_DIR, Config
 from sesrelay.config.problem import ConfigError, KeyPath, Place, Problem
 from sesrelay.config.sites import merge, site_files
@@ -25,12 +27,15 @@ from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.routing import RoutingTable
 from sesrelay.policy.senders import SenderRules
 
+LOOPBACK_6 = ip_address("::1")
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A configuration without problems, its defaults filled in and its secrets read.
 
-    `files`: the YAML files in the order read, the main one first.
+    `files`: the YAML files in the order read, the main one first. `passed_over`: listeners that the machine cannot have and that
+    nobody misses.
     """
 
     config: Config
@@ -38,6 +43,7 @@ class Loaded:
     routing: RoutingTable
     local: LocalMail
     senders: SenderRules
+    passed_over: tuple[str, ...] = ()
 
     @property
     def ways(self) -> list[str]:
@@ -83,6 +89,7 @@ def load(
     read = secrets.read_secrets(document, environ)
     config, failed = _validate(document)
     table = None
+    passed_over: tuple[str, ...] = ()
     if not broken:
         checks.check_names(document)
         checks.check_patterns(document)
@@ -96,6 +103,7 @@ def load(
         doors.check_users(document, config, read, failed)
         dkim.check_keys(document, failed, environ)
         config = _filled(config, read)
+        config, passed_over = _as_reachable(config)
         if not failed & checks.ROUTING and not _problems_in(document, checks.ROUTING):
             checks.check_limits(document, config)
             table = checks.routing_table(document, config)
@@ -103,7 +111,7 @@ def load(
     if document.problems or table is None:
         raise ConfigError(_in_order(document.problems, files))
     local = LocalMail(config.hostname, config.local.domain, config.local.aliases, config.local.unaliased)
-    return Loaded(config, tuple(files), table, local, claims.sender_rules(config.access, local))
+    return Loaded(config, tuple(files), table, local, claims.sender_rules(config.access, local), passed_over)
 
 
 def _read(path: Path, environ: Mapping[str, str], proposed: Mapping[Path, bytes | None]) -> Document:
@@ -170,6 +178,20 @@ def _filled(config: Config, read: Mapping[KeyPath, SecretStr]) -> Config:
         "http": config.http.model_copy(update=token),
     }
     return config.model_copy(update=update)
+
+
+def _as_reachable(config: Config) -> tuple[Config, tuple[str, ...]]:
+    """Return `config` without listeners on [::1] where the machine has no IPv6, so that one configuration serves all machines.
+
+    One that is the only listener stays: the start then says what is wrong.
+    """
+    if has_ipv6():
+        return config, ()
+    here = tuple(one for one in config.listeners if not (one.listen.startswith("[") and ip_address(one.address.host) == LOOPBACK_6))
+    if not here or len(here) == len(config.listeners):
+        return config, ()
+    gone = tuple(one.listen for one in config.listeners if one not in here)
+    return config.model_copy(update={"listeners": here}), gone
 
 
 def _in_order(problems: list[Problem], files: list[Path]) -> list[Problem]:

@@ -37,6 +37,10 @@ class RemoteDesk:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.writer.close()
 
+    @property
+    def missing(self) -> str | None:
+        return None  # a daemon has a queue
+
     async def summary(self) -> Document:
         return dict(await self.call("summary"))
 

@@ -47,7 +47,7 @@ async def nobody_to_place(submission: Submission) -> bool:
 class SpoolDesk:
     """`changed` is called after a change, so that an engine takes notice. `capped` tells by which cap a route waits now, and
     until when; `moved` is called after mail was given another way out; `importer` places and stores a message;
-    `undeliverable` looks into the folder of reports that could not be sent.
+    `undeliverable` looks into the folder of reports that could not be sent; `missing`: see `seams.Desk`.
     """
 
     spool: SpoolAdmin
@@ -58,6 +58,7 @@ class SpoolDesk:
     moved: Callable[[], Awaitable[None]] = nothing_to_move
     importer: Callable[[Submission], Awaitable[bool]] = nobody_to_place
     undeliverable: Callable[[], Document] = no_folder
+    missing: str | None = None
 
     async def summary(self) -> Document:
         stats, kept = await self.spool.stats(), await asyncio.to_thread(self.undeliverable)

@@ -117,5 +117,6 @@ def pause(one: Pause) -> Document:
         "since": moment(one.since),
         "until": moment(one.until),
         "domain": one.domain,
+        "cap": one.cap,
         "remedy": one.remedy,
     }

@@ -25,7 +25,7 @@ from sesrelay.seams import Clock, ContentGone, Observer, Spool, SpoolError, Subm
 OUR_FAULT = Reply(451, "4.3.0", "Internal error in the relay; the message is kept")
 UNREADABLE = Reply(451, "4.3.0", "The message's content cannot be read from the store; the message is kept")
 CONTENT_GONE = Reply(451, "4.3.0", "The message's content is lost in the store; its envelope is kept")
-GONE_REMEDY = "restore queue.db and bodies/ from a backup, or tell the sender, and `sesrelay queue delete` it"
+GONE_REMEDY = "restore queue.db and bodies/ from a backup, or tell the sender, and then: sesrelay queue delete ID"
 STORE_BACKOFF_MAX = 30.0  # seconds between tries to store an outcome
 READ_ALONG = 64 * 1024  # octets of content that the store reads when it opens an attempt; more would hold up whoever waits for it
 

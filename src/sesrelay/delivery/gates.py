@@ -139,7 +139,8 @@ class Gates:
         for site, found, since in self.shut(now):
             transports = next((rule.transports for rule in rules if rule.name == site), ())
             remedy = f"{found.limit} recipients were sent; what waits goes on by itself, or sooner with a higher {found.cap}"
-            yield Pause(next(iter(transports), ""), None, PauseReason.QUOTA, since, found.until, f"route {site}: {remedy}", site)
+            first = next(iter(transports), "")
+            yield Pause(first, None, PauseReason.QUOTA, since, found.until, f"route {site}: {remedy}", site, found.cap)
 
     def closed(self, lane: LaneKey, now: float, monotonic: float, arm: Callable[[float], None]) -> Callable[[Stream], bool]:
         """Return the question whether a stream of `lane` has to wait; `arm` is told for how long, where time ends it."""

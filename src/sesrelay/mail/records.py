@@ -54,7 +54,8 @@ class MessageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Units: `bytes` octets of content at rest; `oldest` Unix seconds of the oldest acceptance still open.
+    """Units: `bytes` octets of content at rest; `oldest` Unix seconds since when the oldest that is open waits: its acceptance, or
+    the hour for which its sender has scheduled it, which may be still to come.
 
     `counts`: open deliveries by (transport, state); `oldest_by_transport` likewise in Unix seconds.
     """

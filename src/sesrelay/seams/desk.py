@@ -15,6 +15,10 @@ Document = dict[str, Any]
 class Desk(Protocol):
     """What operators see and do, as documents of the public contract: the same with the daemon and without it."""
 
+    @property
+    def missing(self) -> str | None:
+        """Return why there is no queue to look at yet; None where there is one."""
+
     async def summary(self) -> Document: ...
     def listing(self, filter: Filter) -> AsyncIterator[Document]: ...
     async def show(self, queue_id: str) -> Document | None: ...

@@ -18,7 +18,8 @@ from sesrelay.policy.verdict import Verdict
 class Pause:
     """Part of the queue that waits. `nexthop` None: the whole transport. `since`, `until`: Unix seconds.
 
-    `domain`: the sender's or recipient's domain that the pause is about, where it is about one.
+    `domain`: the sender's or recipient's domain that the pause is about, where it is about one. `cap`: the limit of a route's
+    own, by the name of its key, where that is what waits.
     """
 
     transport: str
@@ -28,6 +29,7 @@ class Pause:
     until: float
     remedy: str = ""
     domain: str | None = None
+    cap: str | None = None
 
 
 class Observer(Protocol):

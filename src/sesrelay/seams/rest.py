@@ -192,7 +192,7 @@ class SpoolAdmin(Protocol):
     async def change(self, verb: Verb, filter: Filter, now: float, via: str | None = None, told: Told | None = None) -> int:
         """Hold (reason operator), release (held → queued, due now, doubts forgotten), retry (queued → due now) or delete.
 
-        What is scheduled keeps its hour, unless a retry names its id.
+        What is scheduled keeps its hour, unless a retry names its id; a retry by filter changes nothing of it but `via`.
 
         `via`, with retry and release: the transport to take from now on instead of the route's; what is in doubt stays where it is.
 

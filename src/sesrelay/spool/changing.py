@@ -29,6 +29,10 @@ PICK = (
 )
 MET = "SELECT state, wish, count(*) FROM temp.picked GROUP BY state, wish"
 SPARE = "DELETE FROM temp.picked WHERE state = ? AND wish IS ?"
+SPARE_SCHEDULED = (
+    f"DELETE FROM temp.picked AS p WHERE p.state = {CODE[State.QUEUED]} AND EXISTS (SELECT 1 FROM delivery AS d "
+    f"WHERE d.message = p.message AND d.n = p.n AND d.reason = '{SCHEDULED}' AND d.due > ?)"
+)
 _OF_PICKED = " FROM temp.picked AS p WHERE delivery.message = p.message AND delivery.n = p.n"
 WISH = "UPDATE delivery SET wish = ?" + _OF_PICKED + " AND p.state = ? AND p.wish IS ?"
 VIA = "UPDATE delivery SET via = CASE WHEN pinned IS NULL THEN ? ELSE via END" + _OF_PICKED
@@ -43,7 +47,6 @@ RELEASE = (
     + _OF_PICKED
 )
 RETRY = "UPDATE delivery SET due = ?" + _OF_PICKED
-RETRY_UNNAMED = f"UPDATE delivery SET due = max(?, {_AT})" + _OF_PICKED
 DELETE = "UPDATE delivery SET state = 4, reason = 'deleted', due = ?" + _OF_PICKED
 STATEMENTS: dict[Verb, str] = {"hold": HOLD, "release": RELEASE, "retry": RETRY, "delete": DELETE}
 COUNTS = "SELECT transport, nexthop, priority, state, count(*) FROM temp.picked GROUP BY transport, nexthop, priority, state"
@@ -72,6 +75,9 @@ def change(tx: Transaction, verb: Verb, match: Match, keys: Sequence[Key], now: 
     cursor.execute(PICK + _still(match), (json.dumps(keys), *([] if match.transport is None else [match.transport])))
     changed = 0
     after: State | None = None
+    keeps_hours = verb == "retry" and match.ids is None
+    if keeps_hours and via is None:
+        cursor.execute(SPARE_SCHEDULED, (now,))
     for code, wish, count in rows(cursor, MET):
         decision = wishes.decide(verb, STATES[code], wish)
         if decision is None:
@@ -84,9 +90,11 @@ def change(tx: Transaction, verb: Verb, match: Match, keys: Sequence[Key], now: 
             after = decision.state
     if via is not None:
         cursor.execute(VIA, (via,))
+        if keeps_hours:  # what is scheduled has another way by now, and that is all
+            cursor.execute(SPARE_SCHEDULED, (now,))
     if after is not None:
         cursor.execute("DELETE FROM temp.picked WHERE state = ?", (CODE[State.IN_FLIGHT],))
-        _carry_out(tx, verb, after, now, named=match.ids is not None)
+        _carry_out(tx, verb, after, now)
     return changed
 
 
@@ -96,10 +104,10 @@ def _still(match: Match) -> str:
     return f" AND d.state IN ({codes})" + ("" if match.transport is None else " AND d.transport = ?")
 
 
-def _carry_out(tx: Transaction, verb: Verb, after: State, now: float, *, named: bool) -> None:
+def _carry_out(tx: Transaction, verb: Verb, after: State, now: float) -> None:
     """Do to all that is picked what `verb` does at once; it comes to the same state, whatever it comes from."""
     cursor, code = tx.cursor, CODE[after]
-    cursor.execute(RETRY_UNNAMED if verb == "retry" and not named else STATEMENTS[verb], (now,))
+    cursor.execute(STATEMENTS[verb], (now,))
     for transport, nexthop, priority, before, count in rows(cursor, COUNTS):
         tx.tally.move(transport, nexthop, priority, before, code, count)
     (event,) = event_rows((wishes.event(verb, now, "", "", ""),))

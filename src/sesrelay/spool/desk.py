@@ -5,7 +5,7 @@ Invariant: runs on connections that cannot write.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import apsw
 
@@ -14,7 +14,7 @@ from sesrelay.seams import DeliveryRecord, MessageRecord
 from sesrelay.spool import selecting
 from sesrelay.spool.matching import Match
 from sesrelay.spool.query import Row, row, rows
-from sesrelay.spool.reading import Messages, first_open, records
+from sesrelay.spool.reading import Messages, records
 from sesrelay.spool.records import MESSAGE_COLUMNS, RECORD_COLUMNS, Key, unpack_events, unpack_message, unpack_record
 
 FIND_MAX = 1_000
@@ -61,12 +61,3 @@ def recent(cursor: apsw.Cursor, limit: int) -> list[MessageRecord]:
         deliveries = tuple(unpack_record(each, message) for each in rows(cursor, OF_MESSAGE, (fields[0],)))
         found.append(MessageRecord(message, deliveries, ()))
     return found
-
-
-def oldest(cursor: apsw.Cursor, counts: Iterable[tuple[str, int]]) -> dict[str, float]:
-    """Return when the oldest open message of each transport was accepted; `counts`: what transports and states there are."""
-    states: dict[str, list[int]] = {}
-    for transport, state in counts:
-        states.setdefault(transport, []).append(state)
-    found = ((transport, first_open(cursor, transport, those)) for transport, those in states.items())
-    return {transport: moment for transport, moment in found if moment is not None}

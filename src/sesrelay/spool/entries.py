@@ -68,7 +68,12 @@ def record_of(stored: Stored) -> DeliveryRecord:
     return DeliveryRecord(stored.delivery, stored.end, stored.remote_id)
 
 
-def changed_by(delivery: Delivery, verb: Verb, state: State, now: float, *, named: bool) -> Delivery:
+def waits_for_its_hour(delivery: Delivery, now: float) -> bool:
+    """Tell whether it has not been tried because its sender wants it sent later."""
+    return delivery.state is State.QUEUED and delivery.reason == SCHEDULED and delivery.due > now
+
+
+def changed_by(delivery: Delivery, verb: Verb, state: State, now: float) -> Delivery:
     due = max(now, delivery.message.envelope.release or 0.0)
     if verb == "hold":
         return replace(delivery, state=state, due=now, reason=wishes.HELD_BY_OPERATOR)
@@ -76,4 +81,4 @@ def changed_by(delivery: Delivery, verb: Verb, state: State, now: float, *, name
         return replace(delivery, state=state, due=due, reason=SCHEDULED if due > now else None, doubts=0)
     if verb == "delete":
         return replace(delivery, state=state, due=now, reason=wishes.DELETED)
-    return replace(delivery, due=now if named else due)
+    return replace(delivery, due=now)

@@ -32,7 +32,7 @@ from sesrelay.seams import (
     Verb,
 )
 from sesrelay.spool import wishes
-from sesrelay.spool.entries import Entry, Stored, changed_by, hand_out, record_of
+from sesrelay.spool.entries import Entry, Stored, changed_by, hand_out, record_of, waits_for_its_hour
 from sesrelay.spool.matching import OPEN, Match, key, restricts
 from sesrelay.spool.standing import Parking, StandingHolds
 
@@ -256,16 +256,19 @@ class MemorySpool(Parking):
         changed = 0
         for stored in builtins.list(self._matching(Match(filter, now), None)):
             decision = wishes.decide(verb, stored.delivery.state, stored.wish)
-            if decision is None:
+            keeps_hour = verb == "retry" and not filter.ids and waits_for_its_hour(stored.delivery, now)
+            if decision is None or (keeps_hour and via is None):
                 continue
             changed += 1
             if via is not None and stored.delivery.pinned is None:
                 stored.delivery = replace(stored.delivery, via=via)
+            if keeps_hour:
+                continue
             if decision.state is State.IN_FLIGHT:
                 stored.wish = decision.wish
                 continue
             self._tell(stored, verb, now)
-            stored.delivery = changed_by(stored.delivery, verb, decision.state, now, named=bool(filter.ids))
+            stored.delivery = changed_by(stored.delivery, verb, decision.state, now)
         self._finish(set(self._entries))
         if told is not None:
             told(changed, changed)
@@ -282,7 +285,7 @@ class MemorySpool(Parking):
             delivery, transport = each.delivery, each.delivery.placement.lane.transport
             if each.open:
                 counts[transport, delivery.state] = counts.get((transport, delivery.state), 0) + 1
-                oldest.setdefault(transport, delivery.message.accepted)
+                oldest[transport] = min(delivery.message.began, oldest.get(transport, delivery.message.began))
         alive = [entry for entry in self._entries.values() if entry.open]
         return Stats(
             len(alive), sum(entry.message.size for entry in alive), min(oldest.values(), default=None), counts, oldest

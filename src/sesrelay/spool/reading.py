@@ -68,12 +68,3 @@ def records(cursor: apsw.Cursor, keys: Iterable[Key], messages: Messages) -> Ite
         fields = row(cursor, RECORD, key)
         if fields is not None:
             yield unpack_record(fields, messages[key[0]])
-
-
-def first_open(cursor: apsw.Cursor, transport: str, states: Iterable[int]) -> float | None:
-    """Return when the oldest open message of a transport was accepted."""
-    keys = open_keys(cursor, states, [transport], START, 1)
-    if not keys:
-        return None
-    found = row(cursor, "SELECT accepted FROM message WHERE id = ?", (keys[0][0],))
-    return None if found is None else float(found[0])

@@ -42,6 +42,7 @@ from sesrelay.spool.errors import StoreRefused, as_spool_error
 from sesrelay.spool.files import THRESHOLD, Bodies, Trouble
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.matching import Match, restricts
+from sesrelay.spool.oldest import Oldest
 from sesrelay.spool.opening import connect, open_store
 from sesrelay.spool.reader import Reader
 from sesrelay.spool.reading import PAGE, START
@@ -77,6 +78,7 @@ class SqliteSpool(Parking):
         self.standing = holds
         self._contents = Contents(bodies, self._engine_reader, writer, pool)
         self._digests = Digests(writer)
+        self._oldest = Oldest(self._desk_reader, clock.monotonic)
         self._placing = asyncio.Lock()
         self._room_seen: float | None = None
         self._room = 0
@@ -328,7 +330,7 @@ class SqliteSpool(Parking):
 
     async def stats(self) -> Stats:
         counts, messages, octets = self._writer.counts()
-        by_transport = await self._desk_reader.run(lambda cursor: desk.oldest(cursor, counts))
+        by_transport = await self._oldest.by_transport(counts, self._clock.wall())
         return Stats(
             messages, octets, min(by_transport.values(), default=None),
             {(transport, STATES[state]): n for (transport, state), n in counts.items()}, by_transport,

@@ -1,4 +1,4 @@
-"""The machine around the relay: ports and who has them, the disk, the queue, who may send as whom.
+"""The machine around the relay: ports and who has them, the queue, who may send as whom.
 
 Source: proc(5): /proc/net/tcp lists sockets by inode, /proc/PID/fd who holds them.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -19,11 +18,14 @@ from sesrelay.config.values import UNIX
 from sesrelay.setup.checkup.check import Check, fail, ok, warn
 
 OLD = 3600.0  # seconds after which a message that waits is worth a look
+UNITS = {"master": "postfix", "sendmail-mta": "sendmail"}  # of mail servers whose process has another name than their unit
 LISTEN = "0A"  # the state of a socket that listens, in /proc/net/tcp
 
 
 def listeners(loaded: Loaded, open_now: Collection[str] | None) -> Iterator[Check]:
     """Look at each address where mail is to be taken. `open_now`: those that a running relay has; None: none runs."""
+    for name in loaded.passed_over:
+        yield ok("listener", name, "passed over, as this machine has no IPv6")
     for listener in loaded.config.listeners:
         name = listener.listen
         if open_now is not None and name in open_now:
@@ -41,31 +43,13 @@ def relay(version: str | None) -> Check:
     return ok("relay", "sesrelay", f"version {version} runs")
 
 
-def disk(loaded: Loaded) -> Check:
-    """Look at the room for the queue."""
-    folder, wanted = loaded.config.state_dir, loaded.config.limits.min_free_disk
-    while not folder.exists():
-        folder = folder.parent
-    found = os.statvfs(folder)
-    free = found.f_bavail * found.f_frsize
-    told = f"{free // 2**20} MiB are free"
-    if free < wanted:
-        return fail(
-            "disk",
-            str(folder),
-            f"{told}, less than limits.min_free_disk: all mail is deferred",
-            "make room, or lower limits.min_free_disk",
-        )
-    if free < 2 * wanted:
-        return warn("disk", str(folder), f"{told}; below {wanted // 2**20} MiB mail is deferred", "make room")
-    return ok("disk", str(folder), told)
-
-
 def queue(summary: Mapping[str, Any]) -> Iterator[Check]:
     """Look at what waits, by the document of `queue summary`."""
     for pause in summary["paused"]:
         about = " ".join(filter(None, (pause["transport"], pause.get("domain") or pause["nexthop"])))
-        yield fail("paused", about, f"{pause['reason']}, since {pause['since']}", pause["remedy"] or "sesrelay queue list")
+        cap = pause.get("cap")  # what a route's owner wants of it is no fault
+        said = warn if cap else fail
+        yield said("paused", about, f"{cap or pause['reason']}, since {pause['since']}", pause["remedy"] or "sesrelay queue list")
     held = summary["by_state"].get("held", 0)
     if held:
         yield warn(
@@ -111,7 +95,7 @@ def _can_bind(listener: Listener) -> Check:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 holder = holder_of(port)
-                stop = f"systemctl disable --now {holder.split()[0]}" if holder else "see: ss -ltnp"
+                stop = f"systemctl disable --now {_unit(holder.split()[0])}" if holder else "see: ss -ltnp"
                 return fail("listener", listener.listen, f"taken by {holder or 'another program'}", f"{stop}, or listen elsewhere")
             if error.errno == errno.EACCES:
                 return warn("listener", listener.listen, "only root can tell whether it is free", "run doctor as root")
@@ -119,6 +103,10 @@ def _can_bind(listener: Listener) -> Check:
                 "listener", listener.listen, f"cannot be listened on: {error.strerror}", "correct listeners in the configuration"
             )
     return ok("listener", listener.listen, "free")
+
+
+def _unit(name: str) -> str:
+    return UNITS.get(name, name)
 
 
 def holder_of(port: int) -> str | None:

@@ -38,7 +38,7 @@ def compose(answers: Answers) -> str:
             _noted(f"hostname: {_inline(answers.hostname)}", "the name in EHLO and Received"),
             "",
             "# Where applications hand in mail. Default: port 25 on loopback.",
-            "# listeners: [{listen: 127.0.0.1:25}]",
+            '# listeners: [{listen: 127.0.0.1:25}, {listen: "[::1]:25"}]',
             "",
             "# Mail for this machine, as cron writes it.",
             *_local(answers.root),

@@ -203,7 +203,7 @@ NOT_OF_TENANT = Meaning(
 DENIED_V2 = Meaning(
     Action.HOLD, _MESSAGE, "7.1", None,
     "This message is too big for the v1 API, and the policy of `{credential_id}` lacks ses:SendEmail, which v2 wants beside "
-    "ses:SendRawEmail: add it, then release the message (`sesrelay queue release`).",
+    "ses:SendRawEmail: add it, then release the message (`sesrelay queue release ID`).",
 )  # fmt: skip
 DENIED_V2_ALONE = Meaning(
     Action.DEFER, _NEXTHOP, "7.8", PauseReason.CREDENTIALS,

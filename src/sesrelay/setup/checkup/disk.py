@@ -1,0 +1,122 @@
+"""The folder of the queue: whether the relay may write there, and the room that is left.
+
+Source: statvfs(3); proc(5): /proc/PID/status.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from sesrelay.config.loading import Loaded
+from sesrelay.setup.checkup.check import Check, fail, ok, warn
+
+NOTHING = "no mail is taken"
+FULL = 2**20  # octets; with less the store cannot grow, whatever limits.min_free_disk says
+WRITTEN = ("lock", "queue.db", "queue.db-wal", "queue.db-shm", "bodies")
+
+
+def disk(loaded: Loaded, pid: int | None) -> Check:
+    """Look at `state_dir`. `pid`: the running relay's; None: none runs."""
+    state_dir = loaded.config.state_dir
+    folder = next(each for each in (state_dir, *state_dir.parents) if _is_there(each))
+    if not folder.is_dir():
+        return fail("disk", str(folder), f"no folder: {NOTHING}", "move it away, or correct state_dir")
+    found = os.statvfs(folder)
+    if found.f_flag & os.ST_RDONLY:
+        remedy = "look why it is (journalctl -k), then: mount -o remount,rw"
+        return fail("disk", str(folder), f"on a file system that is mounted read-only: {NOTHING}", f"{remedy} {_mount(folder)}")
+    shut = _shut(folder, pid) if folder == state_dir else _unmade(state_dir, folder)
+    return shut or _room(folder, found, loaded.config.limits.min_free_disk)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # something may be there, and is not for us to see
+        return False
+
+
+def _room(folder: Path, found: os.statvfs_result, wanted: int) -> Check:
+    free = found.f_bavail * found.f_frsize
+    told = f"{free // 2**20} MiB are free"
+    if found.f_files and not found.f_favail:
+        return fail("disk", str(folder), f"no inode is free: {NOTHING}", "remove files that nobody needs (df -i)")
+    if free < wanted:
+        return fail(
+            "disk",
+            str(folder),
+            f"{told}, less than limits.min_free_disk: all mail is deferred",
+            "make room, or lower limits.min_free_disk",
+        )
+    if free < FULL:
+        return fail("disk", str(folder), f"full: {NOTHING}", "make room")
+    if free < 2 * wanted:
+        return warn("disk", str(folder), f"{told}; below {wanted // 2**20} MiB mail is deferred", "make room")
+    return ok("disk", str(folder), told)
+
+
+def _shut(folder: Path, pid: int | None) -> Check | None:
+    """Return what keeps the relay's user from writing there, as far as modes and owners tell."""
+    uid = _relay_user(folder, pid)
+    name = _name(uid)
+    with contextlib.suppress(OSError):  # not for us to look into: who opens the queue says so
+        found = folder.stat()
+        if not _may_write(found, uid):
+            remedy = f"chmod u+rwx {folder}" if found.st_uid == uid else f"chown -R {name}: {folder}"
+            return fail(
+                "disk", str(folder), f"{name} may not write there (mode 0{stat.S_IMODE(found.st_mode):o}): {NOTHING}", remedy
+            )
+        for path in (folder / each for each in WRITTEN):
+            if path.exists() and not _may_write(one := path.stat(), uid):
+                told = f"{path} is {_name(one.st_uid)}'s, and {name} may not write to it: {NOTHING}"
+                return fail("disk", str(folder), told, f"chown -R {name}: {folder}")
+    return None
+
+
+def _unmade(state_dir: Path, parent: Path) -> Check | None:
+    if os.access(parent, os.W_OK | os.X_OK):
+        return None
+    remedy = "systemctl start sesrelay makes it; or make it for the relay's user"
+    return warn("disk", str(parent), f"{state_dir} does not exist, and this user may not make it", remedy)
+
+
+def _relay_user(folder: Path, pid: int | None) -> int:
+    """Return who has to write there: the running relay's user, else the folder's owner, where that is root we ourselves."""
+    if pid is not None:
+        with contextlib.suppress(OSError, StopIteration):
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            return int(next(line for line in lines if line.startswith("Uid:")).split()[2])  # the effective one
+    return folder.stat().st_uid or os.geteuid()
+
+
+def _may_write(found: os.stat_result, uid: int) -> bool:
+    if uid == 0:
+        return True
+    shift = 6 if found.st_uid == uid else 3 if found.st_gid in _groups(uid) else 0
+    wanted = stat.S_IWOTH | (stat.S_IXOTH if stat.S_ISDIR(found.st_mode) else 0)
+    return (found.st_mode >> shift) & wanted == wanted
+
+
+def _groups(uid: int) -> list[int]:
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return []
+    return os.getgrouplist(user.pw_name, user.pw_gid)
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _mount(folder: Path) -> Path:
+    """Return the mount point that a folder is under."""
+    folder = folder.resolve()
+    return next(each for each in (folder, *folder.parents) if each.is_mount())
