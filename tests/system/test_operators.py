@@ -6,6 +6,8 @@ import json
 import os
 import pty
 import re
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,14 +109,72 @@ def test_without_a_store_there_is_no_place_for_a_wish(tmp_path: Path) -> None:
 
 def test_a_control_socket_that_cannot_be_made_ends_the_start_with_its_key(tmp_path: Path) -> None:
     relay = Relay(tmp_path, MORE)
-    for control, why in ((tmp_path / "none" / "control.sock", "there is no folder"), (tmp_path / ("x" * 108), "too long")):
-        relay.config.write_text(relay.config.read_text().replace(f"control: {relay.control}", f"control: {control}"))
-        relay.control = control
-        done = relay.run("run")
+    notes, other = tmp_path / "notes.txt", tmp_path / "other.sock"
+    notes.write_text("precious")
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(str(other))
+        theirs.listen()
+        for control, why in (
+            (tmp_path / "none" / "control.sock", "there is no folder"),
+            (notes, "something other than a stale socket"),
+            (other, "another program listens there"),
+        ):
+            relay.config.write_text(relay.config.read_text().replace(f"control: {relay.control}", f"control: {control}"))
+            relay.control = control
+            done = relay.run("run")
+            assert done.returncode == 1
+            (said,) = (line for line in done.stderr.splitlines() if line.startswith("sesrelay: cannot start: "))
+            assert said.startswith(f"sesrelay: cannot start: control: {control}")
+            assert why in said
+            assert "change control" in said
+    assert notes.read_text() == "precious"
+    assert other.is_socket()
+    other.unlink()
+    relay.start()  # and what a dead one left is replaced
+    relay.kill()
+    relay.start()
+    assert relay.stop() == 0
+    assert not other.exists()
+
+
+def test_a_control_socket_with_too_long_a_path_is_told_by_check(tmp_path: Path) -> None:
+    relay = Relay(tmp_path, MORE)
+    relay.config.write_text(relay.config.read_text().replace(f"control: {relay.control}", f"control: {tmp_path}/{'x' * 108}"))
+    done = relay.run("check")
+    assert done.returncode == 78
+    assert "control: " in done.stdout
+    assert "at most 107" in done.stdout
+
+
+def test_verbs_ask_the_daemon_of_their_own_queue_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    ours, others = Relay(tmp_path / "a", MORE + PARKED), Relay(tmp_path / "b", MORE)
+    others.config.write_text(others.config.read_text().replace(f"control: {others.control}", f"control: {ours.control}"))
+    with ours:
+        queue_id = held(ours, 1)[0]
+        assert others.run("queue", "list").stdout == ""
+        assert others.run("queue", "delete", "--state", "held", "--yes").stdout == "0 deliveries changed\n"
+        assert others.run("queue", "summary", "--json").returncode == 0
+        assert json.loads(others.run("queue", "summary", "--json").stdout)["messages"] == 0
+        assert "no relay runs" in others.run("doctor").stdout
+        done = others.run("run")
         assert done.returncode == 1
-        (said,) = (line for line in done.stderr.splitlines() if line.startswith("sesrelay: cannot start: "))
-        assert said.startswith(f"sesrelay: cannot start: control: {control}: ")
-        assert why in said
+        assert f"control: {ours.control} is taken" in done.stderr
+        assert state(ours, queue_id)[0] == "held"
+
+
+def test_a_control_socket_that_somebody_removed_is_made_again_by_a_reload(tmp_path: Path) -> None:
+    with Relay(tmp_path, MORE) as relay:
+        relay.control.unlink()
+        assert relay.process is not None
+        relay.process.send_signal(signal.SIGHUP)
+        wait_for("the socket is there", relay.control.is_socket)
+        assert relay.ask("status")["pid"] == relay.process.pid
+        assert relay.control.stat().st_mode & 0o777 == 0o660
+        assert relay.ask("reload")["problems"] == []
+        assert relay.stop() == 0
+    assert not relay.control.exists()
 
 
 def test_deleting_asks_at_a_terminal_and_tells_how_many(relay: Relay) -> None:

@@ -4,6 +4,7 @@ to the daemon is asked without all that a conversation wants.
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -32,6 +33,8 @@ LEFT = [
     "# control: /tmp/y.sock\ncontrol: /tmp/x.sock\n",
     "control: /tmp/x.sock\ncontrol: /tmp/y.sock\n",
     "control: |\n  /tmp/x.sock\n",
+    "control: /tmp/x.sock\nstate_dir: s\n",
+    "control: /tmp/x.sock\nstate_dir: ${STATE}\n",
 ]
 
 
@@ -40,24 +43,25 @@ def test_a_plain_path_is_seen(tmp_path: Path, text: str) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(text)
     config.chmod(0o600)
-    assert glance.control_socket(config) == load(config).config.control
+    read = load(config).config
+    assert glance.daemon_of(config) == (read.control, os.path.realpath(read.state_dir))
 
 
 @pytest.mark.parametrize("text", LEFT)
 def test_all_else_is_left_to_the_whole_reading(tmp_path: Path, text: str) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(text)
-    assert glance.control_socket(config) is None
+    assert glance.daemon_of(config) is None
 
 
 def test_where_nothing_is_said_the_default_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("hostname: a.example.com\n")
     monkeypatch.setattr(glance, "RUN_DIR", tmp_path / "run")
-    assert glance.control_socket(config) is None, "then it is in state_dir"
+    assert glance.daemon_of(config) is None, "then it is in state_dir"
     (tmp_path / "run").mkdir()
-    assert glance.control_socket(config) == tmp_path / "run" / "control.sock"
-    assert glance.control_socket(tmp_path / "missing") is None
+    assert glance.daemon_of(config) == (tmp_path / "run" / "control.sock", os.path.realpath("/var/lib/sesrelay"))
+    assert glance.daemon_of(tmp_path / "missing") is None
 
 
 def test_the_summary_wants_neither_a_loop_nor_the_words_of_mail() -> None:
@@ -79,6 +83,7 @@ def test_the_states_that_the_verbs_offer_are_those_there_are() -> None:
     [
         (b'{"end":{"messages":3}}\n', {"messages": 3}),
         (b'{"error":"the queue cannot be reached: x"}\n', "the queue cannot be reached: x"),
+        (b'{"error":"this is the relay whose queue is in /b","queue":"/b"}\n', "whose queue is in /b"),
         (b"", "the daemon went away before it answered"),
     ],
 )
@@ -98,11 +103,11 @@ def test_one_question(tmp_path: Path, answer: bytes, said: object) -> None:
         daemon.start()
         if isinstance(said, str):
             with pytest.raises(ControlError, match=said):
-                ask(path, "summary")
+                ask(path, "/a", "summary")
         else:
-            assert ask(path, "summary") == said
+            assert ask(path, "/a", "summary") == said
         daemon.join()
-    assert asked == [b'{"verb": "summary", "args": {}}\n']
+    assert asked == [b'{"verb": "summary", "queue": "/a", "args": {}}\n']
 
 
 def test_where_no_daemon_answers_the_whole_way_is_taken(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from sesrelay.app.clock import SystemClock
-from sesrelay.app.places import store_path, undeliverable_path
+from sesrelay.app.places import queue_of, store_path, undeliverable_path
 from sesrelay.config.loading import Loaded
 from sesrelay.config.model import Config
 from sesrelay.control.client import RemoteDesk
 from sesrelay.control.desk import SpoolDesk
+from sesrelay.control.question import OtherQueue
 from sesrelay.seams import Desk, Document, SpoolError, Submission
 from sesrelay.spool.errors import LockHeld, StoreRefused
 from sesrelay.spool.lock import StateLock
@@ -54,13 +55,13 @@ def undeliverable(config: Config) -> Document:
 
 
 async def reach_daemon(config: Config) -> RemoteDesk | None:
-    """Return the desk of the running daemon, or None where none listens.
+    """Return the desk of the running daemon, or None where none listens, or only another queue's.
 
     Raises: DaemonUnreachable where the socket is there and not for us.
     """
     try:
-        return await RemoteDesk.connect(config.control)
-    except (FileNotFoundError, ConnectionRefusedError):
+        return await RemoteDesk.connect(config.control, queue_of(config))
+    except (FileNotFoundError, ConnectionRefusedError, OtherQueue):
         return None
     except PermissionError:
         raise DaemonUnreachable(f"{config.control}: permission denied; run this as root or as a member of its group") from None

@@ -22,12 +22,12 @@ def ask_daemon(config: Path, verb: str) -> Any:
 
     Quicker by half than `with_desk`, which then finds out why.
     """
-    from sesrelay.cli.glance import control_socket
+    from sesrelay.cli.glance import daemon_of
     from sesrelay.control.question import ControlError, ask
 
-    path = control_socket(config)
+    seen = daemon_of(config)
     try:
-        return None if path is None else ask(path, verb)
+        return None if seen is None else ask(seen.control, seen.queue, verb)
     except (ControlError, OSError):
         return None
 
@@ -70,15 +70,16 @@ async def _at_the_daemon(config: Path, work: Callable[[Desk], Awaitable[int]]) -
 
     Reading the whole configuration takes longer than most answers.
     """
-    from sesrelay.cli.glance import control_socket
+    from sesrelay.cli.glance import daemon_of
     from sesrelay.control.client import RemoteDesk
+    from sesrelay.control.question import OtherQueue
 
-    socket = control_socket(config)
-    if socket is None:
+    seen = daemon_of(config)
+    if seen is None:
         return None
     try:
-        desk = await RemoteDesk.connect(socket)
-    except OSError:
+        desk = await RemoteDesk.connect(seen.control, seen.queue)
+    except (OSError, OtherQueue):
         return None
     async with desk:
         return await work(desk)

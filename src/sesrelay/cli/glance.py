@@ -1,26 +1,43 @@
-"""Where the daemon's control socket is, from a glance at the configuration, for verbs that would rather not read it all.
+"""Where the daemon of a configuration listens, from a glance at it, for verbs that would rather not read it all.
 
 Invariant: anything out of the ordinary is left to the whole reading; what is told here is what that would say.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 RUN_DIR = Path("/run/sesrelay")
-_KEY = re.compile(r"^control:[ \t]+(/[\w./+-]+)[ \t]*(?:#.*)?$", re.MULTILINE)
+STATE_DIR = Path("/var/lib/sesrelay")
 
 
-def control_socket(config: Path) -> Path | None:
-    """Return the socket where the file names a plain absolute path once, or nothing and /run/sesrelay is there; else None."""
+class Seen(NamedTuple):
+    """`queue` is the real path of state_dir."""
+
+    control: Path
+    queue: str
+
+
+def daemon_of(config: Path) -> Seen | None:
+    """Return the socket and the queue where the file names plain absolute paths once, or none and /run/sesrelay is there;
+    else None.
+    """
     try:
         text = config.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    named = text.count("control")
+    control = _named(text, "control", RUN_DIR / "control.sock" if RUN_DIR.is_dir() else None)
+    state_dir = _named(text, "state_dir", STATE_DIR)
+    return Seen(control, os.path.realpath(state_dir)) if control is not None and state_dir is not None else None
+
+
+def _named(text: str, key: str, default: Path | None) -> Path | None:
+    named = text.count(key)
     if named == 0:
-        return RUN_DIR / "control.sock" if RUN_DIR.is_dir() else None
-    found = _KEY.findall(text)
-    # The socket's own name has the word too; any other place may be one that means something else.
-    return Path(found[0]) if len(found) == 1 and named == 1 + found[0].count("control") else None
+        return default
+    found = re.findall(rf"^{key}:[ \t]+(/[\w./+-]+)[ \t]*(?:#.*)?$", text, re.MULTILINE)
+    # A path may have the word too; any other place may be one that means something else.
+    return Path(found[0]) if len(found) == 1 and named == 1 + found[0].count(key) else None

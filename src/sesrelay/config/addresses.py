@@ -6,13 +6,14 @@ Invariant: as the sockets are opened, IPv6 ones with IPV6_V6ONLY: `[::]` leaves 
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 
 from sesrelay.config.checks import control_path
 from sesrelay.config.document import Document
 from sesrelay.config.model import RUN_DIR, Config
 from sesrelay.config.problem import KeyPath
-from sesrelay.config.values import UNIX, host_port
+from sesrelay.config.values import UNIX, UNIX_PATH_MAX, host_port
 
 
 def meet(one: str, other: str) -> bool:
@@ -38,7 +39,13 @@ def check_addresses(document: Document, config: Config, failed: set[str]) -> Non
     if "http" not in failed:
         taken.append((config.http.listen, f"the page{_at(document, ('http', 'listen'))}"))
     if not failed & {"control", "state_dir"}:
-        taken.append((f"{UNIX}{control_path(config, RUN_DIR)}", f"the control socket{_at(document, ('control',))}"))
+        control = control_path(config, RUN_DIR)
+        taken.append((f"{UNIX}{control}", f"the control socket{_at(document, ('control',))}"))
+        if (octets := len(os.fsencode(control))) > UNIX_PATH_MAX:
+            document.report(
+                ("control",),
+                f"{control} has {octets} octets, and the path of a socket at most {UNIX_PATH_MAX} (set it to a shorter one)",
+            )
     for index, listener in enumerate(config.listeners):
         path: KeyPath = ("listeners", index, "listen")
         for other, whose in taken:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sesrelay.control import wire
-from sesrelay.control.question import ANSWER_TIME
+from sesrelay.control.question import ANSWER_TIME, OtherQueue, refusal
 from sesrelay.control.question import ControlError as ControlError  # noqa: PLC0414 - handed on
 from sesrelay.seams import Document, Filter, Told, Unfit, Verb
 
@@ -25,11 +25,24 @@ class RemoteDesk:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    queue: str | None = None
 
     @classmethod
-    async def connect(cls, path: Path) -> RemoteDesk:
-        """Raises: FileNotFoundError, ConnectionRefusedError where no daemon listens; PermissionError."""
-        return cls(*await asyncio.open_unix_connection(path, limit=wire.LINE_MAX))
+    async def connect(cls, path: Path, queue: str | None = None) -> RemoteDesk:
+        """Speak to the daemon that listens at `path`, or only to the one of `queue`, the real path of a state_dir.
+
+        Raises: FileNotFoundError, ConnectionRefusedError where no daemon listens; PermissionError; OtherQueue
+        """
+        desk = cls(*await asyncio.open_unix_connection(path, limit=wire.LINE_MAX), queue)
+        if queue is not None:
+            try:
+                await desk.call("here")
+            except OtherQueue:
+                desk.writer.close()
+                raise
+            except ControlError:
+                return desk  # one that does not know the question: an older version's, until it is restarted
+        return desk
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,6 +112,8 @@ class RemoteDesk:
     async def _ask(self, verb: str, args: dict[str, Any], content: bytes | None = None) -> AsyncIterator[tuple[str, Any]]:
         """Yield `item`s, the `octets` of a content, and last the `end`."""
         request: dict[str, Any] = {"verb": verb, "args": args}
+        if self.queue is not None:
+            request["queue"] = self.queue
         if content is not None:
             request["octets"] = len(content)
         try:
@@ -116,7 +131,7 @@ class RemoteDesk:
                 raise ControlError("the daemon went away before it answered")
             answer = json.loads(line)
             if "error" in answer:
-                raise ControlError(str(answer["error"]))
+                raise refusal(answer)
             kind = next((one for one in ("item", "progress") if one in answer), "end")
             if "octets" in answer:
                 yield "octets", await self._octets(answer["octets"])

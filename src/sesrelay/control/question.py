@@ -17,13 +17,20 @@ class ControlError(Exception):
     """The daemon answered that it cannot do it, or went away in the middle."""
 
 
-def ask(path: Path, verb: str, **args: object) -> Any:
-    """Return the answer of the daemon that listens at `path`. Raises: ControlError; OSError where none does"""
+class OtherQueue(ControlError):
+    """The daemon that listens there is another queue's."""
+
+
+def ask(path: Path, queue: str, verb: str) -> Any:
+    """Return the answer of the daemon of `queue`, a real path, that listens at `path`.
+
+    Raises: OtherQueue, ControlError; OSError where none listens
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(ANSWER_TIME)
         connection.connect(str(path))
         try:
-            connection.sendall(json.dumps({"verb": verb, "args": args}).encode() + b"\n")
+            connection.sendall(json.dumps({"verb": verb, "queue": queue, "args": {}}).encode() + b"\n")
             with connection.makefile("rb") as answers:
                 line = answers.readline()
         except TimeoutError:
@@ -34,5 +41,10 @@ def ask(path: Path, verb: str, **args: object) -> Any:
         raise ControlError("the daemon went away before it answered")
     answer = json.loads(line)
     if "error" in answer:
-        raise ControlError(str(answer["error"]))
+        raise refusal(answer)
     return answer["end"]
+
+
+def refusal(answer: dict[str, Any]) -> ControlError:
+    """Return what to raise for an answer that is an error."""
+    return (OtherQueue if "queue" in answer else ControlError)(str(answer["error"]))

@@ -20,13 +20,17 @@ MODE = 0o660
 STANDING = frozenset({"park", "unpark"})
 
 
+class _OtherQueue(Exception):
+    """A verb means another relay than the one that it has found."""
+
+
 @dataclass(slots=True)
 class ControlServer:
-    """`state_dir`, its real path, is whose queue this is; `status` tells of the daemon; `reload` reads the configuration anew and returns
+    """`queue` is whose this is: the real path of its state_dir; `status` tells of the daemon; `reload` reads the configuration anew and returns
     what happened.
     """
 
-    state_dir: str
+    queue: str
     desk: Desk
     observer: Observer
     status: Callable[[], Document]
@@ -59,6 +63,8 @@ class ControlServer:
         try:
             asked = json.loads(request)
             verb, args = asked["verb"], asked.get("args", {})
+            if asked.get("queue", self.queue) != self.queue:
+                raise _OtherQueue
             content = await _content(asked, reader)
             if verb == "export":
                 await self._export(str(args["id"]), writer)
@@ -72,6 +78,8 @@ class ControlServer:
                 end = None
             else:
                 end = await self._do(verb, args, lambda *far: writer.write(wire.line({"progress": far})))
+        except _OtherQueue:
+            writer.write(wire.line({"error": f"this is the relay whose queue is in {self.queue}", "queue": self.queue}))
         except (KeyError, TypeError, ValueError) as error:
             writer.write(wire.line({"error": f"the request is not understood: {error}"}))
         except SpoolError as error:
@@ -108,8 +116,8 @@ class ControlServer:
             return await self.desk.trace(str(args["id"]))
         if verb == "recent":
             return await self.desk.recent(int(args["limit"]))
-        if verb == "serves":
-            return str(args["state_dir"]) == self.state_dir
+        if verb == "here":
+            return None
         if verb == "status":
             return self.status()
         if verb == "reload":

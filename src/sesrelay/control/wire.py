@@ -1,7 +1,8 @@
 """The control socket's protocol: one JSON object a line, a request and then its answer.
 
-Request: `{"verb": NAME, "args": {…}}`. Answer: any number of `{"item": …}` and
-`{"progress": [LOOKED_AT, CHANGED]}`, then `{"end": …}` or `{"error": TEXT}`.
+Request: `{"verb": NAME, "args": {…}}`, and `"queue": PATH` where the daemon of another queue is not to answer (the real
+path of its state_dir). Answer: any number of `{"item": …}` and `{"progress": [LOOKED_AT, CHANGED]}`, then `{"end": …}` or
+`{"error": TEXT}`, with `"queue": PATH` where this is the daemon of that one.
 Where a request or an end has `"octets": N`, the content of a message follows its line: N octets as they are.
 """
 
