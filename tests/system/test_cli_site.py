@@ -209,6 +209,7 @@ def test_postfix_tables_become_sites_and_the_rest_is_told(config: Path) -> None:
     )
     (folder / "relays").write_text(
         "alice@a.example   [one.example]:587\n@b.example two.example\n# no: @x.example y\n@d.example DUNNO\n"
+        "<> [three.example]\ne.example [two.example]\n@.f.example [two.example]\n@*.g.example [two.example]\n"
     )
     (folder / "more").write_text("/@(.*\\.)?c\\.example$/ [three.example]:465\n/x.*y@/ [four.example]\n")
     (folder / "passwords").write_text("alice@a.example alice:one\ntwo.example two:tw:o\n[three.example]:465 three:3\n")
@@ -221,7 +222,13 @@ def test_postfix_tables_become_sites_and_the_rest_is_told(config: Path) -> None:
         "c.example": ["c.example", "*.c.example"],
     }
     notes = "\n".join(found["notes"])
-    for said in ("ldap:elsewhere", "more:2", "MX hosts of two.example", "relayhost = [isp.example]"):
+    odd = (
+        "relays:5: mail with the null sender goes by [three.example]",
+        "relays:6: Postfix",
+        "relays:7: @.f.e",
+        "relays:8: a table",
+    )
+    for said in ("ldap:elsewhere", "more:2", "MX hosts of two.example", "relayhost = [isp.example]", *odd):
         assert said in notes
     assert (config.parent / "sites.d/b.example.secret").read_text() == "tw:o\n"
     assert "tls: implicit" in (config.parent / "sites.d/c.example.yaml").read_text()

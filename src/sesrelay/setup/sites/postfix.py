@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sesrelay.mail.address import AddressError
+from sesrelay.policy.patterns import pattern_key
 from sesrelay.setup.sites.site import Relay, Secret, Site, relay_host
 
 INDEXED = ("hash", "btree", "lmdb", "dbm", "cdb", "texthash")
@@ -66,8 +68,13 @@ def from_postfix(main_cf: Path) -> Imported:
     passwords = list(_tables(settings.get("smtp_sasl_password_maps", ""), unread))
     found.notes += [note for note in unread.notes if not note.partition(": ")[2].startswith(NO_END)]
     by_sender, tls = settings.get("smtp_sender_dependent_authentication", "no") == "yes", _tls(settings, main_cf, found)
+    null = settings.get("empty_address_relayhost_maps_lookup_key", "<>")
     for entry in relays:
-        _add(found, _name(entry.key), entry, passwords, by_sender=by_sender, tls=tls)
+        unfit = _unfit(entry, null)
+        if unfit is None:
+            _add(found, _name(entry.key), entry, passwords, by_sender=by_sender, tls=tls)
+        else:
+            found.notes.append(f"{entry.place}: {unfit}")
     found.sites = _joined(found.sites)
     if not relays:
         found.notes.append(f"{main_cf}: sender_dependent_relayhost_maps names no sender")
@@ -98,6 +105,22 @@ def from_ubos(folder: Path = UBOS) -> Imported:
             _add(found, file.name, entry, passwords, by_sender=True)
     found.sites = _joined(found.sites)
     return found
+
+
+def _unfit(entry: Entry, null: str) -> str | None:
+    """Return why a line gives no sender a way out, which Postfix looks up by the whole address and by `@domain`; else None."""
+    if entry.key == null:
+        return (
+            f"mail with the null sender goes by {entry.value} in Postfix; here by its header From, "
+            "or by null_sender_route: {transport: NAME}, for you to write"
+        )
+    if "@" not in entry.key:
+        return f"Postfix looks up addresses and @domain, never {entry.key}, so this line does nothing there; left out"
+    try:
+        pattern_key(entry.key.removeprefix("@"))
+    except AddressError as error:
+        return f"{entry.key} is no sender: {error}; left out"
+    return None
 
 
 def _tls(settings: Mapping[str, str], main_cf: Path, found: Imported) -> str | None:
@@ -175,7 +198,10 @@ def _tables(value: str, found: Imported) -> Iterator[Entry]:
 def _indexed(file: Path, found: Imported) -> Iterator[Entry]:
     for number, line in _logical_lines(file, found):
         key, _, value = line.partition(" ")
-        yield Entry(key, value.strip(), f"{file}:{number}")
+        if key.startswith("@*"):
+            found.notes.append(f"{file}:{number}: a table of this kind has no patterns, so {key} does nothing there; left out")
+        else:
+            yield Entry(key, value.strip(), f"{file}:{number}")
 
 
 def _patterns(file: Path, found: Imported) -> Iterator[Entry]:
