@@ -35,6 +35,13 @@ def test_a_subject_is_one_line(relay: Relay) -> None:
     assert (done.returncode, "one line" in done.stderr) == (64, True)
 
 
+@pytest.mark.parametrize(("sender", "to"), [("a@example.com", "jane doe"), ("a b", "c@example.org"), ("", "c@example.org")])
+def test_a_name_that_is_none_is_a_mistake_of_the_caller(relay: Relay, sender: str, to: str) -> None:
+    done = relay.run("send", "--from", sender, "--to", to)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert "the local part" in done.stderr
+
+
 def test_try_later_is_what_the_relay_said(tmp_path: Path) -> None:
     with Relay(tmp_path, f"limits: {{min_free_disk: 1000000GiB}}\n{GONE}") as relay:
         done = relay.run("send", "--from", "a@example.com", "--to", "b@example.org")

@@ -242,3 +242,13 @@ def test_a_bar_shows_how_far_it_is_on_a_terminal_alone(monkeypatch: pytest.Monke
     with progress("hold", 10_000) as told:
         told(5_000, 3_000)
     assert capfd.readouterr().err == ""
+
+
+def test_what_others_wrote_does_not_steer_the_terminal(relay: Relay) -> None:
+    steering = b"From: a@keep.example\r\nMessage-ID: <x\x1b]0;owned\x07\xe2\x80\xae@example.com>\r\n\r\nx\r\n"
+    queue_id = relay.submit("a@keep.example", "b@example.org", steering)
+    for args in (("queue", "show", queue_id), ("queue", "list"), ("trace", queue_id)):
+        shown = relay.run(*args).stdout
+        assert queue_id in shown
+        assert all(line.isprintable() for line in shown.splitlines())
+    assert "<x\\x1b]0;owned\\x07\\u202e@example.com>" in relay.run("queue", "show", queue_id).stdout

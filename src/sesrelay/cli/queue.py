@@ -17,7 +17,7 @@ from sesrelay.cli.filters import STATE_COLOUR, filter_of, filter_options, names_
 from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option, load_or_exit
 from sesrelay.cli.progress import progress
 from sesrelay.cli.remedies import as_run
-from sesrelay.cli.words import age, number, size
+from sesrelay.cli.words import age, harmless, number, size
 
 if TYPE_CHECKING:
     from sesrelay.seams import Desk, Document, Filter, Told, Verb
@@ -175,7 +175,7 @@ def _shown(found: Document, key: str) -> str:
         return found["sender"] or "<>"
     if key == "size":
         return size(found["size"])
-    return str(found[key]) if found[key] is not None else "-"
+    return harmless(str(found[key])) if found[key] is not None else "-"
 
 
 async def _summary(desk: Desk, as_json: bool) -> int:

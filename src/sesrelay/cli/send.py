@@ -22,7 +22,7 @@ from sesrelay.cli.remedies import as_run
 from sesrelay.cli.trace import print_event
 from sesrelay.cli.words import moment, seconds
 from sesrelay.control.client import ControlError, RemoteDesk
-from sesrelay.mail.address import domain_of
+from sesrelay.mail.address import AddressError, check_local_part, domain_of
 from sesrelay.policy.admission import check_mailbox
 from sesrelay.seams import Document
 
@@ -68,9 +68,7 @@ def command(
     if simulator is not None:
         recipients = (f"{simulator}@{SIMULATOR_DOMAIN}",)
     for address in (sender, *recipients):
-        refusal = check_mailbox(address, smtputf8=True, sender=False) if "@" in address else None
-        if refusal is not None:
-            raise click.UsageError(f"{address}: {refusal.text}")
+        _check(address)
     if not subject.isprintable():
         raise click.UsageError("--subject: one line of text is meant.")
     loaded = load_or_exit(config)
@@ -79,6 +77,19 @@ def command(
     open_doors = [one.listen for one in loaded.config.listeners if one.tls != "implicit" and one.auth != "required"]
     message = _message(sender, recipients, subject)
     sys.exit(asyncio.run(_send(loaded.config, open_doors, message, sender, recipients, timeout, at)))
+
+
+def _check(address: str) -> None:
+    """Raises: click.UsageError for what is neither an address nor a name of this machine"""
+    if "@" in address:
+        refusal = check_mailbox(address, smtputf8=True, sender=False)
+        if refusal is not None:
+            raise click.UsageError(f"{address}: {refusal.text}")
+        return
+    try:
+        check_local_part(address)
+    except AddressError as error:
+        raise click.UsageError(f"{address}: {error}") from None
 
 
 def _simulated_or_exit(loaded: Loaded, sender: str, simulator: str) -> None:

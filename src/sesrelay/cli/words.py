@@ -36,6 +36,11 @@ def moment(text: str) -> float:
         raise click.BadParameter("a time is meant, as in 2026-12-31T09:00:00Z, '2026-12-31 09:00', 09:00 or +2h") from None
 
 
+def harmless(text: str) -> str:
+    """Return text that others have written as a terminal may have it: what would steer it is spelt out."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def size(octets: float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB"):
         if octets < 1024 or unit == "GiB":

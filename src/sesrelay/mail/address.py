@@ -145,7 +145,9 @@ def _check_label(label: str) -> None:
         raise AddressError(f"the domain label {label!r} has characters that no host name has")
     if label.startswith("xn--"):
         try:
-            if label[4:].encode("ascii").decode("punycode").isascii():
-                raise AddressError(f"the domain label {label!r} is not valid IDNA")
+            meant = label[4:].encode("ascii").decode("punycode")
         except UnicodeError:
-            raise AddressError(f"the domain label {label!r} is not valid IDNA") from None
+            meant = ""
+        # Symbols are not of IDNA 2008 either, but such domains (xn--i-7iq.ws) are there and have mail.
+        if meant.isascii() or any(unicodedata.category(char)[0] in "CZ" for char in meant if ord(char) >= 0x80):
+            raise AddressError(f"the domain label {label!r} is not valid IDNA")
