@@ -110,6 +110,8 @@ async def test_find_knows_queue_ids_message_ids_and_remote_ids(spool: Store) -> 
     assert await spool.find(" <same.0@x.example> ") == names
     assert await spool.find("<no-brackets@x.example>") == [bare.message.id]
     assert await spool.find("0100018f-ses-id") == [made[2].message.id]
+    for seen_by_recipients in ("<0100018f-ses-id@email.amazonses.com>", "0100018f-ses-id@eu-west-1.amazonses.com"):
+        assert await spool.find(seen_by_recipients) == [made[2].message.id]
     assert await spool.find(bare.message.id) == [bare.message.id]
     for nothing in ("", "<>", "0000000000000", "%", "same.0"):
         assert await spool.find(nothing) == []

@@ -6,12 +6,15 @@ import base64
 import json
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from browser.paper_desk import message
 from browser.paper_relay import ID, Relay
+from sesrelay.app.wiring import web_options
+from sesrelay.config.loading import load
 from sesrelay.web.guard import HEADERS
 from sesrelay.web.options import ListenError, WebOptions, is_loopback
 
@@ -156,8 +159,10 @@ async def test_an_old_probe_without_host_is_answered(relay: Relay) -> None:
     assert answer.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
 
 
-async def test_configured_names_are_answered() -> None:
-    relay = Relay(WebOptions(port=0, allowed_hosts=("relay.intranet",)))
+async def test_configured_names_are_answered(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text('http: {listen: "127.0.0.1:0", allowed_hosts: [Relay.Intranet]}\n')
+    relay = Relay(web_options(load(config), None))
     await relay.server.start()
     try:
         assert (await relay.get("/", Host="relay.intranet"))[0] == 200

@@ -331,6 +331,6 @@ def web_options(loaded: Loaded, smtp: str | None) -> WebOptions:
         port=config.http.address.port,
         token=config.http.token.get_secret_value() if config.http.token else None,
         hostname=config.hostname,
-        allowed_hosts=(config.hostname,),
+        allowed_hosts=config.http.allowed_hosts,
         smtp=smtp,
     )

@@ -179,6 +179,9 @@ class Http(Part):
     listen: ListenText = Field("127.0.0.1:9125", description="`HOST:PORT`. Off loopback a token is needed.")
     token: SecretStr | None = Field(None, description="A token for changes, and off loopback for all but health checks.")
     token_file: FilePath | None = Field(None, description="The file or systemd credential that holds `token`.")
+    allowed_hosts: tuple[Domain, ...] = Field(
+        (), description="Names besides `hostname` under which a page on loopback answers, as behind a proxy that hands on `Host`."
+    )
 
     @property
     def address(self) -> HostPort:

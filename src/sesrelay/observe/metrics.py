@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created
 import sesrelay
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Message, Origin
-from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason
+from sesrelay.mail.outcome import Deferred, Delivered, Held, Outcome, PauseReason
 from sesrelay.mail.reply import Reply
 from sesrelay.observe.counting import Counts, Timings
 from sesrelay.observe.outcomes import outcome_name
@@ -185,7 +185,8 @@ class MetricsSink:
         throttled, taken = False, 0
         for outcome in outcomes.values():
             taken += isinstance(outcome, Delivered)
-            self._attempts.add(transport, outcome_name(outcome))
+            if not isinstance(outcome, Held):  # which costs no attempt
+                self._attempts.add(transport, outcome_name(outcome))
             throttled = throttled or (isinstance(outcome, Deferred) and outcome.reason is PauseReason.THROTTLED)
         if throttled:
             self._ses.throttled(transport)

@@ -10,7 +10,7 @@ OutcomeName = Literal["delivered", "deferred", "failed", "ambiguous", "held"]
 
 
 def outcome_name(outcome: Outcome) -> OutcomeName:
-    """Return the value of the label `outcome` of `attempts_total`."""
+    """Return what the log calls an outcome, and `attempts_total` all but `held`."""
     if isinstance(outcome, Delivered):
         return "delivered"
     if isinstance(outcome, Deferred):

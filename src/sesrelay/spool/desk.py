@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import apsw
 
 from sesrelay.mail import queue_id
+from sesrelay.policy import ses_ids
 from sesrelay.seams import DeliveryRecord, MessageRecord
 from sesrelay.spool import selecting
 from sesrelay.spool.matching import Match
@@ -50,7 +51,8 @@ def find(cursor: apsw.Cursor, any_id: str) -> list[str]:
     if queue_id.PATTERN.match(bare):
         numbers.update(rows(cursor, "SELECT id FROM message WHERE id = ?", (queue_id.decode(bare),)))
     numbers.update(rows(cursor, BY_MESSAGE_ID, (bare, f"<{bare}>", FIND_MAX)))
-    numbers.update(rows(cursor, BY_REMOTE_ID, (bare, FIND_MAX)))
+    for remote_id in ses_ids.meant(bare):
+        numbers.update(rows(cursor, BY_REMOTE_ID, (remote_id, FIND_MAX)))
     return [queue_id.encode(number) for (number,) in sorted(numbers)]
 
 

@@ -13,6 +13,7 @@ from sesrelay.mail import queue_id
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, State, Stream
 from sesrelay.mail.filed import Filed, Large
 from sesrelay.mail.lineends import Canonical
+from sesrelay.policy import ses_ids
 from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import (
@@ -236,12 +237,13 @@ class MemorySpool(Parking):
         self._alive()
         text = any_id.strip()
         bare = text[1:-1] if text.startswith("<") and text.endswith(">") else text
+        remote_ids = ses_ids.meant(bare)
         return [
             name
             for name, entry in sorted(self._entries.items())
             if bare == name
             or (entry.message.message_id and entry.message.message_id in (bare, f"<{bare}>"))
-            or any(each.remote_id == bare for each in entry.deliveries.values())
+            or any(each.remote_id in remote_ids for each in entry.deliveries.values())
         ]
 
     async def recent(self, limit: int) -> Sequence[MessageRecord]:

@@ -62,7 +62,7 @@ def known_hosts(options: WebOptions) -> Middleware:
             raise web.HTTPBadRequest(text="One valid Host header is wanted.\n")
         host = found[1].strip("[]").lower().rstrip(".")
         if not (host in names or is_loopback(host) or host == _own_address(request)):
-            raise web.HTTPMisdirectedRequest(text="This server does not answer under that name; add it to the configuration.\n")
+            raise web.HTTPMisdirectedRequest(text="This page does not answer under that name; add it to http.allowed_hosts.\n")
         return await handler(request)
 
     return check
