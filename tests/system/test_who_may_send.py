@@ -287,6 +287,22 @@ def test_a_reload_opens_and_closes_sockets_and_names_users_for_new_connections(t
         wait_for("no socket is left", lambda: not list(tmp_path.glob("t*.sock")))
 
 
+def test_a_session_keeps_its_routes_for_what_is_refused(tmp_path: Path) -> None:
+    relay = Relay(tmp_path, ROUTES)
+    with relay, smtplib.SMTP(*relay.smtp) as kept:
+        kept.ehlo("client.example")
+        assert kept.mail("a@new.example")[0] == kept.rcpt("b@x.example")[0] == 250
+        relay.config.write_text(relay.config.read_text() + "routes: [{sender: new.example, reject: true}]\n")
+        assert relay.ask("reload")["problems"] == []
+        code, text = kept.data(b"From: a@new.example\r\n\r\nx\r\n")
+        assert code == 250, "its MAIL was taken"
+        show = lambda: relay.ask("show", id=text.split()[-1].decode())["deliveries"][0]  # noqa: E731
+        wait_for("it is held for the operator", lambda: (show()["state"], show()["reason"]) == ("held", "no_route"))
+        assert mail(kept, "a@new.example") == OK
+        with smtplib.SMTP(*relay.smtp) as late:
+            assert mail(late, "a@new.example") == REFUSED
+
+
 def test_a_socket_goes_with_the_daemon_and_a_killed_ones_is_replaced(tmp_path: Path) -> None:
     with two_doors(tmp_path, ROUTES) as relay:
         relay.kill()

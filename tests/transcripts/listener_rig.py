@@ -18,7 +18,7 @@ from sesrelay.mail.envelope import Envelope, Origin
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.budget import Share
-from sesrelay.policy.senders import NOBODY_NAMED, SenderRules
+from sesrelay.policy.session_rules import NO_RULES, SessionRules
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -51,7 +51,7 @@ class RecordingIntake:
     def now(self) -> float:
         return NOW
 
-    def check_sender(self, envelope_sender: str, origin: Origin, senders: SenderRules = NOBODY_NAMED) -> Reply | None:
+    def check_sender(self, envelope_sender: str, origin: Origin, rules: SessionRules = NO_RULES) -> Reply | None:
         if envelope_sender.endswith("@refused.example"):
             return Reply(550, "5.7.1", "This relay has no route for this sender's domain")
         if envelope_sender.startswith("bug@"):
@@ -64,7 +64,7 @@ class RecordingIntake:
         content: bytes,
         origin: Origin,
         changes: tuple[str, ...] = (),
-        senders: SenderRules = NOBODY_NAMED,
+        rules: SessionRules = NO_RULES,
     ) -> Reply:
         reply = await self.answer() if self.answer else Reply(250, "2.0.0", "Ok: queued as 0123456789AB")
         if reply.positive:

@@ -26,6 +26,7 @@ from sesrelay.listener.tls import server_context
 from sesrelay.policy.budget import COPIES_IN, COPIES_OUT
 from sesrelay.policy.ladder import FOLDER, Ladder
 from sesrelay.policy.retry import RetryPolicy
+from sesrelay.policy.session_rules import SessionRules
 from sesrelay.seams import Clock, Observer, Preflight, SpoolAdmin, Transport
 from sesrelay.transport.folder import FolderTransport, RejectedFolder
 from sesrelay.web.options import WebOptions
@@ -296,7 +297,7 @@ def listener_options(loaded: Loaded) -> ListenerOptions:
             for door in config.listeners
         },
         users=Users({user.name: user.password_hash.get_secret_value() for user in config.access.users if user.password_hash}),
-        senders=loaded.senders,
+        rules=SessionRules(loaded.senders, loaded.routing),
     )
 
 

@@ -32,7 +32,7 @@ from sesrelay.policy.batching import batches
 from sesrelay.policy.precedence import priority_by_header
 from sesrelay.policy.routing import REJECTED, RouteRule
 from sesrelay.policy.scheduling import SCHEDULED
-from sesrelay.policy.senders import NOBODY_NAMED, SenderRules
+from sesrelay.policy.session_rules import NO_RULES, SessionRules
 from sesrelay.policy.storm import Kind
 from sesrelay.seams import Clock, NoSpace, Observer, Spool, SpoolError, Submission, Transport
 
@@ -59,12 +59,12 @@ class Acceptance:
     def now(self) -> float:
         return self.clock.wall()
 
-    def check_sender(self, envelope_sender: str, origin: Origin, senders: SenderRules = NOBODY_NAMED) -> Reply | None:
-        refusal = senders.check_envelope(envelope_sender, origin)
+    def check_sender(self, envelope_sender: str, origin: Origin, rules: SessionRules = NO_RULES) -> Reply | None:
+        refusal = rules.senders.check_envelope(envelope_sender, origin)
         if refusal is not None:
             return refusal
         snapshot = self.scheduler.snapshot
-        routing = snapshot.routing
+        routing = rules.routing or snapshot.routing
         if not envelope_sender or routing.routing_address(envelope_sender, ("\0",)) == "\0":
             return None  # the header From decides, and is not known yet
         rule = routing.match(envelope_sender)
@@ -76,7 +76,7 @@ class Acceptance:
         content: Large,
         origin: Origin,
         changes: tuple[str, ...] = (),
-        senders: SenderRules = NOBODY_NAMED,
+        rules: SessionRules = NO_RULES,
     ) -> Reply:
         start, now, snapshot = self.clock.monotonic(), self.clock.wall(), self.scheduler.snapshot
         text, removed = headers.without_envelope_line(Canonical(content.head) if isinstance(content, Filed) else content)
@@ -89,12 +89,15 @@ class Acceptance:
             return read
         head, facts, made = read
         changes += made
-        if senders:
-            refusal = senders.check_header(facts.header_from, authors(head, snapshot.local.domain), envelope.sender, origin)
+        if rules.senders:
+            refusal = rules.senders.check_header(facts.header_from, authors(head, snapshot.local.domain), envelope.sender, origin)
             if refusal is not None:
                 return refusal
         rule = snapshot.routing.route(envelope.sender, facts.header_from)
-        refusal = REJECTED if rule.reject else snapshot.preflight(rule, facts.header_from)
+        rejects = rule.reject
+        if rules.routing is not None and rules.routing is not snapshot.routing:
+            rejects = rules.routing.route(envelope.sender, facts.header_from).reject
+        refusal = REJECTED if rejects else snapshot.preflight(rule, facts.header_from)
         if refusal is not None:
             return refusal
         if facts.has_private:

@@ -141,7 +141,7 @@ async def _finish(session: SmtpSession, transaction: Transaction, incoming: Inco
     try:
         # No name for the content here: the intake is to be the only one that holds it.
         reply = await session.door.intake.submit(
-            transaction.envelope(), incoming.content(), session.origin, changes, session.options.senders
+            transaction.envelope(), incoming.content(), session.origin, changes, session.options.rules
         )
     finally:
         session.uninterrupted = False

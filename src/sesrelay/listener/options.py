@@ -9,7 +9,7 @@ from typing import Literal
 
 from sesrelay.listener.passwords import NOBODY, Users
 from sesrelay.policy.admission import LocalMail, Network
-from sesrelay.policy.senders import NOBODY_NAMED, SenderRules
+from sesrelay.policy.session_rules import NO_RULES, SessionRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ListenerOptions:
     `line_timeout` ends a command line that was begun, and a message whose octets come slower than `min_rate`;
     `command_timeout` ends a silence; `content_time` ends a message however it comes.
     `doors` by `listen` as configured; one that is not named has no options of its own. `users`: who may log in;
-    `senders`: who may send as whom.
+    `rules`: who may send as whom.
     `asks_owners`: somebody wants to know who owns the other end of a TCP connection (of a Unix socket it costs nothing).
     """
 
@@ -53,7 +53,7 @@ class ListenerOptions:
     junk: int = 100
     doors: Mapping[str, DoorOptions] = field(default_factory=dict)
     users: Users = NOBODY
-    senders: SenderRules = NOBODY_NAMED
+    rules: SessionRules = NO_RULES
     asks_owners: bool = False
 
     def door(self, name: str) -> DoorOptions:

@@ -87,7 +87,7 @@ async def mail(session: SmtpSession, argument: str) -> None:
     if isinstance(sender, Reply):
         session.refuse(sender, "address", IDLING)
         return
-    refusal = session.door.intake.check_sender(sender, session.origin, session.options.senders)
+    refusal = session.door.intake.check_sender(sender, session.origin, session.options.rules)
     if refusal is not None:
         session.refuse(refusal, "policy", IDLING)
         return

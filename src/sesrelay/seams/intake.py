@@ -7,7 +7,7 @@ from typing import Protocol
 from sesrelay.mail.envelope import Envelope, Origin
 from sesrelay.mail.filed import Large
 from sesrelay.mail.reply import Reply
-from sesrelay.policy.senders import NOBODY_NAMED, SenderRules
+from sesrelay.policy.session_rules import NO_RULES, SessionRules
 
 
 class Intake(Protocol):
@@ -16,7 +16,7 @@ class Intake(Protocol):
     def now(self) -> float:
         """Return the time by which mail is held back until its release. Units: Unix seconds."""
 
-    def check_sender(self, envelope_sender: str, origin: Origin, senders: SenderRules = NOBODY_NAMED) -> Reply | None:
+    def check_sender(self, envelope_sender: str, origin: Origin, rules: SessionRules = NO_RULES) -> Reply | None:
         """Return the refusal that is certain from the envelope sender alone (not his to use, a route that rejects), or None."""
 
     async def submit(
@@ -25,11 +25,11 @@ class Intake(Protocol):
         content: Large,
         origin: Origin,
         changes: tuple[str, ...] = (),
-        senders: SenderRules = NOBODY_NAMED,
+        rules: SessionRules = NO_RULES,
     ) -> Reply:
         """Store a message and answer for it.
 
-        `content` has no Received line of ours yet; `changes` are the receipts of what made it canonical; `senders` is what the
-        session began with, whatever has been loaded since. A 250 (`Ok: queued as ID`) means that it is durable, anything else
+        `content` has no Received line of ours yet; `changes` are the receipts of what made it canonical; `rules` say whether it
+        may come in, and the configuration in force where it goes. A 250 (`Ok: queued as ID`) means that it is durable, anything else
         that nothing is stored. Raises nothing but CancelledError. Never cancel it.
         """
