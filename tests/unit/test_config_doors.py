@@ -15,6 +15,7 @@ import peers
 from sesrelay.config.certificates import validity
 from sesrelay.config.loading import Loaded, load
 from sesrelay.config.problem import ConfigError
+from sesrelay.setup.checkup.machine import reach
 
 HASH = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 USERS = f"access: {{users: [{{name: blog, password_hash: '{HASH}'}}]}}\n"
@@ -201,3 +202,14 @@ def test_doors_that_would_serve_anybody_or_nobody(text: str, expected: list[str]
     found = problems(folder, text, today())
     assert found == expected
     assert "letmein" not in "".join(found)
+
+
+@pytest.mark.parametrize(("networks", "told"), [("[127.0.0.0/8, '::1']", True), ("[127.0.0.0/8, 10.0.0.0/8]", False)])
+def test_doctor_tells_of_a_listener_that_no_other_host_may_reach(folder: Path, networks: str, told: bool) -> None:
+    door = "tls: starttls, auth: required, certificate: good.pem, key: good.key"
+    loaded = checked(
+        folder,
+        f"listeners: [{{listen: '0.0.0.0:587', {door}}}, {{listen: '127.0.0.1:25'}}]\n"
+        f"access: {{networks: {networks}, users: [{{name: blog, password_hash: '{HASH}'}}]}}\n",
+    )
+    assert [(one.subject, one.status) for one in reach(loaded)] == ([("0.0.0.0:587", "warn")] if told else [])

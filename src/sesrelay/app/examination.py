@@ -44,6 +44,7 @@ async def examine(loaded: Loaded, domains: Sequence[str] = (), nameservers: Sequ
     """Look at everything. `domains`: look at these senders alone; none: at all that routes name."""
     checks = [ok("configuration", str(loaded.files[0]), f"{len(loaded.files) - 1} site files, no problem")]
     checks += await _machine(loaded)
+    checks += checkup_machine.reach(loaded)
     checks += checkup_machine.senders(loaded)
     asked = [domain_key(domain) for domain in domains] or routed(loaded)
     used = _used(loaded)

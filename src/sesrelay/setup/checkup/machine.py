@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sesrelay.config.doors import is_loopback
 from sesrelay.config.loading import Loaded
 from sesrelay.config.model import Listener
 from sesrelay.config.values import UNIX
@@ -34,6 +35,17 @@ def listeners(loaded: Loaded, open_now: Collection[str] | None) -> Iterator[Chec
             yield fail("listener", name, "the running relay does not listen here", "systemctl reload sesrelay")
         elif not name.startswith(UNIX):
             yield _can_bind(listener)
+
+
+def reach(loaded: Loaded) -> Iterator[Check]:
+    """Tell of listeners beyond this machine where no other host may connect, login or not."""
+    if any(not network.is_loopback for network in loaded.config.access.networks):
+        return
+    for listener in loaded.config.listeners:
+        if not is_loopback(listener.listen):
+            yield warn(
+                "listener", listener.listen, "only this machine may connect", "name the networks of the others in access.networks"
+            )
 
 
 def relay(version: str | None) -> Check:
