@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from sesrelay import __version__
-from sesrelay.cli.options import EX_FAILED, EX_INTERRUPTED, EX_OK, EX_USAGE, reader_left
+from sesrelay.cli.options import EX_FAILED, EX_INTERRUPTED, EX_OK, EX_USAGE, reader_left, reason
 
 # verb: (module, what it does in one line). The module's `command` is the click command or group.
 VERBS: dict[str, tuple[str, str]] = {
@@ -86,7 +86,7 @@ def main(args: list[str] | None = None) -> int:
     except BrokenPipeError:
         return reader_left()
     except OSError as error:  # a full disk behind stdout, for one
-        click.echo(f"sesrelay: {error}", err=True)
+        click.echo(f"sesrelay: {reason(error)}", err=True)
         reader_left()
         return EX_FAILED
     return code

@@ -45,6 +45,13 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")(function)
 
 
+def reason(error: OSError, place: Path | None = None) -> str:
+    """Return what the system would not do, where (`place`, if it does not say so itself), and who may."""
+    where = error.filename or place
+    remedy = " (run this as root: sudo)" if isinstance(error, PermissionError) and os.geteuid() else ""
+    return f"{where}: {error.strerror}{remedy}" if where else f"{error}{remedy}"
+
+
 def load_or_exit(path: Path, *, problems_to_stdout: bool = False, now: float | None = None) -> Loaded:
     """Return the configuration, or print every problem on a line of its own (on stderr, or stdout) and exit 78.
 

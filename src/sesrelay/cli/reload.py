@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, EX_OK, exit_with_problems
+from sesrelay.cli.options import EX_FAILED, EX_OK, exit_with_problems, reason
 
 if TYPE_CHECKING:
     from sesrelay.config.loading import Loaded
@@ -27,7 +27,7 @@ def changing(config: Path, refused: str) -> Iterator[None]:
         click.echo(f"sesrelay: {refused}", err=True)
         exit_with_problems(error)
     except OSError as error:
-        click.echo(f"sesrelay: {error.filename or config.parent}: {error.strerror}", err=True)
+        click.echo(f"sesrelay: {reason(error, config.parent)}", err=True)
         raise SystemExit(EX_FAILED) from None
 
 

@@ -1,0 +1,26 @@
+"""What a verb says where the user lacks the rights."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from aws_world import sesrelay
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_who_may_not_is_told_who_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: bool) -> None:
+    config = tmp_path / "config.yaml"
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(config))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise denied
+
+    monkeypatch.setattr(Path, "mkdir" if writes else "exists", refuse)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    said = sesrelay("init", "--yes", "--config", config)
+    assert said.code == 1
+    assert said.err.strip() == f"sesrelay: {config}: Permission denied (run this as root: sudo)"
