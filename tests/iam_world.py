@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 from moto.iam.models import iam_backends
+from moto.route53.models import route53_backends
 from moto.server import ThreadedMotoServer
 
 from aws_world import AwsWorld, Said, aws_world
@@ -79,7 +80,8 @@ class IamWorld:
 
 @contextmanager
 def moto_server() -> Iterator[str]:
-    """Serve moto on loopback; yield its URL."""
+    """Serve moto on loopback; yield its URL. What other tests of this process have left in Route 53 is gone."""
+    route53_backends[ACCOUNT]["aws"].reset()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

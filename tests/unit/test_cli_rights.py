@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 
 from aws_world import sesrelay
+from sesrelay.cli.options import reason
 
 
-@pytest.mark.parametrize("writes", [False, True])
-def test_who_may_not_is_told_who_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: bool) -> None:
+def test_who_may_not_is_told_who_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "config.yaml"
     denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(config))
 
     def refuse(*_: object, **__: object) -> None:
         raise denied
 
-    monkeypatch.setattr(Path, "mkdir" if writes else "exists", refuse)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert reason(denied) == f"{config}: Permission denied (run this as root: sudo)"
+    assert reason(OSError(errno.ENOSPC, "No space left on device"), config) == f"{config}: No space left on device"
+    monkeypatch.setattr(Path, "mkdir", refuse)
     said = sesrelay("init", "--yes", "--config", config)
     assert said.code == 1
     assert said.err.strip() == f"sesrelay: {config}: Permission denied (run this as root: sudo)"
