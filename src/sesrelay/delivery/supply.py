@@ -93,8 +93,7 @@ class Supply:
             until = self.gates.shut_until(stream.site, now) if stream is not None else None
             if stream is not None and until is not None:
                 self.give_back(self.lanes.empty(lane, stream))
-                if lane.wakes.get(stream, until) < until:
-                    lane.put_off(stream, until)
+                lane.rest([stream], until)
                 self.gates.wait_for(stream.site, lane.key)
 
     async def _claim(self, lane: Lane, limit: int, passed_over: set[Stream | None]) -> None:
@@ -123,6 +122,9 @@ class Supply:
         for (key, stream), deliveries in self.by_place(claim.deliveries, now).items():
             for batch in batches(key, deliveries, self.transport(key.transport).batch_limit):
                 touched[key] = self.lanes.put(Ready(batch, stream))
+            if key != lane.key and not self.lanes.has_room(key, stream):
+                # What there is more of it would be given back as soon as it is claimed.
+                lane.rest({one.placement.stream for one in deliveries}, now + ELSEWHERE)
         for one in touched.values():
             self.pump(one)
 
