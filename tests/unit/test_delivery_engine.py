@@ -715,6 +715,20 @@ async def test_a_backlog_that_goes_another_way_is_claimed_as_that_way_has_room(m
     assert len(first.seen) == 1
 
 
+async def test_what_moves_to_another_way_goes_in_batches_of_that_way() -> None:
+    away = Deferred(LATER, Scope.NEXTHOP, PauseReason.UNAVAILABLE, retry_after=3600.0)
+    first, second = ScriptedTransport("t", failover_after=60.0, concurrency=1), ScriptedTransport("u", batch_limit=2)
+    rig = Rig(first, second, rules={"example.com": ("t", "u")})
+    first.answer, first.gate = lambda to: away, asyncio.Event()
+    await rig.submit("first@example.org")
+    await rig.submit(*(f"b{n}@example.org" for n in range(5)))
+    first.gate.set()
+    await rig.quiet()
+    await rig.pass_time(70.0)
+    assert not await rig.waiting()
+    assert max(len(recipients) for recipients, _ in second.seen) == 2
+
+
 async def test_a_tolerated_answer_pauses_nothing_until_it_comes_in_a_row() -> None:
     answers: list[Outcome] = []
     hiccup = Deferred(LATER, Scope.NEXTHOP, PauseReason.UNAVAILABLE, tolerance=5)

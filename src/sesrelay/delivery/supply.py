@@ -68,10 +68,11 @@ class Supply:
 
     def put_anew(self, ready: Ready, now: float) -> list[Lane]:
         """Let what was taken out of a lane wait where routing wants it now; return those lanes."""
-        return [
-            self.lanes.put(Ready(Batch(key, tuple(deliveries)), stream, ready.content))
-            for (key, stream), deliveries in self.by_place(ready.batch.deliveries, now).items()
-        ]
+        lanes: dict[LaneKey, Lane] = {}
+        for (key, stream), deliveries in self.by_place(ready.batch.deliveries, now).items():
+            for batch in batches(key, deliveries, self.transport(key.transport).batch_limit):
+                lanes[key] = self.lanes.put(Ready(batch, stream, ready.content))
+        return list(lanes.values())
 
     def refill(self, lane: Lane, now: float) -> None:
         """Ask the store for what is due and of which too little waits in memory, if there is such."""
