@@ -9,7 +9,7 @@ import pytest
 
 from batches import Octets, filed
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
-from sesrelay.delivery import pump, slots
+from sesrelay.delivery import pauses, pump, slots
 from sesrelay.delivery.attempt import READ_ALONG
 from sesrelay.delivery.lane import ROOM
 from sesrelay.delivery.room import LARGE, PIECES, STREAMED
@@ -684,6 +684,23 @@ async def test_a_sender_domain_that_no_way_knows_waits_and_returns_to_the_first(
     for _ in range(40):
         await rig.pass_time(60.0)
     assert await rig.waiting() == 0
+
+
+async def test_a_pause_of_a_sender_domain_whose_probe_said_nothing_of_it_does_not_stand_for_good() -> None:
+    answers: list[Outcome] = [
+        Deferred(LATER, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, "Verify."),
+        Failed(NO, Scope.RECIPIENT),
+    ]
+    way = ScriptedTransport("t", answer=lambda to: answers.pop(0))
+    rig = Rig(way)
+    await rig.submit("b@example.org")
+    await rig.quiet()
+    await rig.pass_time(400.0)
+    assert not answers
+    assert rig.scheduler.pauses, "that recipient is not there, which says nothing of the sender"
+    rig.clock.advance(pauses.PROBE_TIME + pauses.STALE + 1.0)
+    assert len(rig.scheduler.pauses.drop_stale(rig.clock.wall())) == 1
+    assert not rig.scheduler.pauses
 
 
 async def test_a_backlog_that_goes_another_way_is_claimed_as_that_way_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
