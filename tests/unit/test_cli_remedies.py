@@ -18,6 +18,7 @@ from sesrelay.spool.opening import _RESTORE
 from sesrelay.transport.ses.meaning import UNVERIFIED
 
 HERE = Path("/srv/my mail/relay.yaml")
+OHARA = shlex.quote("o'hara@x.example")
 NAMED = "--config '/srv/my mail/relay.yaml'"
 
 
@@ -37,6 +38,10 @@ NAMED = "--config '/srv/my mail/relay.yaml'"
         (
             "to end it: sesrelay queue release --sender 'a,b@x.example' --future",
             f"to end it: sesrelay queue release --sender 'a,b@x.example' --future {NAMED}",
+        ),
+        (
+            f"until: sesrelay queue release --sender {OHARA} --future",
+            f"until: sesrelay queue release --sender {OHARA} --future {NAMED}",
         ),
         ("by mail and in: sesrelay account", f"by mail and in: sesrelay account {NAMED}"),
         ("`sesrelay account request-production` asks", f"`sesrelay account request-production {NAMED}` asks"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -204,6 +206,20 @@ def test_a_machine_without_ipv6_does_without_its_loopback(
     monkeypatch.setattr("sesrelay.config.loading.has_ipv6", lambda: False)
     found = loaded(tmp_path, text)
     assert ([one.listen for one in found.config.listeners], found.passed_over) == (there, passed_over)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "there"),
+    [(errno.EAFNOSUPPORT, False), (errno.EADDRNOTAVAIL, False), (errno.EMFILE, True), (errno.ENFILE, True), (errno.ENOBUFS, True)],
+)
+def test_want_of_descriptors_or_memory_is_not_taken_for_want_of_ipv6(
+    monkeypatch: pytest.MonkeyPatch, trouble: int, there: bool
+) -> None:
+    def none_left(*_: object) -> socket.socket:
+        raise OSError(trouble, "no socket")
+
+    monkeypatch.setattr(socket, "socket", none_left)
+    assert machine.has_ipv6() is there
 
 
 @pytest.mark.parametrize("shipped", ["packaging/deb/config.yaml", "packaging/container/config.yaml", "config.example.yaml"])

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from batches import Octets, filed
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
-from sesrelay.delivery import pump, slots
+from sesrelay.delivery import pauses, pump, slots
 from sesrelay.delivery.attempt import READ_ALONG
+from sesrelay.delivery.lane import ROOM
 from sesrelay.delivery.room import LARGE, PIECES, STREAMED
+from sesrelay.delivery.supply import ELSEWHERE
 from sesrelay.mail.delivery import DeliveryId, State
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.filed import Filed
@@ -21,7 +24,7 @@ from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.budget import COPIES_OUT, ByteBudget
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
-from sesrelay.seams import ContentGone, Filter, NoSpace, Settlement, SpoolError, Submission
+from sesrelay.seams import Claim, ContentGone, Filter, NoSpace, Settlement, SpoolError, Submission
 
 LATER, NO = Reply(451, "4.2.0", "later"), Reply(550, "5.1.1", "no such user")
 
@@ -681,6 +684,66 @@ async def test_a_sender_domain_that_no_way_knows_waits_and_returns_to_the_first(
     for _ in range(40):
         await rig.pass_time(60.0)
     assert await rig.waiting() == 0
+
+
+async def test_a_pause_of_a_sender_domain_whose_probe_said_nothing_of_it_does_not_stand_for_good() -> None:
+    answers: list[Outcome] = [
+        Deferred(LATER, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, "Verify."),
+        Failed(NO, Scope.RECIPIENT),
+    ]
+    way = ScriptedTransport("t", answer=lambda to: answers.pop(0))
+    rig = Rig(way)
+    await rig.submit("b@example.org")
+    await rig.quiet()
+    await rig.pass_time(400.0)
+    assert not answers
+    assert rig.scheduler.pauses, "that recipient is not there, which says nothing of the sender"
+    rig.clock.advance(pauses.PROBE_TIME + pauses.STALE + 1.0)
+    assert len(rig.scheduler.pauses.drop_stale(rig.clock.wall())) == 1
+    assert not rig.scheduler.pauses
+
+
+async def test_a_backlog_that_goes_another_way_is_claimed_as_that_way_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = Deferred(LATER, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, "Verify bad.example.", retry_after=3600.0)
+    first, second = ScriptedTransport("t", failover_after=60.0, concurrency=1), ScriptedTransport("u", concurrency=1)
+    rig = Rig(first, second, rules={"bad.example": ("t", "u")})
+    first.answer = lambda to: unknown
+    for n in range(2 * ROOM + 100):
+        await rig.submit(f"b{n}@example.org", sender="x@bad.example")
+    await rig.quiet()
+    claims, claim = 0, rig.spool.claim
+
+    async def counted(*args: Any, **named: Any) -> Claim:
+        nonlocal claims
+        claims += 1
+        return await claim(*args, **named)
+
+    monkeypatch.setattr(rig.spool, "claim", counted)
+    second.gate = asyncio.Event()
+    await rig.pass_time(70.0)
+    await rig.quiet()
+    assert claims <= 3, "what finds no room there is not asked for again and again"
+    second.gate.set()
+    for _ in range(6):
+        await rig.pass_time(ELSEWHERE)
+        for _ in range(20):
+            await rig.quiet()
+    assert not await rig.waiting()
+    assert len(first.seen) == 1
+
+
+async def test_what_moves_to_another_way_goes_in_batches_of_that_way() -> None:
+    away = Deferred(LATER, Scope.NEXTHOP, PauseReason.UNAVAILABLE, retry_after=3600.0)
+    first, second = ScriptedTransport("t", failover_after=60.0, concurrency=1), ScriptedTransport("u", batch_limit=2)
+    rig = Rig(first, second, rules={"example.com": ("t", "u")})
+    first.answer, first.gate = lambda to: away, asyncio.Event()
+    await rig.submit("first@example.org")
+    await rig.submit(*(f"b{n}@example.org" for n in range(5)))
+    first.gate.set()
+    await rig.quiet()
+    await rig.pass_time(70.0)
+    assert not await rig.waiting()
+    assert max(len(recipients) for recipients, _ in second.seen) == 2
 
 
 async def test_a_tolerated_answer_pauses_nothing_until_it_comes_in_a_row() -> None:

@@ -19,6 +19,10 @@ from sesrelay.mail.address import AddressError, check, domain_key, domain_of, no
         ("straße.example", "xn--strae-oqa.example"),
         ("例え\u3002jp", "xn--r8jz45g.jp"),
         ("_dmarc.example.com", "_dmarc.example.com"),
+        ("نامه\u200cای.example", "xn--mgba3gch31f060k.example"),  # RFC 5892 A.1: a non-joiner, as Persian wants it
+        ("xn--mgba3gch31f060k.example", "xn--mgba3gch31f060k.example"),
+        ("xn--i-7iq.example", "xn--i-7iq.example"),
+        ("xn--a-qib.example", "xn--a-qib.example"),  # U+0378: not assigned yet, as far as this Python knows
     ],
 )
 def test_domain_key(given_domain: str, key: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from fakes import FakeClock
-from ses_world import Remembers
+from ses_world import Figures, Remembers
 from sesrelay.app.wiring import Shared, tariffs
 from sesrelay.config import transports as configured
 from sesrelay.transport.hold import HoldTransport
@@ -62,6 +62,32 @@ async def test_a_relay_has_a_pace_only_where_it_is_sess_or_has_a_rate() -> None:
     assert isinstance(paced, PacedSmtp)
     assert (paced.rate, paced.ses) == (5.0, False)
     assert (paced.name, paced.batch_limit, paced.nexthop("b@example.org")) == ("smtp", inner.batch_limit, "hold")
+    await ways.close()
+
+
+async def test_a_rate_that_a_reload_takes_out_of_the_configuration_vouches_for_nothing_more() -> None:
+    clock = FakeClock()
+    observer: Any = Remembers()
+    ways = Shared(clock, observer)
+    key = {"type": "ses", "region": "us-east-1", "access_key_id": KEY, "secret_access_key": "s"}
+    before, after = config(**key, rate=50), [config(**key), config(**key, share="50%")]
+    fast, *both = [ways.ses(name, one, frozenset()) for name, one in zip("fab", (before, *after), strict=True)]
+    assert isinstance(fast, SesTransport)
+    fast._account.ledger.told(Figures(14.0, -1.0), 0.0)
+    await fast.close()
+    ways.retain(after)
+    taken = 0
+    for way in both:
+        assert isinstance(way, SesTransport)
+        way._started = True
+    for _ in range(10_000):
+        clock.advance(0.01)
+        for way in both:
+            while way.pace(1, clock.monotonic()) == 0.0:
+                taken += 1
+    assert taken == pytest.approx(14 * 100, rel=0.02)
+    for way in both:
+        await way.close()
     await ways.close()
 
 

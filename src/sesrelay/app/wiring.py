@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sesrelay.app.places import rejected_path, undeliverable_path
 from sesrelay.config import transports as configured
@@ -85,7 +85,7 @@ class Shared:
             feedback_forwarding=config.feedback_forwarding,
             share=config.share,
             daily_reserve=config.daily_reserve,
-            rate="auto" if config.rate is None else config.rate,
+            rate=_rate(config),
             trusted_headers=config.trusted_headers,
             thread_ids=config.thread_ids,
             rewrite_from=config.rewrite_from,
@@ -129,19 +129,21 @@ class Shared:
         # The user name of SES's SMTP is the id of an access key, and tells the account like one.
         who = number.of_key(config.username) or config.username or config.relays[0]
         budget = self._accounts.ledger(region or "", who)
-        rate = "auto" if config.rate is None else config.rate
         refuses = config.preflight and config.rewrite_from is None
         return PacedSmtp(
-            way, budget, rate, region is not None, config.share, config.daily_reserve, known, refuses, region or "",
+            way, budget, _rate(config), region is not None, config.share, config.daily_reserve, known, refuses, region or "",
             rejected.keep if rejected else None,
         )  # fmt: skip
 
     def retain(self, configs: Iterable[configured.Transport]) -> None:
-        """Forget the sessions that no transport of the configuration uses any more."""
+        """Forget the sessions and the paces that no transport of the configuration uses any more."""
+        known = [config for config in configs if isinstance(config, configured.SesTransport | configured.SmtpTransport)]
+        if self._accounts is not None:
+            self._accounts.retain({(_rate(config), config.share) for config in known})
         if self._sessions is not None:
             from sesrelay.app.ses_access import source_of
 
-            self._sessions.retain([source_of(config) for config in configs if isinstance(config, configured.SesTransport)])
+            self._sessions.retain([source_of(config) for config in known if isinstance(config, configured.SesTransport)])
 
     async def close(self) -> None:
         if self._accounts is not None:
@@ -239,6 +241,10 @@ def relay_options(config: configured.SmtpTransport, loaded: Loaded) -> SmtpOptio
         rewrite_sender=config.rewrite_sender,
         failover_after=config.failover_after, dkim=_dkim(config.dkim),
     )  # fmt: skip
+
+
+def _rate(config: configured.SesTransport | configured.SmtpTransport) -> float | Literal["auto"]:
+    return "auto" if config.rate is None else config.rate
 
 
 def _token(config: configured.SmtpTransport) -> Callable[[], str] | None:

@@ -26,8 +26,9 @@ CONFIGURED = {
 """Verbs that take --config, and those of groups."""
 
 _VERBS = "|".join(f"{verb} (?:{below})" if below and not below.endswith("|") else verb for verb, below in CONFIGURED.items())
-# A command goes on to the mark that ends it, to a full stop, or to the end of the text; what is in quotes is part of it.
-_COMMAND = re.compile(rf"\bsesrelay (?:{_VERBS})\b(?!-)(?:'[^']*'|[^`,;()'\n.]|\.(?!\s|$))*")
+# A command goes on to the mark that ends it, to a full stop, or to the end of the text; what is in quotes is part of it, and so is the
+# apostrophe as shlex.quote writes it.
+_COMMAND = re.compile(rf"\bsesrelay (?:{_VERBS})\b(?!-)(?:'[^']*'|\"'\"|[^`,;()'\n.]|\.(?!\s|$))*")
 
 
 def as_run(text: str) -> str:

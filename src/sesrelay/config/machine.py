@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from functools import lru_cache
@@ -9,6 +10,7 @@ from functools import lru_cache
 from sesrelay.mail.address import AddressError, domain_key
 
 LOOKUP_MAX = 2.0  # seconds; a resolver that does not answer must not hold up the start
+SCARCE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))  # says nothing of an address
 NAMELESS = "sesrelay.invalid"  # RFC 6761 §6.4: never anybody's name, unlike localhost
 
 
@@ -46,12 +48,12 @@ def _usable(name: str) -> str:
 
 
 def has_ipv6() -> bool:
-    """Tell whether [::1] can be bound here."""
+    """Tell whether there is a [::1] here. What cannot be found out for want of descriptors or memory counts as there."""
     if not socket.has_ipv6:
         return False
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
             probe.bind(("::1", 0))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in SCARCE
     return True

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sesrelay.control import wire
-from sesrelay.control.question import ANSWER_TIME, OtherQueue, refusal
+from sesrelay.control.question import ANSWER_TIME, ControlRefusal, OtherQueue, refusal
 from sesrelay.control.question import ControlError as ControlError  # noqa: PLC0414 - handed on
 from sesrelay.seams import Document, Filter, Told, Unfit, Verb
 
@@ -31,17 +31,20 @@ class RemoteDesk:
     async def connect(cls, path: Path, queue: str | None = None) -> RemoteDesk:
         """Speak to the daemon that listens at `path`, or only to the one of `queue`, the real path of a state_dir.
 
-        Raises: FileNotFoundError, ConnectionRefusedError where no daemon listens; PermissionError; OtherQueue
+        Raises: FileNotFoundError, ConnectionRefusedError where no daemon listens; PermissionError; OtherQueue, ControlError
         """
         desk = cls(*await asyncio.open_unix_connection(path, limit=wire.LINE_MAX), queue)
         if queue is not None:
             try:
                 await desk.call("here")
-            except OtherQueue:
-                desk.writer.close()
-                raise
+            except ControlRefusal as refused:
+                # One that does not know the question is an older version's, until it is restarted.
+                if isinstance(refused, OtherQueue):
+                    desk.writer.close()
+                    raise
             except ControlError:
-                return desk  # one that does not know the question: an older version's, until it is restarted
+                desk.writer.close()  # its answer may come yet, and would be taken for that to the next question
+                raise
         return desk
 
     async def __aenter__(self) -> Self:

@@ -17,7 +17,11 @@ class ControlError(Exception):
     """The daemon answered that it cannot do it, or went away in the middle."""
 
 
-class OtherQueue(ControlError):
+class ControlRefusal(ControlError):
+    """The daemon answered that it cannot do it."""
+
+
+class OtherQueue(ControlRefusal):
     """The daemon that listens there is another queue's."""
 
 
@@ -45,6 +49,6 @@ def ask(path: Path, queue: str, verb: str) -> Any:
     return answer["end"]
 
 
-def refusal(answer: dict[str, Any]) -> ControlError:
+def refusal(answer: dict[str, Any]) -> ControlRefusal:
     """Return what to raise for an answer that is an error."""
-    return (OtherQueue if "queue" in answer else ControlError)(str(answer["error"]))
+    return (OtherQueue if "queue" in answer else ControlRefusal)(str(answer["error"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from asyncio import TimerHandle
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sesrelay.mail.delivery import Batch, Delivery, LaneKey, Priority, Stream
@@ -153,6 +153,12 @@ class Lane:
         """Do not ask the store for `stream` before then."""
         self.wakes[stream] = until
         self.wake = min(self.wakes.values())
+
+    def rest(self, streams: Iterable[Stream], until: float) -> None:
+        """Leave what the store has of `streams` there until then, where it has any that is due sooner."""
+        for stream in streams:
+            if self.wakes.get(stream, until) < until:
+                self.put_off(stream, until)
 
     def wanted(self, now: float) -> dict[Stream | None, int]:
         """Return for which streams the store is to be asked now, and for how many of each."""

@@ -128,10 +128,11 @@ class Pauses:
         for key in self._keys(lane):
             self._standing[key].probing = True
 
-    def probe_ended(self, lane: LaneKey) -> None:
-        """Note that a probe came back without saying anything of the obstacle."""
-        for key in self._keys(lane):
-            self._standing[key].probing = False
+    def probe_ended(self, lane: LaneKey, sender_domain: str) -> None:
+        """Note that a probe came back, where it said nothing of the obstacle."""
+        for key in (*self._keys(lane), ("sender_domain", lane.transport, sender_domain)):
+            if key in self._standing:
+                self._standing[key].probing = False
 
     def sender_wait(self, transport: str, sender_domain: str, now: float) -> float | None:
         """Return until when a sender's domain waits within a transport; None where a batch of it may go."""

@@ -122,7 +122,7 @@ class Pump:
             if not opened:
                 self.lanes.fresh.drop(ready)
             if self._pauses:
-                self._pauses.probe_ended(lane.key)
+                self._pauses.probe_ended(lane.key, sender_domain_of(ready.batch.message, self._snapshot()))
             if settled is not None:
                 lane.learn(taken=settled.taken, trouble=settled.trouble, limit=transport.concurrency)
                 self._follow_up(settled)

@@ -68,10 +68,11 @@ class Supply:
 
     def put_anew(self, ready: Ready, now: float) -> list[Lane]:
         """Let what was taken out of a lane wait where routing wants it now; return those lanes."""
-        return [
-            self.lanes.put(Ready(Batch(key, tuple(deliveries)), stream, ready.content))
-            for (key, stream), deliveries in self.by_place(ready.batch.deliveries, now).items()
-        ]
+        lanes: dict[LaneKey, Lane] = {}
+        for (key, stream), deliveries in self.by_place(ready.batch.deliveries, now).items():
+            for batch in batches(key, deliveries, self.transport(key.transport).batch_limit):
+                lanes[key] = self.lanes.put(Ready(batch, stream, ready.content))
+        return list(lanes.values())
 
     def refill(self, lane: Lane, now: float) -> None:
         """Ask the store for what is due and of which too little waits in memory, if there is such."""
@@ -93,8 +94,7 @@ class Supply:
             until = self.gates.shut_until(stream.site, now) if stream is not None else None
             if stream is not None and until is not None:
                 self.give_back(self.lanes.empty(lane, stream))
-                if lane.wakes.get(stream, until) < until:
-                    lane.put_off(stream, until)
+                lane.rest([stream], until)
                 self.gates.wait_for(stream.site, lane.key)
 
     async def _claim(self, lane: Lane, limit: int, passed_over: set[Stream | None]) -> None:
@@ -123,6 +123,9 @@ class Supply:
         for (key, stream), deliveries in self.by_place(claim.deliveries, now).items():
             for batch in batches(key, deliveries, self.transport(key.transport).batch_limit):
                 touched[key] = self.lanes.put(Ready(batch, stream))
+            if key != lane.key and not self.lanes.has_room(key, stream):
+                # What there is more of it would be given back as soon as it is claimed.
+                lane.rest({one.placement.stream for one in deliveries}, now + ELSEWHERE)
         for one in touched.values():
             self.pump(one)
 

@@ -23,6 +23,10 @@ _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
 _UNQUOTED = re.compile(rf"[{_ATEXT}.\u0080-\U0010ffff]+\Z")
 _QUOTED = re.compile(r'"(?:[\x20-\x21\x23-\x5b\x5d-\x7e\u0080-\U0010ffff]|\\[\x20-\x7e])*"\Z')
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\Z")
+_IN_CONTEXT = frozenset("\u00b7\u0375\u05f3\u05f4\u200c\u200d\u30fb")
+"""What stands in domains beside letters, marks and digits, where its neighbours allow it (RFC 5892 appendix A)."""
+_NEVER = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs"))
+"""Controls, spaces and the like. Cn is not among them: a newer Unicode than Python's may have assigned it."""
 
 
 class AddressError(ValueError):
@@ -130,8 +134,8 @@ def _a_label(label: str) -> str:
     if label.startswith("xn--"):
         raise AddressError(f"the domain label {label!r} is not valid IDNA")
     for char in label:
-        # RFC 5892: letters, marks, digits and a few joiners; symbols, spaces and controls never.
-        if ord(char) >= 0x80 and unicodedata.category(char)[0] not in "LMN" and char not in "\u00b7\u0375\u05f3\u05f4\u30fb":
+        # RFC 5892: letters, marks, digits and a few more; symbols, spaces and controls never.
+        if ord(char) >= 0x80 and unicodedata.category(char)[0] not in "LMN" and char not in _IN_CONTEXT:
             raise AddressError(f"the domain has the character U+{ord(char):04X}, which no domain may have")
     return "xn--" + label.encode("punycode").decode("ascii")
 
@@ -149,5 +153,5 @@ def _check_label(label: str) -> None:
         except UnicodeError:
             meant = ""
         # Symbols are not of IDNA 2008 either, but such domains (xn--i-7iq.ws) are there and have mail.
-        if meant.isascii() or any(unicodedata.category(char)[0] in "CZ" for char in meant if ord(char) >= 0x80):
+        if meant.isascii() or any(unicodedata.category(char) in _NEVER and char not in _IN_CONTEXT for char in meant):
             raise AddressError(f"the domain label {label!r} is not valid IDNA")

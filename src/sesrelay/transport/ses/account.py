@@ -9,11 +9,12 @@ Source: Amazon SES developer guide, "Sending quotas" (each of the figures at mos
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 from sesrelay.policy import reputation
 from sesrelay.policy.reputation import AccountStanding
 from sesrelay.seams import Clock, Observer
-from sesrelay.transport.ses.ledger import FALLBACK_RATE, Ledger
+from sesrelay.transport.ses.ledger import FALLBACK_RATE, Ledger, Way
 from sesrelay.transport.ses.seam import AwsSession, Figures
 from sesrelay.transport.ses.wire import Wire
 
@@ -210,6 +211,11 @@ class Accounts:
             known = self._ledgers[region, number_or_key] = Ledger(self._clock, counts=bool(region))
             known.set_rate(FALLBACK_RATE, climbs=True)
         return known
+
+    def retain(self, ways: Collection[tuple[Way, float]]) -> None:
+        """Forget the paces of ways (rate and share) that no transport of the configuration goes any more."""
+        for ledger in (*self._ledgers.values(), *(account.ledger for account in self._accounts.values())):
+            ledger.retain(ways)
 
     async def merge(self, account: Account, session: AwsSession) -> None:
         """Let `account` go by the ledger of its AWS account, where the credentials tell which that is."""

@@ -9,7 +9,7 @@ Source: Amazon SES developer guide, "Sending quotas" (counted in recipients, by 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sesrelay.mail.delivery import Priority
 from sesrelay.policy.pace import Governor, Narrowed
@@ -63,6 +63,15 @@ class Ledger:
         self._whole.set_rate(self._most(), now, climbs=self._climbs)
         self._arrange((*self._paces, way))
         return self._paces[way]
+
+    def retain(self, ways: Collection[tuple[Way, float]]) -> None:
+        """Forget the paces of ways that nobody goes any more: a `rate` that is no longer configured vouches for nothing."""
+        gone = self._own.keys() - ways
+        if gone:
+            for way in gone:
+                del self._own[way], self._paces[way]
+            self._whole.set_rate(self._most(), self._clock.monotonic(), climbs=self._climbs)
+            self._arrange(self._paces)
 
     def _arrange(self, ways: Iterable[tuple[Way, float]]) -> None:
         ways, most = list(ways), self._most()

@@ -1,0 +1,48 @@
+"""A verb meets a daemon: who is asked first, and what it takes for an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from sesrelay.app import operator
+from sesrelay.config.model import Config
+from sesrelay.control import client
+from sesrelay.control.client import RemoteDesk
+from sesrelay.control.question import ControlError
+
+
+async def serve(path: Path, *answers: bytes, late: asyncio.Event | None = None) -> asyncio.Server:
+    """Answer each line with the next of `answers`, the first of them not before `late`."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for n, answer in enumerate(answers):
+            if not await reader.readline():
+                break
+            if n == 0 and late is not None:
+                await late.wait()
+            writer.write(answer)
+        writer.close()
+
+    return await asyncio.start_unix_server(talk, path)
+
+
+async def test_a_daemon_of_an_older_version_is_asked_all_the_same(tmp_path: Path) -> None:
+    unknown = b'{"error": "the request is not understood: there is no verb \'here\'"}\n'
+    server = await serve(tmp_path / "c", unknown, b'{"end": {"messages": 3}}\n')
+    async with server, await RemoteDesk.connect(tmp_path / "c", "/queue") as desk:
+        assert await desk.summary() == {"messages": 3}
+
+
+async def test_a_daemon_that_does_not_answer_is_asked_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ANSWER_TIME", 0.05)
+    late = asyncio.Event()
+    async with await serve(tmp_path / "c", b'{"end": null}\n', b'{"end": {"messages": 3}}\n', late=late):
+        with pytest.raises(ControlError, match="does not answer"):
+            await RemoteDesk.connect(tmp_path / "c", "/queue")  # or the late answer were taken for that to the next question
+        config = Config.model_validate({"control": str(tmp_path / "c"), "state_dir": str(tmp_path)})
+        with pytest.raises(operator.DaemonUnreachable, match="does not answer"):
+            await operator.reach_daemon(config)
+        late.set()
