@@ -21,7 +21,7 @@ from aiohttp.http import StreamWriter
 
 from batches import HELLO
 from ses_world import PaperSession, world
-from sesrelay.mail.outcome import Deferred, Delivered, Outcome, Scope
+from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
 from sesrelay.testing.ses import SesStandIn
 from sesrelay.transport.ses import wire as under_test
 from sesrelay.transport.ses.body import Body, measured
@@ -244,7 +244,7 @@ async def test_a_message_that_is_cut_off_waits_alone_and_may_go_another_way() ->
     for answer in (b"", EARLY % 413):
         outcome = await sent(Cutting(100_000, answer=answer))
         assert isinstance(outcome, Deferred)
-        assert (outcome.scope, outcome.reason, outcome.ambiguous) == (Scope.MESSAGE, None, False)
+        assert (outcome.scope, outcome.reason, outcome.ambiguous) == (Scope.MESSAGE, PauseReason.UNAVAILABLE, False)
     unavailable = await sent(Cutting(100_000, answer=EARLY % 503))
     assert isinstance(unavailable, Deferred)
     assert (unavailable.scope, unavailable.ambiguous) == (Scope.NEXTHOP, False)

@@ -66,13 +66,14 @@ def test_the_null_sender_is_never_told() -> None:
 
 @pytest.mark.parametrize("scope", list(Scope))
 @pytest.mark.parametrize("age", [10.0, 999.0, 1000.0, 1e9])
-def test_deferred_by_scope_and_age(scope: Scope, age: float) -> None:
-    verdict = judge(Deferred(TEMPORARY, scope, PauseReason.CREDENTIALS), age=age, pause=60.0)
+@pytest.mark.parametrize("reason", [None, PauseReason.UNAVAILABLE])
+def test_deferred_by_scope_and_age(scope: Scope, age: float, reason: PauseReason | None) -> None:
+    verdict = judge(Deferred(TEMPORARY, scope, reason), age=age, pause=60.0)
     if age < 1000.0:
         assert verdict.state is State.QUEUED
         assert verdict.attempts == (1 if scope in (Scope.RECIPIENT, Scope.MESSAGE) else 0)
         assert verdict.due > ACCEPTED + age
-    elif scope in (Scope.RECIPIENT, Scope.MESSAGE, Scope.RECIPIENT_DOMAIN):
+    elif scope in (Scope.RECIPIENT, Scope.RECIPIENT_DOMAIN) or (scope is Scope.MESSAGE and reason is None):
         assert (verdict.state, verdict.end, verdict.report) == (State.FAILED, "expired", "failed")
     else:
         assert (verdict.state, verdict.reason, verdict.end) == (State.HELD, "max_age", None)

@@ -141,7 +141,8 @@ def _deferral(
     if retry.expired(delivery.message.began, now):
         if delivery.pinned:
             return Verdict(State.HELD, now, attempts, delivery.doubts, delivery.pinned, "in_doubt", reply, warned=delivery.warned)
-        if outcome.scope in FAILS_AT_MAX_AGE or _can_go_lower(delivery):
+        blamed = outcome.scope in FAILS_AT_MAX_AGE and not (outcome.scope is Scope.MESSAGE and outcome.reason)
+        if blamed or _can_go_lower(delivery):
             return _failure(delivery, reply, "expired", "max_age", now)
         return Verdict(State.HELD, now, attempts, delivery.doubts, None, "max_age", reply, warned=delivery.warned)
     if spends:

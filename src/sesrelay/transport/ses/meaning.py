@@ -126,7 +126,7 @@ UNREACHABLE = Meaning(
     "(AWS_CA_BUNDLE).",
 )  # fmt: skip
 CUT_OFF = Meaning(
-    Action.DEFER, _MESSAGE, "4.2", None,
+    Action.DEFER, _MESSAGE, "4.2", PauseReason.UNAVAILABLE,
     "The connection to {endpoint} went, or was answered, before the whole message had left, so SES cannot have it, and it is tried "
     "again. Where that is always so for large messages, look at what is between here and there (proxy, firewall, MTU).",
 )  # fmt: skip
