@@ -1,18 +1,25 @@
 """Files that appear as a whole or not at all, and that others cannot read.
 
 Invariant: at no moment has a file of this module a mode wider than its last one, or half its content.
+Invariant: of several files all are new or all are old after an error; a process that is killed between two of them leaves a
+list of what is to do, by which `finish_interrupted` ends it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 MODE = 0o640
+PENDING = ".sesrelay.pending"
+FORGOTTEN = 3600.0  # seconds after which a file that was never given its name is nobody's any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +35,105 @@ class NewFile:
 
 
 def write_files(files: Sequence[NewFile]) -> None:
-    """Write all of these files durably: each is on the disk under another name before the first is renamed. Raises: OSError"""
+    """Write all of these files durably, or none: each is on the disk under another name before the first is renamed.
+
+    The folder of the last one has the list meanwhile. Raises: OSError
+    """
     ready: list[tuple[Path, Path]] = []
+    replaced: list[tuple[Path | None, Path]] = []
+    pending = files[-1].path.resolve().parent / PENDING if len(files) > 1 else None
     try:
         for one in files:
             target = one.path.resolve()  # what a symbolic link leads to is replaced, not the link
+            _sweep(target)
             ready.append((_beside(target, one), target))
+        if pending is not None:
+            _note(pending, ready)
         while ready:
             temporary, target = ready[0]
+            if pending is not None:
+                replaced.append((_kept(target, temporary), target))
             temporary.replace(target)
             ready.pop(0)
+        for folder in {one.path.resolve().parent for one in files}:
+            _sync(folder)
+    except BaseException:
+        for old, target in reversed(replaced):
+            if old is not None:
+                old.replace(target)
+            elif not ready or target != ready[0][1]:
+                target.unlink(missing_ok=True)
+        raise
     finally:
-        for temporary, _ in ready:
-            temporary.unlink(missing_ok=True)
-    for folder in {one.path.resolve().parent for one in files}:
+        leftovers = [temporary for temporary, _ in ready] + [old for old, _ in replaced if old is not None]
+        for path in [*leftovers, *([pending] if pending is not None else [])]:
+            path.unlink(missing_ok=True)
+
+
+def finish_interrupted(folder: Path) -> list[Path]:
+    """Give the files their names that a killed process had ready; return them. What was changed since stays. Raises: OSError"""
+    pending, done = folder / PENDING, list[Path]()
+    try:
+        steps = json.loads(pending.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return []
+    for name, place, identity in steps:
+        temporary, target = Path(name), Path(place)
+        _old(temporary).unlink(missing_ok=True)
+        if not temporary.exists():
+            continue
+        if _identity(target) == identity:
+            temporary.replace(target)
+            done.append(target)
+        else:
+            temporary.unlink()
+    pending.unlink()
+    for each in {folder, *(target.parent for target in done)}:
+        _sync(each)
+    return done
+
+
+def _note(pending: Path, ready: Sequence[tuple[Path, Path]]) -> None:
+    """Put on the disk what is about to be done."""
+    steps = [[str(temporary), str(target), _identity(target)] for temporary, target in ready]
+    handle = os.open(pending, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        json.dump(steps, stream)
+        stream.flush()
+        os.fsync(handle)
+    for folder in {pending.parent, *(temporary.parent for temporary, _ in ready)}:
         _sync(folder)
+
+
+def _identity(path: Path) -> list[int] | None:
+    """Return what changes where a file is replaced or written to, None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return [found.st_ino, found.st_mtime_ns, found.st_size]
+
+
+def _kept(target: Path, temporary: Path) -> Path | None:
+    """Return another name of the file that is about to be replaced, None where there is none."""
+    old = _old(temporary)
+    try:
+        os.link(target, old)
+    except FileNotFoundError:
+        return None
+    return old
+
+
+def _old(temporary: Path) -> Path:
+    return temporary.with_name(f"{temporary.name}.old")
+
+
+def _sweep(target: Path) -> None:
+    """Remove what writes of this file have left that were killed long ago."""
+    for path in target.parent.glob(f".{target.name}.????????*"):
+        with contextlib.suppress(FileNotFoundError):  # another one's, which has its name by now
+            if path.stat().st_mtime < time.time() - FORGOTTEN:
+                path.unlink()
 
 
 def _beside(target: Path, one: NewFile) -> Path:
