@@ -51,7 +51,21 @@ def test_octets_of_a_line_that_was_begun_earn_nothing(loop: Loop, watch: Watch) 
     watch.expect_line(begun=False)  # it has come, and with it a new silence
     assert watch.deadline == loop.now + SILENCE
     watch.expect_line(begun=True)
+    assert watch.deadline == loop.now + LINE - 20, "all lines share what one may take"
+    watch.expect_line(begun=False)
+    watch.forgive()  # it has brought a message
+    watch.expect_line(begun=True)
     assert watch.deadline == loop.now + LINE
+
+
+def test_who_drips_whole_commands_is_gone_after_two_graces(loop: Loop, watch: Watch) -> None:
+    watch.start(SILENCE)
+    for octet in range(int(2 * LINE)):  # NOOP CR LF, an octet a second
+        watch.expect_line(begun=octet % 6 != 5)
+        loop.now += 1
+        if loop.now >= watch.deadline:
+            break
+    assert loop.now <= 1000 + 2 * LINE
 
 
 def test_content_lives_by_its_rate_alone(loop: Loop, watch: Watch) -> None:

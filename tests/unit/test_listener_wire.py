@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import resource
 import socket
 import struct
@@ -111,14 +112,16 @@ def test_half_a_message_is_none(loop: str) -> None:
 def test_dripping_clients_are_cut_and_steady_ones_are_not(loop: str) -> None:
     chosen = options(command_timeout=30.0, line_timeout=0.5, min_rate=200.0, message_size=9999)
 
-    async def drip(at: Any, *, in_data: bool) -> bytes:
+    async def drip(at: Any, *, in_data: bool, text: bytes = b"N") -> bytes:
         client = await at.connect()
         if in_data:
             await client.begin()
         heard = asyncio.ensure_future(client.rest())
-        while not heard.done():
+        for octet in itertools.cycle(text):
+            if heard.done():
+                break
             if not client.writer.is_closing():
-                client.writer.write(b"N")
+                client.writer.write(bytes((octet,)))
             await asyncio.wait({heard}, timeout=0.02)
         client.writer.close()
         return await heard
@@ -133,11 +136,14 @@ def test_dripping_clients_are_cut_and_steady_ones_are_not(loop: str) -> None:
 
     async def main() -> None:
         async with rig(chosen) as at:
-            line, content, good = await asyncio.gather(drip(at, in_data=False), drip(at, in_data=True), steady(at))
+            line, lines, content, good = await asyncio.gather(
+                drip(at, in_data=False), drip(at, in_data=False, text=b"EHLO slow.example\r\n"), drip(at, in_data=True), steady(at)
+            )
             assert b"421 4.4.2" in line
+            assert b"421 4.4.2" in lines
             assert b"421 4.4.2" in content
             assert good.startswith("250 2.0.0")
-            assert at.observer.reasons == ["timeout", "timeout"]
+            assert at.observer.reasons == ["timeout"] * 3
 
     run(loop, main())
 

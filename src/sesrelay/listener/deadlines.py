@@ -30,11 +30,11 @@ class Watch:
 
     Units: seconds; `deadline` and whatever ends on the loop's clock. `line_begun`: some of a line has come, and not all.
 
-    A new deadline is never nearer than the grace or the deadline before, so a look once a grace misses none, and
-    moving a deadline costs an assignment. `look` returns whether to go on; it compares `deadline` itself.
+    A look once a grace finds each deadline within a grace of it, and moving one costs an assignment. `look` returns whether
+    to go on; it compares `deadline` itself.
     """
 
-    __slots__ = ("_handle", "_look", "_loop", "deadline", "grace", "limits", "line_begun")
+    __slots__ = ("_handle", "_look", "_loop", "_since", "_spent", "deadline", "grace", "limits", "line_begun")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Deadlines, look: Callable[[float], bool]) -> None:
         self._loop = loop
@@ -44,6 +44,8 @@ class Watch:
         self.grace = limits.grace
         self.deadline = 0.0
         self.line_begun = False
+        self._since = 0.0  # when the line was begun that has not all come
+        self._spent = 0.0  # seconds that lines have taken from their first octets to their last ones
 
     def start(self, seconds: float) -> None:
         """Let the deadline be so many seconds from now, and watch it."""
@@ -70,13 +72,27 @@ class Watch:
         self.deadline = max(self.deadline, self._loop.time() + seconds + self.grace)
 
     def expect_line(self, *, begun: bool) -> None:
-        """Wait for a line of which nothing has come, or, `begun`, not all: what comes of it moves its deadline no more."""
+        """Wait for a line of which nothing has come, or, `begun`, not all: what comes of it moves its deadline no more.
+
+        All lines that come in pieces share one grace, or whoever drips whole commands would stay for ever; see `forgive`.
+        """
         if not begun:
-            self.line_begun = False
+            self.line_ended()
             self.deadline = self._loop.time() + self.limits.silence
         elif not self.line_begun:
             self.line_begun = True
-            self.deadline = self._loop.time() + self.grace
+            self._since = self._loop.time()
+            self.deadline = self._since + max(self.grace - self._spent, 0.0)
+
+    def line_ended(self) -> None:
+        """Take note that all of the line has come, if one was begun."""
+        if self.line_begun:
+            self.line_begun = False
+            self._spent += self._loop.time() - self._since
+
+    def forgive(self) -> None:
+        """Give lines their whole time again: the client has brought a message."""
+        self._spent = 0.0
 
     def expect_content(self, ends: float) -> None:
         """Wait for the first octets of content."""

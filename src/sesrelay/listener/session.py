@@ -100,7 +100,7 @@ class SmtpSession(Wire):
         self.door.observer.trouble("an SMTP session failed", error, listener=self.door.name)
 
     def timed_out(self) -> None:
-        if self.idle and self.helo and self.transaction is None:
+        if self.idle and self.helo and self.transaction is None and not self.in_a_line:
             return  # a connection kept for a next message that did not come: nothing was refused
         self.door.observer.refused(self.origin, TIMED_OUT, "timeout")
 
@@ -186,3 +186,4 @@ class SmtpSession(Wire):
     def forgive(self) -> None:
         """Fill up the client's budget: it has brought a message."""
         self._junk = self.options.junk
+        self.forgive_slowness()

@@ -186,7 +186,7 @@ class Wire(Answers, SMTP):
         self.flush()
         self._drop(reader._buffer, len(reader._buffer))  # type: ignore[attr-defined]
         self._lines = LineTaker()
-        self._watch.line_begun = False
+        self._watch.line_ended()
         reader._transport = None  # type: ignore[attr-defined]  # or it would stop the octets below TLS
         self._watch.allow(2 * self._watch.grace)  # should the handshake's own deadline fail
         self._handshaking = True
@@ -218,6 +218,15 @@ class Wire(Answers, SMTP):
     def grant(self, seconds: float) -> None:
         """Give the client so much more time, because it waits for us."""
         self._watch.allow_more(seconds)
+
+    @property
+    def in_a_line(self) -> bool:
+        """Whether some of a line has come, and not all."""
+        return self._watch.line_begun
+
+    def forgive_slowness(self) -> None:
+        """Let the client begin anew with the time that its lines may take in all."""
+        self._watch.forgive()
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         self._watch.start(duration or self._watch.limits.silence)
@@ -297,8 +306,8 @@ class Wire(Answers, SMTP):
 
     def _take_line(self, buffer: bytearray) -> bytearray | Fault | None:
         line = self._lines.take(buffer)
-        if line is not None:
-            self._watch.line_begun = False
+        if line is not None and self._watch.line_begun:
+            self._watch.line_ended()
         if self._reader._paused:  # type: ignore[attr-defined]
             self._reader._maybe_resume_transport()  # type: ignore[attr-defined]
         return line

@@ -12,7 +12,6 @@ import json
 import os
 import stat
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,8 +44,8 @@ def write_files(files: Sequence[NewFile]) -> None:
     try:
         for one in files:
             target = one.path.resolve()  # what a symbolic link leads to is replaced, not the link
-            _sweep(target)
             ready.append((_beside(target, one), target))
+            _sweep(target, ready[-1][0].stat().st_mtime - FORGOTTEN)
         if pending is not None:
             _note(pending, ready)
         while ready:
@@ -128,11 +127,11 @@ def _old(temporary: Path) -> Path:
     return temporary.with_name(f"{temporary.name}.old")
 
 
-def _sweep(target: Path) -> None:
-    """Remove what writes of this file have left that were killed long ago."""
+def _sweep(target: Path, before: float) -> None:
+    """Remove what writes of this file have left that were killed long ago: `before`, in Unix seconds."""
     for path in target.parent.glob(f".{target.name}.????????*"):
         with contextlib.suppress(FileNotFoundError):  # another one's, which has its name by now
-            if path.stat().st_mtime < time.time() - FORGOTTEN:
+            if path.stat().st_mtime < before:
                 path.unlink()
 
 
