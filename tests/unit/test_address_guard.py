@@ -95,7 +95,20 @@ def test_private_ones_can_be_allowed(address: str) -> None:
     assert refusal(address, allow_private=True) is None
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1", "::ffff:0.0.0.0"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "ff02::1",
+        "::ffff:0.0.0.0",
+        "169.254.169.254",
+        "::ffff:169.254.169.254",
+        "fe80::1",
+    ],
+)
 def test_where_no_host_can_be_stays_refused(address: str) -> None:
     assert refusal(address, allow_private=True)
 

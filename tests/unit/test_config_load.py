@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from ipaddress import ip_network
 from pathlib import Path
@@ -382,3 +383,16 @@ def test_the_slow_parser_says_the_same(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(yaml, "__with_libyaml__", False)
     assert (load(good, environ={}).routing.rules, lines(bad)) == fast
     assert len(lines(write(tmp_path, "[" * 2000, "deep.yaml"))) == 1
+
+
+def test_who_may_not_read_the_configuration_is_told_who_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, opening = write(tmp_path, "{}"), os.open
+
+    def refused(path: Path, *args: int) -> int:
+        if path == config:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opening(path, *args)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(ConfigError, match=r"cannot be read: Permission denied \(run this as root, or as a member of its group\)"):
+        load(config)

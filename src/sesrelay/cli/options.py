@@ -32,7 +32,7 @@ def config_option(function: Function) -> Function:
     """Give a verb `--config FILE`, passed as `config: Path`."""
     return click.option(
         "--config",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),  # reading it says more of why it cannot be read
         default=str(DEFAULT_CONFIG),
         show_default=True,
         metavar="FILE",

@@ -125,7 +125,7 @@ def _read(path: Path, environ: Mapping[str, str], proposed: Mapping[Path, bytes 
                 return _unreadable(path, "is no regular file")
             return parse(stream.read(SIZE_MAX + 1), str(path), environ)
     except OSError as error:
-        return _unreadable(path, f"cannot be read: {error.strerror}")
+        return _unreadable(path, f"cannot be read: {_why(error)}")
 
 
 def _unreadable(path: Path, what: str) -> Document:
@@ -137,8 +137,12 @@ def _sites(main: Path, document: Document, proposed: Mapping[Path, bytes | None]
         return site_files(main, proposed)
     except OSError as error:
         folder = str(main.parent / "sites.d")
-        document.problems.append(Problem(Place(folder, 1, 1), "file", f"the folder cannot be read: {error.strerror}"))
+        document.problems.append(Problem(Place(folder, 1, 1), "file", f"the folder cannot be read: {_why(error)}"))
         return []
+
+
+def _why(error: OSError) -> str:
+    return f"{error.strerror}{' (run this as root, or as a member of its group)' if isinstance(error, PermissionError) else ''}"
 
 
 def _validate(document: Document) -> tuple[Config, set[str]]:

@@ -20,17 +20,16 @@ _PRIVATE = {
     "10.0.0.0/8": "private",
     "100.64.0.0/10": "shared with other customers of a provider",
     "127.0.0.0/8": "loopback",
-    "169.254.0.0/16": "link-local",
     "172.16.0.0/12": "private",
     "192.168.0.0/16": "private",
     "::1/128": "loopback",
     "fc00::/7": "private",
-    "fe80::/10": "link-local",
     "fec0::/10": "site-local",
 }
 # Networks where no mail host can be.
 _NOWHERE = {
     "0.0.0.0/8": "unspecified",
+    "169.254.0.0/16": "link-local",  # the services that tell a cloud's machines their secrets
     "192.0.0.0/24": "reserved",
     "192.0.2.0/24": "for documentation",
     "198.18.0.0/15": "for benchmarks",
@@ -45,6 +44,7 @@ _NOWHERE = {
     "2001::/32": "a Teredo tunnel",
     "2001:db8::/32": "for documentation",
     "3fff::/20": "for documentation",
+    "fe80::/10": "link-local",
     "ff00::/8": "multicast",
 }
 
