@@ -97,7 +97,7 @@ class Acceptance:
         rejects = rule.reject
         if rules.routing is not None and rules.routing is not snapshot.routing:
             rejects = rules.routing.route(envelope.sender, facts.header_from).reject
-        refusal = REJECTED if rejects else snapshot.preflight(rule, facts.header_from)
+        refusal = REJECTED if rejects else snapshot.preflight(rule, facts.header_from) if snapshot.preflights else None
         if refusal is not None:
             return refusal
         if facts.has_private:

@@ -63,11 +63,7 @@ class Pump:
         self._starved: dict[LaneKey, None] = {}
         self._stalled = False
         self.closed = False
-
-    @property
-    def at_rest(self) -> bool:
-        """Whether nothing is to be started: the store is in trouble, or all of it ends."""
-        return self._stalled or self.closed
+        self.at_rest = False  # nothing is to be started: the store is in trouble, or all of it ends
 
     def transport(self, name: str) -> Transport:
         return self._snapshot().transports.get(name, self._nowhere)
@@ -160,15 +156,15 @@ class Pump:
     def stall(self, trouble: bool) -> None:
         """Stop starting attempts while the store is in trouble; ask it again after a while."""
         if trouble and not self._stalled:
-            self._stalled = True
+            self._stalled = self.at_rest = True
             asyncio.get_running_loop().call_later(STALL, self.stall, False)
         elif not trouble and self._stalled:
-            self._stalled = False
+            self._stalled, self.at_rest = False, self.closed
             self.run_all()
 
     def close(self) -> None:
         """Start nothing more."""
-        self.closed = self.supply.ended = True
+        self.closed = self.at_rest = self.supply.ended = True
         self.lanes.close()
 
     def _start_ready(self, lane: Lane, now: float) -> list[tuple[Ready, float]]:

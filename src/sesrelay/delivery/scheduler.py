@@ -51,6 +51,7 @@ class Scheduler:
         self._pump = Pump(spool, lambda: self.snapshot, settler, room, self.pauses, self.gates, clock, observer)
         self._lanes = self._pump.lanes
         self._supply = self._pump.supply
+        self.transport = self._pump.transport
 
     # --- for acceptance ---
 
@@ -60,7 +61,7 @@ class Scheduler:
         Return the way out that will send it, also if a reload comes between: `launch` and `withdraw` want it back.
         """
         lane = self._lanes.get(batch.lane)
-        transport = self._pump.transport(batch.lane.transport)
+        transport = self.transport(batch.lane.transport)
         now = self._clock.wall()
         if self._pump.at_rest or len(lane) or lane.wake <= now or lane.claiming or batch.message.size > LARGE:
             return None
@@ -185,9 +186,6 @@ class Scheduler:
         """Start nothing more, and give what is in flight `grace` seconds; return how many attempts had to be cut."""
         self._pump.close()
         return await self._pump.tasks.finish(grace)
-
-    def transport(self, name: str) -> Transport:
-        return self._pump.transport(name)
 
     @property
     def attempts(self) -> Attempter:

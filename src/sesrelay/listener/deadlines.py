@@ -77,7 +77,8 @@ class Watch:
         All lines that come in pieces share one grace, or whoever drips whole commands would stay for ever; see `forgive`.
         """
         if not begun:
-            self.line_ended()
+            if self.line_begun:
+                self.line_ended()
             self.deadline = self._loop.time() + self.limits.silence
         elif not self.line_begun:
             self.line_begun = True
