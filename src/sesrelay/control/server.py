@@ -26,8 +26,8 @@ class _OtherQueue(Exception):
 
 @dataclass(slots=True)
 class ControlServer:
-    """`queue` is whose this is: the real path of its state_dir; `status` tells of the daemon; `reload` reads the configuration anew and returns
-    what happened.
+    """`queue` is whose this is: the real path of its state_dir; `status` tells of the daemon; `reload` reads the
+    configuration anew and returns what happened.
     """
 
     queue: str
