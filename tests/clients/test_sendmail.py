@@ -132,7 +132,7 @@ def test_more_recipients_than_one_transaction_takes(sendmail: Path, env: dict[st
 
 
 def test_who_is_refused_is_named_and_the_others_have_theirs(sendmail: Path, env: dict[str, str], taken: Taken) -> None:
-    text = b"To: good@example.org, no@@example.org, two words\nFrom: shop@example.com\n\nx\n"
+    text = b"To: good@example.org\nBcc: no@@example.org, two words\nFrom: shop@example.com\n\nx\n"
     said = call(sendmail, env, "-t", "-i", "-f", SHOP, "also@example.org", text=text, code=65)
     assert "not sent to no@@example.org: 553 5.1.3" in said
     assert "not sent to two words: " in said

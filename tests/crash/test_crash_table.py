@@ -203,7 +203,7 @@ def test_after_c_it_is_done_and_the_bounce_exists_once(relay: Mortal, ses: Stand
 
 
 REJECTED = {"name": "error", "code": "MessageRejected", "text": "Transaction failed: Missing start boundary"}
-NO_ADDRESS = {"name": "error", "code": "InvalidParameterValue", "text": "Domain contains illegal character"}
+NO_ADDRESS = {"name": "error", "code": "InvalidParameterValue", "text": "Domain contains illegal character: <a@example.com>"}
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,19 @@ async def reach_daemon(config: Config) -> RemoteDesk | None:
     Raises: DaemonUnreachable where the socket is there and not for us, or does not answer.
     """
     try:
-        return await RemoteDesk.connect(config.control, queue_of(config))
-    except (FileNotFoundError, ConnectionRefusedError, OtherQueue):
+        return await _reach(config)
+    except OtherQueue:
         return None
+
+
+async def _reach(config: Config) -> RemoteDesk | None:
+    """As `reach_daemon`. Raises: OtherQueue too"""
+    try:
+        return await RemoteDesk.connect(config.control, queue_of(config))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except OtherQueue:
+        raise
     except ControlError as error:
         raise DaemonUnreachable(f"{config.control}: {error}") from error
     except PermissionError:
@@ -74,7 +84,11 @@ async def reload_daemon(config: Config) -> list[str] | None:
 
     Raises: DaemonUnreachable, ControlError
     """
-    desk = await reach_daemon(config)
+    try:
+        desk = await _reach(config)
+    except OtherQueue as other:  # it runs with another state_dir than the file has by now, or is a stranger's
+        apart = "where that is another relay, name another socket under control"
+        return [f"{other}; state_dir cannot change while the daemon runs: restart it ({apart})"]
     if desk is None:
         return None
     async with desk:
