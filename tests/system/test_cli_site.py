@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import smtplib
 import stat
 import subprocess
@@ -20,6 +21,19 @@ PASSWORD = "BMXhUYlu5Z3gSXVQORxlVa7XPaz91aGWdfHxvkOZdWZ2"  # of SES's documentat
 KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 KEY_ID = "AKIAABCDEFGHIJKLMNOP"
 ROOT = Path(__file__).parents[2]
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sesrelay.cli import main
+replace, done = Path.replace, []
+def killed(self, target):
+    if done:
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(target)
+    return replace(self, target)
+Path.replace = killed
+main(sys.argv[1:])
+"""
 
 
 def sesrelay(*args: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -122,6 +136,23 @@ def test_replacing_takes_the_place_and_the_old_secret_with_it(config: Path) -> N
     assert sesrelay("site", "add", "shop", *args).returncode == 0
     assert [one.name for one in (config.parent / "sites.d").iterdir()] == ["shop.yaml"]
     assert ways(config, "a@shop.example") == ["direct"]
+
+
+def test_a_site_is_never_left_with_the_id_of_one_key_and_the_secret_of_another(config: Path) -> None:
+    """Killed once it has renamed one file, the verb has said what the next one has to do."""
+    assert smtp_site(config, "shop", "--domain", "shop.example").returncode == 0
+    password = f"{PASSWORD[:-1]}3"
+    login = ("--aws-access-key-id", "AKIAZYXWVUTSRQPONMLK", "--aws-secret-key-file", "-")
+    args = ("site", "add", "shop", "--domain", "shop.example", "--replace", *login, "--config", config)
+    killed = [sys.executable, "-c", KILLED, *map(str, args)]
+    assert subprocess.run(killed, input=password, text=True, check=False).returncode == -signal.SIGKILL
+    done = sesrelay("site", "add", "other", "--domain", "other.example", "--direct", "--config", config)
+    assert done.returncode == 0, done.stderr
+    folder = config.parent / "sites.d"
+    assert f"{folder / 'shop.yaml'}: written as an interrupted run had it ready" in done.stderr
+    assert (folder / "shop.secret").read_text() == f"{password}\n"
+    assert "AKIAZYXWVUTSRQPONMLK" in (folder / "shop.yaml").read_text()
+    assert sorted(one.name for one in folder.iterdir()) == ["other.yaml", "shop.secret", "shop.yaml"]
 
 
 def test_a_site_that_the_rest_needs_stays(config: Path) -> None:

@@ -14,6 +14,7 @@ import click
 from sesrelay.cli.iam_policy import sendings_or_exit
 from sesrelay.cli.key_access import KeyAccess, key_access
 from sesrelay.cli.options import EX_TEMPFAIL
+from sesrelay.cli.reload import end_interrupted
 from sesrelay.cli.remedies import as_run
 from sesrelay.cli.ses import Wish, account_options, domain_name, refusals, stop
 from sesrelay.cli.words import seconds
@@ -71,7 +72,7 @@ def create(domains: tuple[str, ...], keys: KeyWish, wish: Wish) -> None:
     from sesrelay.aws.policy import document
     from sesrelay.setup.key_files import store
 
-    _finish_interrupted(wish.config, keys.out)
+    end_interrupted(wish.config, *((keys.out,) if keys.out else ()))
     sending = sendings_or_exit(wish.config, (wish.transport,) if wish.transport else (), domains, wish.region)
     used = key_access(wish, keys.out)
     name = keys.user or used.user
@@ -112,7 +113,7 @@ def rotate(finish: bool, keep_old: bool, grace: float, keys: KeyWish, wish: Wish
     """
     from sesrelay.aws import iam_user
 
-    _finish_interrupted(wish.config, keys.out)
+    end_interrupted(wish.config, *((keys.out,) if keys.out else ()))
     used = key_access(wish, keys.out)
     name = keys.user or used.user
     sender = keys.sender or used.sender
@@ -143,17 +144,6 @@ def rotate(finish: bool, keep_old: bool, grace: float, keys: KeyWish, wish: Wish
             stop(f"the old key {old} stays; reload the daemon, then: sesrelay credentials rotate --finish", EX_TEMPFAIL)
         iam_user.delete_key(used.clients, name, old)
     click.echo(f"the old key {old} is deleted")
-
-
-def _finish_interrupted(config: Path, out: Path | None) -> None:
-    """Let the key and the configuration agree where the last rotation was killed between two of its files."""
-    from sesrelay.config.sites import FOLDER
-    from sesrelay.setup.files import finish_interrupted
-
-    place = config.resolve().parent
-    for folder in dict.fromkeys((place, place / FOLDER, out.resolve() if out else place)):
-        for file in finish_interrupted(folder):
-            click.echo(f"{file}: written as an interrupted run had it ready", err=True)
 
 
 def _prove_and_store(used: KeyAccess, key: NewKey, old: str, sender: str, patience: float, config: Path) -> None:

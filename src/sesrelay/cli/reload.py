@@ -16,12 +16,27 @@ if TYPE_CHECKING:
     from sesrelay.config.loading import Loaded
 
 
+def end_interrupted(config: Path, *folders: Path) -> None:
+    """Let files that were to change together agree, where the verb that changed them was killed between two, and tell of them.
+
+    They are beside the configuration, with the sites, or in `folders`. Raises: OSError
+    """
+    from sesrelay.config.sites import FOLDER
+    from sesrelay.setup.files import finish_interrupted
+
+    place = config.resolve().parent
+    for folder in dict.fromkeys((place, place / FOLDER, *(each.resolve() for each in folders))):
+        for file in finish_interrupted(folder):
+            click.echo(f"{file}: written as an interrupted run had it ready", err=True)
+
+
 @contextmanager
 def changing(config: Path, refused: str) -> Iterator[None]:
     """End the verb where the configuration would have problems, or cannot be written. `refused`: what was not done."""
     from sesrelay.config.problem import ConfigError
 
     try:
+        end_interrupted(config)
         yield
     except ConfigError as error:
         click.echo(f"sesrelay: {refused}", err=True)

@@ -86,7 +86,7 @@ def load(
         files.append(site_path)
         merge(document, site)
     secrets.anchor_paths(document, environ)
-    read = secrets.read_secrets(document, environ)
+    read = secrets.read_secrets(document, environ, proposed)
     config, failed = _validate(document)
     table = None
     passed_over: tuple[str, ...] = ()

@@ -40,12 +40,14 @@ def anchor_paths(document: Document, environ: Mapping[str, str]) -> None:
             _parent(document, path)[path[-1]] = str(locate(value, _folder(document, path), environ))
 
 
-def read_secrets(document: Document, environ: Mapping[str, str]) -> dict[KeyPath, SecretStr]:
+def read_secrets(document: Document, environ: Mapping[str, str], proposed: Mapping[Path, bytes | None]) -> dict[KeyPath, SecretStr]:
     """Read every `*_file` that holds a secret; the keys of the result are those of the inline form.
 
-    Problems with the files, and inline secrets that others can read, are added to the document's.
+    `proposed`: files as if they had that content already. Problems with the files, and inline secrets that others can read, are
+    added to the document's.
     """
     secrets: dict[KeyPath, SecretStr] = {}
+    to_be = {file.absolute(): content for file, content in proposed.items() if content is not None}
     for inline in _secret_paths(document):
         if isinstance(document.get(inline), str):
             _check_inline(document, inline, environ)
@@ -53,7 +55,7 @@ def read_secrets(document: Document, environ: Mapping[str, str]) -> dict[KeyPath
         value = document.get(named)
         if isinstance(value, str) and value:
             file = locate(value, _folder(document, named), environ)
-            result = _read(file, environ)
+            result = _secret(to_be[file] if file in to_be else read_private(file, environ), file)
             if isinstance(result, SecretStr):
                 secrets[inline] = result
             else:
@@ -62,9 +64,8 @@ def read_secrets(document: Document, environ: Mapping[str, str]) -> dict[KeyPath
     return secrets
 
 
-def _read(file: Path, environ: Mapping[str, str]) -> SecretStr | str:
-    """Return the secret, or what is wrong."""
-    data = read_private(file, environ)
+def _secret(data: bytes | str, file: Path) -> SecretStr | str:
+    """Return the secret that `file` holds, or what is wrong; so does `data` where it is text."""
     if isinstance(data, str):
         return data
     try:

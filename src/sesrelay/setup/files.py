@@ -2,17 +2,18 @@
 
 Invariant: at no moment has a file of this module a mode wider than its last one, or half its content.
 Invariant: of several files all are new or all are old after an error; a process that is killed between two of them leaves a
-list of what is to do, by which `finish_interrupted` ends it.
+list of what is to do, by which `finish_interrupted` ends it. Who has the list open and locked is at work.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,11 +37,28 @@ class NewFile:
 def write_files(files: Sequence[NewFile]) -> None:
     """Write all of these files durably, or none: each is on the disk under another name before the first is renamed.
 
-    The folder of the last one has the list meanwhile. Raises: OSError
+    The folder of the last one has the list meanwhile; what a killed process left there is ended first. Raises: OSError
     """
+    if len(files) == 1:
+        _write(files, None)
+        return
+    with _listing(files[-1].path.resolve().parent) as pending:
+        _finish(pending)
+        _write(files, pending)
+
+
+def finish_interrupted(folder: Path) -> list[Path]:
+    """Give the files their names that a killed process had ready; return them. What was changed since stays. Raises: OSError"""
+    if not (folder / PENDING).exists():
+        return []
+    with _listing(folder) as pending:
+        return _finish(pending)
+
+
+def _write(files: Sequence[NewFile], pending: int | None) -> None:
+    """Write files as a whole, or none of them; what is about to be done goes to the list `pending` first."""
     ready: list[tuple[Path, Path]] = []
     replaced: list[tuple[Path | None, Path]] = []
-    pending = files[-1].path.resolve().parent / PENDING if len(files) > 1 else None
     try:
         for one in files:
             target = one.path.resolve()  # what a symbolic link leads to is replaced, not the link
@@ -64,18 +82,17 @@ def write_files(files: Sequence[NewFile]) -> None:
                 target.unlink(missing_ok=True)
         raise
     finally:
-        leftovers = [temporary for temporary, _ in ready] + [old for old, _ in replaced if old is not None]
-        for path in [*leftovers, *([pending] if pending is not None else [])]:
+        for path in [*(temporary for temporary, _ in ready), *(old for old, _ in replaced if old is not None)]:
             path.unlink(missing_ok=True)
 
 
-def finish_interrupted(folder: Path) -> list[Path]:
-    """Give the files their names that a killed process had ready; return them. What was changed since stays. Raises: OSError"""
-    pending, done = folder / PENDING, list[Path]()
+def _finish(pending: int) -> list[Path]:
+    """Do what the list says and nobody has done; return the files that got their names."""
+    done: list[Path] = []
     try:
-        steps = json.loads(pending.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return []
+        steps = json.loads(os.pread(pending, os.fstat(pending).st_size, 0))
+    except ValueError:  # nothing was done yet
+        return done
     for name, place, identity in steps:
         temporary, target = Path(name), Path(place)
         _old(temporary).unlink(missing_ok=True)
@@ -86,21 +103,35 @@ def finish_interrupted(folder: Path) -> list[Path]:
             done.append(target)
         else:
             temporary.unlink()
-    pending.unlink()
-    for each in {folder, *(target.parent for target in done)}:
+    for each in {target.parent for target in done}:
         _sync(each)
     return done
 
 
-def _note(pending: Path, ready: Sequence[tuple[Path, Path]]) -> None:
+@contextlib.contextmanager
+def _listing(folder: Path) -> Iterator[int]:
+    """Hold the list of `folder`, alone, and remove it in the end."""
+    pending = folder / PENDING
+    while True:
+        handle = os.open(pending, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            break
+        os.close(handle)  # another one's, who has ended
+    try:
+        yield handle
+    finally:
+        pending.unlink()
+        os.close(handle)
+
+
+def _note(pending: int, ready: Sequence[tuple[Path, Path]]) -> None:
     """Put on the disk what is about to be done."""
     steps = [[str(temporary), str(target), _identity(target)] for temporary, target in ready]
-    handle = os.open(pending, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        json.dump(steps, stream)
-        stream.flush()
-        os.fsync(handle)
-    for folder in {pending.parent, *(temporary.parent for temporary, _ in ready)}:
+    os.ftruncate(pending, 0)
+    os.pwrite(pending, json.dumps(steps).encode(), 0)
+    os.fsync(pending)
+    for folder in {temporary.parent for temporary, _ in ready}:
         _sync(folder)
 
 

@@ -72,19 +72,13 @@ def add(config: Path, sites: Sequence[Site], *, replace: bool = False) -> list[P
         for file in files:
             if file.exists() and not replace:
                 raise SiteExists(str(file))
-        secrets = {folder / secret.name: secret.text for site in sites for secret in site.secrets if secret.text is not None}
-        before = {file: file.read_bytes() if file.exists() else None for file in secrets}
-        try:
-            for file, secret in secrets.items():
-                write(file, secret + "\n", config)
-            load(config, proposed={file: text.encode() for file, text in files.items()})
-            write_files([NewFile(file, text, config) for file, text in files.items()])
-            for site in sites:
-                if secret_place(config, site.name) not in secrets:
-                    secret_place(config, site.name).unlink(missing_ok=True)  # of the site whose place this one takes
-        except BaseException:
-            _put_back(before, config)
-            raise
+        secrets = {folder / secret.name: f"{secret.text}\n" for site in sites for secret in site.secrets if secret.text is not None}
+        new = {**secrets, **files}
+        load(config, proposed={file: text.encode() for file, text in new.items()})
+        write_files([NewFile(file, text, config) for file, text in new.items()])
+        for site in sites:
+            if secret_place(config, site.name) not in secrets:
+                secret_place(config, site.name).unlink(missing_ok=True)  # of the site whose place this one takes
     return list(files)
 
 
@@ -131,14 +125,6 @@ def _own(file: Path, like: Path) -> None:
     if os.geteuid() == 0 and like.exists():
         owner = like.stat()
         os.chown(file, owner.st_uid, owner.st_gid)
-
-
-def _put_back(before: dict[Path, bytes | None], config: Path) -> None:
-    for file, octets in before.items():
-        if octets is None:
-            file.unlink(missing_ok=True)
-        else:
-            write(file, octets.decode(), config)
 
 
 def _problems(config: Path, proposed: dict[Path, bytes | None]) -> tuple[Any, ...]:
