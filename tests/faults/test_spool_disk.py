@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import subprocess
@@ -192,6 +193,41 @@ async def test_a_full_disk_refuses_and_recovers_without_a_restart(small_disk: Pa
     await spool.close()
     spool = await opened(small_disk / "state")
     assert [each.delivery.id.message for each in await spool.list(Filter(), NOW, None, 9_999)] == taken
+    await spool.close()
+
+
+async def pass_on(spool: SqliteSpool, serials: range) -> None:
+    """Accept and deliver messages of 20 KB."""
+    for serial in serials:
+        made = submission(serial, content=os.urandom(20_000))
+        await spool.accept(made)
+        assert (await spool.open_attempt(ids(made), NOW + 60)).ids == set(ids(made))
+        await spool.settle(settlement(made, delivered()))
+
+
+async def test_the_log_leaves_a_small_disk_its_room(small_disk: Path) -> None:
+    """Under load it would grow to more than there is here."""
+    spool = await opened(small_disk / "state")
+    await pass_on(spool, range(300))
+    assert (await spool.stats()).messages == 0
+    await spool.close()
+
+
+async def test_on_a_full_disk_mail_has_the_room_of_mail_that_has_gone(small_disk: Path) -> None:
+    spool = await opened(small_disk / "state")
+    waiting = [submission(serial, content=os.urandom(20_000)) for serial in range(20)]
+    for made in waiting:
+        await spool.accept(made)
+    for made in waiting:
+        await spool.open_attempt(ids(made), NOW + 60)
+        await spool.settle(settlement(made, delivered()))
+    await spool.close()
+    spool = await opened(small_disk / "state")
+    await pass_on(spool, range(100, 102))
+    with (small_disk / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
+        while True:
+            ballast.write(bytes(4096))
+    await pass_on(spool, range(200, 400))
     await spool.close()
 
 

@@ -4,11 +4,13 @@ A group first runs bare, and what is of one kind in it together (`bulk`); when o
 rolled back and run again with a savepoint around each, so that only the failed one fails.
 
 Invariant: a COMMIT that fails, fails the whole group; the connection is closed and opened anew before the next one.
+Invariant: no group fails for want of room that the log itself has taken.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 
 import apsw
@@ -16,11 +18,13 @@ import apsw
 from sesrelay.seams import SpoolError
 from sesrelay.spool.bulk import TOGETHER, Open
 from sesrelay.spool.claims import Claims
+from sesrelay.spool.pages import PAGE
 from sesrelay.spool.tally import Tally
 from sesrelay.spool.transaction import Transaction
 from sesrelay.spool.writer.jobs import Job
 
 WAL_PAGES = 4_000  # pages of the log at which it is checkpointed under load: 16 MB
+WAL_PAGES_LOOK = 128  # from which on it is checkpointed as soon as the disk has less room than it takes already
 WAL_PAGES_MAX = 32_000  # at which the writer waits for readers and starts the log anew: 128 MB
 VACUUM_PAGES = 2_048  # free pages that may stay; above, and above a quarter of the file, some are given back when idle
 VACUUM_STEP = 512
@@ -60,7 +64,7 @@ class Committer:
         except BaseException as error:  # a fault of ours must not end the writer, nor leave anyone waiting
             self._fail(group, error)
 
-    def _commit(self, group: Sequence[Job]) -> None:
+    def _commit(self, group: Sequence[Job], *, again: bool = False) -> None:
         try:
             tx = self._ready()
             tx.cursor.execute("BEGIN IMMEDIATE")
@@ -68,6 +72,8 @@ class Committer:
                 _run(tx, group)
             except Exception as error:
                 self._undo(tx)
+                if isinstance(error, apsw.FullError):
+                    raise
                 if len(group) == 1 and group[0].operation is None:
                     group[0].error = error
                     self._examine(error)
@@ -77,6 +83,9 @@ class Committer:
             tx.tally.flush(tx.cursor)
             tx.cursor.execute("COMMIT")
         except Exception as error:
+            if isinstance(error, apsw.FullError) and not again and self._room_made():
+                self._commit(group, again=True)
+                return
             self._on_trouble("the store could not commit", error)
             self._fail(group, error)
             return
@@ -116,8 +125,8 @@ class Committer:
             try:
                 job.result = job.run(tx)
             except Exception as error:
-                if tx.db.get_autocommit():
-                    raise  # SQLite has rolled back everything: disk full, I/O error
+                if tx.db.get_autocommit() or isinstance(error, apsw.FullError):
+                    raise  # SQLite has rolled back everything, as it may on an I/O error, or there is no room for any of it
                 job.error = error
                 self._examine(error)
                 tx.cursor.execute("ROLLBACK TO operation")
@@ -135,9 +144,13 @@ class Committer:
         tx.ended.clear()
 
     def _fail(self, group: Sequence[Job], error: BaseException) -> None:
-        """Fail all of a group, and have the store opened anew: after a failed write nothing of the connection is trusted."""
+        """Fail all of a group, and have the store opened anew."""
         for job in group:
             job.error = error
+        self._drop()
+
+    def _drop(self) -> None:
+        """Have the store opened anew: after a failed write nothing of the connection is trusted."""
         tx, self._tx = self._tx, None
         self.claims.undo()
         self.tally.forget()
@@ -146,6 +159,15 @@ class Committer:
                 tx.db.close(True)
             except apsw.Error as closing:
                 self._on_trouble("the store could not be closed", closing)
+
+    def _room_made(self) -> bool:
+        """Write the log home when the disk is full, so that it starts anew in the room that it has; tell whether that was done."""
+        self._drop()
+        try:
+            left, done = self._ready().db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except Exception:  # what it met is the same full disk, which is told of
+            return False
+        return 0 < left == done
 
     def _examine(self, error: BaseException) -> None:
         """Tell of what one operation met, unless it is a refusal of ours: those are the caller's to tell."""
@@ -171,9 +193,19 @@ class Committer:
     # --- housekeeping ----------------------------------------------------------------------------------------
 
     def relieve(self) -> None:
-        """Keep the log short under load; to be called after each group was answered."""
-        if self._wal_pages >= WAL_PAGES:
+        """Keep the log short under load, and shorter where the disk is; to be called after each group was answered."""
+        if self._wal_pages >= WAL_PAGES or (self._wal_pages >= WAL_PAGES_LOOK and self._crowded()):
             self._checkpoint()
+
+    def _crowded(self) -> bool:
+        """Tell whether the disk has less room than the log takes."""
+        if self._tx is None:
+            return False
+        try:
+            disk = os.statvfs(self._tx.db.filename)
+        except OSError:  # the next commit tells
+            return False
+        return disk.f_bavail * disk.f_frsize < self._wal_pages * PAGE
 
     def _checkpoint(self) -> None:
         tx = self._tx
