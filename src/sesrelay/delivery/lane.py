@@ -39,7 +39,7 @@ class Lane:
     """Units: `window` attempts at once, growing as the nexthop takes mail and shrinking at its troubles; `moved_at` when what
     waits was last offered another way out. `wakes`: Unix seconds of the earliest due time known in the store, by stream, None
     standing for one that is not known; `wake` the least of them, infinite where there is none. `turn`: the site that was
-    claimed for last.
+    claimed for last. `guests`: streams of other lanes that are to go from here, and for which there was no room.
     """
 
     key: LaneKey
@@ -51,6 +51,7 @@ class Lane:
     wakes: dict[Stream | None, float] = field(default_factory=dict)
     wake: float = math.inf
     turn: str = ""
+    guests: dict[LaneKey, set[Stream]] = field(default_factory=dict)
     _queues: dict[Stream, deque[Ready]] = field(default_factory=dict)
     _rounds: tuple[Rounds, ...] = field(default_factory=lambda: tuple(Rounds() for _ in Priority))
     _turns: Turns = field(default_factory=Turns)
@@ -140,6 +141,13 @@ class Lane:
     def has_room(self, stream: Stream) -> bool:
         """Tell whether another batch of `stream` may wait here, if need be in the place of one that is over its share."""
         return self._waiting < ROOM or len(self._queues.get(stream, ())) < self.share(stream)
+
+    def turn_away(self, key: LaneKey, streams: Iterable[Stream]) -> None:
+        """Take note that there is no room here for what the lane `key` has of `streams`."""
+        self.guests.setdefault(key, set()).update(streams)
+
+    def has_room_for_guests(self) -> bool:
+        return bool(self.guests) and self._waiting <= ROOM // LOW_WATER
 
     # --- what the store has ---
 

@@ -97,6 +97,8 @@ class Pump:
             self.lanes.arm(lane, later - now)
         for ready, until in postponed:
             self.supply.put_off(ready, until, now)
+        if lane.has_room_for_guests():
+            self.supply.call_guests(lane, now)
         if lane.idle and not postponed and lane.timer is None:
             self.lanes.drop(lane)
 

@@ -7,6 +7,7 @@ the others.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -28,7 +29,7 @@ AT_LEISURE = 9  # pauses as many times as long as the slices: what comes and goe
 KEPT_SLOTS = 300  # of five minutes: a day and an hour
 PLACED = "placed: "
 """In the store, beside what sites sent: by which configuration all that is queued was placed; see placing.shape."""
-ELSEWHERE = 5.0  # seconds before what found no room in another lane than its own is claimed anew
+ELSEWHERE = 5.0  # seconds at most before what found no room in another lane than its own is claimed anew
 
 Groups = Mapping[tuple[LaneKey, Stream], list[Delivery]]
 
@@ -97,6 +98,16 @@ class Supply:
                 lane.rest([stream], until)
                 self.gates.wait_for(stream.site, lane.key)
 
+    def call_guests(self, lane: Lane, now: float) -> None:
+        """Have what was turned away from `lane` claimed anew."""
+        guests, lane.guests = lane.guests, {}
+        for key, streams in guests.items():
+            home = self.lanes.get(key)
+            for stream in streams:
+                home.note(stream, now)
+            home.moved_at = -math.inf
+            self.pump(home)
+
     async def _claim(self, lane: Lane, limit: int, passed_over: set[Stream | None]) -> None:
         """Claim what is due in the store, and put each batch where routing wants it now."""
         now, forgotten, moves = self.clock.wall(), lane.asking(passed_over), self.moves
@@ -125,7 +136,9 @@ class Supply:
                 touched[key] = self.lanes.put(Ready(batch, stream))
             if key != lane.key and not self.lanes.has_room(key, stream):
                 # What there is more of it would be given back as soon as it is claimed.
-                lane.rest({one.placement.stream for one in deliveries}, now + ELSEWHERE)
+                turned_away = {one.placement.stream for one in deliveries}
+                lane.rest(turned_away, now + ELSEWHERE)
+                self.lanes.get(key).turn_away(lane.key, turned_away)
         for one in touched.values():
             self.pump(one)
 
@@ -161,8 +174,11 @@ class Supply:
             for delivery in ready.batch.deliveries:
                 key, stream = home_of(delivery)
                 homes[key] = self.lanes.get(key)
-                # Its own lane claims it when it has room; another one knows nothing of the room here.
-                homes[key].note(stream, now if key == ready.batch.lane else now + ELSEWHERE)
+                if key == ready.batch.lane:
+                    homes[key].note(stream, now)  # it claims it when it has room
+                else:
+                    homes[key].note(stream, now + ELSEWHERE)
+                    self.lanes.get(ready.batch.lane).turn_away(key, {stream})
         for lane in homes.values():
             self.pump(lane)
 
