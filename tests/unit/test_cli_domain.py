@@ -74,6 +74,17 @@ def test_waiting_ends(world: AwsWorld) -> None:
     assert "domain verify example.com --wait" in done.err
 
 
+def test_what_ses_does_not_look_for_is_not_what_it_waits_for(world: AwsWorld) -> None:
+    """A domain is verified without its DMARC record, which is told of as missing all the same."""
+    records = world.domain("add", "--json").json["records"]
+    world.publish(one for one in records if one["purpose"] != "dmarc")
+    world.ses.identities.look_up = lambda name, kind: ()
+    done = world.domain("verify", "--wait", "--every", "0.05s", "--timeout", "0.2s")
+    assert done.code == 75
+    assert "the DNS has what SES looks for; waiting for SES to see it (DKIM pending, MAIL FROM pending)" in done.err
+    assert "missing   TXT   _dmarc.example.com" in done.out
+
+
 def test_what_is_wrong_is_named(world: AwsWorld) -> None:
     records = world.domain("add", "--json").json["records"]
     world.publish(records)

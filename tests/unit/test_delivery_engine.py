@@ -703,7 +703,9 @@ async def test_a_pause_of_a_sender_domain_whose_probe_said_nothing_of_it_does_no
 
 
 @pytest.mark.parametrize("scope", [Scope.SENDER_DOMAIN, Scope.NEXTHOP])
-async def test_a_backlog_that_goes_another_way_is_claimed_as_that_way_has_room(monkeypatch: pytest.MonkeyPatch, scope: Scope) -> None:
+async def test_a_backlog_that_goes_another_way_is_claimed_as_that_way_has_room(
+    monkeypatch: pytest.MonkeyPatch, scope: Scope
+) -> None:
     unknown = Deferred(LATER, scope, PauseReason.CONFIGURATION, "Verify bad.example.", retry_after=3600.0)
     first, second = ScriptedTransport("t", failover_after=60.0, concurrency=1), ScriptedTransport("u", concurrency=1)
     rig = Rig(first, second, rules={"bad.example": ("t", "u")})

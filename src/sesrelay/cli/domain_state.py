@@ -89,7 +89,7 @@ class State:
         waiting = [] if self.identity.verified else [f"DKIM {self.identity.dkim_status}"]
         if self.identity.mail_from_status not in (None, "success"):
             waiting.append(f"MAIL FROM {self.identity.mail_from_status}")
-        return f"the DNS has all records; waiting for SES to see them ({', '.join(waiting)})"
+        return f"the DNS has what SES looks for; waiting for SES to see it ({', '.join(waiting)})"
 
 
 def known_records(used: Access, identity: Identity, wish: DnsWish) -> list[Record]:
