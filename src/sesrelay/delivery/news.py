@@ -17,7 +17,7 @@ from itertools import groupby
 
 from sesrelay.delivery.content import MessageContent
 from sesrelay.delivery.settle import Settler
-from sesrelay.mail.address import AddressError, normalise
+from sesrelay.mail.address import comparable
 from sesrelay.mail.delivery import Batch, Delivery
 from sesrelay.mail.outcome import Delivered
 from sesrelay.mail.reply import Reply
@@ -44,11 +44,11 @@ async def believe(news: Taken, spool: Spool, admin: SpoolAdmin, settler: Settler
     record = await admin.show(news.queue_id)
     if record is None:
         return 0
-    meant = {_key(address) for address in news.recipients}
+    meant = {comparable(address) for address in news.recipients}
     doubtful = [
         each.delivery
         for each in record.deliveries
-        if _in_doubt(each.delivery) and (not meant or _key(each.delivery.recipient.address) in meant)
+        if _in_doubt(each.delivery) and (not meant or comparable(each.delivery.recipient.address) in meant)
     ]
     content = MessageContent(spool, record.message.id, record.message.size)
     reply = Reply(250, "2.0.0", f"Ok {news.remote_id}, as was heard later" if news.remote_id else "Ok, as was heard later")
@@ -64,10 +64,3 @@ async def believe(news: Taken, spool: Spool, admin: SpoolAdmin, settler: Settler
 
 def _in_doubt(delivery: Delivery) -> bool:
     return delivery.pinned is not None and not delivery.state.final
-
-
-def _key(address: str) -> str:
-    try:
-        return normalise(address)
-    except AddressError:
-        return address.lower()

@@ -85,15 +85,23 @@ def domain_of(address: str) -> str:
 
 @lru_cache(maxsize=4096)
 def normalise(address: str) -> str:
-    """Return `address` as comparisons want it: the local part in lower case, the domain by `domain_key`.
+    """Return `address` as comparisons want it: the local part in lower case, the domain by `domain_key`; a bare name in lower case.
 
     Raises: AddressError
     """
     local, at, domain = address.rpartition("@")
     if not at:
-        return domain.lower()
+        return address.lower()
     check_local_part(local)
     return f"{local.lower()}@{domain_key(domain)}"
+
+
+def comparable(address: str) -> str:
+    """Return `address` by `normalise`, or in lower case where it is not well-formed: for what is not ours to refuse."""
+    try:
+        return normalise(address)
+    except AddressError:
+        return address.lower()
 
 
 def check(address: str, *, smtputf8: bool = True) -> str:

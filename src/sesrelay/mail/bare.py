@@ -14,8 +14,8 @@ from itertools import pairwise
 
 from sesrelay.mail.tokens import Token, tokens
 
-# The shape of a list has a letter for each atom (a), quoted string (q) and literal (l), and each sign as it is. Every alternative is known by
-# its first letters, so that a list that does not fit costs no more than a few readings.
+# The shape of a list has a letter for each atom (a), quoted string (q) and literal (l), and each sign as it is. Every
+# alternative is known by its first letters, so that a list which does not fit costs no more than a few readings.
 _ONE = r"(?:[aq]*+<[aq](?:@[al])?>|[aq](?:@[al])?)?"
 _ANY = rf"(?:[aq]++:{_ONE}(?:,{_ONE})*;|{_ONE})"
 _LIST = re.compile(rf"{_ANY}(?:,{_ANY})*\Z")

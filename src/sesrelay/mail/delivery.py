@@ -65,7 +65,8 @@ class Delivery:
     """Units: `due` Unix seconds; `attempts` counts those that were spent, `doubts` those that ended ambiguous.
 
     `pinned`: the transport that an ambiguous attempt went by; it is repeated there and nowhere else.
-    `via`: the transport that an operator chose for it instead of its route's. `reason`: why it is held, or what its last obstacle was; `reply`: the last answer, as text.
+    `via`: the transport that an operator chose for it instead of its route's.
+    `reason`: why it is held, or what its last obstacle was; `reply`: the last answer, as text.
     """
 
     id: DeliveryId

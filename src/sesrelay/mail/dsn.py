@@ -44,8 +44,9 @@ _HAPPENED = {
 class Reported:
     """One recipient of a report. `reply` is the last answer, as `mail.reply.Reply` prints it; `remedy` says what to do.
 
-    `answered` says for a person who gave that answer, where it was not this relay. `host` is the mail host that did, and `source` the kind of answer
-    (`smtp`, `X-Amazon-SES`, …; RFC 3464 §2.3.6). Units: `attempted` Unix seconds of the last attempt, None: there was none.
+    `answered` tells a person who gave that answer, where it was not this relay. `host` is the mail host that gave it, and
+    `source` its kind (`smtp`, `X-Amazon-SES`, …; RFC 3464 §2.3.6). Units: `attempted` Unix seconds of the last attempt, None:
+    there was none.
     """
 
     recipient: Recipient
@@ -177,8 +178,8 @@ def _status(report: Report) -> str:
         f"Reporting-MTA: dns; {report.hostname}",
         f"X-Sesrelay-Queue-ID: {original.id}",
         f"X-Sesrelay-Sender: {_typed(original.sender, as_is=report.global_)}",
+        f"Arrival-Date: {rfc5322(original.accepted)}",
     ]
-    lines.append(f"Arrival-Date: {rfc5322(original.accepted)}")
     for one in report.reported:
         lines += ["", *_recipient(report, one)]
     text = "\n".join(lines) + "\n"

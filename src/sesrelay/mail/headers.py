@@ -176,11 +176,11 @@ def without_envelope_line(content: Canonical) -> tuple[Canonical, tuple[str, ...
 
 
 def completed(head: bytes, domain: str, sender: str) -> tuple[bytes, tuple[str, ...]]:
-    """Return `head` with bare names in address fields completed by `domain`, and with a From where it has none.
+    """Return `head` with bare names in address fields completed by `domain`, and with a From where it has none; and receipts.
 
-    A field too odd to complete (`mail.bare`), or larger than ADDRESSES_MAX, stays as it is, and so do the same fields over and over.
-
-    `sender` stands in for a missing From; the null sender cannot. Source: Postfix append_at_myorigin, cleanup(8).
+    A field that is too odd to complete (`mail.bare`) stays as it is. So does one larger than ADDRESSES_MAX, and whatever is more
+    than one such field of each name would bring. `sender` stands in for a missing From; the null sender cannot.
+    Source: Postfix append_at_myorigin, cleanup(8).
     """
     kept: list[bytes] = []
     receipts: list[str] = []

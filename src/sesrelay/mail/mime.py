@@ -23,7 +23,7 @@ _MEANT = {"8-bit": "8bit", "8bits": "8bit", "8-bits": "8bit", "7-bit": "7bit", "
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What the header of an entity says of its body. Lower case; `encoding` is empty where it is not declared, and else any word."""
+    """What the header of an entity says of its body, in lower case. `encoding`: any word, empty where none is declared."""
 
     type: str
     encoding: str
@@ -88,12 +88,15 @@ def pieces(body: bytes, boundary: bytes) -> list[bytes] | None:
         if here and not body.endswith(b"\r\n", 0, here):
             continue  # within a line
         closes = body.startswith(b"--", at)
-        stop = body.find(b"\r\n", at)
-        rest = body[at + 2 * closes : stop if stop != -1 else len(body)]
-        if rest.strip(b" \t"):
+        if closes:
+            at += 2
+        line_end = body.find(b"\r\n", at)
+        stop = len(body) if line_end == -1 else line_end
+        if body[at:stop].strip(b" \t"):
             continue  # a longer boundary that begins like this one
-        before = max(here - 2, start)  # the line end in front belongs to the delimiter
-        behind = stop + 2 if stop != -1 and not closes else stop if stop != -1 else len(body)
+        # The line end in front belongs to the delimiter, and so does the one behind, but for the last delimiter.
+        before = max(here - 2, start)
+        behind = stop if closes or line_end == -1 else stop + 2
         found += [body[start:before], body[before:behind]]
         start = at = behind
         if closes:
@@ -101,9 +104,9 @@ def pieces(body: bytes, boundary: bytes) -> list[bytes] | None:
     return [*found, body[start:], b"", b""] if found else None
 
 
-def has_long_line(content: bytes, at: int = 0) -> bool:
-    """Tell whether a line from octet `at` on has more than LINE_MAX octets. Looks at one octet in a thousand."""
-    size = len(content)
+def has_long_line(content: bytes) -> bool:
+    """Tell whether a line has more than LINE_MAX octets. Looks at one octet in a thousand."""
+    at, size = 0, len(content)
     while at + LINE_MAX < size:
         found = content.rfind(b"\n", at, at + LINE_MAX + 2)
         if found == -1:

@@ -4,10 +4,10 @@ It goes part by part: what needs nothing keeps its octets, and what is inside mu
 never changed. Decoded, every part is what it was.
 
 Invariant: what is returned has no line over 998 octets, no 8-bit header field and no undeclared 8-bit body (with
-`seven_bit`: no 8-bit at all), and is returned as it is when it is given again. There are three exceptions, as hosts take them:
-a forwarded message that its part declares as 8-bit keeps its octets, header and all; in one that is not declared an address
-that ASCII cannot carry stays with a receipt, as no host routes by it; and so does 8-bit in a part that cannot be encoded, as its
-encoding is not known or its own parts are not found.
+`seven_bit`: no 8-bit at all), and is returned as it is when it is given again. Three things stay all the same, as hosts take them:
+a forwarded message whose part declares it as 8-bit, header and all; in one that is not so declared, an address that ASCII
+cannot carry, since no host routes by it; and 8-bit in a part that cannot be encoded, because its encoding is not known or its
+own parts are not found. For the latter two there is a receipt.
 
 Source: RFC 2045 §6 (encodings), §6.4 (none for composite types); RFC 6532 §3.7, RFC 6533 §6 (but for message/global and its
 kin); RFC 1847 (signed, encrypted); RFC 1428 (unknown-8bit); RFC 6152 §3 (8-bit to 7-bit conversion).
@@ -132,7 +132,7 @@ class _Work:
             except (NotAscii, _Stuck):
                 if kind.type != _GLOBAL:
                     raise
-                del self.receipts[noted:]  # it is encoded as a whole, with addresses that have no ASCII form and under any seal
+                del self.receipts[noted:]  # of a message/global all may be encoded as one, whatever address or seal is within
                 self.body = changed
         return None, {}
 
@@ -216,7 +216,10 @@ class _Work:
             line = f"Content-Transfer-Encoding: {named['encoding']}\r\n".encode()
             new = Field("Content-Transfer-Encoding", line)
             found = next((n for n, field in enumerate(made) if field.key == "content-transfer-encoding"), None)
-            made[found if found is not None else len(made) :] = [new, *(made[found + 1 :] if found is not None else ())]
+            if found is None:
+                made.append(new)
+            else:
+                made[found] = new
             self._touched("content-transfer-encoding", path)
         if named and not path and not any(field.key == "mime-version" for field in made):
             made.append(Field("MIME-Version", b"MIME-Version: 1.0\r\n"))

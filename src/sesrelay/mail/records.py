@@ -54,10 +54,10 @@ class MessageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Units: `bytes` octets of content at rest; `oldest` Unix seconds since when the oldest that is open waits: its acceptance, or
-    the hour for which its sender has scheduled it, which may be still to come.
+    """How much is at rest. `counts`: open deliveries by (transport, state). Units: `bytes` octets of content.
 
-    `counts`: open deliveries by (transport, state); `oldest_by_transport` likewise in Unix seconds.
+    `oldest`, and `oldest_by_transport`: since when the oldest open delivery waits, in Unix seconds. It waits from its acceptance
+    on, or from the hour for which its sender has scheduled it, which may be still to come.
     """
 
     messages: int = 0

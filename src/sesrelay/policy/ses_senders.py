@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from email.utils import formataddr
 
 from sesrelay.mail import headers
-from sesrelay.mail.address import AddressError, domain_of, normalise
+from sesrelay.mail.address import comparable, domain_of
 from sesrelay.mail.headers import Field
 
 Verified = Callable[[str], bool | None]
@@ -24,7 +24,7 @@ def nobody_knows(address: str) -> bool | None:
 
 def without(known: Verified, refused: frozenset[str]) -> Verified:
     """Return `known` with what SES has just refused, in normal form."""
-    return lambda address: False if _key(address) in refused else known(address)
+    return lambda address: False if comparable(address) in refused else known(address)
 
 
 def covered(address: str, identities: frozenset[str]) -> bool:
@@ -32,18 +32,11 @@ def covered(address: str, identities: frozenset[str]) -> bool:
 
     What stands behind the first + of a local part is a label, and is verified with the address without it.
     """
-    key = _key(address)
+    key = comparable(address)
     local, _, domain = key.rpartition("@")
     labels = domain_of(address).split(".")
     names = {key, f"{local.partition('+')[0]}@{domain}"} | {".".join(labels[n:]) for n in range(len(labels))}
     return not names.isdisjoint(identities)
-
-
-def _key(address: str) -> str:
-    try:
-        return normalise(address)
-    except AddressError:
-        return address.lower()
 
 
 @dataclass(frozen=True, slots=True)

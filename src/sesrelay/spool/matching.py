@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from sesrelay.mail import queue_id
-from sesrelay.mail.address import AddressError, domain_key, normalise
+from sesrelay.mail.address import AddressError, comparable, domain_key
 from sesrelay.mail.delivery import State
 from sesrelay.seams import Filter
 
@@ -16,10 +16,7 @@ def key(address: str) -> str:
     """Return `address` in the form that filters compare; never fails, since the address is not ours to refuse here."""
     if address.isascii() and not address.endswith("."):
         return address.lower()  # what `normalise` comes to for ASCII, without its checks: this runs for each recipient
-    try:
-        return normalise(address)
-    except AddressError:
-        return address.lower()
+    return comparable(address)
 
 
 class Pattern:

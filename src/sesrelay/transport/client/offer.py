@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 
 from sesrelay.mail import orcpt
-from sesrelay.mail.address import AddressError, domain_key, split
+from sesrelay.mail.ascii_fields import ascii_address
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId
 from sesrelay.mail.envelope import Envelope
 from sesrelay.mail.reply import Reply
@@ -124,7 +124,7 @@ class Offer:
             return {}
         found: dict[DeliveryId, str] = {}
         for delivery in self._batch.deliveries:
-            address = delivery.recipient.address if self._utf8 else _as_ascii(delivery.recipient.address)
+            address = delivery.recipient.address if self._utf8 else ascii_address(delivery.recipient.address)
             if address is None:
                 self.answers[delivery.id] = self._needs_utf8(Stage.RCPT)
             else:
@@ -139,7 +139,7 @@ class Offer:
             return Answer(Stage.MAIL, Reply(552, TOO_BIG, text), ours=True)
         if self._utf8:
             return None
-        if (envelope.smtputf8 and wire.utf8_header) or _as_ascii(envelope.sender) is None:
+        if (envelope.smtputf8 and wire.utf8_header) or ascii_address(envelope.sender) is None:
             return self._needs_utf8(Stage.MAIL)
         return None
 
@@ -149,7 +149,7 @@ class Offer:
 
     def _mail(self, wire: Wire, addresses: Mapping[DeliveryId, str]) -> bytes:
         envelope = self._batch.message.envelope
-        sender = envelope.sender if self._utf8 else _as_ascii(envelope.sender) or ""
+        sender = envelope.sender if self._utf8 else ascii_address(envelope.sender) or ""
         words = [f"MAIL FROM:<{sender}>"]
         if "size" in self._extensions:
             words.append(f"SIZE={wire.size}")
@@ -191,14 +191,3 @@ def _line(words: list[str]) -> bytes:
     if _CONTROL.search(command):
         raise ValueError("a control character in a command")
     return command + b"\r\n"
-
-
-def _as_ascii(address: str) -> str | None:
-    """Return `address` for a host without SMTPUTF8: as it is, or with its domain in A-labels; None where neither does."""
-    if address.isascii():
-        return address
-    local, domain = split(address)
-    try:
-        return f"{local}@{domain_key(domain)}" if local.isascii() else None
-    except AddressError:
-        return None

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sesrelay.mail import headers
-from sesrelay.mail.address import AddressError, domain_of, normalise
+from sesrelay.mail.address import comparable, domain_of
 from sesrelay.mail.filed import Filed, opening
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
@@ -199,11 +199,11 @@ class Attempt:
             self._settle(blamed.members, self._outcome(ends, text))
 
     async def _unverified(self, group: Group, means: Meaning, refused: Refused) -> None:
-        named = {_key(address) for address in not_verified(refused.text)}
+        named = {comparable(address) for address in not_verified(refused.text)}
         by_header = headers.value_of(headers.split(opening(self._draft.raw))[0], "Sender") or ""
-        senders = {_key(address) for address in (*self._draft.senders, *headers.addresses([by_header]))}
+        senders = {comparable(address) for address in (*self._draft.senders, *headers.addresses([by_header]))}
         if not named & senders:
-            refused_here = tuple(address for address in group if _key(address) in named)
+            refused_here = tuple(address for address in group if comparable(address) in named)
             if refused_here:
                 self._settle(refused_here, self._outcome(meaning.SANDBOX, str(refused)))
                 self._again(tuple(address for address in group if address not in refused_here))
@@ -269,10 +269,3 @@ class Attempt:
 
     def _trail(self) -> Trail:
         return Trail(self._tls, self._draft.changes)
-
-
-def _key(address: str) -> str:
-    try:
-        return normalise(address)
-    except AddressError:
-        return address.lower()
