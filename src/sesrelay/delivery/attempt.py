@@ -126,7 +126,7 @@ class Attempter:
 
     async def _deliver(self, batch: Batch, transport: Transport, content: MessageContent) -> Mapping[DeliveryId, Outcome]:
         try:
-            if content.fresh is None and transport.name:
+            if content.fresh is None and transport.name:  # not for `Nowhere`, which sends nothing
                 await content.read()
         except ContentGone as error:
             self.observer.trouble("content is lost", error, queue_id=batch.message.id)

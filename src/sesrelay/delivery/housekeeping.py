@@ -12,6 +12,7 @@ from sesrelay.delivery.settle import unreportable
 from sesrelay.mail.delivery import Batch, Delivery, State
 from sesrelay.mail.trace import Event
 from sesrelay.policy import verdict as policy
+from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import Clock, ContentGone, Observer, Settlement, Spool, SpoolError, Submission, Superseded
 
 EVERY = 60.0  # seconds
@@ -71,7 +72,7 @@ class Housekeeping:
         if verdict is None:
             return
         made: tuple[Submission, ...] = ()
-        events, told = [], list[Event]()
+        told: list[Event] = []
         due = reports.due(batch.deliveries, {delivery.id: verdict}, {}, None)
         if due:
             try:
@@ -80,16 +81,21 @@ class Housekeeping:
             except ContentGone as error:  # no other's turn is lost for that
                 self.observer.trouble("a report cannot be made, as the message is lost", error, queue_id=delivery.message.id)
                 verdict = unreportable(verdict)
-        if verdict.state is State.HELD:
-            events.append(Event(now, "held", delivery.recipient.address, outcome=verdict.reason, reply=verdict.reply))
-        elif verdict.state is State.FAILED:
-            events.append(Event(now, "failed", delivery.recipient.address, outcome=verdict.end, reply=verdict.reply))
-        events += told
+        events = (*_end(delivery, verdict, now), *told)
         try:
-            await self.spool.settle(Settlement({delivery.id: verdict}, tuple(events), made, attempted=False))
+            await self.spool.settle(Settlement({delivery.id: verdict}, events, made, attempted=False))
         except Superseded:
             return  # an attempt or an operator was quicker
         self.observer.settled(delivery, verdict)
         for report in made:
             self.observer.reported(delivery.message, report.message)
             self.scheduler.stored(report.deliveries[0].placement.lane)
+
+
+def _end(delivery: Delivery, verdict: Verdict, now: float) -> tuple[Event, ...]:
+    """Return what the trace is told of a verdict; nothing of a delivery that waits on."""
+    if verdict.state is State.HELD:
+        return (Event(now, "held", delivery.recipient.address, outcome=verdict.reason, reply=verdict.reply),)
+    if verdict.state is State.FAILED:
+        return (Event(now, "failed", delivery.recipient.address, outcome=verdict.end, reply=verdict.reply),)
+    return ()

@@ -54,7 +54,7 @@ class Importer:
         # A way out that was pinned or chosen on another host is not waited for here.
         pinned, via = (name if name in snapshot.transports else None for name in (delivery.pinned, delivery.via))
         delivery = replace(delivery, pinned=pinned, via=via)
-        return replace(delivery, placement=placing.replace_delivery(delivery, snapshot, self.pauses, now))
+        return replace(delivery, placement=placing.placement_now(delivery, snapshot, self.pauses, now))
 
 
 def _same(here: Message, given: Message) -> bool:

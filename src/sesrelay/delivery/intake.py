@@ -97,9 +97,12 @@ class Acceptance:
         rejects = rule.reject
         if rules.routing is not None and rules.routing is not snapshot.routing:
             rejects = rules.routing.route(envelope.sender, facts.header_from).reject
-        refusal = REJECTED if rejects else snapshot.preflight(rule, facts.header_from) if snapshot.preflights else None
-        if refusal is not None:
-            return refusal
+        if rejects:
+            return REJECTED
+        if snapshot.preflights:
+            refusal = snapshot.preflight(rule, facts.header_from)
+            if refusal is not None:
+                return refusal
         if facts.has_private:
             head, removed = headers.without_private(head)
             changes += removed
@@ -109,9 +112,8 @@ class Acceptance:
         content = content.with_head(text) if isinstance(content, Filed) else text
         priority = None
         if facts.marks is not NO_MARKS or rule.priority_header:
-            priority = priority_by_header(
-                facts.marks, headers.value_of(head, rule.priority_header) if rule.priority_header else None
-            )
+            trusted = headers.value_of(head, rule.priority_header) if rule.priority_header else None
+            priority = priority_by_header(facts.marks, trusted)
         message = Message(
             new_id, envelope, origin, len(content), now, facts.header_from, facts.message_id, facts.subject, None, changes, priority
         )  # fmt: skip
@@ -202,7 +204,7 @@ class Acceptance:
 
 
 def _read(head: bytes, sender: str, domain: str) -> Reply | tuple[bytes, Facts, tuple[str, ...]]:
-    """Return a header with what it wants for, what is in it and the receipts, or why it is refused.
+    """Return a header with what it lacked, what is in it and the receipts, or why it is refused.
 
     `sender` stands in for a From that is not there, `domain` completes names that have none.
     """

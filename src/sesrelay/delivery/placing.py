@@ -71,8 +71,8 @@ def place(
     return Placement(rule.name, lane, priority, rule.name)
 
 
-def replace_delivery(delivery: Delivery, snapshot: Snapshot, pauses: Pauses, now: float) -> Placement:
-    """Return where a stored delivery belongs under the configuration in force."""
+def placement_now(delivery: Delivery, snapshot: Snapshot, pauses: Pauses, now: float) -> Placement:
+    """Return where a delivery belongs under the configuration in force, whatever it was placed by."""
     rule = rule_for(delivery.message, snapshot)
     address = recipient_now(delivery.recipient, snapshot).address
     return place(delivery.message, address, rule, snapshot, pauses, now, delivery.pinned, delivery.via)
@@ -87,10 +87,10 @@ def recipient_now(recipient: Recipient, snapshot: Snapshot) -> Recipient:
 
 
 def shape(snapshot: Snapshot) -> int:
-    """Return a whole number that is the same while mail is placed alike; an open pause aside."""
+    """Return a whole number that stays the same for as long as the configuration places mail alike. Pauses are not in it."""
     ways = sorted((name, transport.nexthop("someone@example.com")) for name, transport in snapshot.transports.items())
-    ladder = (sorted(snapshot.ladder.ses), snapshot.ladder.direct, snapshot.ladder.own)
-    told = repr((snapshot.routing.shape(), ways, ladder)).encode("utf-8", "surrogatepass")
+    rungs = (sorted(snapshot.ladder.ses), snapshot.ladder.direct, snapshot.ladder.own)
+    told = repr((snapshot.routing.shape(), ways, rungs)).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "big") >> 1  # as large as a store's integer
 
 

@@ -27,6 +27,7 @@ from sesrelay.policy.verdict import Verdict
 from sesrelay.seams import Observer, Spool, Submission, Superseded
 
 FOLDED = "folded"
+FIRSTS_MAX = 200  # of 64 KiB each
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class StormGuard:
         envelope = message.envelope
         if not envelope.sender or envelope.release is not None or any(recipient.hold for recipient in envelope.recipients):
             return None
-        to = [recipient.address for recipient in message.envelope.recipients]
+        to = [recipient.address for recipient in envelope.recipients]
         look = partial(fingerprint, message.sender, to, message.subject, content)
         return self._kinds.see(await asyncio.to_thread(look) if isinstance(content, Filed) else look(), limit, now)
 
@@ -87,12 +88,9 @@ class StormGuard:
         return lambda address: placing.place(message, address, rule, snapshot, self.scheduler.pauses, now)
 
     def _forget_old(self) -> None:
-        """Keep the first of each kind for as long as its digest may still be told of another."""
+        """Let go of the oldest firsts. Where another message of such a kind comes, it stands in for the first: they are the same."""
         while len(self._firsts) > FIRSTS_MAX:
             del self._firsts[next(iter(self._firsts))]
-
-
-FIRSTS_MAX = 200  # of 64 KiB each
 
 
 def _composer(

@@ -62,7 +62,7 @@ class Supply:
         groups: dict[tuple[LaneKey, Stream], list[Delivery]] = {}
         snapshot = self.snapshot()
         for one in deliveries:
-            place = placing.replace_delivery(one, snapshot, self.pauses, now)
+            place = placing.placement_now(one, snapshot, self.pauses, now)
             aliased = replace(one, recipient=placing.recipient_now(one.recipient, snapshot)) if one.recipient.hold else one
             groups.setdefault((place.lane, place.stream), []).append(aliased)
         return groups
@@ -280,7 +280,7 @@ class Supply:
         now, snapshot = self.clock.wall(), self.snapshot()
 
         def place(one: Delivery) -> Placement:
-            return placing.replace_delivery(one, snapshot, self.pauses, now)
+            return placing.placement_now(one, snapshot, self.pauses, now)
 
         return await self.spool.rekey(place, after, SLICE, hasten=hasten, now=now, chosen=chosen)
 

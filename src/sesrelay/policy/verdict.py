@@ -3,7 +3,6 @@
 Invariant: an ambiguous attempt never ends in failure, and is never repeated by another transport.
 Invariant: an obstacle that is ours or the operator's to mend (nexthop, transport, sender's domain) spends no
 attempt and never bounces: at `max_age` it is held.
-
 Invariant: what fails is reported to its sender, unless the sender asked not to be told; a report of ours that cannot go
 its way goes down the ladder, and any other failure that has no sender to tell is held. Neither is ever dropped.
 
@@ -57,26 +56,15 @@ def decide(
     if isinstance(outcome, Delivered):
         relayed: Report | None = "relayed" if _wants(delivery, "SUCCESS") and not outcome.dsn_passed_on else None
         return Verdict(
-            State.DELIVERED,
-            now,
-            spent,
-            delivery.doubts,
-            delivery.pinned,
-            None,
-            reply,
-            outcome.remote_id,
-            delivery.warned,
-            "delivered",
-            relayed,
-        )
+            State.DELIVERED, now, spent, delivery.doubts, delivery.pinned, None, reply, outcome.remote_id, delivery.warned,
+            "delivered", relayed,
+        )  # fmt: skip
     if isinstance(outcome, Failed):
         return _failure(delivery, reply, "failed", None, now)
     if isinstance(outcome, Held):
         if _can_go_lower(delivery) and outcome.reason in NO_WAY:
             return _lower(delivery, reply, "failed", outcome.reason, now)
-        return Verdict(
-            State.HELD, now, max(spent - 1, 0), delivery.doubts, delivery.pinned, outcome.reason, reply, warned=delivery.warned
-        )
+        return _held(delivery, outcome.reason, reply, now, attempts=max(spent - 1, 0))
     if outcome.ambiguous:
         return _doubt(delivery, transport, reply, retry, now, chance)
     return _deferral(delivery, outcome, reply, retry, now, chance, pause)
@@ -87,9 +75,7 @@ def overdue(delivery: Delivery, retry: RetryPolicy, now: float) -> Verdict | Non
     if retry.expired(delivery.message.began, now):
         if _can_go_lower(delivery) and not delivery.pinned:
             return _lower(delivery, delivery.reply or "", "expired", "max_age", now)
-        return Verdict(
-            State.HELD, now, delivery.attempts, delivery.doubts, delivery.pinned, "max_age", delivery.reply, warned=delivery.warned
-        )
+        return _held(delivery, "max_age", delivery.reply, now)
     if _warning_due(delivery, retry, now):
         return Verdict(
             State.QUEUED, delivery.due, delivery.attempts, delivery.doubts, delivery.pinned, delivery.reason, delivery.reply,
@@ -98,13 +84,17 @@ def overdue(delivery: Delivery, retry: RetryPolicy, now: float) -> Verdict | Non
     return None
 
 
+def _held(delivery: Delivery, reason: str, reply: str | None, now: float, *, attempts: int | None = None) -> Verdict:
+    """Lay it before the operator; `attempts` None: as many as are counted in it."""
+    spent = delivery.attempts if attempts is None else attempts
+    return Verdict(State.HELD, now, spent, delivery.doubts, delivery.pinned, reason, reply, warned=delivery.warned)
+
+
 def _failure(delivery: Delivery, reply: str, end: End, reason: str | None, now: float) -> Verdict:
     if _can_go_lower(delivery):
         return _lower(delivery, reply, end, reason, now)
     if not delivery.message.sender:  # nobody can be told: it is laid before the operator
-        return Verdict(
-            State.HELD, now, delivery.attempts, delivery.doubts, delivery.pinned, "double_bounce", reply, warned=delivery.warned
-        )
+        return _held(delivery, "double_bounce", reply, now)
     report: Report | None = "failed" if _wants(delivery, "FAILURE") else None
     return Verdict(
         State.FAILED, now, delivery.attempts, delivery.doubts, delivery.pinned, reason, reply, None, delivery.warned, end, report
@@ -140,11 +130,11 @@ def _deferral(
     attempts = delivery.attempts if spends else max(delivery.attempts - 1, 0)
     if retry.expired(delivery.message.began, now):
         if delivery.pinned:
-            return Verdict(State.HELD, now, attempts, delivery.doubts, delivery.pinned, "in_doubt", reply, warned=delivery.warned)
+            return _held(delivery, "in_doubt", reply, now, attempts=attempts)
         blamed = outcome.scope in FAILS_AT_MAX_AGE and not (outcome.scope is Scope.MESSAGE and outcome.reason)
         if blamed or _can_go_lower(delivery):
             return _failure(delivery, reply, "expired", "max_age", now)
-        return Verdict(State.HELD, now, attempts, delivery.doubts, None, "max_age", reply, warned=delivery.warned)
+        return _held(delivery, "max_age", reply, now, attempts=attempts)
     if spends:
         due = retry.next_due(attempts, delivery.message.began, now, chance)
         if outcome.retry_after is not None:
