@@ -160,6 +160,27 @@ async def test_what_was_sent_counts_after_a_restart() -> None:
     assert sent(way)["a"] == 2, "what waited at the end goes when its time has come"
 
 
+async def test_what_could_not_be_counted_is_counted_with_what_comes_next() -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(daily_cap=5))
+    count_sent = rig.spool.count_sent
+
+    async def fail(*_: object) -> None:
+        raise SpoolError("full")
+
+    rig.spool.count_sent = fail  # type: ignore[method-assign]
+    await submit(rig, "a", 3)
+    rig.spool.count_sent = count_sent  # type: ignore[method-assign]
+    rig.clock.advance(2 * SLOT)
+    await submit(rig, "a", 1)
+    await rig.die()
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(daily_cap=5), before=rig)
+    await rig.scheduler.start()
+    await submit(rig, "a", 4)
+    assert sent(way)["a"] == 1
+
+
 @pytest.mark.parametrize(
     ("answer", "counts"),
     [(Deferred(LATER), False), (Failed(NO), False), (Deferred(LATER, Scope.MESSAGE, ambiguous=True), True), (Delivered(OK), True)],

@@ -20,6 +20,9 @@ from sesrelay.policy.pace import Pace
 from sesrelay.policy.routing import RouteRule
 from sesrelay.seams import Pause
 
+Count = tuple[str, int, int]
+"""As the store has it: a site or what stands before one, a slot of five minutes or an hour, and a whole number."""
+
 ALMOST = 1e-9
 LOOK = 120.0  # seconds that one look stands for at most: between two that lie further apart nobody knows
 KEPT_HOURS = 90 * 24
@@ -92,7 +95,7 @@ class Gates:
             gate = self._gates[site] = before.get(site) or Gate(each, self._sent.setdefault(site, Sent()))
             gate.changed(each, monotonic)
 
-    def restore(self, counts: Iterable[tuple[str, int, int]]) -> None:
+    def restore(self, counts: Iterable[Count]) -> None:
         """Take up what the store has counted: site, slot, recipients; and what `unsaved_hours` gave it."""
         for site, slot, n in counts:
             if site.startswith(SHUT):
@@ -190,11 +193,16 @@ class Gates:
         waited = min(sum(n for hour, n in hours.items() if hour >= began // HOUR), now - began)
         return replace(snapshot, retry=snapshot.retry.longer(waited)) if waited > 0 else snapshot
 
-    def unsaved_hours(self) -> list[tuple[str, int, int]]:
-        """Return what the store does not have yet of the time that caps kept routes waiting, and regard it as saved."""
-        found = [(SHUT + site, hour, self._shut[site].get(hour, 0)) for site, hour in self._unsaved_hours]
-        self._unsaved_hours = set()
-        return found
+    def unsaved_hours(self) -> list[Count]:
+        """Return what the store does not have yet of the time that caps kept routes waiting."""
+        return [(SHUT + site, hour, self._shut[site].get(hour, 0)) for site, hour in self._unsaved_hours]
+
+    def saved_hours(self, counts: Iterable[Count]) -> None:
+        """Take note that the store has `unsaved_hours`, as they were then."""
+        for name, hour, seconds in counts:
+            site = name.removeprefix(SHUT)
+            if self._shut[site].get(hour, 0) == seconds:
+                self._unsaved_hours.discard((site, hour))
 
     # --- what goes ---
 
@@ -221,10 +229,15 @@ class Gates:
         waiting, gate.waiting = list(gate.waiting), {}
         return waiting, bool(untaken) and self._count(site, gate, -untaken, now)
 
-    def unsaved(self) -> list[tuple[str, int, int]]:
-        """Return the counts that the store does not have yet, each whole, and regard them as saved."""
-        found, self._unsaved = [(site, slot, n) for (site, slot), n in self._unsaved.items()], {}
-        return found
+    def unsaved(self) -> list[Count]:
+        """Return the counts that the store does not have yet, each whole."""
+        return [(site, slot, n) for (site, slot), n in self._unsaved.items()]
+
+    def saved(self, counts: Iterable[Count]) -> None:
+        """Take note that the store has `unsaved`, as it was then."""
+        for site, slot, n in counts:
+            if self._unsaved.get((site, slot)) == n:
+                del self._unsaved[site, slot]
 
     def _count(self, site: str, gate: Gate, recipients: int, now: float) -> bool:
         if not gate.limits.capped:

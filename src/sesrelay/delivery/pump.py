@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 
 from sesrelay.delivery.attempt import Attempter, Settled
+from sesrelay.delivery.counts import Counts
 from sesrelay.delivery.gates import Gates
 from sesrelay.delivery.lane import Lane, Ready
 from sesrelay.delivery.lanes import Lanes
@@ -49,8 +50,9 @@ class Pump:
         self.tasks = Tasks(observer)
         self.slots = Slots()
         self.attempts = Attempter(spool, settler, clock, observer, self.stall)
+        self.counts = Counts(spool, clock, observer, gates, self.tasks)
         self.supply = Supply(
-            spool, clock, observer, pauses, gates, self.tasks, snapshot, self.transport, self.run, self.stall
+            spool, clock, observer, pauses, gates, self.counts, self.tasks, snapshot, self.transport, self.run, self.stall
         )  # fmt: skip
         self.lanes = self.supply.lanes = Lanes(self.run, self.supply.crowded_out)
         self._snapshot = snapshot
@@ -134,7 +136,7 @@ class Pump:
         lane.inflight += 1
         self.slots.take(transport)
         if self._gates and self._gates.take(site, recipients, self._clock.wall(), self._clock.monotonic()):
-            self.supply.save_counts()
+            self.counts.save()
 
     def freed(self, lane: Lane, transport: Transport, site: str, untaken: int, *, tried: bool = True) -> None:
         """Take note of a slot that is free again; a lane that had to wait for one comes before the lane that gave it back."""
@@ -143,7 +145,7 @@ class Pump:
         if self._gates:
             waiting, changed = self._gates.ended(site, untaken, self._clock.wall(), tried=tried)
             if changed:
-                self.supply.save_counts()
+                self.counts.save()
             for key in waiting:
                 other = self.lanes.get(key)
                 if changed:

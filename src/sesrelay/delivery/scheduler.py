@@ -115,7 +115,7 @@ class Scheduler:
 
     async def start(self) -> None:
         """Settle what a crash left open, as in doubt, and take up what is queued. Raises: SpoolError"""
-        await self._supply.restore_counts()
+        await self._pump.counts.restore()
         doubts = await close_open_attempts(self._spool, self.attempts, self._clock)
         if doubts:
             self._observer.notice("attempts were interrupted and are in doubt", deliveries=doubts)
@@ -155,7 +155,7 @@ class Scheduler:
     def note_shut(self) -> None:
         """Count for how long a cap has kept a route waiting; wanted every minute."""
         if self.gates and self.gates.note_shut(self._clock.wall()):
-            self._supply.save_counts()
+            self._pump.counts.save()
 
     async def shelve_paused(self) -> None:
         """Give what waits in memory before a paused lane back to the store, where its age is looked at. Raises: SpoolError"""

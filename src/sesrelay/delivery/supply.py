@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sesrelay.delivery import placing
-from sesrelay.delivery.gates import KEPT_HOURS, Gates
+from sesrelay.delivery.counts import Counts
+from sesrelay.delivery.gates import Gates
 from sesrelay.delivery.lane import ROOM, Lane, Ready, home_of
 from sesrelay.delivery.lanes import Lanes
 from sesrelay.delivery.pauses import Pauses
@@ -20,15 +21,11 @@ from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.delivery.tasks import Tasks
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Priority, Stream
 from sesrelay.policy.batching import batches
-from sesrelay.policy.limits import HOUR, SLOT
 from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
 
 SLICE = 500  # deliveries placed anew in one transaction
 LEISURE = 0.5  # seconds between two slices at most
 AT_LEISURE = 9  # pauses as many times as long as the slices: what comes and goes meanwhile keeps nine tenths of its speed
-KEPT_SLOTS = 300  # of five minutes: a day and an hour
-PLACED = "placed: "
-"""In the store, beside what sites sent: by which configuration all that is queued was placed; see placing.shape."""
 ELSEWHERE = 5.0  # seconds at most before what found no room in another lane than its own is claimed anew
 
 Groups = Mapping[tuple[LaneKey, Stream], list[Delivery]]
@@ -45,6 +42,7 @@ class Supply:
     observer: Observer
     pauses: Pauses
     gates: Gates
+    counts: Counts
     tasks: Tasks
     snapshot: Callable[[], Snapshot]
     transport: Callable[[str], Transport]
@@ -52,8 +50,6 @@ class Supply:
     stall: Callable[[bool], None]
     lanes: Lanes = field(init=False)
     _crowded: list[Ready] = field(default_factory=list, init=False)
-    _saving: bool = field(default=False, init=False)
-    _placed: int | None = field(default=None, init=False)
     moves: int = field(default=0, init=False)
     ended: bool = field(default=False, init=False)
 
@@ -255,7 +251,7 @@ class Supply:
             if ids:
                 await self._place_stretch(DeliveryId(ids[0].message, ids[0].n - 1), ids[-1], hasten, at_leisure)
         if snapshot is self.snapshot() and not self.ended:
-            await self.spool.count_sent([(PLACED, 0, placing.shape(snapshot))], 0)
+            await self.counts.note_placed(placing.shape(snapshot))
 
     async def _place_stretch(
         self, after: DeliveryId | None, last: DeliveryId | None, hasten: frozenset[str], at_leisure: bool
@@ -286,7 +282,7 @@ class Supply:
 
     async def catch_up(self, hasten: frozenset[str]) -> None:
         """Place anew what is queued where another configuration placed it: what waits for later knows nothing of this one."""
-        if self._placed == placing.shape(self.snapshot()):
+        if self.counts.placed == placing.shape(self.snapshot()):
             return
         try:
             await self.place_anew(hasten, at_leisure=True)
@@ -300,28 +296,3 @@ class Supply:
             lane = self.lanes.get(key)
             lane.note(None, due)
             self.pump(lane)
-
-    # --- what caps count ---
-
-    async def restore_counts(self) -> None:
-        """Take up what the store has counted for the caps of routes. Raises: SpoolError"""
-        counts = await self.spool.sent_counts()
-        self._placed = next((n for name, _, n in counts if name == PLACED), None)
-        self.gates.restore(each for each in counts if each[0] != PLACED)
-
-    def save_counts(self) -> None:
-        """Store what was counted since it was stored last; what comes meanwhile goes in one piece when that is done."""
-        if not self._saving:
-            self._saving = True
-            self.tasks.spawn(self._save_counts())
-
-    async def _save_counts(self) -> None:
-        try:
-            while counts := self.gates.unsaved():
-                await self.spool.count_sent(counts, int(self.clock.wall() // SLOT) - KEPT_SLOTS)
-            if hours := self.gates.unsaved_hours():
-                await self.spool.count_sent(hours, int(self.clock.wall() // HOUR) - KEPT_HOURS)
-        except SpoolError as error:
-            self.observer.trouble("what caps count cannot be stored", error)
-        finally:
-            self._saving = False
