@@ -21,7 +21,7 @@ from sesrelay.mail.value import value
 from sesrelay.spool import flow
 from sesrelay.spool.claims import Standing
 from sesrelay.spool.query import Row, row, spread, write
-from sesrelay.spool.records import HELD, IN_FLIGHT, QUEUED, Key, Packed, pack_events, written
+from sesrelay.spool.records import HELD, IN_FLIGHT, QUEUED, STORED, Key, Packed, pack_events, written
 from sesrelay.spool.transaction import Transaction
 
 ADD_MESSAGES = flow.INSERT_MESSAGE.partition(" VALUES")[0] + " {rows}"
@@ -111,7 +111,7 @@ def accept(tx: Transaction, operations: Sequence[Accept]) -> list[None]:
     """Store messages. Raises: apsw.ConstraintError for a queue id that is taken"""
     packed = [each.packed for each in operations]
     write(tx.cursor, ADD_MESSAGES, [written(each.message) for each in packed])
-    write(tx.cursor, ADD_CONTENTS, [(each.number, each.content) for each in packed if not each.message[5]])
+    write(tx.cursor, ADD_CONTENTS, [(each.number, each.content) for each in packed if not each.message[STORED]])
     write(tx.cursor, ADD_DELIVERIES, [row for each in packed for row in each.deliveries])
     for operation in operations:
         flow.count_accepted(tx, operation.packed, operation.claimed)

@@ -18,7 +18,7 @@ from sesrelay.spool import query
 from sesrelay.spool.errors import as_spool_error
 from sesrelay.spool.files import THRESHOLD, Bodies
 from sesrelay.spool.reader import Reader
-from sesrelay.spool.records import Packed, number_of, pack
+from sesrelay.spool.records import STORED, Packed, number_of, pack
 from sesrelay.spool.transaction import Transaction
 from sesrelay.spool.writer.promise import Writer
 
@@ -75,7 +75,7 @@ class Contents:
         written: list[Packed] = []
         try:
             for each, rows in zip(submissions, packed, strict=True):
-                if rows.message[5]:
+                if rows.message[STORED]:
                     await loop.run_in_executor(self._pool, self._bodies.write, each.message.id, each.content)
                     written.append(rows)
             return await self._writer.submit(do(packed))

@@ -29,6 +29,8 @@ from sesrelay.spool.records import (
     HELD,
     IN_FLIGHT,
     QUEUED,
+    SIZE,
+    STORED,
     Key,
     Packed,
     counted_for,
@@ -78,6 +80,7 @@ BY_SITE = (
 FIRST_SITE = BY_SITE.replace("site, due, message, n FROM", "site FROM") + " LIMIT 1"
 FIRST_LANES = "SELECT DISTINCT transport, nexthop FROM backlog WHERE state = 0 AND n > 0 ORDER BY transport, nexthop LIMIT ?"
 LANES = FIRST_LANES.replace("ORDER", "AND (transport, nexthop) > (?, ?) ORDER")
+LANES_PAGE = PAGE // 4  # lanes in one operation: each takes some steps of an index
 FINISHED = (
     "SELECT id, EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.id AND state < 3) "
     "FROM message WHERE id > ? AND accepted < ? ORDER BY id LIMIT ?"
@@ -100,7 +103,7 @@ def accept(tx: Transaction, packed: Packed, claimed: bool) -> None:
         cursor.execute(INSERT_MESSAGE, written(packed.message))
     except apsw.ConstraintError as error:
         raise SpoolError(f"{id_of((packed.number, 0)).message}: the queue id is taken") from error
-    if not packed.message[5]:
+    if not packed.message[STORED]:
         cursor.execute(INSERT_CONTENT, (packed.number, packed.content))
     try:
         if len(packed.deliveries) == 1:
@@ -114,8 +117,8 @@ def accept(tx: Transaction, packed: Packed, claimed: bool) -> None:
 
 def count_accepted(tx: Transaction, packed: Packed, claimed: bool) -> None:
     """Take note of a message whose rows are written."""
-    tx.tally.message(1, packed.message[2])
-    alone = packed.message[2] if len(packed.deliveries) == 1 and not packed.message[5] else None
+    tx.tally.message(1, packed.message[SIZE])
+    alone = packed.message[SIZE] if len(packed.deliveries) == 1 and not packed.message[STORED] else None
     for delivery in packed.deliveries:
         count = counted_for(delivery)
         tx.tally.add(count)
@@ -228,10 +231,13 @@ def settle(
             continue
         state, transport, nexthop, priority, wish = standing
         columns = asked
-        if wish is not None and (granted := wishes.fulfil(verdict := verdict_of(asked), wish, now)) is not verdict:
-            columns = verdict_row(granted)
-            recipient = Messages(tx.cursor)[key[0]].envelope.recipients[key[1]].address
-            told.setdefault(key[0], []).extend(event_rows((wishes.event(wish, now, recipient, transport, nexthop),)))
+        if wish is not None:
+            verdict = verdict_of(asked)
+            granted = wishes.fulfil(verdict, wish, now)
+            if granted is not verdict:
+                columns = verdict_row(granted)
+                recipient = Messages(tx.cursor)[key[0]].envelope.recipients[key[1]].address
+                told.setdefault(key[0], []).extend(event_rows((wishes.event(wish, now, recipient, transport, nexthop),)))
         after, when, *_ = columns
         tx.cursor.execute(SETTLE, (*columns, *key))
         tx.tally.move(transport, nexthop, priority, state, after)
@@ -289,7 +295,7 @@ def waiting(tx: Transaction, after: Key, limit: int, chosen: bool) -> tuple[list
 
 
 class Move(NamedTuple):
-    """A delivery that goes from where `waiting` has found it to another place and moment."""
+    """A delivery that goes from where and when `waiting` has found it due, `old` and `due`, to `new` and `then`."""
 
     key: Key
     old: Placement
@@ -304,10 +310,8 @@ def place(tx: Transaction, moves: Sequence[Move]) -> bool:
     for key, old, due, new, then in moves:
         if key in tx.claims:
             continue
-        to, found = (
-            (new.route, *new.lane, int(new.priority), new.site, then),
-            (*old.lane, int(old.priority), old.route, old.site, due),
-        )
+        to = (new.route, *new.lane, int(new.priority), new.site, then)
+        found = (*old.lane, int(old.priority), old.route, old.site, due)
         tx.cursor.execute(PLACE, (*to, *key, *found))
         if tx.db.changes():
             moved += 1
@@ -332,13 +336,13 @@ def lanes(tx: Transaction, after: tuple[str, str] | None) -> tuple[dict[LaneKey,
     """Return a page of the lanes that have something to claim, and where the next page starts, if there is one."""
     tx.tally.flush(tx.cursor)
     found: dict[LaneKey, float] = {}
-    listed = rows(tx.cursor, FIRST_LANES, (PAGE // 4,)) if after is None else rows(tx.cursor, LANES, (*after, PAGE // 4))
+    listed = rows(tx.cursor, FIRST_LANES, (LANES_PAGE,)) if after is None else rows(tx.cursor, LANES, (*after, LANES_PAGE))
     page = [LaneKey(*each) for each in listed]
     for lane in page:
         dues = [due for priority in Priority for due in _first_dues(tx, lane, priority)]
         if dues:
             found[lane] = min(dues)
-    return found, page[-1] if len(page) == PAGE // 4 else None
+    return found, page[-1] if len(page) == LANES_PAGE else None
 
 
 def _first_dues(tx: Transaction, lane: LaneKey, priority: Priority) -> Iterator[float]:
@@ -369,14 +373,14 @@ def aged(tx: Transaction, accepted_before: float, after: Key, limit: int) -> tup
     return found, keys[-1] if len(keys) == limit else None
 
 
-def purge(tx: Transaction, finished_before: float, after: int, limit: int, page: int = PAGE) -> tuple[int, int | None]:
+def purge(tx: Transaction, finished_before: float, after: int, limit: int) -> tuple[int, int | None]:
     """Forget at most `limit` of the next page of old messages; return how many, and where the next page starts."""
-    seen = rows(tx.cursor, FINISHED, (after, finished_before, page))
+    seen = rows(tx.cursor, FINISHED, (after, finished_before, PAGE))
     gone = [(number,) for number, remains in seen if not remains][:limit]
     for table in ("delivery", "event", "digest"):
         tx.cursor.executemany(f"DELETE FROM {table} WHERE message = ?", gone)
     tx.cursor.executemany("DELETE FROM message WHERE id = ?", gone)
-    return len(gone), seen[-1][0] if len(seen) == page else None
+    return len(gone), seen[-1][0] if len(seen) == PAGE else None
 
 
 def sent(tx: Transaction) -> list[tuple[str, int, int]]:

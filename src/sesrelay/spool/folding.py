@@ -11,7 +11,7 @@ from typing import cast
 from sesrelay.seams import SpoolError, Superseded
 from sesrelay.spool import flow
 from sesrelay.spool.query import row, rows, the_row
-from sesrelay.spool.records import QUEUED, Packed, id_of, written, written_head
+from sesrelay.spool.records import QUEUED, SIZE, Packed, id_of, written, written_head
 from sesrelay.spool.transaction import Transaction
 
 FOLDED = "SELECT n FROM digest WHERE message = ?"
@@ -46,10 +46,10 @@ def fold(tx: Transaction, folded: Packed, told: Packed, number: int) -> None:
         if not standing or any(state != QUEUED or (digest, n) in tx.claims for state, n in standing):
             raise Superseded("the digest is on its way")
         (before,) = the_row(tx.cursor, "SELECT size FROM message WHERE id = ?", (digest,))
-        tx.cursor.execute(RETELL, (told.message[2], written_head(told.message), digest))
+        tx.cursor.execute(RETELL, (told.message[SIZE], written_head(told.message), digest))
         tx.cursor.execute(REWRITE, (told.content, digest))
         tx.cursor.execute(MORE, (number, digest))
-        tx.tally.message(0, told.message[2] - before)
+        tx.tally.message(0, told.message[SIZE] - before)
     tx.cursor.execute(flow.INSERT_MESSAGE, written(folded.message))
     tx.cursor.executemany(flow.INSERT_DELIVERY, folded.deliveries)
     tx.cursor.execute(SUPPRESSED, (folded.number,))

@@ -39,6 +39,10 @@ DELIVERY_COLUMNS = (
 RECORD_COLUMNS = DELIVERY_COLUMNS + ', "end", remote_id'
 
 
+SIZE, STORED = 2, 5
+"""Where a `message_row` has the size of the content, and whether that is in a file."""
+
+
 class Packed(NamedTuple):
     """A submission on its way to the writer. `message`: see `message_row`; `content`: nothing, where it is not in the table."""
 

@@ -1,4 +1,4 @@
-"""The tables, as version 1 lays them and later versions change them.
+"""The tables: as version 1 made them, and what each later version changed.
 
 A message's key is the number behind its queue id, so tables are in order of arrival. A delivery is keyed by message
 and place in the envelope. Content is apart, so that it goes without the message's row being written again.

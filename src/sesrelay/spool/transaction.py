@@ -1,4 +1,4 @@
-"""What an operation on the store works with."""
+"""The open transaction, and the operations on it that belong to no other module."""
 
 from __future__ import annotations
 

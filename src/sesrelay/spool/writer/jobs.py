@@ -11,7 +11,7 @@ from sesrelay.spool.transaction import Transaction
 GROUP_MAX = 1_000  # operations in one transaction: bounds what one caller waits for the others
 GROUP_OCTETS = 16 * 1024 * 1024
 IDLE = 0.25  # seconds without work after which the log is checkpointed
-LINGER = 0.001  # seconds that outcomes wait for an acceptance to share its sync; it saves a lone client every second one
+LINGER = 0.001  # seconds that outcomes wait for an acceptance to share its sync; it saves a lone client every second sync
 
 
 class Job:
