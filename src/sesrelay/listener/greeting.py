@@ -35,7 +35,7 @@ def _greeted(session: SmtpSession, hostname: str, *, extended: bool) -> None:
     session.session.host_name, session.session.extended_smtp = session.helo, extended
     terms = session.terms
     reply = terms.ehlo(session.door_options, session.door.intake.now(), secured=session.secured) if extended else terms.helo
-    session.spend(IDLING, reply)  # each greeting but the first idles
+    session.spend(IDLING, reply)  # whoever greets again and again only idles
 
 
 async def noop(session: SmtpSession, argument: str) -> None:

@@ -55,22 +55,26 @@ class Door:
     def admit(self, session: SmtpSession, transport: asyncio.BaseTransport) -> Reply | None:
         """Let a new connection in, or return its refusal."""
         client = "" if self.unix else _client(transport)
+        if client is None:
+            return self._refused("", GONE, "limits")
         owner = self.owner(transport) if self.unix else None
-        counted_as = f"uid {owner.uid}" if isinstance(owner, Owner) else client or ""
-        refusal = GONE if client is None else self._whole.refusal(client, counted_as)
-        if client and refusal is None and session.options.asks_owners:
+        counted_as = f"uid {owner.uid}" if isinstance(owner, Owner) else client
+        refusal = self._whole.refusal(client, counted_as)
+        if refusal is not None:
+            return self._refused(client, refusal, "client" if refusal is CLIENT_REFUSED else "limits")
+        if not self.unix and session.options.asks_owners:
             owner = self.owner(transport)
         if isinstance(owner, Reply):
-            refusal = refusal or owner
-        if client is None or refusal is not None or isinstance(owner, Reply):
-            reason = "client" if refusal is CLIENT_REFUSED else "owner" if refusal is owner else "limits"
-            self.observer.refused(Origin(self.name, client or ""), refusal or GONE, reason)
-            return refusal
+            return self._refused(client, owner, "owner")
         session.admitted(client, owner, counted_as)
         self._whole.sessions.add(session)
         self._whole.clients[counted_as] += 1
         self.observer.connected(self.name)
         return None
+
+    def _refused(self, client: str, refusal: Reply, reason: str) -> Reply:
+        self.observer.refused(Origin(self.name, client), refusal, reason)
+        return refusal
 
     def owner(self, transport: asyncio.BaseTransport) -> Owner | Reply | None:
         """Return who owns the client's end, or None for another machine's; a refusal where nobody of this one can be told."""

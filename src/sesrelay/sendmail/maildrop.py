@@ -19,7 +19,6 @@ COMMANDS_MOST = 512 * 1024  # octets of a file before the content: half of what 
 _AROUND = len("RCPT TO:<> NOTIFY=SUCCESS,FAILURE,DELAY\r\n")
 MODE = 0o640  # for the group, which is the daemon's; nobody else
 _OFFERS = {"8BITMIME": "", "SMTPUTF8": "", "DSN": ""}
-_TRIES = 1000
 
 
 def drop(envelope: Envelope, recipients: list[str], content: Content) -> tuple[list[str], str]:
@@ -77,21 +76,18 @@ def _store(folder: str, envelope: Envelope, recipients: list[str], content: Cont
 
 
 def _new(folder: str) -> tuple[int, str]:
-    """Return a new file, opened, and the name that it will have."""
-    for n in range(_TRIES):
-        name = f"{os.getpid()}-{os.urandom(8).hex()}"
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            return os.open(f"{folder}/.{name}", flags, MODE), name
-        except FileExistsError:
-            if n == _TRIES - 1:
-                raise
-    raise AssertionError("unreachable")
+    """Return a new file, opened, and the name that it will have. Raises: OSError"""
+    name = f"{os.getpid()}-{os.urandom(8).hex()}"  # nobody guesses it, so nothing stands in its place
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(f"{folder}/.{name}", flags, MODE), name
 
 
 def _fsync_name(folder: str, file: int) -> None:
-    """Make the name durable. A user may not read the folder, and so not open it: then the file, whose inode the renaming
-    changed, takes the name along (one transaction of the journal in ext4, XFS and btrfs)."""
+    """Make the name durable.
+
+    A user may not read the folder, and so not open it: then the file, whose inode the renaming changed, takes the name along
+    (one transaction of the journal in ext4, XFS and btrfs).
+    """
     try:
         opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:

@@ -62,7 +62,7 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 class CloudflareZone:
-    """The zone that holds a domain. Implements `setup.zone_plan.Zone`."""
+    """The zone that holds a domain. Implements `plan.Zone`."""
 
     def __init__(self, api: CloudflareApi, zone_id: str, name: str) -> None:
         self._api = api

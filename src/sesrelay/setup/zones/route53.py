@@ -17,7 +17,7 @@ _OCTAL = re.compile(r"\\(\d{3})")
 
 
 class Route53Zone:
-    """The public zone that holds a domain. Implements `setup.zone_plan.Zone`."""
+    """The public zone that holds a domain. Implements `plan.Zone`."""
 
     def __init__(self, clients: Clients, zone_id: str, name: str) -> None:
         self._route53 = clients["route53"]

@@ -240,30 +240,17 @@ def _check_fingerprint(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
 
 
 async def _log_in(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
-    name = endpoint.name
-    if tls_of(client) is None and not _on_loopback(client):
-        text = f"{name} offers no TLS, and a password is never sent in clear"
-        raise Unreached(
-            Answer(
-                Stage.AUTH, Reply(451, "4.7.0", text), reason=PauseReason.CONFIGURATION, remedy="set tls: required, or another port"
-            )
-        )
+    name, tls = endpoint.name, tls_of(client)
+    if tls is None and not _on_loopback(client):
+        raise _no_login(f"{name} offers no TLS, and a password is never sent in clear", "set tls: required, or another port")
     if not client.supports_extension("auth"):
-        raise Unreached(
-            Answer(
-                Stage.AUTH,
-                Reply(451, "4.7.0", f"{name} offers no AUTH, but a username is configured"),
-                reason=PauseReason.CONFIGURATION,
-                remedy=f"see which port of {name} takes logins, or remove username",
-            ),
-            tls_of(client),
-        )
-    tls = tls_of(client)
+        remedy = f"see which port of {name} takes logins, or remove username"
+        raise _no_login(f"{name} offers no AUTH, but a username is configured", remedy, tls)
     token = await _token(endpoint, tls)
     usable = client.supported_auth_methods if token is None else [m for m in client.server_auth_methods if m == "xoauth2"]
     if not usable:
-        text = f"{name} offers none of AUTH {'PLAIN, LOGIN and CRAM-MD5' if token is None else 'XOAUTH2'}"
-        raise Unreached(Answer(Stage.AUTH, Reply(451, "4.7.0", text), reason=PauseReason.CONFIGURATION), tls)
+        methods = "PLAIN, LOGIN and CRAM-MD5" if token is None else "XOAUTH2"
+        raise _no_login(f"{name} offers none of AUTH {methods}", tls=tls)
     timeout = endpoint.timeouts.command
     try:
         if token is not None:
@@ -284,15 +271,20 @@ async def _token(endpoint: Endpoint, tls: str | None) -> str | None:
         token = await asyncio.to_thread(endpoint.token)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
-        raise Unreached(_no_token(f"the access token for {endpoint.name} cannot be read: {why}"), tls) from None
+        raise _no_token(f"the access token for {endpoint.name} cannot be read: {why}", tls) from None
     if not token.isascii() or not token.isprintable() or not token:
-        raise Unreached(_no_token(f"what should be the access token for {endpoint.name} is none"), tls)
+        raise _no_token(f"what should be the access token for {endpoint.name} is none", tls)
     return token
 
 
-def _no_token(text: str) -> Answer:
+def _no_token(text: str, tls: str | None) -> Unreached:
     remedy = "see that whatever renews the token writes it, and nothing else, into token_file"
-    return Answer(Stage.AUTH, Reply(451, "4.7.0", text), reason=PauseReason.CREDENTIALS, remedy=remedy)
+    return _no_login(text, remedy, tls, PauseReason.CREDENTIALS)
+
+
+def _no_login(text: str, remedy: str = "", tls: str | None = None, reason: PauseReason = PauseReason.CONFIGURATION) -> Unreached:
+    """Return what to raise where we do not even try to log in."""
+    return Unreached(Answer(Stage.AUTH, Reply(451, "4.7.0", text), reason=reason, remedy=remedy), tls)
 
 
 def parse_reply(code: int, text: str) -> Reply:

@@ -16,17 +16,16 @@ SIZE = 10_000  # hosts remembered
 class DeadHosts:
     """Remembers for `seconds` who did not answer."""
 
-    def __init__(self, clock: Clock, seconds: float, size: int = SIZE) -> None:
+    def __init__(self, clock: Clock, seconds: float) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._size = size
         self._until: OrderedDict[Hashable, float] = OrderedDict()
 
     def mark(self, host: Hashable) -> None:
         """Note that a host did not answer."""
         self._until[host] = self._clock.monotonic() + self._seconds
         self._until.move_to_end(host)
-        if len(self._until) > self._size:
+        if len(self._until) > SIZE:
             self._until.popitem(last=False)
 
     def forget(self, host: Hashable) -> None:

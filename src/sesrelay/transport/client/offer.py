@@ -1,6 +1,6 @@
 """One message offered to one SMTP host, as far as its content: the commands, and what each reply means for whom.
 
-Values only: `smtp_session` sends the commands, one by one or all at once, and hands the replies in, in their order.
+Values only: `session` sends the commands, one by one or all at once, and hands the replies in, in their order.
 
 Invariant: each reply belongs to the command of its place; what a host says after it refused MAIL changes nothing.
 Invariant: content is wanted only where the host accepted MAIL, a recipient and DATA, or takes it by BDAT.

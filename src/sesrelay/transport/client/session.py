@@ -1,7 +1,7 @@
 """One connection to an SMTP host: opened, secured, logged in, and then one transaction after the other.
 
 `smtp` and `direct` share it; neither's policy is here. aiosmtplib opens the connection; from then on the line is ours
-(`smtp_dialogue`), as the answer to a lost connection depends on the octet up to which we had come.
+(`dialogue`), as the answer to a lost connection depends on the octet up to which we had come.
 
 Invariant: every answer names its stage; from the moment the final dot, or a chunk's last octet, may leave it is Stage.DOT.
 Invariant: no content leaves for a transaction without a recipient; where the host waits for one, the connection is cut.

@@ -13,8 +13,6 @@ import socket
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-OURS = "one of this host's own"
-
 # Networks that `allow_private_addresses` opens, and what to call them.
 _PRIVATE = {
     "10.0.0.0/8": "private",

@@ -1,6 +1,6 @@
 """Finding a domain's mail hosts and their addresses in the DNS.
 
-Answers are kept for as long as their TTL says (`mx_cache`). CNAMEs are followed by the resolver.
+Answers are kept for as long as their TTL says (`cache`). CNAMEs are followed by the resolver.
 
 Invariant: only what the DNS says for certain (the name does not exist, it has no such record, null MX) fails mail;
 SERVFAIL, a timeout, or an answer that makes no sense defers it.

@@ -212,8 +212,8 @@ class Accounts:
             known.set_rate(FALLBACK_RATE, climbs=True)
         return known
 
-    def retain(self, ways: Collection[tuple[Way, float]]) -> None:
-        """Forget the paces of ways (rate and share) that no transport of the configuration goes any more."""
+    def retain(self, ways: Collection[Way]) -> None:
+        """Forget the paces of ways that no transport of the configuration goes any more."""
         for ledger in (*self._ledgers.values(), *(account.ledger for account in self._accounts.values())):
             ledger.retain(ways)
 

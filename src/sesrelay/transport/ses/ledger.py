@@ -22,9 +22,11 @@ FALLBACK_RATE = 14.0  # what a new account out of the sandbox has, where the fig
 FRESH = 900.0  # seconds for which an answer about the 24 hours keeps mail back; then SES itself has to say so
 RESERVE_WAIT = 60.0  # seconds between looks at whether the window has freed something for others than urgent mail
 
-Way = float | str
+Rate = float | str
 """A rate of the configuration's own in recipients a second, or `auto`."""
-WHOLE: tuple[Way, float] = ("auto", 1.0)
+Way = tuple[Rate, float]
+"""What tells the pace of one transport from another's: its `rate` and its `share`, a part of 1."""
+WHOLE: Way = ("auto", 1.0)
 
 
 class Ledger:
@@ -46,15 +48,15 @@ class Ledger:
         self._rate, self._climbs = FIRST_RATE, False
         self._counts = counts
         self._whole = Governor(FIRST_RATE if counts else None, clock.monotonic())
-        self._own: dict[tuple[Way, float], Governor] = {}
-        self._paces: dict[tuple[Way, float], Governor | Narrowed] = {}
+        self._own: dict[Way, Governor] = {}
+        self._paces: dict[Way, Governor | Narrowed] = {}
 
-    def governor(self, rate: Way, share: float) -> Governor | Narrowed:
+    def governor(self, rate: Rate, share: float) -> Governor | Narrowed:
         """Return the pace for a fixed rate, or for a share of the account's own. Ask anew each time: others may have joined."""
         pace = self._paces.get((rate, share))
         return pace if pace is not None else self._joined((rate, share))
 
-    def _joined(self, way: tuple[Way, float]) -> Governor | Narrowed:
+    def _joined(self, way: Way) -> Governor | Narrowed:
         now = self._clock.monotonic()
         if len(self._paces) == 1:
             for alone in self._own.values():
@@ -64,7 +66,7 @@ class Ledger:
         self._arrange((*self._paces, way))
         return self._paces[way]
 
-    def retain(self, ways: Collection[tuple[Way, float]]) -> None:
+    def retain(self, ways: Collection[Way]) -> None:
         """Forget the paces of ways that nobody goes any more: a `rate` that is no longer configured vouches for nothing."""
         gone = self._own.keys() - ways
         if gone:
@@ -73,7 +75,7 @@ class Ledger:
             self._whole.set_rate(self._most(), self._clock.monotonic(), climbs=self._climbs)
             self._arrange(self._paces)
 
-    def _arrange(self, ways: Iterable[tuple[Way, float]]) -> None:
+    def _arrange(self, ways: Iterable[Way]) -> None:
         ways, most = list(ways), self._most()
         for way in ways:
             if self._counts and way == WHOLE and most == self._rate:
@@ -81,7 +83,7 @@ class Ledger:
             else:
                 self._paces[way] = self._own[way] if len(ways) == 1 else Narrowed(self._own[way], self._whole)
 
-    def _narrow(self, rate: Way, share: float) -> float:
+    def _narrow(self, rate: Rate, share: float) -> float:
         return self._rate * share if isinstance(rate, str) else rate
 
     def _most(self) -> float | None:
@@ -93,8 +95,8 @@ class Ledger:
         self._rate, self._climbs = rate, climbs
         now = self._clock.monotonic()
         self._whole.set_rate(self._most(), now, climbs=climbs)
-        for (way, share), governor in self._own.items():
-            governor.set_rate(self._narrow(way, share), now, climbs=climbs and isinstance(way, str))
+        for (own_rate, share), governor in self._own.items():
+            governor.set_rate(self._narrow(own_rate, share), now, climbs=climbs and isinstance(own_rate, str))
         self._arrange(self._paces)
 
     def throttled(self) -> None:

@@ -32,11 +32,7 @@ class Fault(IntEnum):
 
 
 class NotProven(Exception):
-    """The handshake went well, but the host is not shown to be the one that is meant."""
-
-    def __init__(self, text: str, fault: Fault = Fault.VALIDATION_FAILURE) -> None:
-        super().__init__(text)
-        self.fault = fault
+    """The handshake went well, but the host is not shown to be the one that is meant. The text says why, for a person."""
 
 
 class Proof(Protocol):
@@ -114,7 +110,7 @@ def fault_of(error: BaseException) -> Fault:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, NotProven):
-            return cause.fault
+            return Fault.VALIDATION_FAILURE
         if isinstance(cause, ssl.SSLCertVerificationError):
             if cause.verify_code in _OTHER_NAME:
                 return Fault.CERTIFICATE_HOST_MISMATCH

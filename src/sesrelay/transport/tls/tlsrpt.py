@@ -62,7 +62,7 @@ class Collector:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is told of connections for one domain, under one policy. Implements `tls_security.Witness`."""
+    """What is told of connections for one domain, under one policy. Implements `security.Witness`."""
 
     collector: Collector
     domain: str
