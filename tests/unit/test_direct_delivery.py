@@ -271,14 +271,22 @@ async def test_domains_that_share_a_host_share_its_connections() -> None:
 async def test_a_kept_connection_serves_only_so_many_messages_and_so_long() -> None:
     clock = FakeClock()
     async with SmallDns(dict(TWO_HOSTS)) as dns, ScriptedHost() as host:
-        out = await direct(dns, host.port, clock, keeping=Keeping(messages=2, age=100.0, idle=0.02))
+        out = await direct(dns, host.port, clock, keeping=Keeping(messages=2, age=100.0))
         for _ in range(3):
             await send(out)
         assert host.connections == 2
         clock.advance(101.0)
         await send(out)
         assert host.connections == 3
+        await out.close()
         await eventually(lambda: [session[-1] for session in host.commands] == ["QUIT"] * 3)
+
+
+async def test_a_connection_that_nobody_uses_is_left() -> None:
+    async with SmallDns(dict(TWO_HOSTS)) as dns, ScriptedHost() as host:
+        out = await direct(dns, host.port, keeping=Keeping(idle=0.02))
+        await send(out)
+        await eventually(lambda: [session[-1] for session in host.commands] == ["QUIT"])
         await out.close()
 
 
