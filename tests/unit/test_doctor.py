@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import checkdmarc.utils
@@ -70,6 +71,14 @@ def test_a_sound_whole_is_ok(world: AwsWorld) -> None:
         f"`sesrelay send --from postmaster@example.com --simulator success --config {world.config}`" in found(said, "simulator")[0]
     )
     assert found(said, "alignment") == ["ok: DMARC passes by DKIM and SPF"]
+
+
+@pytest.mark.parametrize(("sent", "bounced", "status"), [(20, 1, "ok"), (20, 0, "ok"), (1_000, 60, "fail"), (1_000, 40, "ok")])
+def test_a_bounce_among_few_is_no_rate(world: AwsWorld, sent: int, bounced: int, status: str) -> None:
+    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    world.ses.account.statistics = [{"Timestamp": at, "DeliveryAttempts": sent, "Bounces": bounced, "Complaints": 0, "Rejects": 0}]
+    (said,) = found(examined(world), "bounces")
+    assert said.startswith(f"{status}: {bounced / sent:.2%} of {sent:,} in 14 days")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from sesrelay.policy.reputation import Rate, rates
+
 if TYPE_CHECKING:
     from mypy_boto3_ses import SESClient
     from mypy_boto3_sesv2 import SESV2Client
@@ -66,12 +68,28 @@ def sandbox_by_figures(max_send_rate: float, max_24h_send: float) -> bool | None
 
 @dataclass(frozen=True, slots=True)
 class Reputation:
-    """The account's last 24 hours in its region, as numbers of messages, to some 15 minutes."""
+    """What became of the account's mail of some time in its region, as numbers of messages. A rate is None where none was sent."""
 
     attempts: int = 0
     bounces: int = 0
     complaints: int = 0
     rejects: int = 0
+
+    @property
+    def rates(self) -> tuple[Rate, Rate]:
+        """The bounce rate and the complaint rate."""
+        return rates(self.attempts, self.bounces, self.complaints)
+
+    def document(self) -> dict[str, Any]:
+        bounced, complained = self.rates
+        return {
+            "delivery_attempts": self.attempts,
+            "bounces": self.bounces,
+            "complaints": self.complaints,
+            "rejects": self.rejects,
+            "bounce_rate": bounced.value,
+            "complaint_rate": complained.value,
+        }
 
 
 def fetch_reputation(v1: SESClient, now: datetime) -> Reputation:
@@ -82,6 +100,14 @@ def fetch_reputation(v1: SESClient, now: datetime) -> Reputation:
 def summed(points: Iterable[Mapping[str, Any]], now: datetime) -> Reputation:
     """Add up the points of the last 24 hours; SES keeps two weeks of them, each of 15 minutes."""
     since = now - timedelta(hours=24)
-    recent = [point for point in points if "Timestamp" in point and point["Timestamp"] > since]
+    return total(point for point in points if "Timestamp" in point and point["Timestamp"] > since)
+
+
+def total(points: Iterable[Mapping[str, Any]]) -> Reputation:
+    """Add up all of `points`."""
     names = ("DeliveryAttempts", "Bounces", "Complaints", "Rejects")
-    return Reputation(*(sum(int(point.get(name, 0)) for point in recent) for name in names))
+    added = dict.fromkeys(names, 0)
+    for point in points:
+        for name in names:
+            added[name] += int(point.get(name, 0))
+    return Reputation(*added.values())

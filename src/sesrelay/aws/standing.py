@@ -1,48 +1,18 @@
 """How an account stands with SES: its limits, whether it may send, what AWS thinks of its bounces and complaints.
 
 Source: Amazon SES API v2 GetAccount, PutAccountDetails; v1 GetSendQuota, GetSendStatistics (the last 14 days in quarters of an
-hour); developer guide, "Sender review process": 5 % bounces or 0.1 % complaints bring a review.
+hour).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from sesrelay.aws.account import sandbox_by_figures
+from sesrelay.aws.account import Reputation, sandbox_by_figures, summed, total
 from sesrelay.aws.clients import AwsError, Clients, told
-
-DAY = 86400.0  # seconds
-BOUNCES_REVIEWED, COMPLAINTS_REVIEWED = 0.05, 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What became of the mail of some time. A rate is None where nothing was sent."""
-
-    attempts: int = 0
-    bounces: int = 0
-    complaints: int = 0
-    rejects: int = 0
-
-    @property
-    def bounce_rate(self) -> float | None:
-        return self.bounces / self.attempts if self.attempts else None
-
-    @property
-    def complaint_rate(self) -> float | None:
-        return self.complaints / self.attempts if self.attempts else None
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "delivery_attempts": self.attempts,
-            "bounces": self.bounces,
-            "complaints": self.complaints,
-            "rejects": self.rejects,
-            "bounce_rate": self.bounce_rate,
-            "complaint_rate": self.complaint_rate,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +31,8 @@ class Standing:
     enforcement: str | None
     suppression: tuple[str, ...] | None
     details: Mapping[str, Any]
-    last_24h: Sent | None
-    last_14d: Sent | None
+    last_24h: Reputation | None
+    last_14d: Reputation | None
 
     @property
     def review(self) -> str | None:
@@ -72,7 +42,7 @@ class Standing:
 
     def document(self) -> dict[str, Any]:
         review = self.details.get("ReviewDetails") or {}
-        rates = self.last_14d or Sent()
+        bounced, complained = (self.last_14d or Reputation()).rates
         return {
             "region": self.region,
             "sandbox": self.sandbox,
@@ -82,8 +52,8 @@ class Standing:
             "max_24h_send": self.max_24h_send,
             "sent_last_24h": self.sent_last_24h,
             "remaining_24h": None if self.max_24h_send is None else max(self.max_24h_send - self.sent_last_24h, 0.0),
-            "bounce_rate": rates.bounce_rate,
-            "complaint_rate": rates.complaint_rate,
+            "bounce_rate": bounced.value,
+            "complaint_rate": complained.value,
             "last_24h": self.last_24h.document() if self.last_24h else None,
             "last_14d": self.last_14d.document() if self.last_14d else None,
             "suppression": None if self.suppression is None else list(self.suppression),
@@ -130,7 +100,7 @@ def request_production(clients: Clients, details: Mapping[str, Any]) -> None:
         clients["sesv2"].put_account_details(**details, ProductionAccessEnabled=True)
 
 
-def _statistics(clients: Clients, now: float) -> tuple[Sent | None, Sent | None]:
+def _statistics(clients: Clients, now: float) -> tuple[Reputation | None, Reputation | None]:
     """Return what was sent in a day and in all that SES tells of, or None where it may not be asked."""
     try:
         with told("read the sending statistics"):
@@ -139,12 +109,4 @@ def _statistics(clients: Clients, now: float) -> tuple[Sent | None, Sent | None]
         if error.temporary:
             raise
         return None, None
-    return _sum(point for point in points if point["Timestamp"].timestamp() > now - DAY), _sum(points)
-
-
-def _sum(points: Iterable[Mapping[str, Any]]) -> Sent:
-    total = [0, 0, 0, 0]
-    for point in points:
-        for n, name in enumerate(("DeliveryAttempts", "Bounces", "Complaints", "Rejects")):
-            total[n] += int(point.get(name, 0))
-    return Sent(*total)
+    return summed(points, datetime.fromtimestamp(now, UTC)), total(points)

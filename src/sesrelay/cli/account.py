@@ -14,7 +14,8 @@ from sesrelay.cli.remedies import as_run
 from sesrelay.cli.ses import Access, Wish, access, account_options, confirmed, refusals, stop, yes_option
 
 if TYPE_CHECKING:
-    from sesrelay.aws.standing import Sent, Standing
+    from sesrelay.aws.account import Reputation
+    from sesrelay.aws.standing import Standing
     from sesrelay.setup.production_request import UseCase
 
 BOUNCES = (
@@ -144,7 +145,7 @@ def _print(used: Access, told: Standing) -> None:
     nearly = told.max_24h_send is not None and told.sent_last_24h > 0.9 * told.max_24h_send
     _line("24 hours", f"{told.sent_last_24h:,.0f} of {limit}", bad=nearly)
     for name, sent in (("last day", told.last_24h), ("last 14 days", told.last_14d)):
-        _line(name, _rates(sent), bad=_reviewed(sent))
+        _line(name, _rates(sent), bad=sent is not None and any(rate.bad for rate in sent.rates))
     reasons = None if told.suppression is None else ", ".join(told.suppression) or "off: bounces are sent to again and again"
     _line("suppression", reasons, bad=told.suppression == ())
 
@@ -154,15 +155,13 @@ def _line(name: str, text: str | None, *, bad: bool = False) -> None:
     click.secho(text or "not told: the credentials may not ask", fg="red" if bad else None)
 
 
-def _rates(sent: Sent | None) -> str | None:
+def _rates(sent: Reputation | None) -> str | None:
     if sent is None:
         return None
     if not sent.attempts:
         return "nothing sent"
-    return f"{sent.attempts:,} sent, {sent.bounce_rate:.2%} bounced (review at 5%), {sent.complaint_rate:.3%} complained (review at 0.1%)"
-
-
-def _reviewed(sent: Sent | None) -> bool:
-    from sesrelay.aws.standing import BOUNCES_REVIEWED, COMPLAINTS_REVIEWED
-
-    return sent is not None and ((sent.bounce_rate or 0) >= BOUNCES_REVIEWED or (sent.complaint_rate or 0) >= COMPLAINTS_REVIEWED)
+    bounced, complained = (
+        f"{rate.value:.{digits}%} {what} (review at {rate.limit * 100:g}%)"
+        for rate, digits, what in zip(sent.rates, (2, 3), ("bounced", "complained"), strict=True)
+    )
+    return f"{sent.attempts:,} sent, {bounced}, {complained}"

@@ -12,7 +12,7 @@ from sesrelay.aws import identities
 from sesrelay.aws.clients import AwsError, Clients, told
 from sesrelay.aws.identities import Identity
 from sesrelay.aws.region import offering_ses
-from sesrelay.aws.standing import BOUNCES_REVIEWED, COMPLAINTS_REVIEWED, Standing, standing
+from sesrelay.aws.standing import Standing, standing
 from sesrelay.setup.checkup.check import Check, fail, ok, warn
 
 SKEW_TOLERATED = 60.0  # seconds; AWS refuses requests that are more than five minutes off
@@ -109,19 +109,11 @@ def _standing(found: Standing, transport: str) -> Iterator[Check]:
     else:
         yield ok("sending", transport, "the account may send")
     yield _quota(found, transport)
-    rates = found.last_14d
-    for name, rate, limit in (
-        ("bounces", rates.bounce_rate if rates else None, BOUNCES_REVIEWED),
-        ("complaints", rates.complaint_rate if rates else None, COMPLAINTS_REVIEWED),
-    ):
-        if rate is None:
-            continue
-        said = f"{rate:.2%} in 14 days; AWS reviews an account at {limit:.1%}"
-        yield (
-            ok(name, transport, said)
-            if rate < limit
-            else fail(name, transport, said, "stop mailing addresses that bounce or complain")
-        )
+    sent = found.last_14d
+    if sent is not None and sent.attempts:
+        for name, rate in zip(("bounces", "complaints"), sent.rates, strict=True):
+            said = f"{rate.value:.2%} of {sent.attempts:,} in 14 days; AWS reviews an account at {rate.limit:.1%}"
+            yield fail(name, transport, said, rate.remedy) if rate.bad else ok(name, transport, said)
     if found.suppression is not None and not found.suppression:
         yield warn(
             "suppression", transport, "the account keeps no list of addresses that bounced or complained",
