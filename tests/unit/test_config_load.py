@@ -241,7 +241,7 @@ def test_direct_with_nameservers(tmp_path: Path) -> None:
         "allow_private_addresses: true}}\n",
     ).config.transports["direct"]
     assert isinstance(direct, DirectTransport)
-    assert direct.resolvers == (("127.0.0.1", 5353), ("::1", 53), ("::1", 54), ("192.0.2.1", 53))
+    assert direct.nameservers == ("127.0.0.1:5353", "::1", "[::1]:54", "192.0.2.1")
     assert direct.allow_private_addresses is True
 
 

@@ -170,12 +170,11 @@ class Daemon:
         )
 
     def _expect(self, loaded: Loaded, snapshot: Snapshot) -> None:
-        rules = (*loaded.routing.rules, loaded.routing.default, *filter(None, [loaded.routing.null_sender]))
         config = loaded.config
         self._metrics.expect(
             [listener.listen for listener in config.listeners],
             snapshot.transports,
-            {rule.name: rule.transports for rule in rules},
+            {rule.name: rule.transports for rule in loaded.routing.all_rules},
             [name for name in config.transports if name in snapshot.ladder.ses],
             wiring.tariffs(config.transports),
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from sesrelay.app import wiring
 from sesrelay.app.clock import SystemClock
@@ -30,14 +29,6 @@ from sesrelay.setup.checkup.check import Check, fail, ok
 from sesrelay.setup.checkup.dns import DirectHost, SigningKey
 from sesrelay.setup.zones.lookup import Dns, findings
 from sesrelay.setup.zones.records import parents, wanted
-
-
-@dataclass(frozen=True, slots=True)
-class Ways:
-    """By what the senders of one domain may leave."""
-
-    ses: tuple[str, ...]
-    direct: tuple[str, ...]
 
 
 async def examine(loaded: Loaded, domains: Sequence[str] = (), nameservers: Sequence[str] = ()) -> list[Check]:
@@ -69,9 +60,7 @@ def routed(loaded: Loaded) -> list[str]:
 
 def _used(loaded: Loaded) -> list[str]:
     """Return the transports that some rule leads to."""
-    table = loaded.routing
-    rules = (*table.rules, table.default, *filter(None, [table.null_sender]))
-    return list(dict.fromkeys(name for rule in rules for name in rule.transports))
+    return list(dict.fromkeys(name for rule in loaded.routing.all_rules for name in rule.transports))
 
 
 def _config(loaded: Loaded, name: str) -> configured.Transport:

@@ -36,8 +36,7 @@ from sesrelay.policy.admission import (
     complete_sender,
 )
 from sesrelay.policy.ses_shape import Facts, Rules, shape, why
-
-V1_MAX, V2_MAX = 10_485_760, 41_943_040  # octets of a message
+from sesrelay.transport.ses.call import V1_MAX, V2_MAX
 
 
 @dataclass(frozen=True, slots=True)

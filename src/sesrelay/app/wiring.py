@@ -32,7 +32,7 @@ from sesrelay.transport.folder import FolderTransport, RejectedFolder
 from sesrelay.web.options import WebOptions
 
 if TYPE_CHECKING:
-    from sesrelay.aws.session import Sessions
+    from sesrelay.aws.session import Session, Sessions
     from sesrelay.transport.client.signing import KeysByDomain
     from sesrelay.transport.ses.account import Accounts
     from sesrelay.transport.ses.identities import Identities
@@ -57,20 +57,29 @@ class Shared:
         self._policies = self._policies or PolicyCache(state_dir / "mta-sts.json")
         return self._policies
 
+    def _session(self, config: configured.SesTransport) -> Session:
+        """Return the AWS session of a transport. Raises: ValueError where the region is unknown"""
+        from sesrelay.app.ses_access import source_of
+        from sesrelay.aws.session import Sessions
+
+        self._sessions = self._sessions or Sessions(self.clock)
+        return self._sessions.get(source_of(config))
+
+    def _known_accounts(self) -> Accounts:
+        from sesrelay.transport.ses.account import Accounts
+
+        self._accounts = self._accounts or Accounts(self.clock)
+        return self._accounts
+
     def ses(
         self, name: str, config: configured.SesTransport, local_domains: frozenset[str], rejected: RejectedFolder | None = None
     ) -> Transport:
-        from sesrelay.app.ses_access import source_of
-        from sesrelay.aws.session import Sessions
-        from sesrelay.transport.ses.account import Accounts
         from sesrelay.transport.ses.seam import SesOptions
         from sesrelay.transport.ses.transport import SesTransport
 
-        self._sessions = self._sessions or Sessions(self.clock)
-        self._accounts = self._accounts or Accounts(self.clock)
-        source = source_of(config)
+        session = self._session(config)
         options = SesOptions(
-            region=source.region,
+            region=session.region,
             endpoint_url=config.endpoint_url,
             api=config.api,
             configuration_set=config.configuration_set,
@@ -94,19 +103,16 @@ class Shared:
             local_domains=local_domains,
         )
         keep = rejected.keep if rejected else None
-        return SesTransport(name, options, self._sessions.get(source), self._accounts, self.clock, self.observer, keep)
+        return SesTransport(name, options, session, self._known_accounts(), self.clock, self.observer, keep)
 
     def identities(self, name: str, config: configured.SmtpTransport, source: configured.Transport | None) -> Identities | None:
         """Return who is verified, by the keys of the transport that `identities_from` names; None where none is named."""
         if not isinstance(source, configured.SesTransport) or not (config.preflight or config.rewrite_from):
             return None
-        from sesrelay.app.ses_access import source_of
-        from sesrelay.aws.session import Sessions
         from sesrelay.transport.ses.identities import CANNOT_LIST, LIST_REMEDY, Identities
 
-        self._sessions = self._sessions or Sessions(self.clock)
         trouble = partial(self.observer.trouble, CANNOT_LIST, transport=name, remedy=LIST_REMEDY)
-        return Identities(self._sessions.get(source_of(source)).identities, self.clock, trouble)
+        return Identities(self._session(source).identities, self.clock, trouble)
 
     def paced(
         self,
@@ -122,13 +128,11 @@ class Shared:
         if region is None and config.rate is None:
             return way
         from sesrelay.aws import number
-        from sesrelay.transport.ses.account import Accounts
         from sesrelay.transport.smtp.paced import PacedSmtp
 
-        self._accounts = self._accounts or Accounts(self.clock)
         # The user name of SES's SMTP is the id of an access key, and tells the account like one.
         who = number.of_key(config.username) or config.username or config.relays[0]
-        budget = self._accounts.ledger(region or "", who)
+        budget = self._known_accounts().ledger(region or "", who)
         refuses = config.preflight and config.rewrite_from is None
         return PacedSmtp(
             way, budget, _rate(config), region is not None, config.share, config.daily_reserve, known, refuses, region or "",
@@ -172,16 +176,13 @@ def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
 
 def ladder(loaded: Loaded) -> Ladder:
     """Say what the rungs of a bounce's ladder are made of."""
-    from sesrelay.policy.ses_hosts import is_ses
+    from sesrelay.app.ses_access import leads_to_ses
 
-    ses, direct = set(), []
-    for name, way in loaded.config.transports.items():
-        if way.type == "ses" or (way.type == "smtp" and is_ses(way.relays[0])):
-            ses.add(name)
-        elif way.type == "direct":
-            direct.append(name)
+    ways = loaded.config.transports
+    ses = frozenset(name for name, way in ways.items() if leads_to_ses(way))
+    direct = [name for name, way in ways.items() if way.type == "direct"]
     own = dict.fromkeys((loaded.local.domain, loaded.config.hostname))
-    return Ladder(frozenset(ses), "direct" if "direct" in direct else next(iter(direct), None), tuple(own))
+    return Ladder(ses, "direct" if "direct" in direct else next(iter(direct), None), tuple(own))
 
 
 def transport(name: str, config: configured.Transport, loaded: Loaded, shared: Shared) -> Transport:

@@ -48,8 +48,7 @@ class Loaded:
     @property
     def ways(self) -> list[str]:
         """The transports to make: `direct`, which is always there, only where a rule leads to it."""
-        rules = (*self.routing.rules, self.routing.default, self.routing.null_sender)
-        named = {name for rule in rules if rule is not None for name in rule.transports}
+        named = {name for rule in self.routing.all_rules for name in rule.transports}
         return [name for name in self.config.transports if name != "direct" or name in named]
 
     @property

@@ -15,7 +15,6 @@ from sesrelay.config.values import (
     FilePath,
     Fingerprint,
     Host,
-    HostPort,
     Ip,
     Nameserver,
     Percent,
@@ -27,7 +26,6 @@ from sesrelay.config.values import (
     Tag,
     Url,
     as_list,
-    nameserver,
     parse_domain,
 )
 from sesrelay.policy.ses_addressing import QUEUE_ID_TAG
@@ -330,11 +328,6 @@ class DirectTransport(Part):
     source_address: Ip | None = Field(None, description="The IP address to connect from; only its family is used then.")
     dkim: Dkim = Field({}, description=_DKIM)
     failover_after: Duration = Field(600.0, description=_FAILOVER)
-
-    @property
-    def resolvers(self) -> tuple[HostPort, ...]:
-        """The nameservers, split into address and port."""
-        return tuple(nameserver(text) for text in self.nameservers)
 
 
 class HoldTransport(Part):

@@ -45,20 +45,17 @@ class Crossed(ValueError):
         self.problems = problems
 
 
-def supported(*values: object, text: str = "") -> AfterValidator:
-    """Accept only the values that this version does something with; `text` says how people write them."""
+def supported(*values: object) -> AfterValidator:
+    """Accept only the values that this version does something with."""
     named = [value for value in values if isinstance(value, str)]
-    said = text or (one_of(named) if named else "")
+    remedy = f"only {one_of(named)} is" if named else "leave it out"
 
     def check(value: Any) -> Any:
         if value not in values:
-            raise NotSupported(f"not supported by this version (only {said} is)" if said else _LEAVE_OUT)
+            raise NotSupported(f"not supported by this version ({remedy})")
         return value
 
     return AfterValidator(check)
-
-
-_LEAVE_OUT = "not supported by this version (leave it out)"
 
 
 class HostPort(NamedTuple):
@@ -192,14 +189,12 @@ def parse_network(value: object) -> Network:
 
 
 def parse_ip(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("an IP address is meant, not this")
     try:
-        return str(ipaddress.ip_address(value)) if isinstance(value, str) else _refuse_ip(value)
+        return str(ipaddress.ip_address(value))
     except ValueError:
-        return _refuse_ip(value)
-
-
-def _refuse_ip(value: object) -> str:
-    raise ValueError(f"an IP address is meant, not {shown(value) if isinstance(value, str) else 'this'}")
+        raise ValueError(f"an IP address is meant, not {shown(value)}") from None
 
 
 def parse_fingerprint(value: object) -> str:

@@ -67,6 +67,11 @@ class RoutingTable:
         for rule in self.rules:
             self._put(rule)
 
+    @property
+    def all_rules(self) -> tuple[RouteRule, ...]:
+        """The rules, the default, and the null sender's where it has one of its own."""
+        return (*self.rules, self.default, *((self.null_sender,) if self.null_sender is not None else ()))
+
     def route(self, sender: str, header_from: Sequence[str] = ()) -> RouteRule:
         """Return the rule for a message; `sender` is empty for the null sender."""
         if not sender and self.null_sender is not None:
@@ -98,11 +103,7 @@ class RoutingTable:
 
     def shape(self) -> str:
         """Return as text what decides where mail goes: the same for tables that route alike."""
-        rules = [
-            (one.pattern, one.name, one.transports, int(one.priority), one.reject)
-            for one in (*self.rules, self.default, self.null_sender)
-            if one is not None
-        ]
+        rules = [(one.pattern, one.name, one.transports, int(one.priority), one.reject) for one in self.all_rules]
         return repr((rules, self.null_sender is None, self.route_by, sorted(self._local)))
 
     def explain(self, sender: str, header_from: Sequence[str] = ()) -> tuple[RouteRule, list[Considered]]:

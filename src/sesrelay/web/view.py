@@ -59,12 +59,13 @@ def spans(text: str) -> list[tuple[bool, str]]:
 
 def size(octets: float) -> str:
     """Return a size in the largest binary unit that leaves a number."""
-    value = float(octets)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
+    if octets < 1024:
+        return f"{octets:.0f} B"
+    value, units = octets / 1024, ["KiB", "MiB", "GiB"]
+    while value >= 1024 and len(units) > 1:
         value /= 1024
-    raise AssertionError("unreachable")
+        del units[0]
+    return f"{value:.0f} {units[0]}" if value >= 10 else f"{value:.1f} {units[0]}"
 
 
 def number(value: float) -> str:

@@ -190,7 +190,7 @@ def addresses(source: str | None) -> tuple[str, ...]:
 
 def _private(address: str) -> bool:
     found = ipaddress.ip_address(address)
-    return found.is_private or found in SHARED if found.version == 4 else found.is_private
+    return found.is_private or (found.version == 4 and found in SHARED)
 
 
 async def _reverse(dns: Dns, address: str, name: str, named: set[str]) -> Check:

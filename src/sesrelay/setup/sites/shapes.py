@@ -24,11 +24,6 @@ def is_access_key_id(text: str) -> bool:
     return _ACCESS_KEY_ID.match(text) is not None
 
 
-def is_temporary_key_id(text: str) -> bool:
-    """Tell whether `text` names temporary credentials, from which no SMTP password can be made."""
-    return text.startswith("ASIA") and is_access_key_id(text)
-
-
 def wrong_secret(text: str, *, smtp: bool) -> str | None:
     """Return what is wrong with a secret where `smtp` says which kind is meant; None: nothing that shows. Never repeats it."""
     if smtp and is_secret_key(text):

@@ -28,9 +28,9 @@ Answers = Mapping[tuple[str, str], Found]
 class Dns:
     """Looks up. `nameservers` as `ADDRESS`, `IPV4:PORT` or `[IPV6]:PORT`; empty: the system's. Nothing is remembered."""
 
-    def __init__(self, nameservers: Sequence[str] = (), lifetime: float = LIFETIME) -> None:
+    def __init__(self, nameservers: Sequence[str] = ()) -> None:
         self._resolver = _resolver(nameservers)
-        self._resolver.lifetime = lifetime
+        self._resolver.lifetime = LIFETIME
         self._resolver.cache = None
         self._resolver.use_edns(0, 0, EDNS_PAYLOAD)
 
