@@ -15,6 +15,7 @@ from sesrelay.app.daemon import Daemon
 from sesrelay.config.loading import load
 from sesrelay.testing.ses import SesStandIn
 from sesrelay.testing.ses_rules import Account, Bucket
+from sesrelay.testing.ses_server import KEY, SECRET
 
 CONFIGURATION = """\
 hostname: demo.sesrelay.example
@@ -34,7 +35,6 @@ transports:
 default_route: {{transport: ses-demo}}
 """
 LOOK_EVERY = 0.02  # seconds
-KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # AWS's own examples
 RATE, DAILY = 100.0, 50_000.0  # what a young production account may have: recipients a second, and in 24 h
 
 
