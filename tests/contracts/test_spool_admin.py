@@ -11,7 +11,7 @@ import pytest
 
 from fakes import FakeClock
 from sesrelay.mail.delivery import DeliveryId, Priority, State
-from sesrelay.seams import Filter, Settlement, Stats, Submission
+from sesrelay.seams import Filter, Settlement, SpoolError, Stats, Submission
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.sqlite import SqliteSpool
 from spool_world import BODY, MX, NOW, SES, deferred, delivered, failed, held, ids, opened, settlement, submission
@@ -97,6 +97,17 @@ async def test_ids_list_what_is_open_of_those_messages(spool: Store) -> None:
     assert await listed(Filter(ids=some), wanted[0], 1) == [wanted[1]]
     assert await listed(Filter(ids=some, states=(State.FAILED,))) == [DeliveryId(names[6], 0)]
     assert await listed(Filter(ids=("nonsense",))) == []
+
+
+@pytest.mark.parametrize("text", ["8000000000000", "subscriptions", "v" * 13])
+async def test_what_is_larger_than_any_queue_id_is_none(spool: Store, text: str) -> None:
+    await spool.accept(submission(1))
+    assert await spool.show(text) is None
+    assert await spool.find(text) == []
+    assert await spool.list(Filter(ids=(text,)), NOW, None, 10) == []
+    assert await spool.change("delete", Filter(ids=(text,)), NOW) == 0
+    with pytest.raises(SpoolError):
+        await spool.content(text)
 
 
 async def test_find_knows_queue_ids_message_ids_and_remote_ids(spool: Store) -> None:

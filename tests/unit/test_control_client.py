@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from engine_rig import Witness
+from fakes import FakeClock
 from sesrelay.app import operator
 from sesrelay.config.model import Config
 from sesrelay.control import client
 from sesrelay.control.client import RemoteDesk
+from sesrelay.control.desk import SpoolDesk
 from sesrelay.control.question import ControlError
+from sesrelay.control.server import ControlServer
+from sesrelay.listener import sockets
+from sesrelay.spool.memory import MemorySpool
 
 
 async def serve(path: Path, *answers: bytes, late: asyncio.Event | None = None) -> asyncio.Server:
@@ -46,3 +52,21 @@ async def test_a_daemon_that_does_not_answer_is_asked_nothing_more(tmp_path: Pat
         with pytest.raises(operator.DaemonUnreachable, match="does not answer"):
             await operator.reach_daemon(config)
         late.set()
+
+
+async def test_a_fault_of_ours_is_an_answer_and_no_silence(tmp_path: Path) -> None:
+    witness, spool = Witness(), MemorySpool()
+
+    async def fail(*_: object) -> None:
+        raise OverflowError("int too big to convert")
+
+    spool.show = fail  # type: ignore[assignment, method-assign]
+    control = ControlServer("/queue", SpoolDesk(spool, FakeClock()), witness, dict, lambda: asyncio.sleep(0, {}))
+    sock = sockets.bind_unix(str(tmp_path / "c"), "c")
+    await control.serve(sock)
+    async with await RemoteDesk.connect(tmp_path / "c", "/queue") as desk:
+        with pytest.raises(ControlError, match="the daemon failed"):
+            await desk.show("0000000000001")
+        assert (await desk.summary())["messages"] == 0, "and the connection goes on"
+    control.stop()
+    assert [str(error) for _, _, error in witness.events("trouble")] == ["int too big to convert"]

@@ -85,7 +85,7 @@ def test_queue_ids_grow_and_keep_to_the_contract() -> None:
     assert queue_id.decode(queue_id.new(4_000_000_000, 32767)) < 2**63
 
 
-@pytest.mark.parametrize("text", ["", "short", "z" * 13, "0" * 14, "../../../etc/p"])
+@pytest.mark.parametrize("text", ["", "short", "z" * 13, "0" * 14, "8" + "0" * 12, "subscriptions", "../../../etc/p"])
 def test_no_queue_id(text: str) -> None:
     with pytest.raises(ValueError, match="queue id"):
         queue_id.decode(text)

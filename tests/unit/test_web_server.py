@@ -77,7 +77,7 @@ async def test_json_is_the_desks(relay: Relay) -> None:
     assert (await relay.get("/api/v1/messages/nothing"))[0] == 404
 
 
-@pytest.mark.parametrize("limit", ["0", "201", "-1", "ten", "", "٣", "9" * 5000])
+@pytest.mark.parametrize("limit", ["0", "201", "-1", "ten", "", "٣", "9" * 5000, "000000001" + "0" * 9])
 async def test_limits_are_checked(relay: Relay, limit: str) -> None:
     assert (await relay.get(f"/api/v1/recent?limit={limit}"))[0] == 400
 

@@ -84,6 +84,11 @@ class ControlServer:
             writer.write(wire.line({"error": f"the request is not understood: {error}"}))
         except SpoolError as error:
             writer.write(wire.line({"error": f"the queue cannot be reached: {error}"}))
+        except (ConnectionError, asyncio.IncompleteReadError):
+            raise
+        except Exception as error:  # a fault of ours: who asked is told, and the log has the rest
+            self.observer.trouble("a request at the control socket failed", error)
+            writer.write(wire.line({"error": f"the daemon failed: {type(error).__name__}; its log says more"}))
         else:
             writer.write(wire.line({"end": end}))
         await writer.drain()

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]  # two digits at a time: each message asks for one id
-PATTERN = re.compile(r"[0-9a-v]{13}\Z")
+PATTERN = re.compile(r"[0-7][0-9a-v]{12}\Z")  # 63 bits
 
 _TICKS = 1 << 16  # a second; 48 bits of ticks last until the year 2106
 _ENTROPY = 1 << 15

@@ -167,7 +167,7 @@ class WebServer:
 
     async def _api_recent(self, request: web.Request) -> web.Response:
         given = request.query.get("limit", str(RECENT))
-        if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= RECENT_MAX):
+        if not (given.isascii() and given.isdigit() and len(given) <= 9 and 1 <= int(given) <= RECENT_MAX):
             return web.json_response({"error": f"limit is a number from 1 to {RECENT_MAX}"}, status=400)
         return web.json_response(await self._desk.recent(int(given)))
 
