@@ -228,6 +228,9 @@ def test_ubos_folders_become_sites(config: Path) -> None:
     assert PASSWORD not in done.stdout
     assert ways(config, "a@shop.example") == ["s01234"]
     assert ways(config, "a@shop.example.evil.example") == ["direct"]
+    again = sesrelay("import", "ubos", "--folder", ubos, "--yes", "--json", "--config", config)
+    assert (again.returncode, again.stdout) == (1, ""), "nothing is written, and nobody is told that it is"
+    assert "exists already; nothing is changed" in again.stderr
 
 
 def test_postfix_tables_become_sites_and_the_rest_is_told(config: Path) -> None:

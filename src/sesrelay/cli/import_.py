@@ -72,14 +72,14 @@ def _carry_over(read: Callable[[], Imported], config: Path, *, yes: bool, replac
         click.echo(f"sesrelay: {error}", err=True)
         sys.exit(EX_FAILED)
     write = bool(found.sites) and (yes or (not as_json and sys.stdin.isatty()))
-    if as_json:
-        click.echo(json.dumps(_document(found, config, written=write), indent=2, ensure_ascii=False))
-    else:
+    if not as_json:
         _show(found, config)
     if write and not yes:
         write = click.confirm("Write these?", err=True)
     if not write:
-        if found.sites and not as_json:
+        if as_json:
+            _print(found, config, written=False)
+        elif found.sites:
             click.echo("Nothing is written (--yes writes it).", err=True)
         return
     try:
@@ -88,6 +88,8 @@ def _carry_over(read: Callable[[], Imported], config: Path, *, yes: bool, replac
     except site_files.SiteExists as there:
         click.echo(f"sesrelay: {there} exists already; nothing is changed (--replace takes its place)", err=True)
         sys.exit(EX_FAILED)
+    if as_json:
+        _print(found, config, written=True)
     sys.exit(take_up(load_or_exit(config), quiet=as_json))
 
 
@@ -106,8 +108,9 @@ def _show(found: Imported, config: Path) -> None:
         click.secho(f"note: {note}", fg="yellow")
 
 
-def _document(found: Imported, config: Path, *, written: bool) -> dict[str, object]:
+def _print(found: Imported, config: Path, *, written: bool) -> None:
     from sesrelay.setup.sites.files import place_of
 
     sites = [{"name": site.name, "file": str(place_of(config, site.name)), "domains": list(site.domains)} for site in found.sites]
-    return {"sites": sites, "notes": found.notes, "written": written}
+    document = {"sites": sites, "notes": found.notes, "written": written}
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))

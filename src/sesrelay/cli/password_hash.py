@@ -20,15 +20,20 @@ def command() -> None:
     if sys.stdin.isatty():
         password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:
-        password = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
-    if not password or len(password.encode()) > LONGEST or "\0" in password:
-        raise SystemExit(_refused(f"a password is meant, of at most {LONGEST} octets"))
+        line = sys.stdin.buffer.readline()
+        password = line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
+    if not _usable(password):
+        click.echo(f"sesrelay: a password is meant, in UTF-8 and of at most {LONGEST} octets", err=True)
+        raise SystemExit(EX_USAGE)
 
     from sesrelay.listener.passwords import make_hash
 
     click.echo(make_hash(password))
 
 
-def _refused(why: str) -> int:
-    click.echo(f"sesrelay: {why}", err=True)
-    return EX_USAGE
+def _usable(password: str) -> bool:
+    try:
+        octets = password.encode()
+    except UnicodeEncodeError:  # octets of stdin that were no UTF-8
+        return False
+    return 0 < len(octets) <= LONGEST and b"\0" not in octets
