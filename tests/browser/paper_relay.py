@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Self
 
 import aiohttp
 
@@ -17,7 +18,7 @@ ID = "0h2k3j4l5m6n7"
 
 
 class Relay:
-    """A server with what it asks, and a client to ask it with."""
+    """A server with what it asks, and a client to ask it with; it listens within `async with`."""
 
     def __init__(self, options: WebOptions) -> None:
         self.desk = PaperDesk([message(ID, "hello")])
@@ -33,6 +34,13 @@ class Relay:
             options=options,
             standings=lambda: self.standings,
         )
+
+    async def __aenter__(self) -> Self:
+        await self.server.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.server.stop()
 
     async def _metrics(self) -> bytes:
         return b"sesrelay_config_reload_success 1.0\n"

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sesrelay.mail.delivery import State
 from sesrelay.seams import Filter, NoSpace, SpoolError
 from sesrelay.spool.files import THRESHOLD
 from sesrelay.spool.sqlite import SqliteSpool
+from small_disk import mounted
 from spool_world import NOW, SES, deferred, delivered, ids, opened, settlement, submission
 
 
@@ -146,16 +146,8 @@ async def test_below_the_reserve_nothing_new_is_taken_and_the_rest_works(tmp_pat
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MiB of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs", place], capture_output=True, check=False)
-    if mounted.returncode:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"cannot mount a small disk: {mounted.stderr.decode()}")
-        pytest.skip("mounting a small disk wants root")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with mounted(tmp_path / "disk", mebibytes=3) as place:
+        yield place
 
 
 async def fill(spool: SqliteSpool, size: int) -> list[str]:

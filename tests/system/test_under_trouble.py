@@ -20,21 +20,14 @@ import pytest
 
 from onslaught import FIVE_PERCENT, Clients, SesHop, SmtpHop, finish, relay_before, vitals
 from relay_process import KEY, SECRET, Relay, StandIn, ses_transport, wait_for
+from small_disk import mounted
 from traces import completed
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 12 MiB of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs", place], capture_output=True, check=False)
-    if mounted.returncode:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"cannot mount a small disk: {mounted.stderr.decode()}")
-        pytest.skip("mounting a small disk wants root")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with mounted(tmp_path / "disk", mebibytes=12) as place:
+        yield place
 
 
 def on(disk: Path, relay: Relay) -> None:

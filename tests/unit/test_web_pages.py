@@ -16,10 +16,8 @@ from sesrelay.web.options import WebOptions
 
 @pytest.fixture
 async def relay() -> AsyncIterator[Relay]:
-    made = Relay(WebOptions(port=0, hostname="mail.example.com", smtp="127.0.0.1:2525"))
-    await made.server.start()
-    yield made
-    await made.server.stop()
+    async with Relay(WebOptions(port=0, hostname="mail.example.com", smtp="127.0.0.1:2525")) as made:
+        yield made
 
 
 async def test_an_empty_relay_tells_what_to_do(relay: Relay) -> None:
@@ -32,13 +30,9 @@ async def test_an_empty_relay_tells_what_to_do(relay: Relay) -> None:
 
 
 async def test_the_hint_knows_sockets() -> None:
-    relay = Relay(WebOptions(port=0, smtp="unix:/run/sesrelay/submit.sock"))
-    relay.desk.messages = []
-    await relay.server.start()
-    try:
+    async with Relay(WebOptions(port=0, smtp="unix:/run/sesrelay/submit.sock")) as relay:
+        relay.desk.messages = []
         assert "swaks --socket /run/sesrelay/submit.sock --from" in (await relay.get("/"))[1]
-    finally:
-        await relay.server.stop()
 
 
 async def test_accounts_are_shown_beside_awss_thresholds(relay: Relay) -> None:

@@ -24,18 +24,14 @@ PATHS += ["/api/v1/summary", "/api/v1/recent", f"/api/v1/messages/{ID}", f"/api/
 
 @pytest.fixture
 async def relay() -> AsyncIterator[Relay]:
-    made = Relay(WebOptions(port=0, hostname="mail.example.com", smtp="127.0.0.1:2525"))
-    await made.server.start()
-    yield made
-    await made.server.stop()
+    async with Relay(WebOptions(port=0, hostname="mail.example.com", smtp="127.0.0.1:2525")) as made:
+        yield made
 
 
 @pytest.fixture
 async def exposed() -> AsyncIterator[Relay]:
-    made = Relay(WebOptions(host="0.0.0.0", port=0, token="pa:ss wörd", hostname="mail.example.com"))
-    await made.server.start()
-    yield made
-    await made.server.stop()
+    async with Relay(WebOptions(host="0.0.0.0", port=0, token="pa:ss wörd", hostname="mail.example.com")) as made:
+        yield made
 
 
 # --- machines ---
@@ -162,12 +158,8 @@ async def test_an_old_probe_without_host_is_answered(relay: Relay) -> None:
 async def test_configured_names_are_answered(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text('http: {listen: "127.0.0.1:0", allowed_hosts: [Relay.Intranet]}\n')
-    relay = Relay(web_options(load(config), None))
-    await relay.server.start()
-    try:
+    async with Relay(web_options(load(config), None)) as relay:
         assert (await relay.get("/", Host="relay.intranet"))[0] == 200
-    finally:
-        await relay.server.stop()
 
 
 @pytest.mark.parametrize("path", ["/static/../server.py", "/static/%2e%2e/server.py", "/static/", "/static/status.html"])
@@ -199,9 +191,7 @@ async def test_off_loopback_the_token_is_wanted(exposed: Relay) -> None:
 
 
 async def test_bearer_holds_the_token() -> None:
-    relay = Relay(WebOptions(host="0.0.0.0", port=0, token="abc123"))
-    await relay.server.start()
-    try:
+    async with Relay(WebOptions(host="0.0.0.0", port=0, token="abc123")) as relay:
         assert (await relay.get("/", Authorization="Bearer abc123"))[0] == 200
         assert (await relay.get("/", Authorization="bearer  abc123 "))[0] == 200
         for wrong in (
@@ -215,8 +205,6 @@ async def test_bearer_holds_the_token() -> None:
             "Basic Og==",
         ):
             assert (await relay.get("/", Authorization=wrong))[0] == 401
-    finally:
-        await relay.server.stop()
 
 
 def test_off_loopback_without_a_token_it_does_not_start() -> None:
@@ -257,7 +245,5 @@ async def test_stopping_twice_is_harmless_and_frees_the_address(relay: Relay) ->
     port = relay.server.address[1]
     await relay.server.stop()
     await relay.server.stop()
-    again = Relay(WebOptions(port=port))
-    await again.server.start()
-    assert (await again.get("/healthz"))[0] == 200
-    await again.server.stop()
+    async with Relay(WebOptions(port=port)) as again:
+        assert (await again.get("/healthz"))[0] == 200
