@@ -41,7 +41,8 @@ def secret_from(file: str, *, smtp: bool, kept_as: str | None) -> Secret:
 
 
 def parsed(what: str, text: str, kind: str) -> str:
-    """Return `text` as the configuration takes it. `kind`: name, region, host, pattern, domain, address, local_user.
+    """Return `text` as the configuration takes it. `kind`: name, region, host, pattern, domain, address, local_user,
+    nameserver.
 
     Raises: click.BadParameter
     """

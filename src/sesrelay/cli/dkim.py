@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -129,12 +130,7 @@ def show(domain: str | None, form: str, as_json: bool, config: Path) -> int:
         for name, one in found.items():
             click.echo(_bind(name, str(one["value"])))
     elif found:
-        width = max(map(len, found)) + 2
-        click.echo(
-            "\n".join(
-                [f"{'TYPE':<6}{'NAME':<{width}}VALUE", *(f"{'TXT':<6}{name:<{width}}{one['value']}" for name, one in found.items())]
-            )
-        )
+        _rows({name: str(one["value"]) for name, one in found.items()})
     if not found:
         click.echo(f"sesrelay: no key of {domain or 'any domain'} is named in {config}", err=True)
     return 0 if found else EX_FAILED
@@ -147,9 +143,17 @@ def _bind(name: str, value: str) -> str:
     return f"{name}. {TTL} IN TXT ( {strings} )"
 
 
+def _rows(records: Mapping[str, str]) -> None:
+    width = max(map(len, records)) + 2
+    click.echo(f"{'TYPE':<6}{'NAME':<{width}}VALUE")
+    for name, value in records.items():
+        click.echo(f"{'TXT':<6}{name:<{width}}{value}")
+
+
 def _table(domain: str, selector: str, name: str, value: str, file: Path, config: Path) -> None:
     shown = file.name if file.parent == config.parent.absolute() else str(file)
-    click.echo(f"\npublish in the DNS of {domain}:\n\n{'TYPE':<6}{'NAME':<{len(name) + 2}}VALUE\n{'TXT':<6}{name}  {value}")
+    click.echo(f"\npublish in the DNS of {domain}:\n")
+    _rows({name: value})
     click.echo(
         f"\nand once it can be looked up, under the transport:\n\n    dkim: {{{domain}: {{selector: {selector}, key_file: {shown}}}}}"
     )

@@ -28,9 +28,9 @@ def moment(text: str) -> float:
             return now.timestamp() + seconds(text[1:])
         if len(text) <= len("00:00:00"):
             found = datetime.combine(now.date(), time.fromisoformat(text)).astimezone()
-            return (
-                found if found > now else datetime.combine(now.date() + timedelta(days=1), found.time()).astimezone()
-            ).timestamp()
+            if found <= now:
+                found = datetime.combine(now.date() + timedelta(days=1), found.time()).astimezone()
+            return found.timestamp()
         return datetime.fromisoformat(text).astimezone().timestamp()
     except (ValueError, OverflowError):
         raise click.BadParameter("a time is meant, as in 2026-12-31T09:00:00Z, '2026-12-31 09:00', 09:00 or +2h") from None
@@ -42,11 +42,13 @@ def harmless(text: str) -> str:
 
 
 def size(octets: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if octets < 1024 or unit == "GiB":
-            return f"{octets:.0f} {unit}" if unit == "B" else f"{octets:.1f} {unit}"
+    if octets < 1024:
+        return f"{octets:.0f} B"
+    for unit in ("KiB", "MiB"):
         octets /= 1024
-    raise AssertionError("unreachable")
+        if octets < 1024:
+            return f"{octets:.1f} {unit}"
+    return f"{octets / 1024:.1f} GiB"
 
 
 def age(elapsed: float) -> str:
