@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, State
-from sesrelay.mail.envelope import Envelope, Message, Origin, Recipient
+from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Recipient, Rung
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy import pausing
@@ -109,6 +111,93 @@ def test_warned_once() -> None:
 
 def test_the_last_attempt_is_at_expiry() -> None:
     assert judge(Deferred(TEMPORARY), delivery(attempts=2), age=950.0).due == ACCEPTED + 1000.0
+
+
+@pytest.mark.parametrize(("told", "wait"), [(None, 30.0), (5.0, 30.0), (77.0, 77.0)])
+def test_it_is_not_tried_again_sooner_than_the_other_side_allows(told: float | None, wait: float) -> None:
+    assert judge(Deferred(TEMPORARY, Scope.MESSAGE, retry_after=told)).due == ACCEPTED + 10.0 + wait
+
+
+ENDS_OF_A_REPORT: list[tuple[Outcome | None, float]] = [  # None: it waits behind a pause
+    (Failed(PERMANENT), 10.0),
+    (Held(TEMPORARY, "no_route"), 10.0),
+    (Deferred(TEMPORARY, Scope.RECIPIENT), 1e6),
+    (Deferred(TEMPORARY, Scope.NEXTHOP), 1e6),
+    (None, 1e6),
+]
+
+
+@pytest.mark.parametrize("rung", list(Rung))
+@pytest.mark.parametrize(("outcome", "age"), ENDS_OF_A_REPORT)
+def test_a_report_that_finds_no_way_goes_lower_until_the_folder_and_from_there_nowhere(
+    rung: Rung, outcome: Outcome | None, age: float
+) -> None:
+    one = delivery(message=replace(delivery().message, envelope=Envelope("", ()), report=Descent(rung)))
+    verdict = judge(outcome, one, age=age) if outcome else overdue(one, RETRY, ACCEPTED + age)
+    assert verdict is not None
+    if rung < Rung.FOLDER:
+        assert (verdict.state, verdict.report) == (State.FAILED, "lower")
+    else:
+        assert (verdict.state, verdict.report) == (State.HELD, None)
+
+
+def test_a_report_that_may_have_been_sent_goes_no_other_way() -> None:
+    one = delivery(message=replace(delivery().message, report=Descent(Rung.ROUTE)), doubts=1, pinned="t")
+    verdicts = [judge(Deferred(TEMPORARY, Scope.SENDER_DOMAIN), one), overdue(one, RETRY, ACCEPTED + 1e6)]
+    verdicts += [judge(Deferred(TEMPORARY, scope), one, age=1e6) for scope in Scope]
+    verdicts += [judge(Held(TEMPORARY, reason), one) for reason in ("no_route", "permission")]
+    assert [verdict and (verdict.state, verdict.pinned, verdict.report) for verdict in verdicts] == [
+        (State.QUEUED, "t", None), *[(State.HELD, "t", None)] * 9
+    ]  # fmt: skip
+
+
+OUTCOMES = st.one_of(
+    st.just(Delivered(GOOD, "ses-1")),
+    st.builds(Failed, st.just(PERMANENT), st.sampled_from(Scope)),
+    st.builds(Held, st.just(TEMPORARY), st.sampled_from(["policy", "no_route"])),
+    st.builds(Deferred, st.just(TEMPORARY), st.sampled_from(Scope), st.sampled_from([None, *PauseReason]), ambiguous=st.booleans()),
+)
+
+
+@given(
+    outcome=OUTCOMES,
+    rung=st.sampled_from([None, *Rung]),
+    sender=st.sampled_from(["", "a@example.com"]),
+    notify=st.sampled_from([None, frozenset({"NEVER"}), frozenset({"SUCCESS", "FAILURE", "DELAY"})]),
+    attempts=st.integers(1, 5),
+    doubts=st.integers(0, 2),
+    warned=st.booleans(),
+    age=st.sampled_from([0.0, 399.0, 400.0, 999.0, 1000.0, 1e6]),
+)
+def test_a_verdict_forgets_nothing_of_what_was(
+    outcome: Outcome,
+    rung: Rung | None,
+    sender: str,
+    notify: frozenset[str] | None,
+    attempts: int,
+    doubts: int,
+    warned: bool,
+    age: float,
+) -> None:
+    recipient = Recipient("b@example.org", notify)  # type: ignore[arg-type]
+    report = None if rung is None else Descent(rung)
+    message = replace(delivery().message, envelope=Envelope(sender, (recipient,)), report=report)
+    pinned = "t" if doubts else None
+    one = delivery(message=message, recipient=recipient, attempts=attempts, doubts=doubts, pinned=pinned, warned=warned)
+    verdict = judge(outcome, one, age=age)
+    doubt = isinstance(outcome, Deferred) and outcome.ambiguous
+    assert verdict.reply == str(outcome.reply)
+    assert verdict.attempts in (attempts, attempts - 1)
+    assert (verdict.doubts, verdict.pinned) == ((doubts + 1, "t") if doubt else (doubts, pinned))
+    assert verdict.warned == (warned or verdict.report == "delayed"), "nobody is warned twice"
+    assert (verdict.end is not None) == verdict.state.final
+    assert verdict.due >= ACCEPTED + age
+    if verdict.state is State.HELD:
+        assert (verdict.due, verdict.report, bool(verdict.reason)) == (ACCEPTED + age, None, True)
+    if verdict.state is State.FAILED and (verdict.report is None or not sender):
+        assert verdict.report == "lower" or "NEVER" in (notify or ()), "nothing fails in silence that was not asked for"
+    if doubt or (doubts and not isinstance(outcome, Delivered | Failed)):
+        assert verdict.state in (State.QUEUED, State.HELD), "it may have arrived"
 
 
 def test_overdue_behind_a_pause() -> None:

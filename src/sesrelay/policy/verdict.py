@@ -62,7 +62,7 @@ def decide(
     if isinstance(outcome, Failed):
         return _failure(delivery, reply, "failed", None, now)
     if isinstance(outcome, Held):
-        if _can_go_lower(delivery) and outcome.reason in NO_WAY:
+        if outcome.reason in NO_WAY and _can_go_lower(delivery) and not delivery.pinned:
             return _lower(delivery, reply, "failed", outcome.reason, now)
         return _held(delivery, outcome.reason, reply, now, attempts=max(spent - 1, 0))
     if outcome.ambiguous:
