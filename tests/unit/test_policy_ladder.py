@@ -81,3 +81,10 @@ def test_a_rung_whose_way_is_gone_has_no_transport() -> None:
     table = RoutingTable(RULES, DIRECT)
     assert rule(Descent(Rung.SES), "mailer-daemon@site.example", table, LADDER).transports == ()
     assert rule(Descent(Rung.DIRECT), "mailer-daemon@site.example", table, Ladder()).transports == ()
+
+
+def test_what_its_own_domain_may_not_send_is_no_obstacle_below() -> None:
+    table = RoutingTable((), REJECT)
+    for rung, transport in ((Rung.DIRECT, "direct"), (Rung.FOLDER, FOLDER)):
+        found = rule(Descent(rung), "mailer-daemon@example.com", table, LADDER)
+        assert (found.transports, found.reject) == ((transport,), False)
