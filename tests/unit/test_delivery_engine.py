@@ -9,7 +9,7 @@ import pytest
 
 from batches import Octets, filed
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
-from sesrelay.delivery import pauses, pump, slots
+from sesrelay.delivery import lane, pauses, pump, slots
 from sesrelay.delivery.attempt import READ_ALONG
 from sesrelay.delivery.lane import ROOM
 from sesrelay.delivery.room import LARGE, PIECES, STREAMED
@@ -486,6 +486,58 @@ async def test_what_cannot_be_given_back_to_the_store_waits_on_in_memory(monkeyp
     await rig.quiet()
     assert sorted(to for to, _ in way.seen) == [(f"b{n}@example.org",) for n in range(4)]
     assert await rig.waiting() == 0
+
+
+async def test_what_has_to_make_way_while_the_store_fails_waits_on_and_the_store_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lane, "ROOM", 4)
+    way = ScriptedTransport("t", concurrency=1, gate=asyncio.Event())
+    rig = Rig(way, rules={"a.example": ("t",), "b.example": ("t",)})
+    asked, unclaim = 0, rig.spool.unclaim
+
+    async def broken(ids: object) -> None:
+        nonlocal asked
+        asked += 1
+        raise SpoolError("full")
+
+    monkeypatch.setattr(rig.spool, "unclaim", broken)
+    for n in range(9):
+        await rig.submit(f"b{n}@example.org", sender="x@a.example")
+    for n in range(9, 12):
+        await rig.submit(f"b{n}@example.org", sender="x@b.example")
+    await rig.quiet()
+    assert 0 < asked <= 3, "once for each that had to make way"
+    monkeypatch.setattr(rig.spool, "unclaim", unclaim)
+    rig.scheduler._pump.stall(False)
+    assert way.gate is not None
+    way.gate.set()
+    for _ in range(9):
+        await rig.quiet()
+    assert sorted(to for to, _ in way.seen) == sorted((f"b{n}@example.org",) for n in range(12))
+
+
+async def test_what_a_failing_store_does_not_hand_out_is_asked_for_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = ScriptedTransport("t", answer=lambda to: Deferred(LATER))
+    rig = Rig(way)
+    queue_id = await rig.submit("b@example.org")
+    await rig.quiet()
+    way.answer = lambda to: Delivered(OK)
+
+    async def broken(*asked: object, **more: object) -> Claim:
+        raise SpoolError("input/output error")
+
+    rig.clock.advance(40.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.spool, "claim", broken)
+        rig.scheduler._pump.run_all()
+        await rig.quiet()
+    rig.scheduler._pump.run_all()
+    await rig.quiet()
+    assert len(way.seen) == 1, "nothing is begun before the store is asked again"
+    rig.scheduler._pump.stall(False)
+    await rig.quiet()
+    assert await rig.states(queue_id) == [State.DELIVERED]
 
 
 async def test_deleted_and_held_mail_in_a_lane_does_not_leave() -> None:

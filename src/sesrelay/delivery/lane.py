@@ -67,9 +67,13 @@ class Lane:
 
     def put(self, ready: Ready) -> Ready | None:
         """Let it wait here; return what has to make way for it, if anything."""
+        self.keep(ready)
+        return self._give_way() if self._waiting > ROOM else None
+
+    def keep(self, ready: Ready) -> None:
+        """Let it wait here, whether there is room or not."""
         self._queue(ready.stream).append(ready)
         self._waiting += 1
-        return self._give_way() if self._waiting > ROOM else None
 
     def put_back(self, ready: Ready) -> None:
         """Return to the front what could not be tried."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sesrelay.delivery.fresh import Fresh
 from sesrelay.delivery.lane import Lane, Ready
@@ -47,6 +47,12 @@ class Lanes:
             self.fresh.drop(crowded)
             self._crowded_out(crowded)
         return lane
+
+    def keep(self, readies: Iterable[Ready]) -> None:
+        """Let batches that the store did not take back wait in their lanes; nothing makes way for them, as it would come back too."""
+        for ready in readies:
+            self.fresh.add(ready)
+            self.get(ready.batch.lane).keep(ready)
 
     def empty(self, lane: Lane, stream: Stream | None = None) -> list[Ready]:
         """Take out all that waits in a lane, or in a stream of it."""

@@ -160,8 +160,7 @@ class Supply:
             await self.spool.unclaim([delivery.id for ready in readies for delivery in ready.batch.deliveries])
         except SpoolError as error:
             self.observer.trouble("what waits cannot be given back to the queue", error)
-            for ready in readies:
-                self.lanes.put(ready)
+            self.lanes.keep(readies)
             self.stall(True)
             return
         now = self.clock.wall()
@@ -206,7 +205,7 @@ class Supply:
             await self.spool.postpone([delivery.id for delivery in deliveries], until, "sender_domain")
         except SpoolError as error:
             self.observer.trouble("a message cannot be postponed", error, queue_id=ready.batch.message.id)
-            self.lanes.put(Ready(ready.batch, ready.stream))
+            self.lanes.keep([Ready(ready.batch, ready.stream)])
             self.stall(True)
             return
         for delivery in deliveries:
@@ -232,8 +231,7 @@ class Supply:
                 await self.spool.unclaim(ids)
         except SpoolError:
             # Still claimed: nobody else would ever hand it out again.
-            for ready in readies:
-                self.lanes.put(ready)
+            self.lanes.keep(readies)
             self.stall(True)
             raise
         return ids
