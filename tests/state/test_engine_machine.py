@@ -1,6 +1,7 @@
 """Whatever happens in whatever order: what was acknowledged ends exactly once, or still waits.
 
-Accept, answers of every kind, the death of the process at any moment, a clock that is set, an operator and reloads.
+Accept, answers of every kind, the death of the process at any moment, a store that fails, a clock that is set, an operator
+and reloads.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Mapping
-from typing import TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
+from unittest import mock
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from engine_rig import OK, Rig, ScriptedTransport
 from sesrelay.delivery.clock_watch import ClockWatch
@@ -24,7 +27,8 @@ from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseRea
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.ladder import FOLDER
 from sesrelay.policy.retry import RetryPolicy
-from sesrelay.seams import Content, Filter, Verb
+from sesrelay.seams import Content, Filter, SpoolError, Verb
+from sesrelay.spool.memory import MemorySpool
 
 T = TypeVar("T")
 DAY = 86400.0
@@ -40,6 +44,8 @@ ANSWERS: dict[str, Outcome | Exception] = {
     "bug": RuntimeError("a bug of ours"),
 }
 DOUBTFUL = {"lost", "bug"}
+# What the engine asks of the store on its own account, but for `settle`, which has a patience of its own.
+ASKED = ("claim", "open_attempt", "unclaim", "postpone", "rekey", "lanes", "count_sent")
 
 
 class Fickle(ScriptedTransport):
@@ -73,11 +79,27 @@ class Fickle(ScriptedTransport):
         return dict.fromkeys(ids, answer)
 
 
+class Faltering(MemorySpool):
+    """A store that does nothing of what is `failing`, and says so."""
+
+    failing: frozenset[str] = frozenset()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ASKED and name in self.failing:
+            return self._fail
+        return super().__getattribute__(name)
+
+    async def _fail(self, *asked: object, **more: object) -> Any:
+        raise SpoolError("input/output error")
+
+
 class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.acknowledged: list[str] = []
+        self.stall = mock.patch("sesrelay.delivery.pump.STALL", DAY)  # the loop's clock is nobody's here: see `_pass`
+        self.stall.start()
         self.run(self._begin())
 
     async def _begin(self) -> None:
@@ -85,7 +107,8 @@ class Life(RuleBasedStateMachine):
         self.folder = Fickle(FOLDER)  # the last rung of a bounce that nobody takes
         retry = RetryPolicy((30.0, 120.0), max_age=3 * DAY, delay_warning=4 * 3600.0)
         self.rules: dict[str, tuple[str, ...]] = {"two.example": ("first", "second")}
-        self.rig = Rig(self.first, self.second, self.folder, rules=self.rules, retry=retry)
+        with mock.patch("engine_rig.MemorySpool", Faltering):
+            self.rig = Rig(self.first, self.second, self.folder, rules=self.rules, retry=retry)
         self._watch()
 
     def _watch(self) -> None:
@@ -102,16 +125,32 @@ class Life(RuleBasedStateMachine):
 
         return self.loop.run_until_complete(do())
 
+    def attempt(self, call: Awaitable[object]) -> None:
+        """Run what may find the store failing."""
+        with suppress(SpoolError):
+            self.run(call)
+
     # --- what happens ---
 
-    @rule(domain=st.sampled_from(["one.example", "two.example"]), recipients=st.integers(1, 3))
-    def accept(self, domain: str, recipients: int) -> None:
+    @initialize(answers=st.sampled_from(list(ANSWERS)))
+    def begin(self, answers: str) -> None:
+        self.accept(["one.example", "two.example"], 2, answers)
+
+    @rule(
+        domains=st.lists(st.sampled_from(["one.example", "two.example"]), min_size=1, max_size=4),
+        recipients=st.integers(1, 3),
+        answers=st.sampled_from(list(ANSWERS)),
+    )
+    def accept(self, domains: list[str], recipients: int, answers: str) -> None:
+        self.first.answers = answers
         to = [f"r{n}@{'ab'[n % 2]}.example.org" for n in range(recipients)]
-        self.acknowledged.append(self.run(self.rig.submit(*to, sender=f"s@{domain}")))
+        for domain in domains:
+            self.acknowledged.append(self.run(self.rig.submit(*to, sender=f"s@{domain}")))
 
     @rule(answers=st.sampled_from(list(ANSWERS)), which=st.booleans())
     def answers(self, answers: str, which: bool) -> None:
         (self.first if which else self.second).answers = answers
+        self.attempt(self._pass(40.0))
 
     @rule(open_=st.booleans(), which=st.booleans())
     def hang_or_answer(self, open_: bool, which: bool) -> None:
@@ -125,29 +164,44 @@ class Life(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 40.0, 200.0, 5_000.0]))
     def wait(self, seconds: float) -> None:
-        self.run(self.rig.pass_time(seconds))
+        self.attempt(self._pass(seconds))
 
-    @rule(seconds=st.sampled_from([-3600.0, -7.0, 30.0, DAY / 4]))
-    def set_the_clock(self, seconds: float) -> None:
+    async def _pass(self, seconds: float) -> None:
+        self.rig.scheduler._pump.stall(False)  # a store that failed is asked again
+        await self.rig.pass_time(seconds)
+
+    @rule(failing=st.frozensets(st.sampled_from(ASKED)))
+    def the_store_fails(self, failing: frozenset[str]) -> None:
+        self.rig.spool.failing = failing  # type: ignore[attr-defined]
+        self.run(self.rig.quiet())
+
+    @rule(
+        what=st.one_of(
+            st.tuples(st.just("clock"), st.sampled_from([-3600.0, -7.0, 30.0, DAY / 4])),
+            st.tuples(st.just("sweep")),
+            st.tuples(st.just("operate"), st.sampled_from(["hold", "release", "retry"]), st.integers(0, 99), st.booleans()),
+            st.tuples(st.just("reload"), st.booleans()),
+        )
+    )
+    def somebody_steps_in(self, what: tuple[Any, ...]) -> None:
+        self.attempt(getattr(self, f"_{what[0]}")(*what[1:]))
+
+    async def _clock(self, seconds: float) -> None:
         self.rig.clock.now += seconds
-        self.run(self.watch.look())
+        await self.watch.look()
 
-    @rule()
-    def sweep(self) -> None:
-        self.run(self.sweeper.sweep())
+    async def _sweep(self) -> None:
+        await self.sweeper.sweep()
 
-    @precondition(lambda self: self.acknowledged)
-    @rule(verb=st.sampled_from(["hold", "release", "retry"]), place=st.integers(0, 99), everything=st.booleans())
-    def operate(self, verb: Verb, place: int, everything: bool) -> None:
+    async def _operate(self, verb: Verb, place: int, everything: bool) -> None:
         name = self.acknowledged[place % len(self.acknowledged)]
         wanted = Filter(states=(State.QUEUED, State.HELD, State.IN_FLIGHT)) if everything else Filter(ids=(name,))
-        self.run(self.rig.spool.change(verb, wanted, self.rig.clock.now))
-        self.run(self.rig.scheduler.refresh())
+        await self.rig.spool.change(verb, wanted, self.rig.clock.now)
+        await self.rig.scheduler.refresh()
 
-    @rule(alone=st.booleans())
-    def reload(self, alone: bool) -> None:
+    async def _reload(self, alone: bool) -> None:
         ways = (self.first,) if alone else (self.first, self.second)
-        self.run(self.rig.scheduler.swap(self.rig.snapshot(*ways, self.folder, rules={} if alone else self.rules)))
+        await self.rig.scheduler.swap(self.rig.snapshot(*ways, self.folder, rules={} if alone else self.rules))
 
     @rule()
     def die_and_live_again(self) -> None:
@@ -155,6 +209,7 @@ class Life(RuleBasedStateMachine):
 
     async def _die(self) -> None:
         rig, old = self.rig, self.rig.scheduler
+        rig.spool.failing = frozenset()  # type: ignore[attr-defined]  # with such a store there is no start
         for way in (self.first, self.second, self.folder):
             way.unsure.update(way.under)
             way.under.clear()
@@ -185,10 +240,14 @@ class Life(RuleBasedStateMachine):
                 assert len([event for event in reports if each.end in ("failed", "expired")]) <= 2, "one of a delay, one of the end"
 
     def teardown(self) -> None:
-        self.run(self._everything_ends())
-        self.loop.close()
+        try:
+            self.run(self._everything_ends())
+        finally:
+            self.stall.stop()
+            self.loop.close()
 
     async def _everything_ends(self) -> None:
+        self.rig.spool.failing = frozenset()  # type: ignore[attr-defined]
         for way in (self.first, self.second, self.folder):
             way.answers = "taken"
             assert way.gate is not None
@@ -199,8 +258,11 @@ class Life(RuleBasedStateMachine):
             await self.rig.spool.change("release", Filter(states=(State.HELD,)), self.rig.clock.now)
             await self.rig.spool.change("retry", Filter(states=(State.QUEUED,)), self.rig.clock.now)
             self.rig.scheduler.hurry()
-            await self.rig.pass_time(61.0)
+            await self._pass(61.0)
         assert await self.rig.waiting() == 0, "nothing stalls for good"
+        lanes = self.rig.scheduler._lanes
+        assert lanes.fresh.octets == 0
+        assert not any(len(lane) or lane.inflight or lane.claiming for lane in lanes.values()), "memory knows that all has ended"
         for name in self.acknowledged:
             assert all(state.final for state in await self.rig.states(name))
 
