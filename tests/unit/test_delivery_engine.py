@@ -247,6 +247,23 @@ async def test_an_unverified_sender_pauses_that_sender_alone() -> None:
     assert [await rig.states(each) for each in bad] == [[State.DELIVERED]] * 5
 
 
+async def test_one_batch_finds_out_whether_a_sender_domain_may_send_again() -> None:
+    unverified = Deferred(LATER, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, "Verify bad.example.")
+    way = ScriptedTransport("t", answer=lambda to: unverified)
+    rig = Rig(way)
+    ids = [await rig.submit(f"b{n}@example.org", sender="x@bad.example") for n in range(5)]
+    await rig.quiet()
+    for answer in (unverified, Delivered(OK)):
+        way.gate = asyncio.Event()
+        await rig.pass_time(2000.0)
+        assert way.under_way == 1, "the others wait for what it finds"
+        way.answer = lambda to, answer=answer: answer  # type: ignore[misc]
+        way.gate.set()
+        await rig.quiet()
+    await rig.pass_time(400.0)
+    assert [await rig.states(each) for each in ids] == [[State.DELIVERED]] * 5
+
+
 async def test_ambiguous_is_repeated_there_only_and_held_after_three() -> None:
     way = ScriptedTransport("t", answer=lambda to: Deferred(LATER, Scope.MESSAGE, ambiguous=True))
     other = ScriptedTransport("u")

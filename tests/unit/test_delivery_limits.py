@@ -238,14 +238,19 @@ async def test_a_capped_site_fills_no_memory_that_others_need() -> None:
 
 async def test_the_priority_of_a_header_stays_with_the_message() -> None:
     way = ScriptedTransport("t", gate=asyncio.Event())
-    options = {"a.example": {"transports": ("t",), "priority": Priority.HIGH, "priority_header": "X-Urgency"}}
+    options = {
+        "a.example": {"transports": ("t",), "priority": Priority.HIGH, "priority_header": "X-Urgency"},
+        "b.example": {"transports": ("t",)},
+    }
     rig = Rig(way, rules=options)
     bulk = await rig.submit("b@example.org", sender="x@a.example", content=b"Precedence: bulk\r\n" + CONTENT)
     trusted = await rig.submit("b@example.org", sender="x@a.example", content=b"X-Urgency: 3\r\nList-Id: <x>\r\n" + CONTENT)
     plain = await rig.submit("b@example.org", sender="x@a.example")
+    named_by_none = b"X-Urgency: high\r\nPrecedence: bulk\r\n" + CONTENT
+    other = await rig.submit("b@example.org", sender="x@b.example", content=named_by_none)
     await rig.scheduler.swap(rig.snapshot(way, rules=options))
-    placed = [(await rig.record(each)).deliveries[0].delivery.placement.priority for each in (bulk, trusted, plain)]
-    assert placed == [Priority.LOW, Priority.NORMAL, Priority.HIGH]
+    placed = [(await rig.record(each)).deliveries[0].delivery.placement.priority for each in (bulk, trusted, plain, other)]
+    assert placed == [Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.LOW]
     way.gate = None
 
 

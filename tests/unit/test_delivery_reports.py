@@ -12,7 +12,7 @@ from sesrelay.delivery.attempt import READ_ALONG
 from sesrelay.delivery.housekeeping import Housekeeping
 from sesrelay.mail.delivery import State
 from sesrelay.mail.envelope import Envelope, Notify, Origin, Recipient, Rung
-from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.ladder import Ladder
 from sesrelay.policy.retry import RetryPolicy
@@ -108,6 +108,32 @@ async def test_a_report_says_what_was_answered_by_whom(tmp_path: Path) -> None:
     assert recipient["Original-Recipient"] == "rfc822;x+y@example.org"
     assert recipient["Diagnostic-Code"] == "X-sesrelay; 550 5.7.1 No"
     assert parsed.get_payload(2).get_content_type() == "text/rfc822-headers"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("nexthop", "host", "told", "shown"),
+    [
+        ("example.org", "mx1.example.org", "mx1.example.org", {"Remote-MTA": "dns; mx1.example.org", "Diagnostic-Code": "smtp"}),
+        ("ses/eu-west-1/AKIDEXAMPLE", None, "Amazon SES in eu-west-1", {"Remote-MTA": None, "Diagnostic-Code": "X-Amazon-SES"}),
+        ("ses/eu-west-1", None, "Amazon SES in eu-west-1", {"Remote-MTA": None, "Diagnostic-Code": "X-Amazon-SES"}),
+        ("hop/eu-west-1", None, "", {"Remote-MTA": None, "Diagnostic-Code": "X-sesrelay"}),
+    ],
+)
+async def test_a_report_names_who_answered_and_no_key(
+    nexthop: str, host: str | None, told: str, shown: dict[str, str | None]
+) -> None:
+    refused = Failed(NO, trail=Trail(host=host))
+    way = ScriptedTransport("t", answer=lambda to: refused if to == "b@example.org" else Delivered(OK))
+    way.nexthop = lambda recipient: nexthop  # type: ignore[method-assign]
+    rig = Rig(way)
+    await rig.submit("b@example.org")
+    await rig.quiet()
+    content = way.seen[-1][1]
+    parsed = message_from_bytes(content, policy=policy.default)
+    assert told in parsed.get_payload(0).get_content()  # type: ignore[union-attr]
+    recipient = parsed.get_payload(1).get_payload()[1]  # type: ignore[union-attr]
+    assert {name: recipient[name] and recipient[name].partition("; 5")[0] for name in shown} == shown
+    assert b"AKIDEXAMPLE" not in content
 
 
 # --- the ladder ---

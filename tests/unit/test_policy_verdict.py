@@ -141,6 +141,15 @@ def test_a_report_that_finds_no_way_goes_lower_until_the_folder_and_from_there_n
         assert (verdict.state, verdict.report) == (State.HELD, None)
 
 
+@pytest.mark.parametrize("scope", [scope for scope in Scope if scope is not Scope.SENDER_DOMAIN])
+def test_a_report_waits_for_its_way_while_that_may_still_serve(scope: Scope) -> None:
+    one = delivery(message=replace(delivery().message, envelope=Envelope("", ()), report=Descent(Rung.ROUTE)))
+    verdict = judge(Deferred(TEMPORARY, scope), one)
+    assert (verdict.state, verdict.report) == (State.QUEUED, None)
+    held = judge(Held(TEMPORARY, "content_lost"), one)
+    assert (held.state, held.reason, held.report) == (State.HELD, "content_lost", None), "no other way has what is lost"
+
+
 def test_a_report_that_may_have_been_sent_goes_no_other_way() -> None:
     one = delivery(message=replace(delivery().message, report=Descent(Rung.ROUTE)), doubts=1, pinned="t")
     verdicts = [judge(Deferred(TEMPORARY, Scope.SENDER_DOMAIN), one), overdue(one, RETRY, ACCEPTED + 1e6)]
