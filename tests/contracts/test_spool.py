@@ -15,7 +15,9 @@ from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Pri
 from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Recipient, Rung
 from sesrelay.mail.filed import Filed
 from sesrelay.mail.trace import Event
+from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.seams import Claim, Filter, Opened, Settlement, SpoolError, Submission, Superseded
+from sesrelay.spool import sqlite
 from sesrelay.spool.files import THRESHOLD
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.sqlite import SqliteSpool
@@ -474,6 +476,40 @@ async def test_release_takes_back_a_hold_in_flight(spool: Store) -> None:
     assert await spool.change("release", Filter(states=(State.IN_FLIGHT,)), NOW) == 1
     await spool.settle(settlement(made, deferred()))
     assert [each.delivery.state for each in await spool.list(Filter(), NOW, None, 9)] == [State.QUEUED]
+
+
+# --- the clock ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reason", "due", "then"),
+    [
+        ("later", NOW + 100, NOW + 60),  # what was to come in so many seconds still is
+        ("later", NOW + 40, NOW),
+        ("later", NOW + 10, NOW),  # it was due before the clock was set
+        ("later", NOW - 5, NOW - 5),
+        (SCHEDULED, NOW + 100, NOW + 100),  # an hour of the day stays that hour
+        (SCHEDULED, NOW + 40, NOW),
+        (SCHEDULED, NOW - 5, NOW - 5),
+    ],
+)
+@pytest.mark.parametrize("others", [0, 3])
+async def test_when_the_clock_is_set_back_what_waits_waits_no_longer(
+    spool: Store, monkeypatch: pytest.MonkeyPatch, reason: str, due: float, then: float, others: int
+) -> None:
+    monkeypatch.setattr(sqlite, "CHANGE_PAGE", 2)
+    made = submission(5, recipients=("a@example.org", "b@example.org"), due=due)
+    made = replace(made, deliveries=tuple(replace(each, reason=reason) for each in made.deliveries))
+    for serial in range(10, 10 + others):
+        await spool.accept(submission(serial, due=NOW + 100, lane=MX))
+    await spool.accept(made)
+    await spool.accept(submission(6, state=State.HELD, due=NOW + 100))
+    await spool.set_back(40.0, NOW)
+    listed = await spool.list(Filter(states=tuple(State)), NOW, None, 99)
+    found = {each.delivery.id: each.delivery.due for each in listed}
+    assert [found.pop(each) for each in ids(made)] == [then, then]
+    assert sorted(found.values()) == [NOW + 60] * others + [NOW + 100]
+    assert (await spool.lanes())[SES] == then
 
 
 # --- folding -----------------------------------------------------------------------------------------------------

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from fakes import FakeClock
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Priority, State, Stream
 from sesrelay.mail.envelope import Descent
 from sesrelay.mail.trace import Event
-from sesrelay.seams import Filter, Settlement, SpoolError, Submission, Verb
+from sesrelay.policy.verdict import Verdict
+from sesrelay.seams import Claim, Filter, Settlement, SpoolError, Submission, Verb
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.sqlite import SqliteSpool
 from spool_world import BODY, MX, NOW, SES, deferred, delivered, failed, held, opened, submission
@@ -34,6 +36,17 @@ dues = st.integers(0, 20).map(lambda seconds: NOW + seconds)
 addresses = st.sampled_from(["a@example.org", "B@Example.ORG", "c@bücher.example", "d@example.net"])
 verdicts = st.sampled_from(
     [delivered("r-1"), delivered("r-2"), deferred(NOW + 3), deferred(NOW + 15), deferred(NOW + 100), failed(), held()]
+)
+messages = st.fixed_dictionaries(
+    {
+        "recipients": st.lists(addresses, min_size=1, max_size=3),
+        "sender": st.sampled_from(["ann@example.com", "eve@else.example", ""]),
+        "lane": lanes,
+        "due": dues,
+        "priority": st.sampled_from(list(Priority)),
+        "site": sites,
+        "state": st.sampled_from([State.QUEUED, State.QUEUED, State.QUEUED, State.IN_FLIGHT, State.HELD]),
+    }
 )
 filters = st.builds(
     Filter,
@@ -67,32 +80,39 @@ class Machine(RuleBasedStateMachine):
         assert answers[0] == answers[1]
         return answers[0]
 
-    @initialize()
-    def start(self) -> None:
-        assert self.both(lambda store: store.lanes()) == {}
+    def at_once(self, do: Callable[[Store], Sequence[Awaitable[T]]]) -> None:
+        """Run operations on both stores that come together, and so go into one transaction of the one that has any."""
 
-    @rule(
-        target=submissions,
-        recipients=st.lists(addresses, min_size=1, max_size=3),
-        sender=st.sampled_from(["ann@example.com", "eve@else.example", ""]),
-        lane=lanes,
-        due=dues,
-        priority=st.sampled_from(list(Priority)),
-        site=sites,
-        state=st.sampled_from([State.QUEUED, State.QUEUED, State.IN_FLIGHT, State.HELD]),
-        claimed=st.booleans(),
-    )
-    def accept(
-        self, recipients: list[str], sender: str, lane: LaneKey, due: float, priority: Priority, site: str, state: State,
-        claimed: bool,
-    ) -> Submission:  # fmt: skip
-        self.serial += 1
-        made = submission(
-            self.serial, recipients=recipients, sender=sender, lane=lane, due=due, priority=priority, site=site, state=state,
-            message_id=f"<{self.serial % 3}@x>",
-        )  # fmt: skip
-        self.both(lambda store: store.accept(made, claimed=claimed))
-        return made
+        async def all_of(store: Store) -> list[T | str]:
+            return await asyncio.gather(*map(_told, do(store)))
+
+        self.both(all_of)
+
+    @initialize(target=submissions, wanted=st.lists(messages, min_size=2, max_size=6))
+    def start(self, wanted: Sequence[Mapping[str, Any]]) -> MultipleResults[Submission]:
+        assert self.both(lambda store: store.lanes()) == {}
+        return self.accept(wanted, False)
+
+    @rule(target=submissions, wanted=st.lists(messages, min_size=1, max_size=3), claimed=st.booleans())
+    def accept(self, wanted: Sequence[Mapping[str, Any]], claimed: bool) -> MultipleResults[Submission]:
+        made = []
+        for each in wanted:
+            self.serial += 1
+            made.append(submission(self.serial, message_id=f"<{self.serial % 3}@x>", **each))
+        self.at_once(lambda store: [store.accept(each, claimed=claimed) for each in made])
+        return multiple(*made)
+
+    @rule(lane=lanes, limit=st.integers(1, 6), given=st.lists(verdicts, min_size=3, max_size=3), dies=st.booleans())
+    def attempts(self, lane: LaneKey, limit: int, given: Sequence[Verdict], dies: bool) -> None:
+        """Let a lane send what is due, a batch for each message; where it `dies` in between, the attempts stay open."""
+        claimed = self.both(lambda store: store.claim(lane, limit, NOW + 20))
+        assert isinstance(claimed, Claim)
+        batches = [list(found) for _, found in groupby((one.id for one in claimed.deliveries), key=lambda one: one.message)]
+        self.at_once(lambda store: [store.open_attempt(batch, NOW + 60, OTHER) for batch in batches])
+        if not dies:
+            event = Event(NOW, "attempt", reply="x")
+            ends = [Settlement({one: given[one.n % 3] for one in batch}, (event,)) for batch in batches]
+            self.at_once(lambda store: [store.settle(each) for each in ends])
 
     @rule(made=submissions)
     def accept_again(self, made: Submission) -> None:
