@@ -71,6 +71,8 @@ async def test_an_hour_back_stalls_nothing(obstacle: Deferred) -> None:
     (after,) = (await rig.record(name)).deliveries
     assert after.delivery.due == pytest.approx(before.delivery.due - HOUR)
     assert all(pause.until == pytest.approx(before.delivery.due - HOUR, abs=1.0) for pause in rig.scheduler.pauses)
+    await rig.set_clock(0.0)
+    assert (await rig.record(name)).deliveries == (after,), "one step is followed once"
     rig.answer = Delivered(OK, "remote")
     await rig.pass_time(before.delivery.due - HOUR - rig.clock.now + 0.1)
     assert await rig.states(name) == [State.DELIVERED]

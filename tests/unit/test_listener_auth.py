@@ -91,12 +91,15 @@ def test_who_logs_in_is_known_by_name(name: str, loop: str, authority: Authority
         async with guarded(door(authority)) as at:
             client = await secured(at, authority.client())
             await hold_to(client, dialogue)
+            user = "shop@example.com" if "@" in name else "blog"
+            assert (await client.do(b"MAIL FROM:<a@refused.example>")).startswith("550")
+            assert at.observer.refusals[-1][0].user == user, "at once: few greet a second time"
             assert (await client.do(b"AUTH PLAIN " + GOOD)) == "503 5.5.1 Already authenticated"
             assert (await client.do(b"RSET")).startswith("250")
             assert (await client.do(b"EHLO again.example")).startswith("250")
             assert (await client.do(b"MAIL FROM:<a@refused.example>")).startswith("550")
             origin = at.observer.refusals[-1][0]
-            assert origin.user == ("shop@example.com" if "@" in name else "blog")
+            assert origin.user == user
             assert origin.helo == "again.example"
             assert origin.tls is not None
             client.writer.close()

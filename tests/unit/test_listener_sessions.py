@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sesrelay.listener import ListenerServer, bind, peer
+from sesrelay.listener.content import Incoming
 from sesrelay.mail.envelope import Origin, Owner
 from sesrelay.mail.reply import Reply
 from somebody import ME
@@ -375,3 +376,31 @@ def test_a_crowd_leaves_descriptors_for_the_queue(loop: str) -> None:
         run(loop, main())  # no accept has failed: the loop has not complained
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@both_loops
+@pytest.mark.parametrize("begin", [b"DATA\r\n", b"BDAT 200 LAST\r\n"])
+def test_what_follows_a_fault_of_ours_in_the_middle_of_content_is_not_taken_for_commands(
+    loop: str, begin: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Incoming, data: bytes) -> None:
+        raise RuntimeError("a bug of ours")
+
+    async def main() -> None:
+        async with rig() as at:
+            client = await at.connect()
+            for command in (b"EHLO client.example", b"MAIL FROM:<a@example.com>", b"RCPT TO:<b@example.org>"):
+                await client.do(command)
+            monkeypatch.setattr(Incoming, "add", broken)
+            heard = asyncio.ensure_future(client.rest())
+            client.writer.write(begin)
+            while not heard.done():
+                if not client.writer.is_closing():
+                    client.writer.write(b"MAIL FROM:<c@example.com>\r\nRCPT TO:<d@example.org>\r\n")
+                await asyncio.wait({heard}, timeout=0.01)
+            said = (await heard).decode().splitlines()
+            assert [line[:3] for line in said[said.index("250 2.1.5 Ok") + 1 :]] == ["354"] * (begin == b"DATA\r\n") + ["451"]
+            assert len(at.observer.troubles) == 1
+            client.writer.close()
+
+    run(loop, main())
