@@ -16,7 +16,7 @@ import pytest
 from fakes import FakeClock
 from sesrelay.mail.delivery import State
 from sesrelay.seams import Filter, NoSpace, SpoolError
-from sesrelay.spool.files import THRESHOLD
+from sesrelay.spool.files import THRESHOLD, Bodies
 from sesrelay.spool.sqlite import SqliteSpool
 from small_disk import mounted
 from spool_world import NOW, SES, deferred, delivered, ids, opened, settlement, submission
@@ -237,6 +237,50 @@ async def test_a_body_that_cannot_be_written_is_refused(tmp_path: Path, monkeypa
     await spool.accept(made)
     assert await spool.content(made.message.id) == made.content
     await spool.close()
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["nothing of it", "all of it"])
+async def test_the_file_of_a_message_that_failed_stays_only_where_the_message_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    spool = await opened(tmp_path)
+    made = submission(1, content=b"x" * (THRESHOLD + 1))
+    submit = spool._writer.submit
+
+    async def broken(*asked: Any, **more: Any) -> None:
+        if stored:
+            await submit(*asked, **more)
+        raise SpoolError("input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool._contents._writer, "submit", broken)
+        with pytest.raises(SpoolError):
+            await spool.accept(made)
+    assert [each.name for each in (tmp_path / "bodies").iterdir()] == [made.message.id] * stored
+    if stored:
+        assert await spool.content(made.message.id) == made.content
+    await spool.close()
+
+
+def test_what_comes_in_is_written_while_the_disk_has_room_for_it(tmp_path: Path) -> None:
+    bodies = Bodies(tmp_path)
+    file = bodies.scratch()
+    file.append(b"abc")
+    file.append(b"defg")
+    assert (file.size, file.read_at(0, 7), file.read_at(2, 3)) == (7, b"abcdefg", b"cde")
+    with pytest.raises(SpoolError, match="has 7 octets, and is to have 8"):
+        file.read_at(5, 3)
+    full = bodies.scratch(1 << 62)
+    with pytest.raises(NoSpace):
+        full.append(b"abc")
+    assert (full.size, full.read_at(0, 0)) == (0, b"")
+    assert list(tmp_path.iterdir()) == [], "it has no name"
+    descriptor = file._descriptor
+    del file
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    with pytest.raises(SpoolError):
+        Bodies(tmp_path / "nowhere").scratch()
 
 
 async def test_damage_found_at_use_is_an_error_of_the_store(tmp_path: Path) -> None:

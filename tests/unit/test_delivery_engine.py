@@ -45,6 +45,35 @@ async def test_a_message_goes_out_as_it_came_with_one_received_line() -> None:
     assert record.deliveries[0].remote_id == "remote-1"
 
 
+@pytest.mark.parametrize(
+    ("sender", "header", "made", "receipts"),
+    [
+        ("a@example.com", "Subject: hi", ["From: a@example.com"], ("added From",)),
+        ("a@example.com", "From: root", ["From: root@relay.example.net"], ("completed From",)),
+        (
+            "a@example.com",
+            "From: x@example.com\r\nTo: root",
+            ["From: x@example.com", "To: root@relay.example.net"],
+            ("completed To",),
+        ),
+        ("a@example.com", "From: x@example.com", ["From: x@example.com"], ()),
+        ("", "Subject: hi", [], ()),
+    ],
+)
+async def test_a_header_gets_what_it_wants_for_and_the_trace_says_so(
+    sender: str, header: str, made: list[str], receipts: tuple[str, ...]
+) -> None:
+    way = ScriptedTransport("t")
+    rig = Rig(way)
+    queue_id = await rig.submit("b@example.org", sender=sender, content=header.encode() + b"\r\n\r\nBody\r\n")
+    await rig.quiet()
+    head = way.seen[0][1].partition(b"\r\n\r\n")[0].decode().splitlines()
+    assert [line for line in head if line.startswith(("From:", "To:"))] == made
+    record = await rig.record(queue_id)
+    assert record.message.changes == record.events[0].changes == receipts
+    assert record.message.header_from == tuple(line.partition(" ")[2] for line in made[:1])
+
+
 async def test_what_came_by_a_file_and_is_small_without_its_header_goes_out_at_once() -> None:
     way = ScriptedTransport("t")
     rig = Rig(way)
@@ -114,10 +143,17 @@ async def test_what_leaves_from_its_file_takes_its_pieces_of_the_memory_and_no_m
     budget, way = ByteBudget(1 << 30), ScriptedTransport("t", gate=asyncio.Event())
     rig = Rig(way, memory=budget)
 
+    content, read_whole = rig.spool.content, []
+
     async def stored(message: str) -> Filed:
-        return filed(await rig.spool.content(message))
+        return filed(await content(message))
+
+    async def whole(message: str) -> object:
+        read_whole.append(message)
+        return await content(message)
 
     rig.spool.filed = stored  # type: ignore[method-assign, assignment]
+    rig.spool.content = whole  # type: ignore[method-assign, assignment]
     await rig.submit("b@example.org", content=CONTENT + b"x" * STREAMED + b"\r\n")
     await rig.quiet()
     assert budget.outgoing.used == PIECES
@@ -125,6 +161,8 @@ async def test_what_leaves_from_its_file_takes_its_pieces_of_the_memory_and_no_m
     way.gate.set()
     await rig.quiet()
     assert budget.outgoing.used == 0
+    assert not read_whole
+    assert len(way.seen) == 1
 
 
 async def test_batches_keep_to_the_limit() -> None:
@@ -247,6 +285,34 @@ async def test_an_unverified_sender_pauses_that_sender_alone() -> None:
     assert [await rig.states(each) for each in bad] == [[State.DELIVERED]] * 5
 
 
+@pytest.mark.parametrize(
+    ("scope", "shown"),
+    [
+        (Scope.TRANSPORT, (None, None)),
+        (Scope.NEXTHOP, ("hop-t", None)),
+        (Scope.RECIPIENT_DOMAIN, ("hop-t", None)),
+        (Scope.SENDER_DOMAIN, ("hop-t", "example.com")),
+    ],
+)
+async def test_a_pause_is_shown_as_wide_as_it_is_and_is_not_set_anew_by_what_began_before(
+    scope: Scope, shown: tuple[str | None, str | None]
+) -> None:
+    way = ScriptedTransport("t", gate=asyncio.Event(), answer=lambda to: Deferred(LATER, scope, PauseReason.CONFIGURATION))
+    rig = Rig(way)
+    ids = [await rig.submit(f"b{n}@example.org") for n in range(3)]
+    await rig.quiet()
+    rig.clock.advance(1.0)
+    assert way.under_way == 3
+    assert way.gate is not None
+    way.gate.set()
+    await rig.quiet()
+    (pause,) = rig.scheduler.pauses
+    assert (pause.nexthop, pause.domain) == shown
+    assert [pause.until for pause in rig.witness.pauses] == [pause.until], "three answers of one obstacle are one pause"
+    dues = [(await rig.record(each)).deliveries[0].delivery.due for each in ids]
+    assert dues == [pause.until] * 3
+
+
 async def test_one_batch_finds_out_whether_a_sender_domain_may_send_again() -> None:
     unverified = Deferred(LATER, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, "Verify bad.example.")
     way = ScriptedTransport("t", answer=lambda to: unverified)
@@ -292,6 +358,8 @@ async def test_a_transport_that_raises_is_in_doubt_and_told_of() -> None:
     (delivery,) = (await rig.record(queue_id)).deliveries
     assert (delivery.delivery.state, delivery.delivery.reason) == (State.HELD, "in_doubt")
     assert len(rig.witness.events("trouble")) == 3
+    events = [(event.event, event.outcome) for event in (await rig.record(queue_id)).events]
+    assert events[2:] == [*[("attempt", "ambiguous")] * 3, ("held", "in_doubt")]
 
 
 async def test_expiry_bounces_what_the_recipient_refused_and_holds_what_was_ours() -> None:

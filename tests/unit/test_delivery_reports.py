@@ -10,6 +10,7 @@ import pytest
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
 from sesrelay.delivery.attempt import READ_ALONG
 from sesrelay.delivery.housekeeping import Housekeeping
+from sesrelay.mail.dates import rfc5322
 from sesrelay.mail.delivery import State
 from sesrelay.mail.envelope import Envelope, Notify, Origin, Recipient, Rung
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope, Trail
@@ -110,6 +111,18 @@ async def test_a_report_says_what_was_answered_by_whom(tmp_path: Path) -> None:
     assert parsed.get_payload(2).get_content_type() == "text/rfc822-headers"  # type: ignore[union-attr]
 
 
+async def test_a_report_of_a_delay_says_how_long_it_goes_on() -> None:
+    way = ScriptedTransport("t", answer=lambda to: Deferred(LATER) if to == "b@example.org" else Delivered(OK))
+    rig = Rig(way, retry=RetryPolicy((30.0,), max_age=10_000.0, delay_warning=10.0))
+    until = rfc5322(rig.clock.now + 10_000.0)
+    await rig.submit("b@example.org")
+    await rig.quiet()
+    await rig.pass_time(40.0)
+    parsed = message_from_bytes(way.seen[-1][1], policy=policy.default)
+    assert f"being tried until {until}" in " ".join(parsed.get_payload(0).get_content().split())  # type: ignore[union-attr]
+    assert parsed.get_payload(1).get_payload()[1]["Will-Retry-Until"] == until  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("nexthop", "host", "told", "shown"),
     [
@@ -175,6 +188,10 @@ async def test_a_bounce_goes_down_rung_by_rung_to_the_folder(obstacle: Outcome, 
     assert [(len(way.seen), way.seen[-1][0]) for way in (ses, direct)] == [(1, ("a@example.com",))] * 2
     assert b"\r\nFrom: Mail Delivery System <mailer-daemon@example.net>\r\n" in ses.seen[0][1]
     found = list(reversed(await reports(rig)))
+    other = "From: mailer-daemon@example.net"
+    assert [each.message.changes for each in found] == [(), (other,), (other,), (other,)], (
+        "each change of the header has its receipt"
+    )
     states = [(await rig.states(each.message.id))[0] for each in found]
     assert states == [State.FAILED, State.FAILED, State.FAILED, State.DELIVERED]
     told = [event.reply for each in (await rig.record(original), *found) for event in (await rig.record(each.message.id)).events

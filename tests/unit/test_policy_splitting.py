@@ -118,6 +118,24 @@ def test_where_the_last_one_waited_for_is_named_the_rest_goes_on() -> None:
     assert splitting.next() is None
 
 
+def test_where_one_of_those_tried_alone_is_named_the_other_does_not_speak_for_the_message() -> None:
+    to = plain(8)
+    splitting: Splitting[str, str] = Splitting(tuple(to), plain_domain)
+    named, taken, blamed = [], [], []
+    while (group := splitting.next()) is not None:
+        if group == (to[0],):
+            named.append(to[0])
+            blamed += splitting.again(())
+        elif {to[0], to[4]} & {*group}:
+            blamed += splitting.refused(group, "refused")
+        else:
+            taken += group
+            blamed += splitting.taken()
+    assert named == [to[0]]
+    assert [(one.members, one.message) for one in blamed] == [((to[4],), False)]
+    assert sorted(taken) == sorted({*to} - {to[0], to[4]})
+
+
 @given(st.data(), st.integers(1, 50))
 def test_nobody_is_blamed_for_another(data: st.DataObject, n: int) -> None:
     odd = data.draw(st.sets(st.integers(0, n - 1)))

@@ -84,6 +84,12 @@ def test_a_fault_of_the_service_never_ends_a_delivery() -> None:
             assert means.action in (Action.DEFER, Action.RELOAD, Action.UNVERIFIED, Action.HOLD)
 
 
+@pytest.mark.parametrize(("code", "text"), [("Throttling", "Rate exceeded"), ("SlowDown", "")])
+@pytest.mark.parametrize("status", [400, 429, 503])
+def test_a_throttle_is_one_under_every_status(status: int, code: str, text: str) -> None:
+    assert meaning.meaning(Refused(status, code, text)) is meaning.THROTTLED
+
+
 @pytest.mark.parametrize(
     "text",
     [
