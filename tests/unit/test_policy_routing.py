@@ -13,7 +13,8 @@ def table(*patterns: str, **options: object) -> RoutingTable:
     return RoutingTable(rules, DEFAULT, **options)  # type: ignore[arg-type]
 
 
-TABLE = table("example.com", "*.example.com", "ceo@example.com", "*.deep.example.com", "bücher.example", "*.org")
+PATTERNS = ("example.com", "*.example.com", "ceo@example.com", "*.deep.example.com", "bücher.example", "*.org")
+TABLE = table(*PATTERNS)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,8 @@ TABLE = table("example.com", "*.example.com", "ceo@example.com", "*.deep.example
     ],
 )
 def test_match(sender: str, pattern: str) -> None:
-    assert TABLE.route(sender).pattern == pattern
+    for order in (PATTERNS, PATTERNS[::-1], sorted(PATTERNS)):
+        assert table(*order).route(sender).pattern == pattern, "whatever order they are written in"
 
 
 def test_null_sender_goes_by_header_from() -> None:

@@ -168,7 +168,8 @@ def test_of_plain_addresses_too_only_the_bad_are_blamed_alone(bad: list[bool]) -
         ("a..b@example.org", ""), (".a@example.org", ""), ("a.@example.org", ""), ('"a"@example.org', ""), ("o'brien@example.org", ""),
         ("b@localhost", ""), ("b@[192.0.2.1]", ""), ("b@example.org.", ""), ("b@-x.org", ""), ("b@x_y.org", ""), ("b@example.123", ""),
         ("ü@example.org", ""), ("b@bücher.example", ""), ("a" * 65 + "@example.org", ""), ("b@" + "x" * 64 + ".org", ""), ("b", ""), ("", ""),
-        ("a b@example.org", ""), ("a@b@example.org", ""), ("b@example.org\n", ""),
+        ("a b@example.org", ""), ("a@b@example.org", ""), ("b@example.org\n", ""), ("a." * 31 + "b@example.org", "example.org"),
+        ("a." * 32 + "b@example.org", ""),
     ],
 )  # fmt: skip
 def test_which_addresses_are_beyond_doubt(address: str, domain: str) -> None:

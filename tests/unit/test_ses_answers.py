@@ -42,6 +42,8 @@ def test_errors_are_read_in_both_protocols() -> None:
         400, "BadRequest", "m"
     )
     assert read(429, {}, json.dumps({"__type": "TooManyRequestsException", "Message": "m"}).encode()).code == "TooManyRequests"
+    assert read(400, {}, ERROR.replace(b"Code>", b"Kode>")) == Refused(400, "", "a <b> c")
+    assert read(400, {}, ERROR.replace(b"Message>", b"Text>")) == Refused(400, "MessageRejected", "")
 
 
 def test_an_error_that_the_header_alone_names_is_read() -> None:
