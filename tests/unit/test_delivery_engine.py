@@ -9,9 +9,9 @@ import pytest
 
 from batches import Octets, filed
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
-from sesrelay.delivery import lane, pauses, pump, slots
+from sesrelay.delivery import fresh, lane, pauses, pump, slots
 from sesrelay.delivery.attempt import READ_ALONG
-from sesrelay.delivery.lane import ROOM
+from sesrelay.delivery.lane import ROOM, Ready
 from sesrelay.delivery.room import LARGE, PIECES, STREAMED
 from sesrelay.mail.delivery import DeliveryId, State
 from sesrelay.mail.envelope import Recipient
@@ -118,6 +118,19 @@ async def test_a_message_waited_once_for_its_first_attempt_whatever_comes_after(
     waited = [told[4] for told in rig.witness.events("attempted")]
     assert len(waited) > 2
     assert [one is not None for one in waited] == [True] + [False] * (len(waited) - 1)
+
+
+def test_what_lanes_keep_of_fresh_content_is_bounded() -> None:
+    kept, content = fresh.Fresh(), Canonical(b"x" * LARGE)
+    ready = Ready(None, None, content)  # type: ignore[arg-type]
+    assert kept.worth(Canonical(b"x" * (LARGE + 1))) is None
+    for _ in range(fresh.FRESH_BYTES // LARGE):
+        assert kept.worth(content) is content
+        kept.add(ready)
+    assert kept.octets <= fresh.FRESH_BYTES
+    assert kept.worth(content) is None
+    kept.drop(ready)
+    assert kept.worth(content) is content
 
 
 async def test_large_content_waits_for_memory_before_its_attempt_is_on_record() -> None:
@@ -834,6 +847,7 @@ async def test_a_pause_of_a_sender_domain_whose_probe_said_nothing_of_it_does_no
     await rig.pass_time(400.0)
     assert not answers
     assert rig.scheduler.pauses, "that recipient is not there, which says nothing of the sender"
+    assert rig.scheduler.pauses.drop_stale(rig.clock.wall()) == [], "it may be probed again"
     rig.clock.advance(pauses.PROBE_TIME + pauses.STALE + 1.0)
     assert len(rig.scheduler.pauses.drop_stale(rig.clock.wall())) == 1
     assert not rig.scheduler.pauses

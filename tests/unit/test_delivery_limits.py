@@ -8,6 +8,7 @@ import pytest
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
 from sesrelay.control import envelopes
 from sesrelay.control.desk import SpoolDesk
+from sesrelay.delivery import supply
 from sesrelay.delivery.housekeeping import Housekeeping
 from sesrelay.delivery.intake import SCHEDULED
 from sesrelay.mail.delivery import Priority, State
@@ -193,6 +194,19 @@ async def test_only_what_was_or_may_have_been_taken_counts(answer: Outcome, coun
     assert sum(to.startswith("a-") and to != "a-0@example.org" for recipients, _ in way.seen for to in recipients) == (
         2 if counts else 3
     )
+
+
+@pytest.mark.parametrize(("answer", "counted"), [(Deferred(LATER), 5), (Delivered(OK), 6)])
+async def test_what_was_not_taken_counts_after_a_restart_no_more_than_before(answer: Outcome, counted: int) -> None:
+    way = ScriptedTransport("t", answer=lambda to: answer if to.startswith("a-5") else Delivered(OK))
+    rig = Rig(way, rules=rules(daily_cap=10), retry=RetryPolicy((9e5,), delay_warning=None))
+    await submit(rig, "a", 6)
+    await rig.die()
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules(daily_cap=10), before=rig)
+    await rig.scheduler.start()
+    await submit(rig, "a", 9)
+    assert sent(way)["a"] == 10 - counted
 
 
 async def test_a_message_that_could_not_be_stored_counts_for_nothing() -> None:
@@ -392,7 +406,9 @@ async def test_a_start_places_anew_what_another_configuration_placed_and_only_th
     assert passes == 3, "the reload had placed it"
 
 
-async def test_what_a_start_has_in_memory_is_placed_anew_too() -> None:
+@pytest.mark.parametrize("at_once", [supply.SLICE, 3])
+async def test_what_a_start_has_in_memory_is_placed_anew_too(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supply, "SLICE", at_once)
     old, new = ScriptedTransport("old"), ScriptedTransport("new", answer=lambda to: Deferred(LATER, Scope.NEXTHOP))
     old.gate = new.gate = asyncio.Event()
     rig = Rig(old)
