@@ -113,6 +113,7 @@ class Machine(RuleBasedStateMachine):
             event = Event(NOW, "attempt", reply="x")
             ends = [Settlement({one: given[one.n % 3] for one in batch}, (event,)) for batch in batches]
             self.at_once(lambda store: [store.settle(each) for each in ends])
+            self.at_once(lambda store: [store.content(batch[0].message) for batch in batches])
 
     @rule(made=submissions)
     def accept_again(self, made: Submission) -> None:
