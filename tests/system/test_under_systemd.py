@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import smtplib
 import socket
 import subprocess
@@ -36,6 +37,27 @@ def test_ready_alive_and_stopping_are_told(tmp_path: Path, manager: socket.socke
         while told != b"STOPPING=1":
             told = manager.recv(4096)
             assert told in (b"WATCHDOG=1", b"STOPPING=1")
+
+
+@pytest.mark.parametrize("moment", ["while it starts", "once it is ready"])
+def test_a_reload_that_comes_early_is_done_and_ends_nothing(tmp_path: Path, manager: socket.socket, moment: str) -> None:
+    relay = Relay(tmp_path, MORE, env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    with relay.log.open("ab") as log:
+        command = [PYTHON, "-m", "sesrelay", "run", "--config", str(relay.config)]
+        process = relay.process = subprocess.Popen(command, env=relay.env, stderr=log)
+    try:
+        if moment == "while it starts":
+            wait_for("the start has begun", (tmp_path / "state/lock").exists, 90.0)
+            process.send_signal(signal.SIGHUP)
+            assert manager.recv(4096).startswith(b"READY=1")
+        else:
+            assert manager.recv(4096).startswith(b"READY=1")
+            process.send_signal(signal.SIGHUP)  # systemd takes an end by it for a clean one, and starts nothing anew
+        wait_for("the reload", lambda: process.poll() is not None or len(relay.events("reloaded")) == 2)
+        assert [event["ok"] for event in relay.events("reloaded")] == [True, True]
+        assert relay.stop() == 0
+    finally:
+        relay.__exit__()
 
 
 def test_no_sign_of_life_for_another_process(tmp_path: Path, manager: socket.socket) -> None:

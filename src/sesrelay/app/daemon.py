@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,17 +94,20 @@ class Daemon:
 
     # --- start ---
 
-    async def start(self) -> None:
-        """Be ready to take mail on return.
+    async def start(self, before_ready: Callable[[], None] = lambda: None) -> None:
+        """Be ready to take mail on return. `before_ready` is called just before anybody is told so; a reload waits until then.
 
         Raises: LockHeld, StoreRefused, listener and web ListenError, OSError, ValueError; the process is to end then.
         """
         config = self._loaded.config
         lock = StateLock.acquire(config.state_dir)
-        with contextlib.ExitStack() as made:  # the file of a Unix socket would stay, where the start fails
-            doors = {listen: made.enter_context(sock) for listen, sock in opening.listeners(config, self._trouble)}
-            await self._open(lock, doors, made.enter_context(opening.control(config)))
-            made.pop_all()
+        async with self._reloading:
+            with contextlib.ExitStack() as made:  # the file of a Unix socket would stay, where the start fails
+                doors = {listen: made.enter_context(sock) for listen, sock in opening.listeners(config, self._trouble)}
+                await self._open(lock, doors, made.enter_context(opening.control(config)))
+                made.pop_all()
+            before_ready()
+            self._tell_ready()
 
     async def _open(self, lock: StateLock, doors: dict[str, socket.socket], control: sockets.UnixListener) -> None:
         config = self._loaded.config
@@ -151,11 +154,14 @@ class Daemon:
             self._watchdog(),
         )
         self._rooms.tasks = [asyncio.create_task(work) for work in lasting]
-        self._systemd.tell(f"READY=1\nSTATUS=Taking mail on {', '.join(self._rooms.listener.listening)}")
+
+    def _tell_ready(self) -> None:
+        rooms = self._running()
+        self._systemd.tell(f"READY=1\nSTATUS=Taking mail on {', '.join(rooms.listener.listening)}")
         self.observer.reloaded(True, "started")
         for problem in wiring.stale_certificates(self._loaded, self.clock.wall()):
             self.observer.trouble(problem)
-        self.observer.notice("ready", version=__version__, listeners=list(self._rooms.listener.listening), http=self._rooms.web.url)
+        self.observer.notice("ready", version=__version__, listeners=list(rooms.listener.listening), http=rooms.web.url)
 
     def _web(self, loaded: Loaded, desk: Desk, smtp: str) -> WebServer:
         return WebServer(

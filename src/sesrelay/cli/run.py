@@ -19,6 +19,8 @@ from sesrelay.cli.remedies import as_run
 def command(config: Path) -> None:
     """Take mail and deliver it, until SIGTERM. SIGHUP reads the configuration anew."""
     gc.disable()  # start-up makes much and drops little: a fifth of its time was collecting in vain
+    hangups: list[int] = []  # the default of SIGHUP is the end, which systemd takes for a clean one
+    signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
     loaded = load_or_exit(config)
 
     from sesrelay.app.daemon import Daemon
@@ -31,14 +33,19 @@ def command(config: Path) -> None:
         daemon = Daemon(loaded, config)
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
-        await daemon.start()
-        gc.collect()
-        gc.set_threshold(10_000, 20, 50)  # a message makes hundreds of objects that die with it; few are ever in a circle
-        gc.freeze()  # what start-up made stays; later collections need not look at it
-        gc.enable()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, ended.set)
+        loop.add_signal_handler(signal.SIGTERM, ended.set)  # from before anybody is told of readiness, and can act on it
         loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon)
+        if hangups:
+            daemon.reload_soon()
+
+        def before_ready() -> None:
+            loop.add_signal_handler(signal.SIGINT, ended.set)
+            gc.collect()
+            gc.set_threshold(10_000, 20, 50)  # a message makes hundreds of objects that die with it; few are ever in a circle
+            gc.freeze()  # what start-up made stays; later collections need not look at it
+            gc.enable()
+
+        await daemon.start(before_ready)
         await ended.wait()
         await daemon.stop()
 
