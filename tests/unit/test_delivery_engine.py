@@ -9,7 +9,7 @@ import pytest
 
 from batches import Octets, filed
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
-from sesrelay.delivery import fresh, lane, pauses, pump, slots
+from sesrelay.delivery import fresh, lane, pauses, pump, scheduler, slots
 from sesrelay.delivery.attempt import READ_ALONG
 from sesrelay.delivery.lane import ROOM, Ready
 from sesrelay.delivery.room import LARGE, PIECES, STREAMED
@@ -687,6 +687,41 @@ async def test_open_attempts_are_in_doubt_after_a_crash() -> None:
     (delivery,) = (await rig.record(queue_id)).deliveries
     assert (delivery.delivery.state, delivery.delivery.doubts, delivery.delivery.pinned) == (State.QUEUED, 1, "t")
     assert delivery.delivery.due >= rig.clock.wall() + 60.0
+
+
+async def test_a_disk_that_is_full_at_the_start_keeps_nobody_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Rig(ScriptedTransport("t", concurrency=1, gate=asyncio.Event()))
+    interrupted = await first.submit("b@example.org")
+    waiting = await first.submit("b@example.net")
+    await first.quiet()
+    await first.die()
+
+    monkeypatch.setattr(scheduler, "RECOVERY", 0.01)
+    way = ScriptedTransport("t")
+    rig = Rig(way, before=first)
+    settle, room = rig.spool.settle, asyncio.Event()
+
+    async def full(settlement: Settlement, *, patient: bool = False) -> object:
+        if not room.is_set():
+            raise SpoolError("the disk is full")
+        return await settle(settlement, patient=patient)
+
+    async def pause(_: float) -> None:
+        await room.wait()
+
+    monkeypatch.setattr(rig.spool, "settle", full)
+    object.__setattr__(rig.scheduler.attempts, "pause", pause)
+    await rig.scheduler.start()
+    accepted = await rig.submit("c@example.com")
+    rig.scheduler._pump.stall(False)  # the store is asked again after a while, whatever it said
+    await rig.quiet()
+    assert way.seen == [], "nothing is sent before what was interrupted is on record"
+    assert await rig.states(interrupted) == [State.IN_FLIGHT]
+    room.set()
+    await rig.quiet()
+    assert [await rig.states(one) for one in (waiting, accepted)] == [[State.DELIVERED]] * 2
+    (delivery,) = (await rig.record(interrupted)).deliveries
+    assert (delivery.delivery.state, delivery.delivery.doubts) == (State.QUEUED, 1)
 
 
 async def test_reject_routes_refuse_and_loops_end() -> None:

@@ -64,8 +64,9 @@ class Pump:
         self._nowhere: Transport = Nowhere()
         self._starved: dict[LaneKey, None] = {}
         self._stalled = False
+        self._waiting = False
         self.closed = False
-        self.at_rest = False  # nothing is to be started: the store is in trouble, or all of it ends
+        self.at_rest = False  # nothing is to be started: the store is in trouble, or all of it only begins, or ends
 
     def transport(self, name: str) -> Transport:
         return self._snapshot().transports.get(name, self._nowhere)
@@ -163,8 +164,16 @@ class Pump:
             self._stalled = self.at_rest = True
             asyncio.get_running_loop().call_later(STALL, self.stall, False)
         elif not trouble and self._stalled:
-            self._stalled, self.at_rest = False, self.closed
+            self._stalled, self.at_rest = False, self.closed or self._waiting
             self.run_all()
+
+    def wait(self) -> None:
+        """Start nothing until `begin`."""
+        self._waiting = self.at_rest = True
+
+    def begin(self) -> None:
+        self._waiting, self.at_rest = False, self.closed or self._stalled
+        self.run_all()
 
     def close(self) -> None:
         """Start nothing more."""

@@ -7,6 +7,7 @@ Invariant: the store is the truth. Losing every lane loses nothing: `start` find
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterable, Iterator
 
@@ -16,7 +17,7 @@ from sesrelay.delivery.ids import Ids
 from sesrelay.delivery.lane import Ready
 from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.placing import sender_domain_of
-from sesrelay.delivery.pump import Pump
+from sesrelay.delivery.pump import STALL, Pump
 from sesrelay.delivery.recovery import close_open_attempts
 from sesrelay.delivery.room import LARGE, Room
 from sesrelay.delivery.settle import Settler
@@ -26,10 +27,11 @@ from sesrelay.mail.filed import Filed, Large
 from sesrelay.mail.outcome import PauseReason
 from sesrelay.policy.budget import MEMORY, ByteBudget
 from sesrelay.policy.fairness import attempts_at_once
-from sesrelay.seams import Clock, Observer, Pause, Spool, Transport
+from sesrelay.seams import Clock, Observer, Pause, Spool, SpoolError, Transport
 
 WAITS_FOR_OTHERS = frozenset({*(reason.value for reason in PauseReason), "sender_domain"})
 """Reasons of mail that waits for something a changed configuration may have mended."""
+RECOVERY = 5.0  # seconds that a start waits for what was interrupted to be settled; a full disk may take hours
 
 
 class Scheduler:
@@ -52,6 +54,7 @@ class Scheduler:
         self._lanes = self._pump.lanes
         self._supply = self._pump.supply
         self.transport = self._pump.transport
+        self._started = False
 
     # --- for acceptance ---
 
@@ -114,12 +117,34 @@ class Scheduler:
     # --- for the rest of the house ---
 
     async def start(self) -> None:
-        """Settle what a crash left open, as in doubt, and take up what is queued. Raises: SpoolError"""
+        """Settle what a crash left open, as in doubt, and take up what is queued. Nothing is sent before; where the store cannot
+        be written it happens as soon as it can, and `start` returns all the same.
+
+        Raises: SpoolError
+        """
         await self._pump.counts.restore()
-        doubts = await close_open_attempts(self._spool, self.attempts, self._clock)
-        if doubts:
-            self._observer.notice("attempts were interrupted and are in doubt", deliveries=doubts)
-        await self.refresh()
+        self._pump.wait()
+        recovery = self._pump.tasks.spawn(self._recover())
+        await asyncio.wait({recovery}, timeout=RECOVERY)
+        if recovery.done():
+            recovery.result()
+        self._started = True
+
+    async def _recover(self) -> None:
+        """Raises: SpoolError until `start` has returned"""
+        while True:
+            try:
+                doubts = await close_open_attempts(self._spool, self.attempts, self._clock)
+                self._pump.begin()
+                if doubts:
+                    self._observer.notice("attempts were interrupted and are in doubt", deliveries=doubts)
+                await self.refresh()
+                break
+            except SpoolError as error:
+                if not self._started:
+                    raise
+                self._observer.trouble("the queue cannot be taken up again; it is tried until it can", error)
+                await asyncio.sleep(STALL)
         self._pump.tasks.spawn(self._supply.catch_up(WAITS_FOR_OTHERS))
 
     async def refresh(self) -> None:

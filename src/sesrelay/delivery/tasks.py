@@ -14,10 +14,11 @@ class Tasks:
         self._observer = observer
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     async def finish(self, grace: float) -> int:
         """Give all of it `grace` seconds, then cut the rest; return how much that was."""
