@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -292,3 +294,17 @@ def test_times_are_rfc3339() -> None:
     log.clock.now = 1_800_000_000.9996
     log.sink.notice("started")
     assert datetime.fromisoformat(log.lines[0]["time"]).timestamp() == pytest.approx(1_800_000_000.9996, abs=0.002)
+
+
+def test_the_journal_is_told_how_bad_a_line_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w+b", buffering=0) as stream:
+        found = os.fstat(stream.fileno())
+        for journal in (f"{found.st_dev}:{found.st_ino}", f"{found.st_dev}:1"):  # the other one is not what we write to
+            monkeypatch.setenv("JOURNAL_STREAM", journal)
+            sink = LogSink(configure(format="auto", level="info", clock=FakeClock(), stream=stream), FakeClock())
+            sink.notice("ready")
+            sink.trouble("the disk is full", None)
+        stream.seek(0)
+        lines = stream.read().splitlines()
+    assert [line[:4] for line in lines] == [b"<6>{", b"<3>{", b'{"ti', b'{"ti']
+    assert [json.loads(line.lstrip(b"<>36"))["event"] for line in lines] == ["notice", "trouble"] * 2
