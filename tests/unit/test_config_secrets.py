@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sesrelay.config import private
 from sesrelay.config.loading import load
 from sesrelay.config.problem import ConfigError
 from sesrelay.config.transports import SesTransport, SmtpTransport
@@ -61,6 +62,21 @@ def test_a_systemd_credential_comes_first_and_its_mode_is_systemds_affair(tmp_pa
     assert relay.password.get_secret_value() == CANARY
     other = load(config, environ={"CREDENTIALS_DIRECTORY": str(tmp_path / "none")}).config.transports["r"]
     assert isinstance(other, SmtpTransport) and other.password is not None and other.password.get_secret_value() == "beside"
+
+
+def test_a_verb_finds_the_credentials_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private, "SERVICE", tmp_path / "service")
+    write(tmp_path / "service" / "r.password", CANARY, 0o400)
+    config = write(tmp_path / "config.yaml", RELAY % "password_file: r.password")
+
+    def password() -> str:
+        relay = load(config, environ={}).config.transports["r"]
+        assert isinstance(relay, SmtpTransport) and relay.password is not None
+        return relay.password.get_secret_value()
+
+    assert password() == CANARY
+    write(tmp_path / "r.password", "beside", 0o600)
+    assert password() == "beside", "what the file's own neighbour says is no other relay's"
 
 
 def test_the_token_of_the_page(tmp_path: Path) -> None:

@@ -14,14 +14,26 @@ SECRET_MAX = 64 * 1024  # octets; no password is longer
 OTHERS = 0o007  # the mode bits of those who are neither owner nor group
 
 
+SERVICE = Path("/run/credentials/sesrelay.service")
+"""Where root finds the credentials of the service while it runs: for verbs, which systemd hands none."""
+
+
 def locate(name: str, folder: Path, environ: Mapping[str, str]) -> Path:
-    """Return the file that `name` means: absolute, a systemd credential, or below `folder`."""
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and not Path(name).is_absolute():
+    """Return the file that `name` means: absolute, a systemd credential, below `folder`, or a credential of the service."""
+    beside, credentials = folder / name, environ.get("CREDENTIALS_DIRECTORY")
+    if Path(name).is_absolute():
+        return beside
+    if credentials:
         candidate = Path(credentials) / name
-        if candidate.exists():
-            return candidate
-    return folder / name
+        return candidate if _there(candidate) else beside
+    return SERVICE / name if not _there(beside) and _there(SERVICE / name) else beside
+
+
+def _there(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:  # a folder on the way is another user's
+        return False
 
 
 def exposed(file: str | Path, mode: int, environ: Mapping[str, str]) -> bool:
