@@ -98,7 +98,8 @@ def config(tmp_path: Path) -> Path:
 def test_verbs_print_them_so(config: Path) -> None:
     named = f"--config {shlex.quote(str(config))}"
     said = sesrelay("send", "--from", "a@example.com", "--to", "b@example.org", "--config", config)
-    assert said.err == f"sesrelay: no daemon answers at {config.parent}/control.sock; start it with: sesrelay run {named}\n"
+    start = f"start it with: systemctl start sesrelay (or: sesrelay run {named})"
+    assert said.err == f"sesrelay: no daemon answers at {config.parent}/control.sock; {start}\n"
     said = sesrelay("queue", "hold", "--sender", "a@example.com", "--future", "--config", config)
     assert said.err.endswith(f"start the daemon first: sesrelay run {named}\n")
     remedies = {one["check"]: one["remedy"] for one in sesrelay("doctor", "--json", "--config", config).json["checks"]}

@@ -21,6 +21,8 @@ from sesrelay.spool.lock import StateLock
 from sesrelay.spool.migrations import STEPS, migrate
 from sesrelay.spool.records import pack, written
 from sesrelay.spool.schema import VERSION
+from sesrelay.spool.sqlite import SqliteSpool
+from somebody import as_root
 from spool_world import NOW, SES, ids, opened, submission
 
 
@@ -237,3 +239,18 @@ async def test_a_caller_that_goes_away_leaves_nothing_claimed_and_nothing_half_d
     assert len((await spool.claim(SES, 9, NOW)).deliveries) == 2
     assert await spool.content(large.message.id) == large.content
     await spool.close()
+
+
+@as_root
+async def test_a_store_that_root_makes_is_its_folders_owners(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, 65_534, 65_533)
+    with StateLock.acquire(state) as lock:
+        spool = await SqliteSpool.open(state, clock=FakeClock(), on_trouble=lambda what, error: None, lock=lock)
+        await spool.accept(submission(1, content=b"x" * (THRESHOLD + 1)))
+        made = [path for path in state.rglob("*") if "-shm" not in path.name]
+        assert {path.name for path in made} >= {"lock", "queue.db", "queue.db-wal", "bodies"}
+        assert len(made) == 5
+        assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(65_534, 65_533)}
+        await spool.close()

@@ -121,7 +121,8 @@ async def _send(
         click.echo(f"sesrelay: {error}", err=True)
         return EX_TEMPFAIL
     if desk is None:
-        click.echo(as_run(f"sesrelay: no daemon answers at {config.control}; start it with: sesrelay run"), err=True)
+        start = "start it with: systemctl start sesrelay (or: sesrelay run)"
+        click.echo(as_run(f"sesrelay: no daemon answers at {config.control}; {start}"), err=True)
         return EX_UNAVAILABLE
     async with desk:
         try:

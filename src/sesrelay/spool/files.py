@@ -15,6 +15,7 @@ from pathlib import Path
 from sesrelay.mail import headers, queue_id
 from sesrelay.mail.filed import PIECE, Filed, plain
 from sesrelay.seams import NoSpace, SpoolError
+from sesrelay.spool.owner import give_to_owner
 
 THRESHOLD = 256 * 1024  # octets; above, a slow reader of one BLOB would hold up checkpoints, a slow writer everyone
 
@@ -68,6 +69,11 @@ class Bodies:
     def prepare(self) -> None:
         if not self.folder.is_dir():
             self.folder.mkdir(mode=0o750)
+            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                give_to_owner(self.folder.parent, descriptor)
+            finally:
+                os.close(descriptor)
             sync_folder(self.folder.parent)
 
     def scratch(self, min_free: int = 0) -> OpenFile:
@@ -87,7 +93,7 @@ class Bodies:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             try:
-                self._give_to_owner(descriptor)
+                give_to_owner(self.folder, descriptor)
                 for piece in content.pieces() if isinstance(content, Filed) else (content,):
                     _write(descriptor, piece)
                 os.fsync(descriptor)
@@ -97,12 +103,6 @@ class Bodies:
         except BaseException:
             self.remove(message)
             raise
-
-    def _give_to_owner(self, descriptor: int) -> None:
-        """Let the daemon read what root writes beside it, as SQLite does with its own files."""
-        if os.geteuid() == 0:
-            owner = self.folder.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
     def read(self, message: str) -> bytes:
         return (self.folder / message).read_bytes()

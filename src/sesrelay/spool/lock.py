@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from sesrelay.spool.errors import LockHeld, StoreRefused
+from sesrelay.spool.owner import give_to_owner
 
 LOOK = 0.02  # seconds
 LOOKS = 500  # at a lock whose daemon is dead; its writer ends with what it is at
@@ -36,6 +37,7 @@ class StateLock:
         try:
             state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            give_to_owner(state_dir, descriptor)
         except OSError as error:
             raise StoreRefused(f"{path}: {error.strerror}; state_dir must be a directory that this user may write to") from error
         looks = 0

@@ -16,6 +16,7 @@ import apsw
 from sesrelay.spool.errors import StoreDamaged, StoreRefused
 from sesrelay.spool.files import sync_folder
 from sesrelay.spool.migrations import migrate
+from sesrelay.spool.owner import give_to_owner
 
 SQLITE_MIN = 3_051_003  # 3.51.3; before it, two connections that write and checkpoint at once can lose commits
 BUSY_TIMEOUT = 2_000  # milliseconds
@@ -76,7 +77,9 @@ def create(path: Path) -> None:
     fresh = Path(f"{path}.new")
     for leftover in (fresh, Path(f"{fresh}-wal"), Path(f"{fresh}-shm")):
         leftover.unlink(missing_ok=True)
-    os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE))
+    made = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    give_to_owner(path.parent, made)
+    os.close(made)
     try:
         db = apsw.Connection(str(fresh), flags=apsw.SQLITE_OPEN_READWRITE)
         try:

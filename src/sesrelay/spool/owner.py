@@ -1,0 +1,13 @@
+"""Whose the files of a store are: whose the folder is that they are in, also where root makes them, so that the daemon can use them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def give_to_owner(folder: Path, made: int) -> None:
+    """Give what was made in `folder`, an open descriptor, to the folder's owner. Nothing where we are not root. Raises: OSError"""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.fchown(made, owner.st_uid, owner.st_gid)
