@@ -60,6 +60,19 @@ def test_a_reload_that_comes_early_is_done_and_ends_nothing(tmp_path: Path, mana
         relay.__exit__()
 
 
+def test_a_reload_that_was_refused_stands_in_the_status(tmp_path: Path, manager: socket.socket) -> None:
+    with Relay(tmp_path, MORE, env={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as relay:
+        ready = manager.recv(4096).decode().splitlines()[1]
+        relay.write(f"{MORE}\nnonsense: 1")
+        assert not relay.ask("reload")["ok"]
+        told = manager.recv(4096).decode()
+        assert told.startswith(f"{ready}; the last reload was refused: {relay.config}:")
+        assert len(told.splitlines()) == 1
+        relay.write(MORE)
+        assert relay.ask("reload")["ok"]
+        assert manager.recv(4096).decode() == ready
+
+
 def test_no_sign_of_life_for_another_process(tmp_path: Path, manager: socket.socket) -> None:
     env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000", "WATCHDOG_PID": "1"}
     with Relay(tmp_path, MORE, env=env) as relay:

@@ -76,6 +76,9 @@ def test_the_promises_that_no_score_counts() -> None:
         "AmbientCapabilities=CAP_NET_BIND_SERVICE",
         "RestartPreventExitStatus=78",
         "StateDirectory=sesrelay",
+        "StartLimitIntervalSec=0",
+        "ExecReload=/usr/bin/sesrelay reload",
+        "RuntimeDirectoryPreserve=restart",
     ):
         assert re.search(rf"^{re.escape(line)}$", SERVICE, re.MULTILINE), line
 

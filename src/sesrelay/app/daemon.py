@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,9 +155,14 @@ class Daemon:
         )
         self._rooms.tasks = [asyncio.create_task(work) for work in lasting]
 
+    def _standing(self, problems: Sequence[str] = ()) -> str:
+        """Return what `systemctl status` is to show."""
+        taking = f"Taking mail on {', '.join(self._running().listener.listening)}"
+        return f"{taking}; the last reload was refused: {' '.join(problems[0].split())}" if problems else taking
+
     def _tell_ready(self) -> None:
         rooms = self._running()
-        self._systemd.tell(f"READY=1\nSTATUS=Taking mail on {', '.join(rooms.listener.listening)}")
+        self._systemd.tell(f"READY=1\nSTATUS={self._standing()}")
         self.observer.reloaded(True, "started")
         for problem in wiring.stale_certificates(self._loaded, self.clock.wall()):
             self.observer.trouble(problem)
@@ -263,6 +268,7 @@ class Daemon:
 
     async def _reload_and_tell(self) -> list[str]:
         problems = await self._reload()
+        self._systemd.tell(f"STATUS={self._standing(problems)}")
         self.observer.reloaded(not problems, "; ".join(problems) or "the new configuration is in force")
         return problems
 

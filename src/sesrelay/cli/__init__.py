@@ -21,6 +21,7 @@ from sesrelay.cli.options import EX_FAILED, EX_INTERRUPTED, EX_OK, EX_USAGE, rea
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("sesrelay.cli.run", "Relay mail: the daemon, in the foreground."),
     "demo": ("sesrelay.cli.demo", "Show the whole thing with no AWS account and no configuration."),
+    "reload": ("sesrelay.cli.reload", "Have the running relay take up a changed configuration."),
     "check": ("sesrelay.cli.check", "Validate the configuration; say what is wrong and where."),
     "route": ("sesrelay.cli.route", "Say which rule a sender's mail follows, and why."),
     "lint": ("sesrelay.cli.lint", "Say what SES would take of a message, what would be changed and why."),

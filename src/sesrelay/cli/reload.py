@@ -1,8 +1,12 @@
-"""How a verb changes the configuration: what keeps it from being written ends the verb, and a running relay takes it up."""
+"""`sesrelay reload`, and how other verbs change the configuration: what keeps it from being written ends the verb, and a running
+relay takes it up.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +14,75 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, EX_OK, exit_with_problems, reason
+from sesrelay.cli.options import EX_FAILED, EX_OK, EX_UNAVAILABLE, config_option, exit_with_problems, reason
 
 if TYPE_CHECKING:
     from sesrelay.config.loading import Loaded
+
+
+@click.command("reload")
+@config_option
+def command(config: Path) -> None:
+    """Have the running relay take up the configuration as it is now.
+
+    Exits 0 when it is in force; 1 where the former one stays, and says why: a mistake in the new one, an address that is taken, or a
+    change that wants a restart; 69 where no relay answers, and 78 where the configuration does not even tell where one would.
+    """
+    from sesrelay.app.operator import DaemonUnreachable, reload_daemon
+    from sesrelay.config.loading import load
+    from sesrelay.config.problem import ConfigError
+    from sesrelay.control.client import ControlError
+
+    problems = _asked(config)
+    try:
+        if problems is None:
+            problems = asyncio.run(reload_daemon(load(config).config))
+        unanswered = "no relay is running"
+    except ConfigError as error:
+        _signal()  # it finds the same, and its log and metrics tell
+        exit_with_problems(error)
+    except (DaemonUnreachable, ControlError, OSError) as error:
+        unanswered = str(error)
+    if problems is None:
+        if not _signal():
+            click.echo(f"sesrelay: {unanswered}", err=True)
+            raise SystemExit(EX_UNAVAILABLE)
+        click.echo(f"sesrelay: {unanswered} at the control socket; SIGHUP was sent, and the log tells what came of that", err=True)
+        return
+    for problem in problems:
+        click.echo(f"sesrelay: the running relay keeps its former configuration: {problem}", err=True)
+    if problems:
+        raise SystemExit(EX_FAILED)
+    click.echo("the running relay has taken it up")
+
+
+def _asked(config: Path) -> list[str] | None:
+    """Have the daemon that a glance finds reload, whatever is wrong with the rest of the file or cannot be read by this user; return
+    why it would not. None: no such answer.
+    """
+    from sesrelay.cli.glance import daemon_of
+    from sesrelay.control.question import ControlError, ask
+
+    seen = daemon_of(config)
+    try:
+        return None if seen is None else list(ask(seen.control, seen.queue, "reload")["problems"])
+    except (ControlError, OSError):
+        return None
+
+
+def _signal() -> bool:
+    """Send SIGHUP to the daemon that systemd names, as it does in ExecReload=; tell whether there is one.
+
+    Source: systemd.exec(5), $MAINPID.
+    """
+    pid = os.environ.get("MAINPID", "")
+    if not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), signal.SIGHUP)
+    except OSError:
+        return False
+    return True
 
 
 def end_interrupted(config: Path, *folders: Path) -> None:

@@ -14,7 +14,7 @@ import click
 from sesrelay.cli.options import DEFAULT_CONFIG
 
 CONFIGURED = {
-    "run": "", "check": "", "route": "", "lint": "", "trace": "", "send": "", "doctor": "", "init": "", "iam-policy": "",
+    "run": "", "reload": "", "check": "", "route": "", "lint": "", "trace": "", "send": "", "doctor": "", "init": "", "iam-policy": "",
     "queue": "list|show|summary|retry|hold|release|delete|export|import",
     "site": "add|list|remove",
     "import": "postfix|ubos",
