@@ -144,6 +144,41 @@ def test_installed_upgraded_and_removed(debian: Debian) -> None:
     assert (queue / "queue.db").exists(), "what was accepted outlives the package"
 
 
+RECORDING = """\
+#!/bin/sh
+echo "$*" >>/tmp/asked
+case "$*" in *is-enabled*) [ -L /etc/systemd/system/multi-user.target.wants/sesrelay.service ] ;; esac
+"""
+
+
+@pytest.mark.timeout(900)
+def test_what_systemd_is_asked_when_it_is_removed_and_back(debian: Debian) -> None:
+    def asked() -> list[str]:
+        lines = debian.path("/tmp/asked").read_text().splitlines()
+        debian.path("/tmp/asked").unlink()
+        return [line for line in lines if "sesrelay" in line and "is-enabled" not in line]
+
+    (file,) = debian.path("/tmp").glob("sesrelay_0.*.deb")
+    debian.dpkg("--install", f"/tmp/{file.name}")  # without systemd running, by the real systemctl
+    link = debian.path("/etc/systemd/system/multi-user.target.wants/sesrelay.service")
+    assert link.is_symlink()
+    debian.path("/run/systemd/system").mkdir(parents=True)
+    debian.path("/usr/bin/systemctl").write_text(RECORDING)
+    debian.dpkg("--remove", "sesrelay")
+    assert asked() == ["stop sesrelay.socket sesrelay.service"]
+    debian.dpkg("--install", f"/tmp/{file.name}")
+    assert asked() == ["restart sesrelay.service"], "a relay that was enabled runs again"
+    link.unlink()
+    debian.dpkg("--install", f"/tmp/{file.name}")
+    assert asked() == ["try-restart sesrelay.service"], "one that is disabled is left as it is"
+    link.symlink_to("/lib/systemd/system/sesrelay.service")
+    debian.dpkg("--purge", "sesrelay")
+    assert not link.is_symlink()
+    assert not debian.path("/etc/sesrelay").exists()
+    assert not debian.path("/var/spool/sesrelay").exists()
+    assert debian.path("/var/lib/sesrelay").exists()
+
+
 def pwd_of(debian: Debian, name: str) -> tuple[int, int]:
     """Return uid and gid in the other system."""
     line = next(line for line in debian.path("/etc/passwd").read_text().splitlines() if line.startswith(f"{name}:"))
