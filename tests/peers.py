@@ -17,6 +17,21 @@ CACHE = Path(__file__).resolve().parent.parent / ".cache" / "peers"
 ROOT, APART = CACHE / "root", CACHE / "apart"  # see fetch_peers.py
 PLACES = ("usr/bin", "usr/sbin", "bin", "sbin")
 
+# The machine's own, with the Debian package of each: these run where they are installed, and nowhere else. Another package may have
+# had one of them unpacked beside it.
+OWN = {
+    "bash": "bash",
+    "chromium": "chromium",
+    "git": "git",
+    "node": "nodejs",
+    "openssl": "openssl",
+    "perl": "perl",
+    "systemd-analyze": "systemd",
+    "systemd-socket-activate": "systemd",
+    "systemd-sysusers": "systemd",
+    "systemd-tmpfiles": "systemd",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -64,6 +79,8 @@ def find(name: str) -> Program | None:
     own = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if own:
         return Program(Path(own), dict(os.environ))
+    if name in OWN:
+        return None
     for root in (ROOT, APART):
         for place in PLACES:
             # php is called php8.2 where the links that an installation makes are missing.
@@ -76,7 +93,8 @@ def find(name: str) -> Program | None:
 
 def require(name: str) -> Program:
     """Return the program, or skip the test with the reason; where CI=true its absence fails the test."""
-    return find(name) or missing(f"{name} is not here: `make test` unpacks it where apt and a network are, or install it")
+    remedy = f"apt install {OWN[name]}" if name in OWN else "`make test` unpacks it where apt and a network are, or install it"
+    return find(name) or missing(f"{name} is not here: {remedy}")
 
 
 def missing(reason: str) -> NoReturn:

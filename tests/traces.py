@@ -1,9 +1,19 @@
-"""Reading what strace wrote."""
+"""Having strace, and reading what it wrote."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+
+import peers
+from peers import Program
+
+
+def strace() -> Program:
+    """Return strace, whose libraries, where it is unpacked, are not those of what it starts."""
+    program = peers.require("strace")
+    return replace(program, first=("-E", "LD_LIBRARY_PATH")) if program.unpacked else program
 
 
 def completed(trace: Path) -> Iterator[str]:

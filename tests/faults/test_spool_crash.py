@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
-
+import peers
 from sesrelay.mail.delivery import State
 from sesrelay.seams import Filter
 from sesrelay.spool.files import THRESHOLD
 from spool_world import NOW, opened
-from traces import completed
+from traces import completed, strace
 
 TESTS = Path(__file__).parents[1]
 
@@ -47,8 +45,8 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
 """
 
 
-def start(*command: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+def start(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env)
 
 
 async def test_what_was_acknowledged_is_there_after_sigkill(tmp_path: Path) -> None:
@@ -81,20 +79,16 @@ async def test_what_was_acknowledged_is_there_after_sigkill(tmp_path: Path) -> N
 
 
 def test_each_acknowledgement_follows_its_own_sync(tmp_path: Path) -> None:
-    strace = shutil.which("strace")
-    if strace is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("strace is missing")
-        pytest.skip("wants strace")
+    tracer = strace()
     trace = tmp_path / "trace"
     one_client = CHILD.replace("range(10)", "range(1)")
-    command = [strace, "-f", "-y", "-o", str(trace), "-e", "trace=write,pwrite64,fsync,fdatasync", sys.executable, "-c", one_client]
-    child = start(*command, str(tmp_path / "state"), "0", "10")  # serial 7 is large, and a file
+    command = tracer.command(
+        "-f", "-y", "-o", trace, "-e", "trace=write,pwrite64,fsync,fdatasync", sys.executable, "-c", one_client
+    )
+    child = start(*command, str(tmp_path / "state"), "0", "10", env=tracer.env)  # serial 7 is large, and a file
     out = child.communicate()[0]
     if child.returncode and not out:
-        if os.environ.get("CI") == "true":
-            pytest.fail("strace could not trace")
-        pytest.skip("tracing is not allowed here")
+        peers.missing("tracing is not allowed here")
     assert out.count(b"accepted") == 10
     body = folder = written = synced = False
     told = bodies = 0

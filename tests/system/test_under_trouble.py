@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import resource
-import shutil
 import signal
 import smtplib
 import socket
@@ -18,10 +17,11 @@ from pathlib import Path
 import apsw
 import pytest
 
+import peers
 from onslaught import FIVE_PERCENT, Clients, SesHop, SmtpHop, finish, relay_before, vitals
 from relay_process import KEY, SECRET, Relay, StandIn, ses_transport, wait_for
 from small_disk import mounted
-from traces import completed
+from traces import completed, strace
 
 
 @pytest.fixture
@@ -200,24 +200,18 @@ def test_under_load_with_faults_nothing_grows(tmp_path: Path) -> None:
 @pytest.mark.peer
 def test_each_250_follows_the_sync_of_its_message(tmp_path: Path) -> None:
     """Power loss: the system calls of both processes show the sync of the log before each reply."""
-    strace = shutil.which("strace")
-    if strace is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("strace is missing")
-        pytest.skip("strace is missing")
+    program = strace()
     trace = tmp_path / "trace"
     with SmtpHop() as hop, relay_before(hop, tmp_path, "limits: {min_free_disk: 0}") as (relay, port):
         assert relay.process is not None
         calls = "trace=pwrite64,fdatasync,fsync,sendto,write,writev,sendmsg"
         tracer = subprocess.Popen(
-            [strace, "-f", "-y", "-s", "5000", "-o", trace, "-e", calls, *(f"-p{pid}" for pid in relay.pids)],
-            stderr=subprocess.PIPE, text=True,
+            program.command("-f", "-y", "-s", "5000", "-o", trace, "-e", calls, *(f"-p{pid}" for pid in relay.pids)),
+            env=program.env, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert tracer.stderr is not None
         if "attached" not in tracer.stderr.readline():
-            if os.environ.get("CI") == "true":
-                pytest.fail("strace could not trace")
-            pytest.skip("tracing is not allowed here")
+            peers.missing("tracing is not allowed here")
         sizes = [1_000, 300_000, 1_000, 1_000, 300_000]
         for size in sizes:
             assert send(port, size) == 250

@@ -13,13 +13,14 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import peers
+from traces import strace
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "systemd"
@@ -84,7 +85,7 @@ def test_the_promises_that_no_score_counts() -> None:
 
 
 @contextmanager
-def daemon(folder: Path, wrap: Sequence[str | Path] = ()) -> Iterator[int]:
+def daemon(folder: Path, wrap: Sequence[str | Path] = (), env: Mapping[str, str] | None = None) -> Iterator[int]:
     """Run the real daemon, hand it one message, and yield its SMTP port once that is answered."""
     with socket.socket() as free, socket.socket() as also:
         free.bind(("127.0.0.1", 0))
@@ -108,7 +109,7 @@ http: {{listen: "127.0.0.1:{http}"}}
     log = folder / "log"
     with log.open("wb") as out:
         command = [*map(str, wrap), sys.executable, "-m", "sesrelay", "run", "--config", str(config)]
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, env=env)
     try:
         replies = submit(port, process)
         assert b"queued as" in replies, f"{replies!r}\n{log.read_text()}"
@@ -164,7 +165,7 @@ def test_the_daemon_runs_without_writable_code(tmp_path: Path) -> None:
 
 
 def test_the_daemon_needs_no_system_call_that_the_unit_forbids(tmp_path: Path) -> None:
-    strace = peers.require("strace")
+    tracer = strace()
     allowed: set[str] = set()
     for line in re.findall(r"^SystemCallFilter=(.*)$", SERVICE, re.MULTILINE):
         calls = {call for name in line.lstrip("~").split() for call in expand(name)}
@@ -172,7 +173,7 @@ def test_the_daemon_needs_no_system_call_that_the_unit_forbids(tmp_path: Path) -
     assert {"read", "socket"} <= allowed
     assert "mount" not in allowed
     record = tmp_path / "calls"
-    with daemon(tmp_path, wrap=strace.command("-f", "-qq", "-o", record)):
+    with daemon(tmp_path, wrap=tracer.command("-f", "-qq", "-o", record), env=tracer.env):
         pass
     made = set(re.findall(r"^\d+ +(\w+)\(", record.read_text(errors="replace"), re.MULTILINE))
     if os.geteuid() == 0:

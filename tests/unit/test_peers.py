@@ -1,0 +1,62 @@
+"""What is unpacked of other projects' programs, what tests find of it, and what they say of one that is missing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import fetch_peers
+import peers
+
+TESTS = Path(__file__).parents[1]
+POSTFIX = {"posttls-finger", "smtp-sink"}  # unpacked with the one that the list names
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of unpacked programs, on a machine that has none of its own."""
+    monkeypatch.setattr(peers.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(peers, "ROOT", tmp_path / "root")
+    monkeypatch.setattr(peers, "APART", tmp_path / "apart")
+    programs = tmp_path / "apart/usr/bin"
+    programs.mkdir(parents=True)
+    return programs
+
+
+def put(folder: Path, name: str) -> Path:
+    program = folder / name
+    program.touch(0o755)
+    return program
+
+
+def test_what_is_unpacked_is_found(unpacked: Path) -> None:
+    program = put(unpacked, "swaks")
+    found = peers.find("swaks")
+    assert found is not None
+    assert found.path == program
+
+
+@pytest.mark.parametrize("name", sorted(peers.OWN))
+def test_what_runs_only_where_it_is_installed_is_not_taken_from_what_was_unpacked(unpacked: Path, name: str) -> None:
+    put(unpacked, name)
+    assert peers.find(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("chromium", "apt install chromium"), ("systemd-sysusers", "apt install systemd"), ("swaks", "`make test` unpacks it")],
+)
+def test_a_skip_names_what_helps(unpacked: Path, monkeypatch: pytest.MonkeyPatch, name: str, remedy: str) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=f"{name} is not here: {remedy}"):
+        peers.require(name)
+
+
+def test_whatever_is_wanted_is_unpacked_or_the_machines_own() -> None:
+    wanted = {
+        name for path in TESTS.rglob("*.py") for name in re.findall(r"\brequire\(\"([\w-]+)\"\)", path.read_text(encoding="utf-8"))
+    }
+    assert len(wanted) > 15
+    assert wanted - set(peers.OWN) - set(fetch_peers.PACKAGES.values()) - POSTFIX == set()
