@@ -96,6 +96,15 @@ def fetch(packages: Iterable[str], root: Path, debs: Path) -> None:
         (debs / f".{name}").touch()
 
 
+def relocate(root: Path) -> None:
+    """Have unpacked PHP look along its include_path for what it names by the place where an installation puts it."""
+    for file in root.glob("usr/share/php/**/autoload.php"):
+        text = file.read_bytes()
+        changed = text.replace(b"require_once '/usr/share/php/", b"require_once '")
+        if changed != text:
+            file.write_bytes(changed)
+
+
 def root_of(package: str) -> Path:
     """Return the folder that a package is unpacked into."""
     return PEERS / "apart" if package in APART else PEERS / "root"
@@ -137,6 +146,7 @@ def _try(packages: list[str], debs: Path) -> dict[str, str]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         fetch(packages, root, debs)
+        relocate(root)
     except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:
         return dict.fromkeys(packages, str(error))
     return {}

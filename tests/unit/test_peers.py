@@ -60,3 +60,18 @@ def test_whatever_is_wanted_is_unpacked_or_the_machines_own() -> None:
     }
     assert len(wanted) > 15
     assert wanted - set(peers.OWN) - set(fetch_peers.PACKAGES.values()) - POSTFIX == set()
+
+
+def test_unpacked_php_finds_what_it_names_by_its_installed_place(tmp_path: Path) -> None:
+    """As Debian 13's php-email-validator does: where nothing is installed, that ends each program that loads it."""
+    autoload = tmp_path / "usr/share/php/Validator/autoload.php"
+    autoload.parent.mkdir(parents=True)
+    autoload.write_text(
+        "<?php\nrequire_once '/usr/share/php/Lexer/autoload.php';\nrequire_once __DIR__ . '/../Log/autoload.php';\n"
+    )
+    other = autoload.with_name("Other.php")
+    other.write_bytes(b"<?php // \xe9\n")
+    for _ in range(2):
+        fetch_peers.relocate(tmp_path)
+        assert autoload.read_text() == "<?php\nrequire_once 'Lexer/autoload.php';\nrequire_once __DIR__ . '/../Log/autoload.php';\n"
+        assert other.read_bytes() == b"<?php // \xe9\n"

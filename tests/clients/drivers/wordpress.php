@@ -6,7 +6,7 @@ define('ABSPATH', getenv('WORDPRESS') . '/');
 define('WPINC', 'wp-includes');
 define('WP_CONTENT_DIR', ABSPATH . 'wp-content');
 define('WP_DEBUG', false);
-foreach (['plugin', 'functions', 'formatting', 'l10n', 'class-wp-error', 'http', 'pluggable'] as $part) {
+foreach (['plugin', 'functions', 'formatting', 'pomo/mo', 'l10n', 'class-wp-error', 'http', 'pluggable'] as $part) {
     require_once ABSPATH . WPINC . "/$part.php";
 }
 function get_bloginfo($what = '') { return $what === 'charset' ? 'UTF-8' : 'Blog'; }
