@@ -86,6 +86,11 @@ def swallowed(tree: Iterator[ast.AST]) -> list[int]:
     ]
 
 
+def versions_without_else(tree: Iterator[ast.AST]) -> list[int]:
+    """Return the lines that ask for Python's version, and have the rest of the function for the other answer."""
+    return [node.lineno for node in tree if isinstance(node, ast.If) and "version_info" in ast.dump(node.test) and not node.orelse]
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=identify)
 def test_a_module_keeps_the_house_rules(source: Path) -> None:
     text = source.read_text(encoding="utf-8")
@@ -95,6 +100,7 @@ def test_a_module_keeps_the_house_rules(source: Path) -> None:
     assert swallowed(nodes(source)) == []
     if room(source) not in KEEPERS_OF_TIME:
         assert clocks_read(nodes(source)) == [], "time and chance are arguments: take a seams.Clock"
+    assert versions_without_else(nodes(source)) == [], "say else: mypy then leaves out what is for another Python than its own"
     assert not POSSESSIVE_GROUP.search(text), "Python before 3.11.5 goes on behind what did not match (gh-106052)"
     if room(source) not in {"cli", "testing"}:
         printed = [
@@ -124,6 +130,12 @@ def test_a_clock_read_is_seen(line: str) -> None:
 
 def test_a_possessive_group_is_seen() -> None:
     assert POSSESSIVE_GROUP.search(r"(?:a|b)*+") and not POSSESSIVE_GROUP.search(r"[ab]*+(?:c)+")
+
+
+def test_a_version_without_else_is_seen() -> None:
+    asked = "import sys\nif sys.version_info >= (3, 13):\n  x()\n"
+    assert versions_without_else(ast.walk(ast.parse(asked + "y()"))) == [2]
+    assert versions_without_else(ast.walk(ast.parse(asked + "else:\n  y()"))) == []
 
 
 def test_a_swallowed_error_is_seen() -> None:
