@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,19 @@ def test_an_ipv6_socket_leaves_ipv4_alone() -> None:
         pytest.skip("no IPv6 here")
     with sock, bind(f"127.0.0.1:{sock.getsockname()[1]}"):
         assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+
+@pytest.mark.parametrize("name", ["localhost", "LocalHost"])
+def test_localhost_is_the_ipv4_one_whatever_etc_hosts_has_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's has both, and getaddrinfo puts ::1 in front."""
+    resolve = socket.getaddrinfo
+
+    def ipv6_first(host: str, *args: Any, **more: Any) -> Any:
+        return resolve("::1" if host.lower() == "localhost" else host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", ipv6_first)
+    with bind(f"{name}:0") as sock:
+        assert sock.getsockname()[0] == "127.0.0.1"
 
 
 def test_a_taken_address_is_named() -> None:

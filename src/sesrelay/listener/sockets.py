@@ -34,7 +34,7 @@ class AddressTaken(ListenError):
 def parse(listen: str) -> tuple[str, int]:
     """Return host and port of `127.0.0.1:25`, `[::1]:25`, `localhost:25`; port -1: the host is a Unix path.
 
-    Raises: ListenError
+    `localhost` is 127.0.0.1, as the configuration takes it, whatever /etc/hosts has first. Raises: ListenError
     """
     if listen.startswith(UNIX_PREFIX):
         return listen.removeprefix(UNIX_PREFIX), -1
@@ -42,6 +42,8 @@ def parse(listen: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise ListenError(f"{listen} is no HOST:PORT, [IPV6]:PORT or unix:PATH")
+    if host.lower() == "localhost":
+        host = "127.0.0.1"
     return "0.0.0.0" if host in ("", "*") else host, int(port)
 
 
@@ -214,7 +216,7 @@ def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> tupl
 def _key(host: str, port: int) -> tuple[str, int]:
     if port >= 0:
         with contextlib.suppress(ValueError):
-            host = str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
+            host = str(ipaddress.ip_address(host))
     return host, port
 
 
