@@ -61,6 +61,7 @@ def with_desk(
         code = EX_TEMPFAIL
     except OSError as error:
         click.echo(f"sesrelay: {error}", err=True)
+        reader_left()  # from Python 3.13 on what could not be written would be tried, and complained of, once more at the end
         code = EX_FAILED
     sys.exit(code)
 
