@@ -116,8 +116,7 @@ def by_discourse(way: Way, to: str, _: Path) -> Drive:
     options = {
         "address": env["DISCOURSE_SMTP_ADDRESS"],
         "port": env["DISCOURSE_SMTP_PORT"],
-        # Discourse's defaults
-        "authentication": "plain",
+        # As Discourse's GlobalSetting has it: a mechanism only where a user or a password is set.
         "enable_starttls_auto": True,
         "openssl_verify_mode": env["DISCOURSE_SMTP_OPENSSL_VERIFY_MODE"],
     }

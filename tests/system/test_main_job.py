@@ -43,7 +43,7 @@ def test_swaks_with_a_bcc_only_recipient(relay: Relay, ses: StandIn, tmp_path: P
     swaks = require("swaks")
     done = subprocess.run(
         swaks.command("--server", host, "--port", str(port), "--from", "shop@example.com", "--to", "seen@example.org,hidden@example.net",
-                      "--data", mail, "--pipeline"),
+                      "--data", f"@{mail}", "--pipeline"),
         env=dict(swaks.env), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
