@@ -84,6 +84,7 @@ def test_a_queue_that_is_not_for_this_user_says_what_to_do(folder: Path) -> None
     config(folder)
     make_queue(folder)
     queue(folder, "list")  # imports all, which others could not read here
+    (folder / "state/lock").chmod(0o400)  # another user's, for whoever runs this as its owner
     for mode in (0o000, 0o555) if os.geteuid() else (0o700, 0o755):  # shut; to be looked into, and not to be locked
         (folder / "state").chmod(mode)
         with another_user():
