@@ -39,14 +39,16 @@ PACKAGES = {
     "ruby-actionmailer": None,  # with ruby-mail: Mastodon's, Discourse's
     "node-nodemailer": None,  # Ghost's; node itself cannot be unpacked: Debian's looks for its parts under /usr/share
     "strace": "strace",
-    "prometheus": "promtool",
+    "promtool": "promtool",
     "knot": "knotd",  # a signed zone
     "unbound": "unbound",  # a resolver that validates it
     "libmail-dkim-perl": None,  # another's word on our signatures
     "opendkim": "opendkim",  # and one that knows Ed25519
 }
 # Of these only the package itself: what is wanted from it stands alone.
-ALONE = {"prometheus", "wordpress"}
+ALONE = {"promtool", "prometheus", "wordpress"}
+# A package of Debian 13, and the one that has the same program where there is no such package.
+FORMERLY = {"promtool": "prometheus"}
 # These shut out others of the list, as each is a mail server: apt is asked for them by themselves, and they get a root of their own.
 APART = {"exim4-daemon-light"}
 
@@ -55,6 +57,16 @@ def installed(package: str) -> bool:
     """Tell whether the machine has the package's program already."""
     program = PACKAGES[package]
     return program is not None and shutil.which(program, path="/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin") is not None
+
+
+def in_this_distribution(package: str) -> str:
+    """Return the name under which it can be had here."""
+    if package in FORMERLY:
+        try:
+            run("apt-cache", "show", package)
+        except RuntimeError:
+            return FORMERLY[package]
+    return package
 
 
 def closure(packages: Iterable[str]) -> list[str]:
@@ -119,6 +131,7 @@ def main() -> int:
     if missing and not (shutil.which("apt-get") and shutil.which("dpkg")):
         print(f"peers: no apt here; tests that want these will skip: {', '.join(missing)}")
         return 0
+    missing = [in_this_distribution(package) for package in missing]
     debs = PEERS / "debs"
     debs.mkdir(parents=True, exist_ok=True)
     # All at once takes a tenth of the time; one that cannot be had must not cost the others.

@@ -62,6 +62,20 @@ def test_whatever_is_wanted_is_unpacked_or_the_machines_own() -> None:
     assert wanted - set(peers.OWN) - set(fetch_peers.PACKAGES.values()) - POSTFIX == set()
 
 
+@pytest.mark.parametrize(("known", "asked"), [(["promtool", "prometheus"], "promtool"), (["prometheus"], "prometheus")])
+def test_promtool_is_had_from_the_package_that_has_it(known: list[str], asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian 13's prometheus is without it."""
+
+    def run(*command: str) -> str:
+        if command[-1] not in known:
+            raise RuntimeError("apt-cache show: E: No packages found")
+        return ""
+
+    monkeypatch.setattr(fetch_peers, "run", run)
+    (package,) = [package for package, program in fetch_peers.PACKAGES.items() if program == "promtool"]
+    assert fetch_peers.in_this_distribution(package) == asked
+
+
 def test_unpacked_php_finds_what_it_names_by_its_installed_place(tmp_path: Path) -> None:
     """As Debian 13's php-email-validator does: where nothing is installed, that ends each program that loads it."""
     autoload = tmp_path / "usr/share/php/Validator/autoload.php"
