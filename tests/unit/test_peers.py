@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,14 @@ def test_a_skip_names_what_helps(unpacked: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("CI", raising=False)
     with pytest.raises(pytest.skip.Exception, match=f"{name} is not here: {remedy}"):
         peers.require(name)
+
+
+def test_a_plain_run_shows_why_tests_skipped(tmp_path: Path) -> None:
+    made = tmp_path / "test_it.py"
+    made.write_text("import pytest\n\ndef test_it():\n    pytest.skip('swaks is not here')\n")
+    run = [sys.executable, "-m", "pytest", "-c", TESTS.parent / "pyproject.toml", "--rootdir", tmp_path, made]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "swaks is not here" in done.stdout, done.stdout + done.stderr
 
 
 def test_whatever_is_wanted_is_unpacked_or_the_machines_own() -> None:
