@@ -198,7 +198,7 @@ def _print_summary(found: Document, as_json: bool) -> int:
         _print_future(found["future_holds"])
     kept = found["undeliverable"]
     if kept["messages"]:
-        click.secho(f"\n{number(kept['messages'], 'bounce')} could not be sent, and lie in {kept['folder']}", fg="red")
+        click.secho(f"\n{number(kept['messages'], 'bounce')} could not be sent; kept in {kept['folder']}", fg="red")
         click.echo(f"    Read them there, as in: mutt -f {kept['folder']}; what is deleted there is done with.")
     return EX_OK
 
