@@ -84,6 +84,8 @@ class Committer:
             tx.cursor.execute("COMMIT")
         except Exception as error:
             if isinstance(error, apsw.FullError) and not again and self._room_made():
+                for job in group:
+                    job.error = None
                 self._commit(group, again=True)
                 return
             self._on_trouble("the store could not commit", error)
