@@ -38,6 +38,15 @@ def sent(way: ScriptedTransport) -> Counter[str]:
     return Counter(to.partition("-")[0] for recipients, _ in way.seen for to in recipients)
 
 
+async def restarted(rig: Rig, rules: dict[str, dict[str, object]]) -> tuple[Rig, ScriptedTransport]:
+    """Let the engine die, and start another one on its store; return that, with its way out."""
+    await rig.die()
+    way = ScriptedTransport("t")
+    rig = Rig(way, rules=rules, before=rig)
+    await rig.scheduler.start()
+    return rig, way
+
+
 async def test_a_rate_holds_up_its_own_route_alone() -> None:
     way = ScriptedTransport("t")
     rig = Rig(way, rules=rules(rate=0.5))
@@ -146,17 +155,11 @@ async def test_what_was_sent_counts_after_a_restart() -> None:
     way = ScriptedTransport("t")
     rig = Rig(way, rules=rules(daily_cap=5))
     await submit(rig, "a", 3)
-    await rig.die()
-    way = ScriptedTransport("t")
-    rig = Rig(way, rules=rules(daily_cap=5), before=rig)
-    await rig.scheduler.start()
+    rig, way = await restarted(rig, rules(daily_cap=5))
     await submit(rig, "a", 4)
     assert sent(way)["a"] == 2
     rig.clock.advance(DAY + SLOT)
-    await rig.die()
-    way = ScriptedTransport("t")
-    rig = Rig(way, rules=rules(daily_cap=5), before=rig)
-    await rig.scheduler.start()
+    rig, way = await restarted(rig, rules(daily_cap=5))
     await rig.quiet()
     assert sent(way)["a"] == 2, "what waited at the end goes when its time has come"
 
@@ -174,10 +177,7 @@ async def test_what_could_not_be_counted_is_counted_with_what_comes_next() -> No
     rig.spool.count_sent = count_sent  # type: ignore[method-assign]
     rig.clock.advance(2 * SLOT)
     await submit(rig, "a", 1)
-    await rig.die()
-    way = ScriptedTransport("t")
-    rig = Rig(way, rules=rules(daily_cap=5), before=rig)
-    await rig.scheduler.start()
+    rig, way = await restarted(rig, rules(daily_cap=5))
     await submit(rig, "a", 4)
     assert sent(way)["a"] == 1
 
@@ -201,10 +201,7 @@ async def test_what_was_not_taken_counts_after_a_restart_no_more_than_before(ans
     way = ScriptedTransport("t", answer=lambda to: answer if to.startswith("a-5") else Delivered(OK))
     rig = Rig(way, rules=rules(daily_cap=10), retry=RetryPolicy((9e5,), delay_warning=None))
     await submit(rig, "a", 6)
-    await rig.die()
-    way = ScriptedTransport("t")
-    rig = Rig(way, rules=rules(daily_cap=10), before=rig)
-    await rig.scheduler.start()
+    rig, way = await restarted(rig, rules(daily_cap=10))
     await submit(rig, "a", 9)
     assert sent(way)["a"] == 10 - counted
 

@@ -4,7 +4,8 @@ A group first runs bare, and what is of one kind in it together (`bulk`); when o
 rolled back and run again with a savepoint around each, so that only the failed one fails.
 
 Invariant: a COMMIT that fails, fails the whole group; the connection is closed and opened anew before the next one.
-Invariant: no group fails for want of room that the log itself has taken.
+Invariant: the log grows beyond WAL_PAGES_LOOK only while the disk has as much room again; where the disk is full all the same, a group
+fails only once the log could not be written home, or has not made room enough.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ class Committer:
         self._drop()
         try:
             left, done = self._ready().db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except Exception:  # what it met is the same full disk, which is told of
+        except (apsw.Error, SpoolError):  # the full disk is told of; anything else is met, and told of, by the next group
             return False
         return 0 < left == done
 
