@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import smtplib
 import socket
@@ -71,6 +72,23 @@ def test_a_reload_that_was_refused_stands_in_the_status(tmp_path: Path, manager:
         relay.write(MORE)
         assert relay.ask("reload")["ok"]
         assert manager.recv(4096).decode() == ready
+
+
+@pytest.mark.parametrize(("config", "code"), [("nonsense: 1", 78), (f"{MORE}\ncontrol: /nowhere/control.sock", 1)])
+def test_the_journal_takes_why_there_was_no_start_for_an_error(tmp_path: Path, config: str, code: int) -> None:
+    relay = Relay(tmp_path, MORE)
+    relay.config.write_text(relay.config.read_text().replace(f"control: {relay.control}\n", "").replace(MORE, config))
+    with (tmp_path / "journal").open("w+") as journal:
+        found = os.fstat(journal.fileno())
+        env = {**relay.env, "JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+        done = subprocess.run(
+            [PYTHON, "-m", "sesrelay", "run", "--config", str(relay.config)], env=env, stderr=journal, timeout=60, check=False
+        )
+        journal.seek(0)
+        lines = journal.read().splitlines()
+    assert done.returncode == code
+    assert lines
+    assert all(line.startswith("<3>") for line in lines)
 
 
 def test_no_sign_of_life_for_another_process(tmp_path: Path, manager: socket.socket) -> None:

@@ -1,6 +1,8 @@
 """What caps leave of what was sent, and what a header makes of a priority, as tables."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sesrelay.mail import headers
 from sesrelay.mail.delivery import Priority
@@ -18,14 +20,14 @@ SLOTS_A_DAY = DAY / SLOT
     [
         (RouteLimits(rate=1.0, concurrency=1), {0: 99}, None),
         (RouteLimits(hourly_cap=10), {}, (10, "hourly_cap", None)),
-        (RouteLimits(hourly_cap=10), {0: 4, -11: 2, -12: 99}, (4, "hourly_cap", None)),
-        (RouteLimits(hourly_cap=10), {0: 4, -11: 6}, (0, "hourly_cap", HOUR - 11 * SLOT)),
-        (RouteLimits(hourly_cap=10), {0: 10, -11: 6}, (0, "hourly_cap", HOUR)),
-        (RouteLimits(hourly_cap=10), {0: 9, -5: 5, -11: 6}, (0, "hourly_cap", HOUR - 5 * SLOT)),
-        (RouteLimits(daily_cap=10), {-287: 10}, (0, "daily_cap", DAY - 287 * SLOT)),
-        (RouteLimits(daily_cap=10), {-288: 10}, (10, "daily_cap", None)),
-        (RouteLimits(daily_cap=10, hourly_cap=3), {0: 3, -100: 6}, (0, "hourly_cap", HOUR)),
-        (RouteLimits(daily_cap=9, hourly_cap=3), {0: 3, -100: 6}, (0, "daily_cap", DAY - 100 * SLOT)),
+        (RouteLimits(hourly_cap=10), {0: 4, -12: 2, -13: 99}, (4, "hourly_cap", None)),
+        (RouteLimits(hourly_cap=10), {0: 4, -12: 6}, (0, "hourly_cap", HOUR - 11 * SLOT)),
+        (RouteLimits(hourly_cap=10), {0: 10, -12: 6}, (0, "hourly_cap", HOUR + SLOT)),
+        (RouteLimits(hourly_cap=10), {0: 9, -5: 5, -12: 6}, (0, "hourly_cap", HOUR - 4 * SLOT)),
+        (RouteLimits(daily_cap=10), {-288: 10}, (0, "daily_cap", DAY - 287 * SLOT)),
+        (RouteLimits(daily_cap=10), {-289: 10}, (10, "daily_cap", None)),
+        (RouteLimits(daily_cap=10, hourly_cap=3), {0: 3, -100: 6}, (0, "hourly_cap", HOUR + SLOT)),
+        (RouteLimits(daily_cap=9, hourly_cap=3), {0: 3, -100: 6}, (0, "daily_cap", DAY - 99 * SLOT)),
         (RouteLimits(daily_cap=9, hourly_cap=8), {-100: 5}, (4, "daily_cap", None)),
     ],
 )
@@ -45,6 +47,22 @@ def test_what_caps_leave(limits: RouteLimits, sent: dict[int, int], wanted: tupl
             again = allowance(limits, later, moment)
             assert again is not None
             assert (again.left > 0) is opens
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 900.0), st.integers(1, 5)), max_size=200))
+def test_no_hour_has_more_than_its_cap(tries: list[tuple[float, int]]) -> None:
+    limits, sent, now = RouteLimits(hourly_cap=10), Sent(), NOW
+    went: list[tuple[float, int]] = []
+    for pause, recipients in tries:
+        now += pause
+        found = allowance(limits, sent, now)
+        assert found is not None
+        if found.left >= recipients:
+            sent.add(recipients, now)
+            went.append((now, recipients))
+            assert sum(n for moment, n in went if now - moment < HOUR) <= 10
+        else:
+            assert sum(n for moment, n in went if now - moment < HOUR + SLOT) > 10 - recipients, "nor does it wait in vain"
 
 
 @pytest.mark.parametrize(("day", "cap"), [(-3, 50), (0, 50), (0.99, 50), (1, 100), (2.5, 1000), (3, None), (99, None)])

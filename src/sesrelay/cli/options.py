@@ -75,5 +75,17 @@ def reader_left() -> int:
 def exit_with_problems(error: ConfigError, *, problems_to_stdout: bool = False) -> NoReturn:
     """Print every problem on a line of its own and exit 78."""
     for problem in error.problems:
-        click.echo(str(problem), err=not problems_to_stdout)
+        if problems_to_stdout:
+            click.echo(str(problem))
+        else:
+            complain(str(problem))
     raise SystemExit(EX_CONFIG)
+
+
+def complain(text: str) -> None:
+    """Print an error on stderr; the journal of systemd takes it for one, too."""
+    from sesrelay.observe import journal
+
+    level = journal.PRIORITIES["error"] if journal.reads(sys.stderr) else ""
+    for line in text.splitlines():
+        click.echo(level + line, err=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, config_option, load_or_exit
+from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, complain, config_option, load_or_exit
 from sesrelay.cli.remedies import as_run
 
 
@@ -53,8 +53,8 @@ def command(config: Path) -> None:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(run())
     except LockHeld as held:
-        click.echo(f"sesrelay: {held}", err=True)
+        complain(f"sesrelay: {held}")
         sys.exit(EX_TEMPFAIL)
     except (SpoolError, ListenError, OSError, ValueError) as error:
-        click.echo(as_run(f"sesrelay: cannot start: {error}"), err=True)
+        complain(as_run(f"sesrelay: cannot start: {error}"))
         sys.exit(EX_FAILED)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import sys
 import traceback
@@ -23,6 +22,7 @@ from typing import Any, BinaryIO, Literal
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
+from sesrelay.observe import journal
 from sesrelay.observe.flood import Flood
 from sesrelay.seams import Clock
 
@@ -30,9 +30,6 @@ Format = Literal["auto", "console", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 
 LEVELS: dict[str, int] = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-PRIORITIES: dict[str, bytes] = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>"}
-"""What the journal takes off a line, and files it by. Source: sd-daemon(3)."""
-
 FRAMES_MAX = 12
 ITEMS_MAX = 50
 BURST_LIBRARY = 50  # lines of one library's logger in a window: asyncio has one for each accept that fails
@@ -55,7 +52,7 @@ def configure(*, format: Format, level: Level, clock: Clock, stream: BinaryIO | 
     out = stream if stream is not None else sys.stderr.buffer
     terminal = out.isatty()
     pretty = format == "console" or (format == "auto" and terminal)
-    processor = _console(clock, colors=terminal) if pretty else _json(clock, PRIORITIES if _journal(out) else {})
+    processor = _console(clock, colors=terminal) if pretty else _json(clock, journal.PRIORITIES if journal.reads(out) else {})
     logger: FilteringBoundLogger = structlog.wrap_logger(
         structlog.BytesLogger(out),
         processors=[processor],
@@ -104,16 +101,7 @@ def _short(filename: str) -> str:
     return "/".join(filename.rsplit("/", 2)[-2:])
 
 
-def _journal(out: BinaryIO) -> bool:
-    """Tell whether systemd reads at the other end. Source: systemd.exec(5), $JOURNAL_STREAM."""
-    try:
-        found = os.fstat(out.fileno())
-    except OSError:  # a stream in memory, too
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
-
-
-def _json(clock: Clock, prefixes: Mapping[str, bytes]) -> Processor:
+def _json(clock: Clock, prefixes: Mapping[str, str]) -> Processor:
     wall, escape = clock.wall, _escape
 
     def render(_: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
@@ -121,7 +109,7 @@ def _json(clock: Clock, prefixes: Mapping[str, bytes]) -> Processor:
         # The encoder has escaped what is below 0x20; the rest is rare, and legal as \u escapes inside a JSON string.
         if not line.isascii() or "\x7f" in line:
             line = _UNSEEN.sub(escape, line)
-        return prefixes.get(level, b"") + line.encode()
+        return (prefixes.get(level, "") + line).encode()
 
     return render
 

@@ -1,7 +1,8 @@
 """How much a route may send of its own accord: rate, attempts at once, caps by the hour and the day, and a warm-up.
 
-What was sent is counted in slots of five minutes. An hour and a day are the last ones up to now, as SES counts its quota;
-a day of a warm-up begins at midnight UTC.
+What was sent is counted in slots of five minutes. An hour and a day are the last ones up to now, as SES counts its quota, and
+the slot in which they begin counts whole, so that no hour and no day has more than its cap; a day of a warm-up begins at
+midnight UTC.
 """
 
 from __future__ import annotations
@@ -99,12 +100,12 @@ def allowance(limits: RouteLimits, sent: Sent, now: float) -> Allowance | None:
 def _rolling(name: CapName, cap: int | None, window: float, sent: Sent, now: float) -> Allowance | None:
     if cap is None:
         return None
-    first = slot_of(now) - int(window // SLOT) + 1
+    first = slot_of(now - window)
     used = sent.since(first)
     until, remains = now, used
     for slot in sorted(slot for slot in sent.slots if slot >= first):
         if remains < cap:
             break
         remains -= sent.slots[slot]
-        until = slot * SLOT + window
+        until = (slot + 1) * SLOT + window
     return Allowance(max(cap - used, 0), name, cap, until)
