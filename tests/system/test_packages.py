@@ -43,7 +43,7 @@ class Debian:
         )  # type: ignore[call-overload]  # what is passed on is input alone
 
     def dpkg(self, *args: str) -> str:
-        done = self.run("dpkg", "--force-confold", *args)
+        done = self.run("dpkg", "--force-confold", "--force-unsafe-io", *args)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
