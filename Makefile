@@ -8,7 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # The environment is this folder's, whatever other one is active; uv takes the Python that made it and fetches none.
-unexport VIRTUAL_ENV UV_PROJECT UV_WORKING_DIRECTORY
+# What is compiled is kept, here as on users' machines: a daemon otherwise takes twice as long to start, and the tests start hundreds.
+unexport VIRTUAL_ENV UV_PROJECT UV_WORKING_DIRECTORY PYTHONDONTWRITEBYTECODE
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

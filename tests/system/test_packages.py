@@ -147,7 +147,11 @@ def test_installed_upgraded_and_removed(debian: Debian) -> None:
 RECORDING = """\
 #!/bin/sh
 echo "$*" >>/tmp/asked
-case "$*" in *is-enabled*) [ -L /etc/systemd/system/multi-user.target.wants/sesrelay.service ] ;; esac
+case "$*" in
+*is-enabled*.service) [ -L /etc/systemd/system/multi-user.target.wants/sesrelay.service ] ;;
+*is-enabled*.socket) [ -L /etc/systemd/system/sockets.target.wants/sesrelay.socket ] ;;
+*is-active*) [ -e /tmp/active ] ;;
+esac
 """
 
 
@@ -156,7 +160,7 @@ def test_what_systemd_is_asked_when_it_is_removed_and_back(debian: Debian) -> No
     def asked() -> list[str]:
         lines = debian.path("/tmp/asked").read_text().splitlines()
         debian.path("/tmp/asked").unlink()
-        return [line for line in lines if "sesrelay" in line and "is-enabled" not in line]
+        return [line for line in lines if "sesrelay" in line and "--quiet" not in line]
 
     (file,) = debian.path("/tmp").glob("sesrelay_0.*.deb")
     debian.dpkg("--install", f"/tmp/{file.name}")  # without systemd running, by the real systemctl
@@ -168,12 +172,23 @@ def test_what_systemd_is_asked_when_it_is_removed_and_back(debian: Debian) -> No
     assert asked() == ["stop sesrelay.socket sesrelay.service"]
     debian.dpkg("--install", f"/tmp/{file.name}")
     assert asked() == ["restart sesrelay.service"], "a relay that was enabled runs again"
+    held = debian.path("/etc/systemd/system/sockets.target.wants/sesrelay.socket")
+    held.parent.mkdir(parents=True, exist_ok=True)
+    held.symlink_to("/lib/systemd/system/sesrelay.socket")
+    configure = debian.path("/var/lib/dpkg/info/sesrelay.postinst")
+    for active in (False, True):
+        if active:
+            debian.path("/tmp/active").touch()
+        assert debian.run("/" + str(configure.relative_to(debian.root)), "configure").returncode == 0
+        before = [] if active else ["start sesrelay.socket"]  # the service, once it runs, is in the socket's way
+        assert asked() == ["enable sesrelay.service", *before, "restart sesrelay.service"]
     link.unlink()
     debian.dpkg("--install", f"/tmp/{file.name}")
     assert asked() == ["try-restart sesrelay.service"], "one that is disabled is left as it is"
     link.symlink_to("/lib/systemd/system/sesrelay.service")
     debian.dpkg("--purge", "sesrelay")
     assert not link.is_symlink()
+    assert not held.is_symlink()
     assert not debian.path("/etc/sesrelay").exists()
     assert not debian.path("/var/spool/sesrelay").exists()
     assert debian.path("/var/lib/sesrelay").exists()
