@@ -27,7 +27,7 @@ demo: $(VENV)/.demo  ## a message in by SMTP and out at an embedded SES stand-in
 	@$(BIN)/sesrelay demo $(ARGS)
 
 test: $(VENV)/.dev peers  ## all tests (ARGS='tests/unit -k routing': some)
-	@$(BIN)/pytest -n auto $(ARGS)
+	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 peers:  ## unpack the programs that tests talk to under .cache/peers; needs no root
 	@$(PYTHON) tests/fetch_peers.py

@@ -21,7 +21,8 @@ from sesrelay.testing.ses import SesStandIn
 from small_dns import SmallDns
 
 # Every verb makes a session of its own, which reads megabytes of JSON about the services: one reading is enough for all tests.
-JSONFileLoader._load_file = functools.cache(JSONFileLoader._load_file)  # type: ignore[method-assign]
+_read = functools.cache(functools.partial(JSONFileLoader._load_file, JSONFileLoader()))
+JSONFileLoader._load_file = lambda self, path, opened: _read(path, opened)  # type: ignore[method-assign]
 
 
 @dataclass

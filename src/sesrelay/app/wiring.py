@@ -159,8 +159,9 @@ class Shared:
 def snapshot(loaded: Loaded, shared: Shared) -> Snapshot:
     """Make the engine's view of a configuration. Raises: OSError, ValueError for a file or option that cannot be used"""
     config, bounces = loaded.config, ladder(loaded)
-    names = dict.fromkeys((*loaded.ways, *([bounces.direct] if bounces.direct else [])))
-    transports = {name: transport(name, config.transports[name], loaded, shared) for name in names}
+    transports = {name: transport(name, config.transports[name], loaded, shared) for name in loaded.ways}
+    if bounces.direct and bounces.direct not in transports:
+        transports[bounces.direct] = _spare(bounces.direct, config.transports[bounces.direct], loaded, shared)
     transports[FOLDER] = FolderTransport(FOLDER, undeliverable_path(config), config.hostname, shared.observer)
     return Snapshot(
         hostname=config.hostname,
@@ -225,6 +226,15 @@ def transport(name: str, config: configured.Transport, loaded: Loaded, shared: S
             from sesrelay.transport.discard import DiscardTransport
 
             return DiscardTransport(name)
+
+
+def _spare(name: str, config: configured.Transport, loaded: Loaded, shared: Shared) -> Transport:
+    """Make the way out that bounces alone may take: later, where nothing is configured that could be wrong."""
+    from sesrelay.transport.direct.spare import SpareTransport
+
+    if isinstance(config, configured.DirectTransport) and config == configured.DirectTransport(type="direct"):
+        return SpareTransport(name, config.failover_after, lambda: transport(name, config, loaded, shared))
+    return transport(name, config, loaded, shared)
 
 
 def relay_options(config: configured.SmtpTransport, loaded: Loaded) -> SmtpOptions:

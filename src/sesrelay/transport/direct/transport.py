@@ -31,6 +31,7 @@ from sesrelay.transport.client.pool import Keeping, Pool
 from sesrelay.transport.client.reach import STAGGER
 from sesrelay.transport.client.signing import KeysByDomain, Unsigned, signer
 from sesrelay.transport.direct.hosts import Place, Places
+from sesrelay.transport.direct.limits import BATCH_LIMIT, CONCURRENCY
 from sesrelay.transport.direct.visit import Visit
 from sesrelay.transport.exchangers.mx import LIFETIME, MailHosts
 from sesrelay.transport.exchangers.validation import validation
@@ -57,8 +58,8 @@ class DirectOptions:
     allow_private_addresses: bool = False
     source_address: str | None = None
     ca_file: Path | None = None
-    batch_limit: int = 100  # what every host must take in a transaction (RFC 5321 §4.5.3.1.8)
-    concurrency: int = 10
+    batch_limit: int = BATCH_LIMIT
+    concurrency: int = CONCURRENCY
     address_families: Sequence[Literal["ipv4", "ipv6"]] = ("ipv4", "ipv6")  # receivers are stricter with IPv6
     race_addresses: bool = False
     failover_after: float = 600.0
