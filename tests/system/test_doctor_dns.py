@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from dnssec import SignedDns
 from iam_world import moto_server
 from sesrelay.config.dkim_keys import generate, write
 from sesrelay.mail.dkim import record, record_strings
+from small_dns import SmallDns
 
 SPF, MX, DMARC = '@ TXT "v=spf1 a:mail.host.test -all"\n', "@ MX 10 mx.host.test.\n", '_dmarc TXT "v=DMARC1; p=none"\n'
 FAULTS = {
@@ -123,3 +125,19 @@ def test_each_fault_of_a_domain_of_ses_is_found(world: AwsWorld, tmp_path: Path)
     assert found["mail-from", "bounce.example.com TXT"] == "fail: missing"
     assert found["dmarc", "_dmarc.example.com TXT"] == "warn: missing"
     assert said.code == 1
+
+
+async def test_domains_that_get_no_answer_are_waited_for_together(tmp_path: Path) -> None:
+    names = [f"d{number}.test" for number in range(10)]
+    async with SmallDns(silent={"mail.host.test", "host.test", *names}) as dns:
+        config = tmp_path / "config.yaml"
+        config.write_text(
+            f"hostname: mail.host.test\nstate_dir: {tmp_path}/state\nlimits: {{min_free_disk: 1MiB}}\n"
+            'listeners: [{listen: "127.0.0.1:0"}]\nhttp: {listen: "127.0.0.1:0"}\n'
+            f"transports: {{direct: {{type: direct, source_address: 127.0.0.1, nameservers: ['{dns.nameserver}']}}}}\n"
+            f"routes: [{', '.join(f'{{sender: {name}, transport: direct}}' for name in names)}]\n"
+        )
+        said = await asyncio.to_thread(sesrelay, "doctor", "--json", "--config", config)
+    assert [subject for check, subject, _ in checks(said) if check == "spf"] == names, "in the order of the routes"
+    asked = [question for question in dns.asked if question[:2] in {(name, "TXT") for name in names}]
+    assert set(asked[: len(names)]) == {(name, "TXT", "udp") for name in names}, "each once, before any is asked again"

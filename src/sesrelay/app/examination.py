@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 
 from sesrelay.app import wiring
 from sesrelay.app.clock import SystemClock
@@ -29,6 +29,8 @@ from sesrelay.setup.checkup.check import Check, fail, ok
 from sesrelay.setup.checkup.dns import DirectHost, SigningKey
 from sesrelay.setup.zones.lookup import Dns, findings
 from sesrelay.setup.zones.records import parents, wanted
+
+AT_ONCE = 20  # looks at the DNS
 
 
 async def examine(loaded: Loaded, domains: Sequence[str] = (), nameservers: Sequence[str] = ()) -> list[Check]:
@@ -141,16 +143,26 @@ async def _direct(loaded: Loaded, name: str, domains: Sequence[str], nameservers
     host = DirectHost(
         loaded.config.hostname, checkup_dns.addresses(config.source_address), config.port, config.allow_private_addresses
     )
-    checks = await checkup_dns.host(dns, host)
+    looks: list[Coroutine[None, None, list[Check]]] = [checkup_dns.host(dns, host)]
     levels = {config.tls, *config.tls_policy.values()}
     if levels & {"dane", "mta-sts"}:  # by the daemon's own name servers, whichever doctor is to ask
-        checks.append(await checkup_dns.dnssec(name, config.nameservers, SystemClock(), wanted="dane" in levels))
-    for domain in senders:
-        checks += await checkup_dns.direct_domain(dns, domain, host, _signing(config, domain))
+        looks.append(checkup_dns.dnssec(name, config.nameservers, SystemClock(), wanted="dane" in levels))
+    looks += [checkup_dns.direct_domain(dns, domain, host, _signing(config, domain)) for domain in senders]
     own = (loaded.local.domain, loaded.config.hostname)
     tried = dict.fromkeys((*senders, *own, *(parent for name in own for parent in parents(name))))
-    checks.append(await checkup_dns.port_25(dns, tuple(tried), host))
-    return checks
+    looks.append(checkup_dns.port_25(dns, tuple(tried), host))
+    return await _together(looks)
+
+
+async def _together(looks: Iterable[Coroutine[None, None, list[Check]]]) -> list[Check]:
+    """Return what all of them find, in their order: a name server that does not answer is waited for by many at once."""
+    some = asyncio.Semaphore(AT_ONCE)
+
+    async def take(look: Coroutine[None, None, list[Check]]) -> list[Check]:
+        async with some:
+            return await look
+
+    return [check for found in await asyncio.gather(*map(take, looks)) for check in found]
 
 
 def _signing(config: configured.DirectTransport, domain: str) -> list[SigningKey]:

@@ -125,17 +125,17 @@ async def host(dns: Dns, found: DirectHost) -> list[Check]:
     return checks
 
 
-async def dnssec(name: str, nameservers: Sequence[str], clock: Clock, *, wanted: bool) -> Check:
+async def dnssec(name: str, nameservers: Sequence[str], clock: Clock, *, wanted: bool) -> list[Check]:
     """Look whether the name servers that a transport asks do what DANE rests on; `wanted`: a policy asks for it by name."""
     found = await validation(MailHosts(clock, nameservers, LIFETIME))
     if not found.remedy:
-        return ok("dnssec", name, found.message)
+        return [ok("dnssec", name, found.message)]
     if found.sound is False and wanted:
-        return fail("dnssec", name, f"{found.message}: `tls: dane` proves no host", found.remedy)
-    return warn("dnssec", name, found.message, found.remedy)
+        return [fail("dnssec", name, f"{found.message}: `tls: dane` proves no host", found.remedy)]
+    return [warn("dnssec", name, found.message, found.remedy)]
 
 
-async def port_25(dns: Dns, domains: Sequence[str], host: DirectHost) -> Check:
+async def port_25(dns: Dns, domains: Sequence[str], host: DirectHost) -> list[Check]:
     """Try to reach an exchanger of the first of `domains` that has one elsewhere, as a stand-in for all exchangers."""
     answers = await dns.ask([(domain, "MX") for domain in domains])
     for domain in domains:
@@ -144,8 +144,8 @@ async def port_25(dns: Dns, domains: Sequence[str], host: DirectHost) -> Check:
             (int(one[0]), one[1]) for one in found if len(one) == 2 and one[1] != "." and not _same(one[1], host.name)
         )
         if exchangers:
-            return await _greeted(dns, domain, exchangers[0][1], host.port)
-    return warn("port 25", domains[0], "no MX host elsewhere to try it with", "try with another domain: sesrelay doctor DOMAIN")
+            return [await _greeted(dns, domain, exchangers[0][1], host.port)]
+    return [warn("port 25", domains[0], "no MX host elsewhere to try it with", "try with another domain: sesrelay doctor DOMAIN")]
 
 
 def _same(exchanger: str, name: str) -> bool:
