@@ -14,6 +14,7 @@ from sesrelay.app.clock import SystemClock
 from sesrelay.app.operator import DaemonUnreachable, open_desk, reach_daemon
 from sesrelay.app.ses_access import direct_senders, leads_to_ses, name_servers, rules_of, source_of
 from sesrelay.aws.clients import Clients
+from sesrelay.aws.identities import Identity
 from sesrelay.config import transports as configured
 from sesrelay.config.checks import pattern_domain
 from sesrelay.config.loading import Loaded
@@ -115,17 +116,23 @@ async def _ses(loaded: Loaded, name: str, domains: Sequence[str], nameservers: S
     if senders:
         checks.append(checkup_ses.simulator(name, f"postmaster@{senders[0]}", by_v2=config.api == "v2"))
     dns = Dns(nameservers or name_servers(loaded))
-    for domain in senders:
+    looks = []
+    for domain in senders:  # one after the other: SES answers such questions once a second
         check, identity = await asyncio.to_thread(checkup_ses.identity, clients, domain)
-        checks.append(check)
-        if identity is None:
-            continue
-        records = wanted(identity, root_spf=direct_senders(domain, loaded))
-        questions = [(record.name, str(record.type)) for record in records]
-        answers = await dns.ask([*questions, *((f"_dmarc.{parent}", "TXT") for parent in parents(identity.domain))])
-        checks += checkup_dns.records(domain, findings(records, answers))
-        if identity.verified:
-            checks.append(checkup_dns.alignment(domain, identity))
+        looks.append(_published(dns, domain, check, identity, loaded))
+    return checks + await _together(looks)
+
+
+async def _published(dns: Dns, domain: str, check: Check, identity: Identity | None, loaded: Loaded) -> list[Check]:
+    """Look whether the DNS has what SES wants of a domain; `check`: what SES says of it."""
+    if identity is None:
+        return [check]
+    records = wanted(identity, root_spf=direct_senders(domain, loaded))
+    questions = [(record.name, str(record.type)) for record in records]
+    answers = await dns.ask([*questions, *((f"_dmarc.{parent}", "TXT") for parent in parents(identity.domain))])
+    checks = [check, *checkup_dns.records(domain, findings(records, answers))]
+    if identity.verified:
+        checks.append(checkup_dns.alignment(domain, identity))
     return checks
 
 
