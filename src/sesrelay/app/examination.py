@@ -116,14 +116,12 @@ async def _ses(loaded: Loaded, name: str, domains: Sequence[str], nameservers: S
     if senders:
         checks.append(checkup_ses.simulator(name, f"postmaster@{senders[0]}", by_v2=config.api == "v2"))
     dns = Dns(nameservers or name_servers(loaded))
-    looks = []
-    for domain in senders:  # one after the other: SES answers such questions once a second
-        check, identity = await asyncio.to_thread(checkup_ses.identity, clients, domain)
-        looks.append(_published(dns, domain, check, identity, loaded))
-    return checks + await _together(looks)
+    # One after the other: SES answers such questions once a second.
+    told = [(domain, *await asyncio.to_thread(checkup_ses.identity, clients, domain)) for domain in senders]
+    return checks + await _together(_published(loaded, dns, *each) for each in told)
 
 
-async def _published(dns: Dns, domain: str, check: Check, identity: Identity | None, loaded: Loaded) -> list[Check]:
+async def _published(loaded: Loaded, dns: Dns, domain: str, check: Check, identity: Identity | None) -> list[Check]:
     """Look whether the DNS has what SES wants of a domain; `check`: what SES says of it."""
     if identity is None:
         return [check]

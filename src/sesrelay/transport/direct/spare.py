@@ -1,4 +1,4 @@
-"""The way out that no route names, for the last rung of a bounce's ladder: made when the first one comes to it.
+"""The way out that no route names, for the third rung of a bounce's ladder: made when the first one comes to it.
 
 What it rests on takes up to 10 MiB and a fifth of a second of each start, and most relays never want it.
 """
