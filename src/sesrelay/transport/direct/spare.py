@@ -9,19 +9,18 @@ import asyncio
 import importlib
 from collections.abc import Callable, Mapping
 
-from sesrelay.mail.address import domain_of
-from sesrelay.mail.delivery import Batch, DeliveryId, Priority
+from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.outcome import Deferred, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Content, Transport
-from sesrelay.transport.direct.limits import BATCH_LIMIT, CONCURRENCY
+from sesrelay.transport.direct.by_domain import ByDomain
 
 
-class SpareTransport:
-    """Implements `sesrelay.seams.Transport`. `make` returns the one that `transport.direct.transport` has. Units: `failover_after` seconds."""
+class SpareTransport(ByDomain):
+    """Implements `sesrelay.seams.Transport`. `make` returns the real one, of `transport.direct.transport`.
 
-    batch_limit = BATCH_LIMIT
-    concurrency = CONCURRENCY
+    Units: `failover_after` seconds.
+    """
 
     def __init__(self, name: str, failover_after: float, make: Callable[[], Transport]) -> None:
         self.name = name
@@ -31,15 +30,6 @@ class SpareTransport:
 
     def start(self) -> None:
         """Do nothing: most are never wanted."""
-
-    def nexthop(self, recipient: str) -> str:
-        return domain_of(recipient)
-
-    def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
-        return 0.0
-
-    def give_back(self, recipients: int) -> None:
-        """Do nothing: a recipient's host has no rate of ours."""
 
     async def close(self) -> None:
         if self._made is not None:

@@ -19,7 +19,7 @@ from typing import Literal
 from dns.rdatatype import RdataType
 
 from sesrelay.mail.address import domain_of
-from sesrelay.mail.delivery import Batch, DeliveryId, Priority
+from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock, Content, Observer, SpoolError
@@ -30,8 +30,8 @@ from sesrelay.transport.client.dead import DeadHosts
 from sesrelay.transport.client.pool import Keeping, Pool
 from sesrelay.transport.client.reach import STAGGER
 from sesrelay.transport.client.signing import KeysByDomain, Unsigned, signer
+from sesrelay.transport.direct.by_domain import BATCH_LIMIT, CONCURRENCY, ByDomain
 from sesrelay.transport.direct.hosts import Place, Places
-from sesrelay.transport.direct.limits import BATCH_LIMIT, CONCURRENCY
 from sesrelay.transport.direct.visit import Visit
 from sesrelay.transport.exchangers.mx import LIFETIME, MailHosts
 from sesrelay.transport.exchangers.validation import validation
@@ -73,7 +73,7 @@ class DirectOptions:
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
-class DirectTransport:
+class DirectTransport(ByDomain):
     """Implements `sesrelay.seams.Transport`. Raises: ValueError, OSError, ssl.SSLError for options that cannot be used."""
 
     def __init__(self, name: str, options: DirectOptions, clock: Clock, observer: Observer | None = None) -> None:
@@ -119,15 +119,6 @@ class DirectTransport:
             observer.trouble(f"`tls: dane`: {found.message}", transport=self.name, remedy=found.remedy)
         else:
             observer.notice(f"`tls: dane`: {found.message}", transport=self.name)
-
-    def nexthop(self, recipient: str) -> str:
-        return domain_of(recipient)
-
-    def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
-        return 0.0
-
-    def give_back(self, recipients: int) -> None:
-        """Do nothing: a recipient's host has no rate of ours."""
 
     async def close(self) -> None:
         """Leave the idle connections; those in use are left when their message is done."""
