@@ -62,7 +62,9 @@ def incoming(limit: int = BOUNDLESS, memory: int = BOUNDLESS, declared: int = 0)
 
 def read(feed: Feed, pieces: list[bytes]) -> bytes | None:
     for i, piece in enumerate(pieces):
-        rest = feed.feed(piece)
+        buffer = bytearray(piece)
+        rest = feed.feed(buffer)
+        buffer.clear()  # as a session does
         if rest is not None:
             return rest + b"".join(pieces[i + 1 :])
     return None

@@ -196,31 +196,31 @@ def _written(file: Scratch | Callable[[], Scratch], parts: list[bytes]) -> Scrat
 
 
 class Feed(Protocol):
-    """Fed pieces until `feed` returns what follows its last octet. `incoming`: where they go, if anywhere."""
+    """Fed pieces, of which it keeps copies, until `feed` returns what follows its last octet. `incoming`: where they go, if anywhere."""
 
     @property
     def incoming(self) -> Incoming | None: ...
-    def feed(self, piece: bytes) -> bytes | None: ...
+    def feed(self, piece: bytes | bytearray) -> bytes | None: ...
 
 
 class DataFeed:
     """What follows DATA: up to the end mark, dot-stuffing undone."""
 
-    __slots__ = ("_first", "_held", "incoming")
+    __slots__ = ("_begins", "_held", "incoming")
 
     def __init__(self, incoming: Incoming) -> None:
         self.incoming: Incoming = incoming
         # The content starts at the beginning of a line: with a line end held, its first line is like every other.
         self._held = b"\r\n"
-        self._first = True
+        self._begins = len(self._held)
 
-    def feed(self, piece: bytes) -> bytes | None:
+    def feed(self, piece: bytes | bytearray) -> bytes | None:
         """Take the next piece; return None while the message goes on, and at its end the octets behind it."""
         data = self._held + piece
-        dotted = STUFFED in data
-        end = data.find(END) if dotted else -1
+        dot = data.find(STUFFED)
+        end = data.find(END, dot) if dot >= 0 else -1  # it begins as a stuffed dot does: no second look at what is before
         if end >= 0:
-            self._keep(data[: end + 2], dotted)
+            self._keep(data, end + 2, dotted=dot < end)
             return data[end + len(END) :]
         cut = len(data)
         for beginning in _BEGINNINGS:
@@ -229,17 +229,13 @@ class DataFeed:
                 break
         self._held = data[cut:]
         if cut:
-            self._keep(data[:cut], dotted)
+            self._keep(data, cut, dotted=0 <= dot < cut)
         return None
 
-    def _keep(self, data: bytes, dotted: bool) -> None:
+    def _keep(self, data: bytes, end: int, *, dotted: bool) -> None:
         # `data` begins at a border that no CR LF . crosses, so every stuffed dot stands whole in it.
-        if dotted:
-            data = data.replace(STUFFED, b"\r\n")
-        if self._first:
-            self._first = False
-            data = data[2:]
-        self.incoming.add(data)
+        begins, self._begins = self._begins, 0
+        self.incoming.add(data[:end].replace(STUFFED, b"\r\n")[begins:] if dotted else data[begins:end])
 
 
 class ChunkFeed:
@@ -251,9 +247,9 @@ class ChunkFeed:
         self._left = octets
         self.incoming = incoming
 
-    def feed(self, piece: bytes) -> bytes | None:
+    def feed(self, piece: bytes | bytearray) -> bytes | None:
         """Take the next piece; return None while the chunk goes on, and at its end the octets behind it."""
-        mine, rest = piece[: self._left], piece[self._left :]
+        mine, rest = bytes(piece[: self._left]), bytes(piece[self._left :])
         self._left -= len(mine)
         if self.incoming is not None and mine:
             self.incoming.add(mine)

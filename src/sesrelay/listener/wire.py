@@ -352,13 +352,13 @@ class Wire(Answers, SMTP):
         watch.expect_content(ends)
         while True:
             if buffer:
-                piece = bytes(buffer)
-                self._drop(buffer, len(piece))
-                rest = feed.feed(piece)
+                octets = len(buffer)
+                rest = feed.feed(buffer)
+                self._drop(buffer, octets)
                 if rest is not None:
                     buffer += rest
                     return
-                watch.earn(len(piece), ends)
+                watch.earn(octets, ends)
                 if feed.incoming is not None and feed.incoming.heavy:
                     await feed.incoming.lighten()
             elif not await self._more():

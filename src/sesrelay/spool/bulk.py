@@ -181,8 +181,11 @@ def _is_special(operation: Settle, standings: Mapping[Key, Standing]) -> bool:
     """Tell whether anything but the plain end of an attempt is to be done: `flow` knows what."""
     if operation.reports or not operation.events:
         return True
-    found = [standings.get(key) for key in operation.verdicts]
-    return any(standing is None or standing.state != IN_FLIGHT for standing in found)
+    for key in operation.verdicts:
+        standing = standings.get(key)
+        if standing is None or standing.state != IN_FLIGHT:
+            return True
+    return False
 
 
 def _finish(tx: Transaction, ended: Mapping[int, int | None]) -> None:

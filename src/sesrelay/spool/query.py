@@ -5,6 +5,7 @@ Each statement has its price, and on a thread costs taking Python's lock back fr
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
@@ -33,18 +34,18 @@ def the_row(cursor: apsw.Cursor, statement: str, bindings: Row = ()) -> Row:
     return found
 
 
-SIZES = (64, 32, *range(16, 0, -1))
+SIZES = (*range(1, 17), 32, 64)
 """Rows of one statement: few different ones, so that all stay prepared."""
 
 
 def spread(statement: str, rows: Sequence[Row]) -> Iterator[tuple[str, Row, int]]:
     """Yield the statements that take all `rows` where `statement` says {rows}: each with its bindings, and how many they are."""
     start = 0
-    for size in SIZES:
-        while len(rows) - start >= size:
-            part = rows[start : start + size]
-            yield sized(statement, size, len(part[0])), tuple(chain.from_iterable(part)), size
-            start += size
+    while left := len(rows) - start:
+        size = SIZES[bisect_right(SIZES, left) - 1]
+        part = rows[start : start + size]
+        yield sized(statement, size, len(part[0])), tuple(chain.from_iterable(part)), size
+        start += size
 
 
 def write(cursor: apsw.Cursor, statement: str, rows: Sequence[Row]) -> None:

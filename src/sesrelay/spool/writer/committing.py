@@ -275,8 +275,10 @@ def _run(tx: Transaction, group: Sequence[Job]) -> None:
 
 
 def _run_together(tx: Transaction, jobs: Sequence[Job]) -> None:
+    of_kind: dict[type, list[Job]] = {}
+    for job in jobs:
+        of_kind.setdefault(type(job.operation), []).append(job)
     for kind, together in TOGETHER.items():
-        some = [job for job in jobs if type(job.operation) is kind]
-        if some:
+        if some := of_kind.get(kind):
             for job, result in zip(some, together(tx, [job.operation for job in some]), strict=True):
                 job.result = result

@@ -20,15 +20,17 @@ class Frames:
     """Takes a stream as it comes, and gives the objects in it."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = bytearray()
 
-    def feed(self, data: bytes | memoryview) -> list[Any]:
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Any]:
         """Return what is whole now."""
-        buffer = self._buffer
-        buffer += data
+        rest = self._rest
+        if rest:
+            rest += data
+            data = rest
         found: list[Any] = []
         start = 0
-        with memoryview(buffer) as view:
+        with memoryview(data) as view:
             while len(view) - start >= _LENGTH:
                 end = start + _LENGTH + int.from_bytes(view[start : start + _LENGTH], "big")
                 if len(view) < end:
@@ -36,5 +38,8 @@ class Frames:
                 with view[start + _LENGTH : end] as pickled:
                     found.append(pickle.loads(pickled))  # noqa: S301 - our own, see above
                 start = end
-        del buffer[:start]
+        if data is rest:
+            del rest[:start]
+        else:
+            rest += data[start:]
         return found

@@ -114,32 +114,33 @@ class Dialogue(asyncio.Protocol):
     # --- what the transport calls ---
 
     def data_received(self, data: bytes) -> None:
-        had = len(self._said)
+        said, expected = self._said, self._expected
+        had = len(said)
         if self.lost is not None:
             return
-        if had >= self._expected:
+        if had >= expected:
             self._lose(OUT_OF_TURN)
             return
         fault = None
         try:
-            self._reader.feed(data, self._said)
+            self._reader.feed(data, said)
         except Garbage as error:
             fault = str(error)
-        for place in range(had, min(len(self._said), self._expected)):
-            if self._said[place].code == SHUTTING_DOWN:
-                del self._said[place + 1 :]
+        for place, reply in enumerate(said[had:expected], had):
+            if reply.code == SHUTTING_DOWN:
+                del said[place + 1 :]
                 self._lose(CLOSED)
                 return
-        if len(self._said) > self._expected or (len(self._said) == self._expected and (fault or self._reader.midway)):
-            del self._said[self._expected :]
+        have = len(said)
+        if have > expected or (have == expected and (fault or self._reader.midway)):
+            del said[expected:]
             fault = OUT_OF_TURN
         if fault is not None:
             self._lose(fault)
-        elif len(self._said) > had:
-            if len(self._said) == self._expected:
-                self._wake()
-            elif self._deadline is not None:
-                self._deadline = self._loop.time() + self._patience
+        elif have == expected:
+            self._wake()
+        elif have > had and self._deadline is not None:
+            self._deadline = self._loop.time() + self._patience
 
     def eof_received(self) -> None:
         self._lose(CLOSED)

@@ -40,13 +40,9 @@ class ReplyReader:
 
     def feed(self, data: bytes, into: list[Said]) -> None:
         """Append each reply that `data` completes. Raises: Garbage, after what came before it."""
-        if self._rest:
-            data = self._rest + data
-        start = 0
-        while (end := data.find(b"\n", start)) >= 0:
-            self._line(data[start:end], into)
-            start = end + 1
-        self._rest = data[start:]
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._line(line, into)
         if len(self._rest) > LINE_LIMIT:
             raise Garbage("its answer has no end")
 
