@@ -35,6 +35,7 @@ BREACHES = {
     "vendor-boto3": [("transport/ses/__init__.py", "import boto3")],
     "vendor-botocore": [("delivery/__init__.py", "import botocore.auth")],
     "vendor-aiohttp": [("transport/smtp/transport.py", "import aiohttp")],
+    "vendor-httptools": [("transport/smtp/transport.py", "import httptools")],
     "vendor-aiosmtpd": [("transport/smtp/transport.py", "from aiosmtpd.smtp import SMTP")],
     "vendor-aiosmtplib": [("cli/__init__.py", "import aiosmtplib")],
     "vendor-dnspython": [("listener/__init__.py", "import dns.resolver")],

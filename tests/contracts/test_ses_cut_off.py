@@ -11,21 +11,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trustme
 import uvloop
-from aiohttp.http import StreamWriter
 
 from batches import HELLO
 from ses_world import PaperSession, world
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
 from sesrelay.testing.ses import SesStandIn
-from sesrelay.transport.ses import wire as under_test
+from sesrelay.transport.ses import opening, wire
 from sesrelay.transport.ses.body import Body, measured
-from sesrelay.transport.ses.wire import Answered, Lost, NotSent, Wire
+from sesrelay.transport.ses.connection import END, Answered, Connection, Lost, NotSent
+from sesrelay.transport.ses.wire import Wire
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 Run = Callable[[Awaitable[Any]], Any]
@@ -118,13 +117,13 @@ async def at(server: Cutting, tls: Tls) -> AsyncIterator[str]:
 
 async def post(server: Cutting, tls: Tls, octets: int, **options: Any) -> Answered | NotSent | Lost:
     """Post a body of about `octets`, and return what came of it."""
-    wire = Wire(**options)
+    way_out = Wire(**options)
     body = await measured(Body(b"head=", b"x" * (octets * 3 // 4), b"&tail"))
     try:
         async with at(server, tls) as url:
-            return await wire.post(url, {"Content-Type": "text/plain"}, body, tls.ca_file)
+            return await way_out.post(url, {"Content-Type": "text/plain"}, body, tls.ca_file)
     finally:
-        await wire.close()
+        await way_out.close()
 
 
 def test_a_reset_while_the_body_leaves_is_certainly_no_acceptance(run: Run, tls: Tls) -> None:
@@ -136,7 +135,7 @@ def test_a_reset_while_the_body_leaves_is_certainly_no_acceptance(run: Run, tls:
 
 
 def test_so_is_a_time_out_while_the_body_leaves(run: Run, tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(under_test, "TOTAL", 1.0)
+    monkeypatch.setattr(wire, "TOTAL", 1.0)
     found = run(post(Cutting(100_000, stays=True), tls, LARGE))
     assert isinstance(found, NotSent)
     assert found.cut
@@ -163,12 +162,9 @@ def test_no_answer_to_a_whole_request_is_in_doubt(run: Run, tls: Tls) -> None:
 
 
 def test_a_body_that_the_kernel_has_not_taken_is_not_sent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = under_test._socket
-
-    def narrow(info: Any) -> socket.socket:
-        found = made(info)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
-        return found
+    def narrow(sock: socket.socket) -> socket.socket:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        return sock
 
     async def narrowly() -> Answered | NotSent | Lost:
         server = Cutting(0)
@@ -183,7 +179,7 @@ def test_a_body_that_the_kernel_has_not_taken_is_not_sent(run: Run, monkeypatch:
             finally:
                 await wire.close()
 
-    monkeypatch.setattr(under_test, "_socket", narrow)
+    monkeypatch.setattr(opening, "prepared", narrow)
     found = run(narrowly())
     assert isinstance(found, NotSent)
     assert found.cut
@@ -260,23 +256,82 @@ async def test_an_acceptance_that_comes_too_early_is_a_doubt() -> None:
     assert (outcome.scope, outcome.ambiguous) == (Scope.MESSAGE, True)
 
 
-class Closing:
+class Closing(asyncio.Transport):
     """A transport that is about to be gone."""
 
     def is_closing(self) -> bool:
         return True
 
+    def abort(self) -> None:
+        pass
 
-@pytest.mark.parametrize("transport", [None, Closing()])
+
 @pytest.mark.parametrize("octets", [1, 200_000])
-async def test_what_cannot_be_written_any_more_has_not_left(transport: Closing | None, octets: int) -> None:
-    protocol: Any = SimpleNamespace(transport=transport)
-    departure = under_test._Departure()
-    upload = under_test._Upload(await measured(Body(b"", b"x" * octets)), departure)
-    writer = StreamWriter(protocol, asyncio.get_running_loop())
-    with pytest.raises(ConnectionResetError):
-        await upload.write(writer)
-    assert not departure.whole
+async def test_what_cannot_be_written_any_more_has_not_left(octets: int) -> None:
+    connection = Connection()
+    connection.connection_made(Closing())
+    found = await connection.post(b"POST / HTTP/1.1\r\n\r\n", await measured(Body(b"", b"x" * octets)), 1.0, 1.0)
+    assert found == NotSent("the connection was closed")
+
+
+class Slow(asyncio.Transport):
+    """A transport that keeps what is written until it is told that it has left."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self.connection = connection
+        self.written = b""
+        self.waits = 0
+        self.high = 65_536
+        connection.connection_made(self)
+
+    def write(self, data: Any) -> None:
+        self.written += data
+        self.waits += len(data)
+        self.look()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.high = 65_536 if high is None else high
+        self.look()
+
+    def look(self) -> None:
+        if self.waits > self.high:
+            self.connection.pause_writing()
+
+    def left(self, octets: int) -> None:
+        self.waits -= octets
+        if self.waits <= self.high // 4:
+            self.connection.resume_writing()
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass
+
+
+async def test_the_end_is_kept_back_until_the_last_octet_before_it_has_left() -> None:
+    connection = Connection()
+    transport = Slow(connection)
+    body = await measured(Body(b"head=", b"x" * 200_000, b"&tail"))
+    task = asyncio.ensure_future(connection.post(b"HEAD", body, 5.0, connection.born + 5.0))
+    while len(transport.written) < 4 + body.size - END:
+        await asyncio.sleep(0)
+        if transport.waits > transport.high:
+            transport.left(transport.waits - 1_000)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    transport.left(transport.waits - 1)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(transport.written) == 4 + body.size - END
+    transport.left(1)
+    while not transport.written.endswith(b"&tail"):
+        await asyncio.sleep(0)
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert (await task).body == b"ok"
+    assert transport.high == 65_536
+    assert connection.usable
 
 
 async def test_a_large_message_is_still_taken() -> None:

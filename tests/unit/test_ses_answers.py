@@ -38,7 +38,7 @@ def test_an_acceptance_has_status_200(status: int) -> None:
 
 def test_errors_are_read_in_both_protocols() -> None:
     assert read(400, {}, ERROR) == Refused(400, "MessageRejected", "a <b> c")
-    assert read(400, {"x-amzn-ErrorType": "com.amazonaws.ses#BadRequestException:http://x/"}, b'{"message":"m"}') == Refused(
+    assert read(400, {"x-amzn-errortype": "com.amazonaws.ses#BadRequestException:http://x/"}, b'{"message":"m"}') == Refused(
         400, "BadRequest", "m"
     )
     assert read(429, {}, json.dumps({"__type": "TooManyRequestsException", "Message": "m"}).encode()).code == "TooManyRequests"
@@ -47,7 +47,7 @@ def test_errors_are_read_in_both_protocols() -> None:
 
 
 def test_an_error_that_the_header_alone_names_is_read() -> None:
-    named = {"x-amzn-ErrorType": "AccountSuspendedException:http://x/"}
+    named = {"x-amzn-errortype": "AccountSuspendedException:http://x/"}
     assert read(400, named, b"", "v2") == Refused(400, "AccountSuspended", "")
     assert isinstance(read(400, {}, b"", "v2"), Unreadable)
     assert isinstance(read(400, named, b"<html>", "v2"), Unreadable)

@@ -56,7 +56,7 @@ class Unreadable:
 
 
 def read(status: int, headers: Mapping[str, str], body: bytes, api: Literal["v1", "v2"] = "v1") -> Accepted | Refused | Unreadable:
-    """Tell what an HTTP answer to a call of `api` means."""
+    """Tell what an HTTP answer to a call of `api` means; `headers` by name in lower case."""
     if status == 200:
         return _accepted(body) if api == "v1" else _accepted_by_v2(body)
     error = _ERROR.match(body)
@@ -99,7 +99,7 @@ def _json(status: int, headers: Mapping[str, str], body: bytes) -> Refused | Non
         return None
     if not isinstance(document, dict):
         return None
-    code = headers.get("x-amzn-ErrorType") or document.get("__type") or document.get("code")
+    code = headers.get("x-amzn-errortype") or document.get("__type") or document.get("code")
     if not isinstance(code, str):
         return None
     text = document.get("message") or document.get("Message") or ""

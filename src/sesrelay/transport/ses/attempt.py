@@ -26,10 +26,10 @@ from sesrelay.transport.ses.account import Account
 from sesrelay.transport.ses.answers import Accepted, Refused, Unreadable, read
 from sesrelay.transport.ses.body import measured
 from sesrelay.transport.ses.call import Api, Fixed
+from sesrelay.transport.ses.connection import Lost, NotSent
 from sesrelay.transport.ses.meaning import Action, Meaning
 from sesrelay.transport.ses.seam import AwsSession, Endpoint
 from sesrelay.transport.ses.sign import RegionsSigner, Signer
-from sesrelay.transport.ses.wire import Lost, NotSent
 
 Group = tuple[str, ...]
 Reshaped = Callable[[frozenset[str], frozenset[str]], Awaitable[Shaped | Failed]]

@@ -1,0 +1,284 @@
+"""One HTTP connection to SES: a request goes out, its answer comes back, and the next may follow.
+
+Invariant: `NotSent` is returned only where the service cannot have the whole request, and a part of one it cannot take: its length
+is told at the beginning, and the signature covers all of it. So the end of a body is kept back until the rest is gone, and
+only once that end was handed over a failure is a doubt. Closing a connection sends what is still buffered, but not what is kept back.
+Invariant: an answer that nobody waits for ends the connection: from then on no answer could be told from another's.
+Runs on: asyncio's own loop or uvloop; TCP or TLS.
+
+Source: RFC 9112 §6 (length of a message), §9.3 (persistence); RFC 9110 §15.2 (interim answers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from sesrelay.mail.value import value
+from sesrelay.transport.ses.body import Measured
+
+AT_ONCE = 64 * 1024  # octets of a body that are handed to the kernel in one go, which mostly has room for them
+END = 1024  # octets of a larger one that are kept back
+ANSWER_MAX = 64 * 1024  # octets; real answers have a few hundred
+CLOSED = "the connection was closed"
+LATE = "no answer in time"
+STUCK = "it took no more of the request in time"
+GARBAGE = "what came is no answer"
+OUT_OF_TURN = "it answered what it was not asked"
+ENDLESS = "its answer has no end"
+
+
+@value(frozen=True, slots=True)
+class Answered:
+    """Something answered by HTTP; whether it was SES is for the reader of `body` to tell. `headers`: by name in lower case;
+    `whole`: it may have had the whole request.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    tls: str | None = None
+    whole: bool = True
+
+
+@value(frozen=True, slots=True)
+class NotSent:
+    """The request did not leave, as where no connection could be made: certainly not accepted. `cut`: a part of it may have left."""
+
+    why: str
+    cut: bool = False
+
+
+@value(frozen=True, slots=True)
+class Lost:
+    """The request may have gone out as a whole, and no whole answer came back."""
+
+    why: str
+
+
+class Connection(asyncio.Protocol):
+    """With one caller at a time. `lost`: why it is over, once it is. Units: `born`, `since` (unused) on the loop's clock."""
+
+    _headers: dict[str, str]
+    _parts: list[bytes]
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = HttpResponseParser(self)
+        self._paused = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
+        self._too_late = LATE
+        self._patience = self._ends = 0.0
+        self._asked = self._begun = self._whole = False
+        self._forget()
+        self.tls: str | None = None
+        self.lost: str | None = None
+        self.born = self.since = self._loop.time()
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request may follow."""
+        return self.lost is None and not self._asked and self._transport is not None and not self._transport.is_closing()
+
+    async def post(self, head: bytes, body: Measured, patience: float, ends: float) -> Answered | NotSent | Lost:
+        """Send a request once and return what came of it; where another may not follow, the connection is closed then.
+
+        Units: `patience` seconds from one octet of the answer to the next, once all has left; `ends` on the loop's clock.
+        """
+        self._forget()
+        self._asked, self._begun, self._whole = True, False, False
+        self._patience, self._ends = patience, ends
+        follows = False
+        try:
+            await self._send(head, body)
+            self._too_late = LATE
+            while self.lost is None and not self._complete:
+                await self._wait(min(self._loop.time() + patience, ends))
+            if self._complete:
+                follows = self._whole and self._follows and self.lost is None
+                return Answered(self._status, self._headers, b"".join(self._parts), self.tls, self._whole)
+            return Lost(self.lost or CLOSED) if self._whole else NotSent(self.lost or CLOSED, cut=self._begun)
+        finally:
+            self._asked = False
+            if not follows:
+                self.close()
+
+    def close(self) -> None:
+        """Close at once: what is still to be written, nobody waits for."""
+        self._lose(CLOSED)
+
+    # --- sending ---
+
+    async def _send(self, head: bytes, body: Measured) -> None:
+        """Hand the request over, as far as the host wants it. What is small goes at once; of the rest END octets are kept back until
+        all others are gone.
+        """
+        if body.whole is not None and body.size <= AT_ONCE:
+            self._write(head + body.whole, last=True)
+            return
+        self._too_late = STUCK
+        self._write(head)
+        held: bytes | memoryview = b""
+        async for piece in body.pieces():
+            if not await self._goes_on():
+                return
+            self._write(held)
+            held = piece
+        self._write(held[:-END])
+        if await self._drained():
+            self._write(held[-END:], last=True)
+
+    def _write(self, octets: bytes | memoryview, *, last: bool = False) -> None:
+        transport = self._transport
+        if self.lost is not None or transport is None or transport.is_closing():
+            self._lose(CLOSED)
+            return
+        self._begun = True
+        self._whole = last
+        transport.write(octets)
+
+    async def _goes_on(self) -> bool:
+        """Wait until there is room for more, and let others have a turn; False where no more is wanted."""
+        while self._paused and not self._over:
+            await self._wait(self._ends)
+        await asyncio.sleep(0)
+        return not self._over
+
+    async def _drained(self) -> bool:
+        """Wait until all has left this process, as far as that can be told: over TLS, until it is encrypted. False: see `_goes_on`."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            self._lose(CLOSED)
+            return False
+        transport.set_write_buffer_limits(high=1)  # with 0 asyncio's TLS never goes on
+        goes_on = await self._goes_on()
+        if goes_on:
+            transport.set_write_buffer_limits()
+        return goes_on
+
+    # --- waiting ---
+
+    @property
+    def _over(self) -> bool:
+        return self.lost is not None or self._complete
+
+    async def _wait(self, until: float) -> None:
+        """Wait until woken, or lost then, with one timer for the whole connection: it is put off when it fires early."""
+        self._deadline = until
+        if self._timer is None or self._timer.when() > until:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(until, self._ring)
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = self._deadline = None
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        if self._deadline > self._loop.time():
+            self._timer = self._loop.call_at(self._deadline, self._ring)
+        else:
+            self._lose(self._too_late)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _lose(self, why: str) -> None:
+        if self.lost is None:
+            self.lost = why
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._wake()
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- what the transport calls ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # No isinstance anywhere: uvloop's transports are no subclasses of asyncio's.
+        self._transport = transport  # type: ignore[assignment]
+        secured = transport.get_extra_info("ssl_object")
+        self.tls = secured.version() if secured is not None else None
+
+    def data_received(self, data: bytes) -> None:
+        if not self._asked:
+            self._lose(OUT_OF_TURN)
+            return
+        self._came += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self._follows = False
+            if not self._complete:
+                self._lose(GARBAGE)
+        if self._came > ANSWER_MAX and not self._complete:
+            if self._parts:
+                self._end()
+            else:
+                self._lose(ENDLESS)
+        if self._complete:
+            self._wake()
+        elif self._whole and self._deadline is not None:
+            self._deadline = min(self._loop.time() + self._patience, self._ends)
+
+    def eof_received(self) -> None:
+        self._gone(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._gone(error)
+        self._transport = None
+
+    def _gone(self, error: Exception | None) -> None:
+        if error is None and self._until_closed and not self._over:
+            self._end()
+            self._wake()
+        self._lose(f"{CLOSED} ({error})" if error else CLOSED)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._wake()
+
+    # --- what the parser calls ---
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self._until_closed = not {"content-length", "transfer-encoding"} & self._headers.keys()
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._complete:
+            self._follows = False  # a second answer
+        elif 100 <= self._parser.get_status_code() < 200:
+            self._headers, self._until_closed = {}, False
+        else:
+            self._end()
+            self._follows = self._parser.should_keep_alive()
+
+    def _end(self) -> None:
+        """Take the answer as it is: it is all there, or no more of it comes or is wanted."""
+        self._status, self._complete = self._parser.get_status_code(), True
+
+    def _forget(self) -> None:
+        """Be ready for an answer."""
+        self._status = self._came = 0
+        self._headers = {}
+        self._parts = []
+        self._complete = self._until_closed = self._follows = False

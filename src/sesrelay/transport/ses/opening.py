@@ -1,0 +1,150 @@
+"""Opening a connection to SES: the name, the first of its addresses that answers, a proxy where the environment names one, and TLS.
+
+Invariant: before a connection is returned nothing of a request has left.
+
+Source: RFC 9110 §9.3.6 (CONNECT); RFC 9112 §3.2.2 (the absolute form, for a proxy); RFC 7617 (Basic).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from sesrelay.transport.client.reach import interleaved, reach, resolve
+from sesrelay.transport.ses.connection import Connection
+
+NAME_KEPT = 10.0  # seconds that the addresses of a name are used for
+_PORTS = {"http": 80, "https": 443}
+_TUNNEL = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
+_TUNNEL_MAX = 16 * 1024  # octets of a proxy's answer
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Where to connect, and whether TLS begins at once."""
+
+    name: str
+    port: int
+    tls: bool
+
+    def __str__(self) -> str:
+        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a URL comes down to. `form`: how a request names it; `login`: the field by which a proxy knows us, with its line end."""
+
+    host: Host
+    form: str
+    proxy: Host | None = None
+    login: str = ""
+
+    @property
+    def tunnelled(self) -> bool:
+        return self.proxy is not None and self.host.tls
+
+
+def target(url: str) -> Target:
+    """Return where requests to `url` go. Asks the environment for a proxy. Raises: ValueError"""
+    parts = urlsplit(url)
+    host = _host(parts, "the endpoint")
+    form = parts.path or "/"
+    named = None if proxy_bypass(parts.netloc.rpartition("@")[2]) else getproxies().get(parts.scheme)
+    if not named:
+        return Target(host, form)
+    # A scheme is often left out, and botocore's clients, which go the same way, put this one.
+    by = urlsplit(named if "://" in named else "http://" + named.removeprefix("//"))
+    login = ""
+    if by.username is not None:
+        words = f"{unquote(by.username)}:{unquote(by.password or '')}"
+        login = f"Proxy-Authorization: Basic {b64encode(words.encode()).decode()}\r\n"
+    # A tunnel leads to the host itself; without one the proxy gets the URL, and makes of it the Host that was signed.
+    return Target(host, form if host.tls else f"http://{str(host).removesuffix(':80')}{form}", _host(by, "the proxy that the environment names"), login)
+
+
+def _host(parts: SplitResult, what: str) -> Host:
+    """Raises: ValueError, without the URL, as a password may be in it"""
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"{what} has a port that is none") from None
+    if not parts.hostname or parts.scheme not in _PORTS:
+        raise ValueError(f"{what} is no URL of http or https")
+    return Host(parts.hostname, port or _PORTS[parts.scheme], parts.scheme == "https")
+
+
+class Names:
+    """Addresses by name: those who connect at one time ask once, and what was found is used for some seconds."""
+
+    def __init__(self) -> None:
+        self._known: dict[Host, tuple[float, asyncio.Future[list[str]]]] = {}
+
+    async def addresses(self, host: Host) -> list[str]:
+        """Raises: OSError"""
+        now = asyncio.get_running_loop().time()
+        until, asked = self._known.get(host, (now, None))
+        if asked is None or until <= now or (asked.done() and (asked.cancelled() or asked.exception() is not None)):
+            asked = asyncio.ensure_future(resolve(host.name, host.port))
+            self._known[host] = now + NAME_KEPT, asked
+        return await asyncio.shield(asked)  # whoever asked first may be cancelled, and others wait as well
+
+
+async def opened(to: Target, names: Names, context: ssl.SSLContext | None, patience: float) -> Connection:
+    """Connect. `context` is there where TLS is. Units: `patience` seconds for each address. Raises: OSError, ValueError, Unreachable"""
+    loop = asyncio.get_running_loop()
+    first = to.proxy or to.host
+    sock = prepared((await reach(interleaved(await names.addresses(first)), first.port, timeout=patience)).sock)
+    tls: dict[str, Any] = {"ssl": context, "server_hostname": first.name} if first.tls else {}
+    came = asyncio.StreamReader(_TUNNEL_MAX, loop)
+    try:
+        if not to.tunnelled:
+            return (await loop.create_connection(Connection, sock=sock, **tls))[1]
+        transport, _ = await loop.create_connection(lambda: asyncio.StreamReaderProtocol(came), sock=sock, **tls)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        await _tunnel(transport, came, to)
+        return await _under_tls(transport, to.host, context)
+    except BaseException:
+        transport.abort()
+        raise
+
+
+def prepared(sock: socket.socket) -> socket.socket:
+    """Have the kernel look now and then whether the other end of an unused connection is still there."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return sock
+
+
+async def _tunnel(transport: asyncio.WriteTransport, came: asyncio.StreamReader, to: Target) -> None:
+    """Have the proxy lead to the host. Raises: OSError"""
+    transport.write(f"CONNECT {to.host} HTTP/1.1\r\nHost: {to.host}\r\n{to.login}\r\n".encode())
+    try:
+        head = await came.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        raise ConnectionError(f"the proxy {to.proxy} gave no answer to CONNECT") from error
+    said = _TUNNEL.match(head)
+    if said is None or not said[1].startswith(b"2"):
+        first = head.partition(b"\r\n")[0][:80].decode("ascii", "backslashreplace")
+        raise ConnectionError(f"the proxy {to.proxy} makes no tunnel: {first}")
+
+
+async def _under_tls(transport: asyncio.WriteTransport, host: Host, context: ssl.SSLContext | None) -> Connection:
+    """Raises: OSError"""
+    connection = Connection()
+    assert context is not None
+    secured = await asyncio.get_running_loop().start_tls(transport, connection, context, server_hostname=host.name)
+    # A connection that is lost in the handshake: asyncio returns None, uvloop a transport that never spoke TLS.
+    if secured is None or secured.get_extra_info("ssl_object") is None:
+        raise ConnectionResetError("it closed the connection in the TLS handshake")
+    connection.connection_made(secured)
+    return connection
