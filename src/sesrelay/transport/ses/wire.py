@@ -115,13 +115,11 @@ class Wire:
 
 def _head(to: Target, headers: Mapping[str, str], size: int) -> bytes:
     """Return the head of a request. Raises: ValueError where a header would make two of it"""
-    lines = [f"POST {to.form} HTTP/1.1\r\n"]
-    for name, value in headers.items():
-        if "\n" in value or "\r" in value:
-            raise ValueError(f"there is a line end in {name}")
-        lines.append(f"{name}: {value}\r\n")
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if not fields.count("\r") == fields.count("\n") == len(headers):
+        raise ValueError("there is a line end in a header of the request")
     login = "" if to.tunnelled else to.login
-    return "".join((*lines, f"User-Agent: sesrelay\r\nContent-Length: {size}\r\n{login}\r\n")).encode("latin-1")
+    return f"POST {to.form} HTTP/1.1\r\n{fields}User-Agent: sesrelay\r\nContent-Length: {size}\r\n{login}\r\n".encode("latin-1")
 
 
 def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
