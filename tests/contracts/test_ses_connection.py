@@ -16,6 +16,8 @@ import pytest
 import trustme
 import uvloop
 
+from sesrelay.mail.filed import Filed
+from sesrelay.seams import SpoolError
 from sesrelay.transport.ses import opening, wire
 from sesrelay.transport.ses.body import Body, measured
 from sesrelay.transport.ses.connection import ANSWER_MAX, Answered, Lost, NotSent
@@ -311,6 +313,54 @@ def test_an_answer_that_stops_is_a_doubt(run: Run) -> None:
         return found
 
     assert run(stops()) == Lost("no answer in time")
+
+
+@pytest.mark.parametrize("tunnel", [False, True], ids=["host", "proxy"])
+def test_tls_that_does_not_come_about_is_given_up_in_time(
+    run: Run, tunnel: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if tunnel:
+            await reader.readuntil(HEAD_END)
+            writer.write(b"HTTP/1.1 200 Connected" + HEAD_END)
+        with suppress(ConnectionError):
+            while await reader.read(65_536):
+                pass
+        writer.close()
+
+    async def post() -> tuple[Any, str]:
+        async with at(silent) as port:
+            url = f"https://127.0.0.1:{port}"
+            if tunnel:
+                monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+                url = "https://ses.test"
+            found = await Wire().post(url, {}, await measured(Body(b"", b"b")), None)
+            await asyncio.sleep(0.1)
+        return found, f"cannot connect to 127.0.0.1:{port}: no answer in time"
+
+    monkeypatch.setattr(wire, "CONNECT_ALL", 0.3)
+    found, why = run(post())
+    assert found == NotSent(why)
+    assert not caplog.records
+
+
+def test_a_body_that_cannot_be_read_to_its_end_is_not_sent(run: Run) -> None:
+    class Broken:
+        def read_at(self, at: int, octets: int) -> bytes:
+            if broken and at > 1_000_000:
+                raise SpoolError("the file of a message cannot be read: I/O error")
+            return b"x" * octets
+
+    async def post() -> Any:
+        nonlocal broken
+        body = await measured(Body(b"a=", Filed(b"head", Broken(), 0, 3_000_000)))
+        broken = True
+        way_out = Wire()
+        async with at(Server((PLAIN,))) as port:
+            return await way_out.post(f"http://127.0.0.1:{port}", {}, body, None)
+
+    broken = False
+    assert run(post()) == NotSent("the file of a message cannot be read: I/O error", cut=True)
 
 
 @pytest.mark.parametrize("value", ["a\r\nb", "a\nb", "a\rb", "a\u2028b"])

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from sesrelay.mail.value import value
+from sesrelay.seams import SpoolError
 from sesrelay.transport.ses.body import Measured
 
 AT_ONCE = 64 * 1024  # octets of a body that are handed to the kernel in one go, which mostly has room for them
@@ -103,6 +104,8 @@ class Connection(asyncio.Protocol):
                 follows = self._whole and self._follows and self.lost is None
                 return Answered(self._status, self._headers, b"".join(self._parts), self.tls, self._whole)
             return Lost(self.lost or CLOSED) if self._whole else NotSent(self.lost or CLOSED, cut=self._begun)
+        except SpoolError as error:  # of a body that is read as it leaves: there is no end of it yet
+            return NotSent(str(error), cut=self._begun)
         finally:
             self._asked = False
             if not follows:

@@ -48,6 +48,11 @@ class Target:
     login: str = ""
 
     @property
+    def first(self) -> Host:
+        """Where the connection itself goes."""
+        return self.proxy or self.host
+
+    @property
     def tunnelled(self) -> bool:
         return self.proxy is not None and self.host.tls
 
@@ -67,7 +72,12 @@ def target(url: str) -> Target:
         words = f"{unquote(by.username)}:{unquote(by.password or '')}"
         login = f"Proxy-Authorization: Basic {b64encode(words.encode()).decode()}\r\n"
     # A tunnel leads to the host itself; without one the proxy gets the URL, and makes of it the Host that was signed.
-    return Target(host, form if host.tls else f"http://{str(host).removesuffix(':80')}{form}", _host(by, "the proxy that the environment names"), login)
+    return Target(
+        host,
+        form if host.tls else f"http://{str(host).removesuffix(':80')}{form}",
+        _host(by, "the proxy that the environment names"),
+        login,
+    )
 
 
 def _host(parts: SplitResult, what: str) -> Host:
@@ -100,7 +110,7 @@ class Names:
 async def opened(to: Target, names: Names, context: ssl.SSLContext | None, patience: float) -> Connection:
     """Connect. `context` is there where TLS is. Units: `patience` seconds for each address. Raises: OSError, ValueError, Unreachable"""
     loop = asyncio.get_running_loop()
-    first = to.proxy or to.host
+    first = to.first
     sock = prepared((await reach(interleaved(await names.addresses(first)), first.port, timeout=patience)).sock)
     tls: dict[str, Any] = {"ssl": context, "server_hostname": first.name} if first.tls else {}
     came = asyncio.StreamReader(_TUNNEL_MAX, loop)

@@ -43,11 +43,20 @@ class Wire:
         """Post `body` once; `headers`: all but its length. Raises nothing but CancelledError."""
         ends = asyncio.get_running_loop().time() + TOTAL
         try:
-            way = (self._target(url), ca_bundle)
-            head = _head(way[0], headers, body.size)
-            connection = self._kept(way) or await self._opened(way)
-        except (OSError, ValueError, Unreachable) as error:
-            return NotSent(_why(error))
+            way = to, _ = self._target(url), ca_bundle
+            head = _head(to, headers, body.size)
+            connection = self._kept(way)
+            context = await self._context(way) if connection is None else None
+        except (OSError, ValueError) as error:
+            return NotSent(f"the connection cannot be prepared: {error}")
+        if connection is None:
+            try:
+                async with asyncio.timeout(CONNECT_ALL):
+                    connection = await opened(to, self._names, context, self.connect_timeout)
+            except TimeoutError:
+                return NotSent(f"cannot connect to {to.first}: no answer in time")
+            except (OSError, ValueError, Unreachable) as error:
+                return NotSent(f"cannot connect to {to.first}: {str(error) or type(error).__name__}")
         try:
             return await connection.post(head, body, self.read_timeout, ends)
         finally:
@@ -69,16 +78,14 @@ class Wire:
             found = self._targets[url] = target(url)
         return found
 
-    async def _opened(self, way: Way) -> Connection:
-        """Raises: OSError, ValueError, Unreachable"""
+    async def _context(self, way: Way) -> ssl.SSLContext | None:
+        """Return what TLS begins with on that way, if it does. Raises: OSError"""
         to, ca_bundle = way
-        context = None
-        if to.host.tls or (to.proxy is not None and to.proxy.tls):
-            if ca_bundle not in self._tls:
-                self._tls[ca_bundle] = await asyncio.to_thread(_tls_context, ca_bundle)
-            context = self._tls[ca_bundle]
-        async with asyncio.timeout(CONNECT_ALL):
-            return await opened(to, self._names, context, self.connect_timeout)
+        if not (to.host.tls or to.first.tls):
+            return None
+        if ca_bundle not in self._tls:
+            self._tls[ca_bundle] = await asyncio.to_thread(_tls_context, ca_bundle)
+        return self._tls[ca_bundle]
 
     # --- those that wait ---
 
@@ -135,9 +142,3 @@ def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
 
         context.load_verify_locations(get_cert_path(True))
     return context
-
-
-def _why(error: BaseException) -> str:
-    text = str(error).strip()
-    name = type(error).__name__
-    return f"{name}: {text}" if text else name
