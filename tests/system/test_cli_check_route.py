@@ -165,6 +165,21 @@ def test_route_explains_itself_to_people(config: Path) -> None:
     assert "\x1b" not in done.stdout
 
 
+def test_of_many_routes_those_about_other_senders_are_counted(config: Path) -> None:
+    more = "".join(f"  - {{sender: shop{n}.example, transport: s}}\n" for n in range(1, 1_501))
+    config.write_text(config.read_text() + more)
+    done = relay("route", "a@www.example.com", "--config", str(config))
+    assert done.stdout.splitlines()[-4:] == [
+        "  and not by",
+        f"    example.com at {config}:4: www.example.com is a sub-domain; write *.example.com to match it",
+        "    default_route at the built-in default: *.example.com is more specific",
+        "    1,501 others, which are about other senders (--json has them all)",
+    ]
+    found = json.loads(relay("route", "a@www.example.com", "--json", "--config", str(config)).stdout)
+    assert len(found["considered"]) == 1_503
+    assert set(found["considered"][0]) == {"rule", "source", "why"}
+
+
 def test_a_reader_that_leaves_early_is_no_error(config: Path) -> None:
     read, write = os.pipe()
     os.close(read)

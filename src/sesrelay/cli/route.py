@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sesrelay.config.loading import Loaded
     from sesrelay.policy.routing import Considered, RouteRule
 
+UNLIKE_SHOWN = 20  # rules about other senders that are named one by one
+
 
 @click.command("route")
 @click.argument("sender")
@@ -122,5 +124,9 @@ def _explain(sender: str, to: str | None, rule: RouteRule, considered: Sequence[
     )
     if considered:
         click.echo("  and not by")
-    for other in considered:
+    unlike = [other for other in considered if other.unlike]
+    shown = considered if len(unlike) <= UNLIKE_SHOWN else [other for other in considered if not other.unlike]
+    for other in shown:
         click.echo(f"    {other.rule} at {other.source or 'the built-in default'}: {other.why}")
+    if len(shown) < len(considered):
+        click.echo(f"    {len(unlike):,} others, which are about other senders (--json has them all)")

@@ -35,11 +35,12 @@ class RouteRule:
 
 @dataclass(frozen=True, slots=True)
 class Considered:
-    """One rule that did not win, and why, for `sesrelay route`."""
+    """One rule that did not win, and why, for `sesrelay route`. `unlike`: it is simply about somebody else."""
 
     rule: str
     source: str
     why: str
+    unlike: bool = False
 
 
 class RoutingTable:
@@ -115,32 +116,34 @@ class RoutingTable:
             considered.append(Considered("null_sender_route", self.null_sender.source, "the sender is not the null sender"))
         for rule in self.rules:
             if rule is not winner:
-                considered.append(Considered(rule.pattern, rule.source, self._why_not(rule, winner, sender, address)))
+                why, unlike = self._why_not(rule, winner, sender, address)
+                considered.append(Considered(rule.pattern, rule.source, why, unlike))
         if winner.pattern not in ("default_route", "null_sender_route"):
             considered.append(Considered("default_route", self.default.source, f"{winner.pattern} is more specific"))
         return winner, considered
 
-    def _why_not(self, rule: RouteRule, winner: RouteRule, sender: str, address: str) -> str:
+    def _why_not(self, rule: RouteRule, winner: RouteRule, sender: str, address: str) -> tuple[str, bool]:
+        """Return why a rule did not win, and whether it is about somebody else."""
         if not sender and winner is self.null_sender:
-            return "the null sender has a route of its own"
+            return "the null sender has a route of its own", True
         if not address:
-            return "there is no sender's domain to compare"
+            return "there is no sender's domain to compare", True
         domain = domain_of(address)
         if "@" in rule.pattern:
-            return f"the sender is not {rule.pattern}"
+            return f"the sender is not {rule.pattern}", domain != domain_of(rule.pattern)
         parent = rule.pattern.removeprefix("*.")
         key = domain_key(parent)
         if rule.pattern.startswith("*."):
             if domain == key:
-                return f"*.{parent} covers sub-domains only, not {parent} itself"
+                return f"*.{parent} covers sub-domains only, not {parent} itself", False
             if domain.endswith("." + key):
-                return f"{winner.pattern} is more specific"
-            return f"{domain or address} is not below {parent}"
+                return f"{winner.pattern} is more specific", False
+            return f"{domain or address} is not below {parent}", True
         if domain == key:
-            return f"{winner.pattern} is more specific"
+            return f"{winner.pattern} is more specific", False
         if domain.endswith("." + key):
-            return f"{domain} is a sub-domain; write *.{parent} to match it"
-        return f"{domain or address} is not {parent}"
+            return f"{domain} is a sub-domain; write *.{parent} to match it", False
+        return f"{domain or address} is not {parent}", True
 
     def _put(self, rule: RouteRule) -> None:
         try:
