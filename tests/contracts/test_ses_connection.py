@@ -146,6 +146,21 @@ def test_nothing_follows_where_the_connection_was_closed_or_there_was_more_behin
     assert first.peers != second.peers
 
 
+def test_both_apis_of_a_host_share_its_connections(run: Run) -> None:
+    server = Server((PLAIN,), (PLAIN,))
+
+    async def by_both() -> None:
+        way_out = Wire()
+        async with at(server) as port:
+            for path in ("", "/v2/email/outbound-emails"):
+                await way_out.post(f"http://127.0.0.1:{port}{path}", {}, await measured(Body(b"", b"b")), None)
+            await way_out.close()
+
+    run(by_both())
+    assert [head.split()[1] for head in server.heads] == [b"/", b"/v2/email/outbound-emails"]
+    assert server.peers[0] == server.peers[1]
+
+
 def test_what_was_not_asked_for_ends_a_connection(run: Run) -> None:
     server = Server((PLAIN,), (PLAIN,), unasked=PLAIN.replace(b"answer", b"wrong!"))
     found = run(asked(server, 2, pause=0.2))

@@ -54,11 +54,11 @@ def ascii_field(field: Field) -> Field:
 
 def ascii_address(address: str) -> str | None:
     """Return `address` with its domain in A-labels, or None where ASCII cannot carry its local part."""
+    if address.isascii():
+        return address
     local, domain = split(address)
     if not local.isascii():
         return None
-    if domain.isascii():
-        return address
     try:
         return f"{local}@{domain_key(domain)}"
     except AddressError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hmac
 import time
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
@@ -40,7 +41,7 @@ class Signer:
 
     def headers(self, body_sha256: str, credentials: Credentials, now: float) -> dict[str, str]:
         """Return the headers of a signed request. Units: `now` Unix seconds; `body_sha256` in hexadecimal."""
-        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        at = _stamp(int(now))
         headers = {"Content-Type": self.content_type, "Host": self.host, "X-Amz-Date": at}
         signed = "content-type;host;x-amz-date"
         canonical = f"{self._start}x-amz-date:{at}\n"
@@ -72,6 +73,11 @@ class Signer:
                 key = hmac.digest(key, part.encode(), "sha256")
             self._key, self._key_for = key, (date, secret)
         return self._key
+
+
+@lru_cache(maxsize=4)  # the calls of one second share it
+def _stamp(at: int) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
 
 
 class RegionsSigner(Signer):

@@ -14,14 +14,14 @@ from pathlib import Path
 from sesrelay.transport.client.reach import Unreachable
 from sesrelay.transport.ses.body import Measured
 from sesrelay.transport.ses.connection import Answered, Connection, Lost, NotSent
-from sesrelay.transport.ses.opening import Names, Target, opened, target
+from sesrelay.transport.ses.opening import Host, Names, Target, opened, target
 
 CONNECT, CONNECT_ALL, READ, TOTAL = 5.0, 15.0, 60.0, 600.0  # seconds; CONNECT_ALL has the name look-up in it
 OLDEST = 300.0  # seconds after which a connection in use is given up for a new one, which goes where the name points by then
 KEPT = 30.0  # seconds a connection is kept unused; load balancers keep it for 60, and one that closes under a request is a doubt
 
-Way = tuple[Target, str | None]
-"""Where a request goes, and the CA bundle that vouches for it."""
+Way = tuple[Host, Host | None, str | None]
+"""The host, the proxy before it, and the CA bundle that vouches for both: what a connection is kept by."""
 
 
 @dataclass
@@ -43,10 +43,11 @@ class Wire:
         """Post `body` once; `headers`: all but its length. Raises nothing but CancelledError."""
         ends = asyncio.get_running_loop().time() + TOTAL
         try:
-            way = to, _ = self._target(url), ca_bundle
+            to = self._target(url)
             head = _head(to, headers, body.size)
+            way = (to.host, to.proxy, ca_bundle)
             connection = self._kept(way)
-            context = await self._context(way) if connection is None else None
+            context = await self._context(to, ca_bundle) if connection is None else None
         except (OSError, ValueError) as error:
             return NotSent(f"the connection cannot be prepared: {error}")
         if connection is None:
@@ -78,9 +79,8 @@ class Wire:
             found = self._targets[url] = target(url)
         return found
 
-    async def _context(self, way: Way) -> ssl.SSLContext | None:
-        """Return what TLS begins with on that way, if it does. Raises: OSError"""
-        to, ca_bundle = way
+    async def _context(self, to: Target, ca_bundle: str | None) -> ssl.SSLContext | None:
+        """Return what TLS begins with on the way there, if it does. Raises: OSError"""
         if not (to.host.tls or to.first.tls):
             return None
         if ca_bundle not in self._tls:
