@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import struct
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -28,7 +29,7 @@ Run = Callable[[Awaitable[Any]], Any]
 Pieces = Sequence[bytes]
 HEAD_END = b"\r\n\r\n"
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nX-Amzn-ErrorType: Odd\r\nContent-Length: 6\r\n\r\nanswer"
-CHUNKED = b"HTTP/1.1 400 Bad Request\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nans\r\n3;ext=1\r\nwer\r\n0\r\nTrailer: x\r\n\r\n"
+CHUNKED = b"HTTP/1.1 400 Bad Request\r\nX-A: first\r\nX-A: second\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nans\r\n3;ext=1\r\nwer\r\n0\r\nTrailer: x\r\n\r\n"
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n" + PLAIN
 UNTIL_CLOSED = b"HTTP/1.1 200 OK\r\n\r\nanswer"
 
@@ -102,7 +103,7 @@ async def asked(server: Server, times: int = 1, pause: float = 0.0, headers: dic
     ("answer", "status", "headers"),
     [
         (PLAIN, 200, {"content-type": "text/xml", "x-amzn-errortype": "Odd", "content-length": "6"}),
-        (CHUNKED, 400, {"transfer-encoding": "chunked", "trailer": "x"}),
+        (CHUNKED, 400, {"x-a": "first", "transfer-encoding": "chunked", "trailer": "x"}),
         (INTERIM, 200, {"content-type": "text/xml", "x-amzn-errortype": "Odd", "content-length": "6"}),
         (UNTIL_CLOSED, 200, {}),
     ],
@@ -118,7 +119,10 @@ def test_the_next_request_goes_the_same_way(run: Run, answer: bytes) -> None:
     server = Server(*[(answer,)] * 3)
     assert [found.body for found in run(asked(server, 3))] == [b"answer"] * 3
     assert server.peers == [server.peers[0]] * 3
-    assert server.heads[0] == b"POST /p HTTP/1.1\r\nHost: h\r\nUser-Agent: sesrelay\r\nContent-Length: 6\r\n\r\n"
+    assert (
+        server.heads[0]
+        == b"POST /p HTTP/1.1\r\nHost: h\r\nUser-Agent: sesrelay\r\nAccept-Encoding: identity\r\nContent-Length: 6\r\n\r\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,6 +133,9 @@ def test_the_next_request_goes_the_same_way(run: Run, answer: bytes) -> None:
         PLAIN.replace(b"HTTP/1.1", b"HTTP/1.0"),
         UNTIL_CLOSED,
         PLAIN + PLAIN,
+        PLAIN + PLAIN[:1],
+        PLAIN + PLAIN[:17],
+        PLAIN + PLAIN[:-1],
         PLAIN + b"more",
         PLAIN.replace(b"Content-Length: 6", b"Content-Length: 0").removesuffix(b"answer") + b"\0",
     ],
@@ -143,6 +150,7 @@ def test_nothing_follows_where_the_connection_was_closed_or_there_was_more_behin
     server: Any = takes_turns
     found = run(asked(server, 2, pause=0.1))
     assert [one.status for one in found] == [200, 200]
+    assert "x-amzn-errortype" not in found[0].headers or found[0].headers["x-amzn-errortype"] == "Odd"
     assert first.peers != second.peers
 
 
@@ -359,23 +367,42 @@ def test_tls_that_does_not_come_about_is_given_up_in_time(
     assert not caplog.records
 
 
-def test_a_body_that_cannot_be_read_to_its_end_is_not_sent(run: Run) -> None:
+def raises(error: Exception) -> Callable[[], None]:
+    def end() -> None:
+        raise error
+
+    return end
+
+
+@pytest.mark.parametrize(
+    ("happens", "why"),
+    [
+        (raises(SpoolError("the file cannot be read: I/O error")), "the file cannot be read: I/O error"),
+        (raises(MemoryError()), "MemoryError"),
+        (raises(RuntimeError("can't start new thread")), "can't start new thread"),
+        (lambda: time.sleep(1.5), "it took no more of the request in time"),
+    ],
+    ids=["spool", "memory", "thread", "hangs"],
+)
+def test_a_body_that_cannot_be_read_to_its_end_is_not_sent(
+    run: Run, happens: Callable[[], None], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Broken:
         def read_at(self, at: int, octets: int) -> bytes:
             if broken and at > 1_000_000:
-                raise SpoolError("the file of a message cannot be read: I/O error")
+                happens()
             return b"x" * octets
 
     async def post() -> Any:
         nonlocal broken
         body = await measured(Body(b"a=", Filed(b"head", Broken(), 0, 3_000_000)))
         broken = True
-        way_out = Wire()
         async with at(Server((PLAIN,))) as port:
-            return await way_out.post(f"http://127.0.0.1:{port}", {}, body, None)
+            return await Wire().post(f"http://127.0.0.1:{port}", {}, body, None)
 
     broken = False
-    assert run(post()) == NotSent("the file of a message cannot be read: I/O error", cut=True)
+    monkeypatch.setattr(wire, "TOTAL", 1.0)
+    assert run(post()) == NotSent(why, cut=True)
 
 
 @pytest.mark.parametrize("value", ["a\r\nb", "a\nb", "a\rb", "a\u2028b"])

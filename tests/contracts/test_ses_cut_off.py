@@ -268,22 +268,23 @@ class Closing(asyncio.Transport):
 
 @pytest.mark.parametrize("octets", [1, 200_000])
 async def test_what_cannot_be_written_any_more_has_not_left(octets: int) -> None:
-    connection = Connection()
-    connection.connection_made(Closing())
-    found = await connection.post(b"POST / HTTP/1.1\r\n\r\n", await measured(Body(b"", b"x" * octets)), 1.0, 1.0)
+    transport = Closing()
+    connection = Connection(transport)
+    connection.connection_made(transport)
+    found = await connection.post(b"POST / HTTP/1.1\r\n\r\n", await measured(Body(b"", b"x" * octets)), 1.0, connection.born + 5.0)
     assert found == NotSent("the connection was closed")
 
 
 class Slow(asyncio.Transport):
     """A transport that keeps what is written until it is told that it has left."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.connection = connection
+        self.connection = Connection(self)
         self.written = b""
         self.waits = 0
         self.high = 65_536
-        connection.connection_made(self)
+        self.connection.connection_made(self)
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -311,8 +312,8 @@ class Slow(asyncio.Transport):
 
 
 async def test_the_end_is_kept_back_until_the_last_octet_before_it_has_left() -> None:
-    connection = Connection()
-    transport = Slow(connection)
+    transport = Slow()
+    connection = transport.connection
     body = await measured(Body(b"head=", b"x" * 200_000, b"&tail"))
     task = asyncio.ensure_future(connection.post(b"HEAD", body, 5.0, connection.born + 5.0))
     while len(transport.written) < 4 + body.size - END:

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from sesrelay.mail.value import value
-from sesrelay.seams import SpoolError
 from sesrelay.transport.ses.body import Measured
 
 AT_ONCE = 64 * 1024  # octets of a body that are handed to the kernel in one go, which mostly has room for them
@@ -60,20 +59,23 @@ class Lost:
 
 
 class Connection(asyncio.Protocol):
-    """With one caller at a time. `lost`: why it is over, once it is. Units: `born`, `since` (unused) on the loop's clock."""
+    """With one caller at a time. `below`: what is under all TLS, and ends everything above it when it ends.
+
+    `lost`: why it is over, once it is. Units: `born`, `since` (unused) on the loop's clock.
+    """
 
     _headers: dict[str, str]
     _parts: list[bytes]
 
-    def __init__(self) -> None:
+    def __init__(self, below: asyncio.Transport) -> None:
         self._loop = asyncio.get_running_loop()
+        self._below = below
         self._transport: asyncio.Transport | None = None
         self._parser = HttpResponseParser(self)
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
-        self._too_late = LATE
         self._patience = self._ends = 0.0
         self._asked = self._begun = self._whole = False
         self._forget()
@@ -97,15 +99,17 @@ class Connection(asyncio.Protocol):
         follows = False
         try:
             await self._send(head, body)
-            self._too_late = LATE
             while self.lost is None and not self._complete:
                 await self._wait(min(self._loop.time() + patience, ends))
             if self._complete:
                 follows = self._whole and self._follows and self.lost is None
                 return Answered(self._status, self._headers, b"".join(self._parts), self.tls, self._whole)
             return Lost(self.lost or CLOSED) if self._whole else NotSent(self.lost or CLOSED, cut=self._begun)
-        except SpoolError as error:  # of a body that is read as it leaves: there is no end of it yet
-            return NotSent(str(error), cut=self._begun)
+        except TimeoutError:
+            return NotSent(STUCK, cut=self._begun)
+        except Exception as error:  # as of a body that is read while it leaves
+            why = str(error) or type(error).__name__
+            return Lost(why) if self._whole else NotSent(why, cut=self._begun)
         finally:
             self._asked = False
             if not follows:
@@ -119,22 +123,23 @@ class Connection(asyncio.Protocol):
 
     async def _send(self, head: bytes, body: Measured) -> None:
         """Hand the request over, as far as the host wants it. What is small goes at once; of the rest END octets are kept back until
-        all others are gone.
+        all others are gone. Raises: TimeoutError, while they are kept back; whatever a body raises that is read as it leaves
         """
         if body.whole is not None and body.size <= AT_ONCE:
             self._write(head + body.whole, last=True)
             return
-        self._too_late = STUCK
-        self._write(head)
-        held: bytes | memoryview = b""
-        async for piece in body.pieces():
-            if not await self._goes_on():
+        async with asyncio.timeout_at(self._ends):
+            self._write(head)
+            held: bytes | memoryview = b""
+            async for piece in body.pieces():
+                if not await self._goes_on():
+                    return
+                self._write(held)
+                held = piece
+            self._write(held[:-END])
+            if not await self._drained():
                 return
-            self._write(held)
-            held = piece
-        self._write(held[:-END])
-        if await self._drained():
-            self._write(held[-END:], last=True)
+        self._write(held[-END:], last=True)
 
     def _write(self, octets: bytes | memoryview, *, last: bool = False) -> None:
         transport = self._transport
@@ -148,7 +153,7 @@ class Connection(asyncio.Protocol):
     async def _goes_on(self) -> bool:
         """Wait until there is room for more, and let others have a turn; False where no more is wanted."""
         while self._paused and not self._over:
-            await self._wait(self._ends)
+            await self._woken()
         await asyncio.sleep(0)
         return not self._over
 
@@ -177,11 +182,17 @@ class Connection(asyncio.Protocol):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._loop.call_at(until, self._ring)
+        try:
+            await self._woken()
+        finally:
+            self._deadline = None
+
+    async def _woken(self) -> None:
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
-            self._waiter = self._deadline = None
+            self._waiter = None
 
     def _ring(self) -> None:
         self._timer = None
@@ -190,7 +201,7 @@ class Connection(asyncio.Protocol):
         if self._deadline > self._loop.time():
             self._timer = self._loop.call_at(self._deadline, self._ring)
         else:
-            self._lose(self._too_late)
+            self._lose(LATE)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -203,8 +214,7 @@ class Connection(asyncio.Protocol):
                 self._timer.cancel()
                 self._timer = None
             self._wake()
-        if self._transport is not None:
-            self._transport.abort()
+        self._below.abort()
 
     # --- what the transport calls ---
 
@@ -257,19 +267,24 @@ class Connection(asyncio.Protocol):
 
     # --- what the parser calls ---
 
+    def on_message_begin(self) -> None:
+        self._follows = False  # a second answer, if the first is complete
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        if not self._complete:
+            self._headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         self._until_closed = not {"content-length", "transfer-encoding"} & self._headers.keys()
 
     def on_body(self, body: bytes) -> None:
-        self._parts.append(body)
+        if not self._complete:
+            self._parts.append(body)
 
     def on_message_complete(self) -> None:
         if self._complete:
-            self._follows = False  # a second answer
-        elif 100 <= self._parser.get_status_code() < 200:
+            return
+        if 100 <= self._parser.get_status_code() < 200:
             self._headers, self._until_closed = {}, False
         else:
             self._end()

@@ -13,7 +13,6 @@ import socket
 import ssl
 from base64 import b64encode
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -110,23 +109,43 @@ class Names:
 async def opened(to: Target, names: Names, context: ssl.SSLContext | None, patience: float) -> Connection:
     """Connect. `context` is there where TLS is. Units: `patience` seconds for each address. Raises: OSError, ValueError, Unreachable"""
     loop = asyncio.get_running_loop()
-    first = to.first
-    sock = prepared((await reach(interleaved(await names.addresses(first)), first.port, timeout=patience)).sock)
-    tls: dict[str, Any] = {"ssl": context, "server_hostname": first.name} if first.tls else {}
-    came = asyncio.StreamReader(_TUNNEL_MAX, loop)
+    sock = prepared((await reach(interleaved(await names.addresses(to.first)), to.first.port, timeout=patience)).sock)
     try:
-        if not to.tunnelled:
-            return (await loop.create_connection(Connection, sock=sock, **tls))[1]
-        transport, _ = await loop.create_connection(lambda: asyncio.StreamReaderProtocol(came), sock=sock, **tls)
+        # In clear text first, also where TLS follows at once: given up within its handshake, the loops would not close the socket.
+        below, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
     except BaseException:
         sock.close()
         raise
+    connection, came = Connection(below), asyncio.StreamReader(_TUNNEL_MAX, loop)
+    transport: asyncio.Transport = below
     try:
-        await _tunnel(transport, came, to)
-        return await _under_tls(transport, to.host, context)
+        if to.tunnelled:
+            transport = await _handed(transport, asyncio.StreamReaderProtocol(came), to.first, context)
+            await _tunnel(transport, came, to)
+            await _handed(transport, connection, to.host, context)
+        else:
+            await _handed(transport, connection, to.first, context)
     except BaseException:
-        transport.abort()
+        below.abort()
         raise
+    return connection
+
+
+async def _handed(
+    transport: asyncio.Transport, protocol: asyncio.Protocol, host: Host, context: ssl.SSLContext | None
+) -> asyncio.Transport:
+    """Hand a connection to `protocol`, under TLS where the host has it. Raises: OSError"""
+    if not host.tls:
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        return transport
+    assert context is not None
+    secured = await asyncio.get_running_loop().start_tls(transport, protocol, context, server_hostname=host.name)
+    # A connection that is lost in the handshake: asyncio returns None, uvloop a transport that never spoke TLS.
+    if secured is None or secured.get_extra_info("ssl_object") is None:
+        raise ConnectionResetError("it closed the connection in the TLS handshake")
+    protocol.connection_made(secured)
+    return secured
 
 
 def prepared(sock: socket.socket) -> socket.socket:
@@ -135,7 +154,7 @@ def prepared(sock: socket.socket) -> socket.socket:
     return sock
 
 
-async def _tunnel(transport: asyncio.WriteTransport, came: asyncio.StreamReader, to: Target) -> None:
+async def _tunnel(transport: asyncio.Transport, came: asyncio.StreamReader, to: Target) -> None:
     """Have the proxy lead to the host. Raises: OSError"""
     transport.write(f"CONNECT {to.host} HTTP/1.1\r\nHost: {to.host}\r\n{to.login}\r\n".encode())
     try:
@@ -146,15 +165,3 @@ async def _tunnel(transport: asyncio.WriteTransport, came: asyncio.StreamReader,
     if said is None or not said[1].startswith(b"2"):
         first = head.partition(b"\r\n")[0][:80].decode("ascii", "backslashreplace")
         raise ConnectionError(f"the proxy {to.proxy} makes no tunnel: {first}")
-
-
-async def _under_tls(transport: asyncio.WriteTransport, host: Host, context: ssl.SSLContext | None) -> Connection:
-    """Raises: OSError"""
-    connection = Connection()
-    assert context is not None
-    secured = await asyncio.get_running_loop().start_tls(transport, connection, context, server_hostname=host.name)
-    # A connection that is lost in the handshake: asyncio returns None, uvloop a transport that never spoke TLS.
-    if secured is None or secured.get_extra_info("ssl_object") is None:
-        raise ConnectionResetError("it closed the connection in the TLS handshake")
-    connection.connection_made(secured)
-    return connection

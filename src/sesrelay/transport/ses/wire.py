@@ -126,7 +126,8 @@ def _head(to: Target, headers: Mapping[str, str], size: int) -> bytes:
     if not fields.count("\r") == fields.count("\n") == len(headers):
         raise ValueError("there is a line end in a header of the request")
     login = "" if to.tunnelled else to.login
-    return f"POST {to.form} HTTP/1.1\r\n{fields}User-Agent: sesrelay\r\nContent-Length: {size}\r\n{login}\r\n".encode("latin-1")
+    ours = f"User-Agent: sesrelay\r\nAccept-Encoding: identity\r\nContent-Length: {size}\r\n"
+    return f"POST {to.form} HTTP/1.1\r\n{fields}{ours}{login}\r\n".encode("latin-1")
 
 
 def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
