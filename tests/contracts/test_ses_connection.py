@@ -367,6 +367,20 @@ def test_tls_that_does_not_come_about_is_given_up_in_time(
     assert not caplog.records
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_host_that_hangs_up_at_once_has_got_nothing(run: Run, scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def hangs_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def post() -> Any:
+        async with at(hangs_up) as port:
+            return [await Wire().post(f"{scheme}://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), None) for _ in range(20)]
+
+    for found in run(post()):
+        assert isinstance(found, NotSent) or scheme == "http"
+    assert not caplog.records
+
+
 def raises(error: Exception) -> Callable[[], None]:
     def end() -> None:
         raise error

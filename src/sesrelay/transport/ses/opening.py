@@ -135,6 +135,8 @@ async def _handed(
     transport: asyncio.Transport, protocol: asyncio.Protocol, host: Host, context: ssl.SSLContext | None
 ) -> asyncio.Transport:
     """Hand a connection to `protocol`, under TLS where the host has it. Raises: OSError"""
+    if transport.is_closing():
+        raise ConnectionResetError("it closed the connection")
     if not host.tls:
         transport.set_protocol(protocol)
         protocol.connection_made(transport)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sesrelay.transport.client.reach import Unreachable
 from sesrelay.transport.ses.body import Measured
 from sesrelay.transport.ses.connection import Answered, Connection, Lost, NotSent
 from sesrelay.transport.ses.opening import Host, Names, Target, opened, target
@@ -56,7 +55,7 @@ class Wire:
                     connection = await opened(to, self._names, context, self.connect_timeout)
             except TimeoutError:
                 return NotSent(f"cannot connect to {to.first}: no answer in time")
-            except (OSError, ValueError, Unreachable) as error:
+            except Exception as error:  # whatever it is, nothing of the request has left
                 return NotSent(f"cannot connect to {to.first}: {str(error) or type(error).__name__}")
         try:
             return await connection.post(head, body, self.read_timeout, ends)
