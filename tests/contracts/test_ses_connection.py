@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 import struct
@@ -307,7 +308,14 @@ def test_a_proxy_that_refuses_is_quoted(run: Run, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "proxy", ["socks5://user:secret@127.0.0.1:1", "http://user:secret@", "http://user:secret", "http://user:se#cret@h"]
+    "proxy",
+    [
+        "socks5://user:secret@127.0.0.1:1",
+        "http://user:secret@",
+        "http://user:secret",
+        "http://user:se#cret@h",
+        "http://user:secret\u2100@h",
+    ],
 )
 def test_a_proxy_that_is_none_is_told_without_its_password(run: Run, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def post() -> Any:
@@ -338,6 +346,72 @@ def test_an_answer_that_stops_is_a_doubt(run: Run) -> None:
     assert run(stops()) == Lost("no answer in time")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        PLAIN.replace(b"\r\n", b"\n"),
+        PLAIN.replace(b"Odd", b"O\x01d"),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6 \r\nanswer\r\n0\r\n\r\n",
+    ],
+)
+def test_an_answer_that_is_a_little_odd_is_read(run: Run, answer: bytes) -> None:
+    assert run(asked(Server((answer,))))[0].body == b"answer"
+
+
+def test_a_look_up_that_ends_when_nobody_waits_is_quiet_and_was_one_for_all(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked_up: list[str] = []
+
+    async def resolve(host: str, port: int) -> list[str]:
+        looked_up.append(host)
+        await asyncio.sleep(0.5)
+        raise OSError("no name server answers")
+
+    async def posts() -> list[Any]:
+        way_out, body = Wire(), await measured(Body(b"", b"b"))
+        found = [await way_out.post("http://ses.test", {}, body, None) for _ in range(3)]
+        await asyncio.sleep(0.5)
+        gc.collect()
+        return found
+
+    monkeypatch.setattr(opening, "resolve", resolve)
+    monkeypatch.setattr(wire, "CONNECT_ALL", 0.1)
+    assert run(posts()) == [NotSent("cannot connect to ses.test:80: no answer in time")] * 3
+    assert looked_up == ["ses.test"]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [("", b"/"), ("/x?a=b", b"/x?a=b"), ("/a b", b"/a%20b"), ("/a%20b", b"/a%20b"), ("/\u20ac", b"/%E2%82%AC")],
+)
+def test_a_path_is_asked_for_as_urls_have_it(run: Run, path: str, form: bytes) -> None:
+    server = Server((PLAIN,))
+
+    async def post() -> None:
+        way_out = Wire()
+        async with at(server) as port:
+            await way_out.post(f"http://127.0.0.1:{port}{path}", {}, await measured(Body(b"", b"b")), None)
+            await way_out.close()
+
+    run(post())
+    assert server.heads[0].split(b" ")[1] == form
+
+
+def test_a_call_that_ends_after_the_close_leaves_nothing_open(run: Run) -> None:
+    async def late() -> int:
+        way_out = Wire()
+        async with at(Server((PLAIN[:-1], b"", PLAIN[-1:]), (PLAIN,), stays=True)) as port:
+            task = asyncio.ensure_future(way_out.post(f"http://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), None))
+            await asyncio.sleep(0)
+            await way_out.close()
+            assert (await task).body == b"answer"
+            return len(way_out._idle)
+
+    assert run(late()) == 0
+
+
 @pytest.mark.parametrize("tunnel", [False, True], ids=["host", "proxy"])
 def test_tls_that_does_not_come_about_is_given_up_in_time(
     run: Run, tunnel: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -359,7 +433,8 @@ def test_tls_that_does_not_come_about_is_given_up_in_time(
                 url = "https://ses.test"
             found = await Wire().post(url, {}, await measured(Body(b"", b"b")), None)
             await asyncio.sleep(0.1)
-        return found, f"cannot connect to 127.0.0.1:{port}: no answer in time"
+        where = f"ses.test:443 through the proxy 127.0.0.1:{port}" if tunnel else f"127.0.0.1:{port}"
+        return found, f"cannot connect to {where}: no answer in time"
 
     monkeypatch.setattr(wire, "CONNECT_ALL", 0.3)
     found, why = run(post())

@@ -2,7 +2,7 @@
 
 Invariant: `NotSent` is returned only where the service cannot have the whole request, and a part of one it cannot take: its length
 is told at the beginning, and the signature covers all of it. So the end of a body is kept back until the rest is gone, and
-only once that end was handed over a failure is a doubt. Closing a connection sends what is still buffered, but not what is kept back.
+only once that end was handed over a failure is a doubt.
 Invariant: an answer that nobody waits for ends the connection: from then on no answer could be told from another's.
 Runs on: asyncio's own loop or uvloop; TCP or TLS.
 
@@ -72,6 +72,10 @@ class Connection(asyncio.Protocol):
         self._below = below
         self._transport: asyncio.Transport | None = None
         self._parser = HttpResponseParser(self)
+        # As hosts that are not AWS's may answer: what was accepted and is not understood would be sent again.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -231,10 +235,10 @@ class Connection(asyncio.Protocol):
         self._came += len(data)
         try:
             self._parser.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade):
+        except (HttpParserError, HttpParserUpgrade) as error:
             self._follows = False
             if not self._complete:
-                self._lose(GARBAGE)
+                self._lose(f"{GARBAGE}: {error}")
         if self._came > ANSWER_MAX and not self._complete:
             if self._parts:
                 self._end()

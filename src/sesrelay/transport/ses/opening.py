@@ -13,7 +13,8 @@ import socket
 import ssl
 from base64 import b64encode
 from dataclasses import dataclass
-from urllib.parse import SplitResult, unquote, urlsplit
+from functools import partial
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from sesrelay.transport.client.reach import interleaved, reach, resolve
@@ -46,6 +47,9 @@ class Target:
     proxy: Host | None = None
     login: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.host} through the proxy {self.proxy}" if self.proxy else str(self.host)
+
     @property
     def first(self) -> Host:
         """Where the connection itself goes."""
@@ -58,52 +62,55 @@ class Target:
 
 def target(url: str) -> Target:
     """Return where requests to `url` go. Asks the environment for a proxy. Raises: ValueError"""
-    parts = urlsplit(url)
-    host = _host(parts, "the endpoint")
-    form = parts.path or "/"
+    parts, host = _parsed(url, "the endpoint")
+    form = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~") + (f"?{parts.query}" if parts.query else "")
     named = None if proxy_bypass(parts.netloc.rpartition("@")[2]) else getproxies().get(parts.scheme)
     if not named:
         return Target(host, form)
     # A scheme is often left out, and botocore's clients, which go the same way, put this one.
-    by = urlsplit(named if "://" in named else "http://" + named.removeprefix("//"))
+    named = named if "://" in named else "http://" + named.removeprefix("//")
+    by, proxy = _parsed(named, "the proxy that the environment names")
     login = ""
     if by.username is not None:
         words = f"{unquote(by.username)}:{unquote(by.password or '')}"
         login = f"Proxy-Authorization: Basic {b64encode(words.encode()).decode()}\r\n"
     # A tunnel leads to the host itself; without one the proxy gets the URL, and makes of it the Host that was signed.
-    return Target(
-        host,
-        form if host.tls else f"http://{str(host).removesuffix(':80')}{form}",
-        _host(by, "the proxy that the environment names"),
-        login,
-    )
+    return Target(host, form if host.tls else f"http://{str(host).removesuffix(':80')}{form}", proxy, login)
 
 
-def _host(parts: SplitResult, what: str) -> Host:
+def _parsed(url: str, what: str) -> tuple[SplitResult, Host]:
     """Raises: ValueError, without the URL, as a password may be in it"""
     try:
-        port = parts.port
+        parts = urlsplit(url)
+        name, port = parts.hostname or "", parts.port
+        name = name if name.isascii() else name.encode("idna").decode()
     except ValueError:
-        raise ValueError(f"{what} has a port that is none") from None
-    if not parts.hostname or parts.scheme not in _PORTS:
+        raise ValueError(f"{what} is no URL, or has a host or a port that is none") from None
+    if not name or parts.scheme not in _PORTS:
         raise ValueError(f"{what} is no URL of http or https")
-    return Host(parts.hostname, port or _PORTS[parts.scheme], parts.scheme == "https")
+    return parts, Host(name, port or _PORTS[parts.scheme], parts.scheme == "https")
 
 
 class Names:
     """Addresses by name: those who connect at one time ask once, and what was found is used for some seconds."""
 
     def __init__(self) -> None:
-        self._known: dict[Host, tuple[float, asyncio.Future[list[str]]]] = {}
+        self._known: dict[Host, asyncio.Future[list[str]]] = {}
 
     async def addresses(self, host: Host) -> list[str]:
         """Raises: OSError"""
-        now = asyncio.get_running_loop().time()
-        until, asked = self._known.get(host, (now, None))
-        if asked is None or until <= now or (asked.done() and (asked.cancelled() or asked.exception() is not None)):
-            asked = asyncio.ensure_future(resolve(host.name, host.port))
-            self._known[host] = now + NAME_KEPT, asked
+        asked = self._known.get(host)
+        if asked is None:
+            asked = self._known[host] = asyncio.ensure_future(resolve(host.name, host.port))
+            asked.add_done_callback(partial(self._found, host))
         return await asyncio.shield(asked)  # whoever asked first may be cancelled, and others wait as well
+
+    def _found(self, host: Host, asked: asyncio.Future[list[str]]) -> None:
+        """Keep what was found for some seconds; what was not, not at all. It may come when nobody waits for it any more."""
+        if asked.cancelled() or asked.exception() is not None:
+            del self._known[host]
+        else:
+            asyncio.get_running_loop().call_later(NAME_KEPT, self._known.pop, host, None)
 
 
 async def opened(to: Target, names: Names, context: ssl.SSLContext | None, patience: float) -> Connection:
@@ -142,7 +149,7 @@ async def _handed(
         protocol.connection_made(transport)
         return transport
     assert context is not None
-    secured = await asyncio.get_running_loop().start_tls(transport, protocol, context, server_hostname=host.name)
+    secured = await asyncio.get_running_loop().start_tls(transport, protocol, context, server_hostname=host.name.removesuffix("."))
     # A connection that is lost in the handshake: asyncio returns None, uvloop a transport that never spoke TLS.
     if secured is None or secured.get_extra_info("ssl_object") is None:
         raise ConnectionResetError("it closed the connection in the TLS handshake")

@@ -25,7 +25,7 @@ Way = tuple[Host, Host | None, str | None]
 
 @dataclass
 class Wire:
-    """The connections of one loop to all of SES. They are made when they are wanted; `close` ends those that wait.
+    """The connections of one loop to all of SES. They are made when they are wanted; `close` ends those that wait, and none waits from then on.
 
     Units: seconds.
     """
@@ -37,6 +37,7 @@ class Wire:
     _sweeper: asyncio.TimerHandle | None = None
     _tls: dict[str | None, ssl.SSLContext] = field(default_factory=dict)
     _targets: dict[str, Target] = field(default_factory=dict)
+    _closed: bool = False
 
     async def post(self, url: str, headers: Mapping[str, str], body: Measured, ca_bundle: str | None) -> Answered | NotSent | Lost:
         """Post `body` once; `headers`: all but its length. Raises nothing but CancelledError."""
@@ -47,22 +48,23 @@ class Wire:
             way = (to.host, to.proxy, ca_bundle)
             connection = self._kept(way)
             context = await self._context(to, ca_bundle) if connection is None else None
-        except (OSError, ValueError) as error:
+        except Exception as error:
             return NotSent(f"the connection cannot be prepared: {error}")
         if connection is None:
             try:
                 async with asyncio.timeout(CONNECT_ALL):
                     connection = await opened(to, self._names, context, self.connect_timeout)
             except TimeoutError:
-                return NotSent(f"cannot connect to {to.first}: no answer in time")
+                return NotSent(f"cannot connect to {to}: no answer in time")
             except Exception as error:  # whatever it is, nothing of the request has left
-                return NotSent(f"cannot connect to {to.first}: {str(error) or type(error).__name__}")
+                return NotSent(f"cannot connect to {to}: {str(error) or type(error).__name__}")
         try:
             return await connection.post(head, body, self.read_timeout, ends)
         finally:
             self._keep(way, connection)
 
     async def close(self) -> None:
+        self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
@@ -100,7 +102,7 @@ class Wire:
     def _keep(self, way: Way, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
         connection.since = loop.time()
-        if not connection.usable or connection.since - connection.born > OLDEST:
+        if self._closed or not connection.usable or connection.since - connection.born > OLDEST:
             connection.close()
             return
         self._idle.setdefault(way, []).append(connection)
