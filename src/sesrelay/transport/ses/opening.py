@@ -63,7 +63,7 @@ class Target:
 def target(url: str) -> Target:
     """Return where requests to `url` go. Asks the environment for a proxy. Raises: ValueError"""
     parts, host = _parsed(url, "the endpoint")
-    form = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~") + (f"?{parts.query}" if parts.query else "")
+    form = quote(parts.path or "/", safe="/%:@!$&'(*),+;=~") + (f"?{parts.query}" if parts.query else "")
     named = None if proxy_bypass(parts.netloc.rpartition("@")[2]) else getproxies().get(parts.scheme)
     if not named:
         return Target(host, form)
