@@ -25,9 +25,9 @@ Way = tuple[Host, Host | None, str | None]
 
 @dataclass
 class Wire:
-    """The connections of one loop to all of SES. They are made when they are wanted; `close` ends those that wait, and none waits from then on.
+    """The connections of one loop to all of SES. They are made when they are wanted.
 
-    Units: seconds.
+    `close` ends those that wait, and none waits from then on. Units: seconds.
     """
 
     read_timeout: float = READ
