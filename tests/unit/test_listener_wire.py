@@ -1,21 +1,19 @@
-"""What wire.py relies on in aiosmtpd and asyncio, and what it promises in their place."""
+"""One client's connection: what is said to it and when, how long it may take, and what it may undo."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import itertools
 import resource
 import socket
 import struct
 from typing import Any
 
-import aiosmtpd
 import pytest
-from aiosmtpd.smtp import SMTP
 
 from sesrelay.listener.lines import LINE_MAX, SKIP_MAX
 from sesrelay.listener.replies import encode
+from sesrelay.listener.wire import READ_LIMIT
 from sesrelay.mail.reply import Reply
 from transcripts.listener_rig import LOOPS, RecordingIntake, options, rig, run
 
@@ -23,16 +21,18 @@ both_loops = pytest.mark.parametrize("loop", LOOPS)
 GREETED = b"HELO client\r\n"
 
 
-def test_the_names_relied_on_are_there() -> None:
-    assert aiosmtpd.__version__.startswith("1.4.")
-    for name in ("_cb_client_connected", "_reset_timeout", "_timeout_cb", "_handle_client", "_create_session", "_set_rset_state"):
-        assert callable(getattr(SMTP, name))
-    reader = asyncio.StreamReader(loop=asyncio.new_event_loop())
-    for name in ("_buffer", "_eof", "_paused", "_maybe_resume_transport"):
-        assert hasattr(reader, name)
-    reader._loop.close()
-    assert "self._paused = False" in inspect.getsource(asyncio.streams.FlowControlMixin.__init__)
-    assert hasattr(asyncio.StreamReaderProtocol, "_drain_helper")
+class Noting:
+    """A transport that notes what is written to it."""
+
+    def __init__(self, transport: Any, writes: list[bytes]) -> None:
+        self._transport, self._writes = transport, writes
+
+    def write(self, data: bytes) -> None:
+        self._writes.append(bytes(data))
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 @both_loops
@@ -43,8 +43,7 @@ def test_pipelined_replies_leave_in_one_write(loop: str) -> None:
             await client.reply()
             writes: list[bytes] = []
             (session,) = at.server.sessions
-            write = session._writer.write
-            session._writer.write = lambda data: (writes.append(bytes(data)), write(data))[1]  # type: ignore[method-assign,assignment]
+            session.transport = Noting(session.transport, writes)  # type: ignore[assignment]
             client.writer.write(b"EHLO x\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n")
             for code in ("250", "250", "250", "354"):
                 assert (await client.reply()).startswith(code)
@@ -197,9 +196,8 @@ def test_what_comes_while_replies_wait_is_answered(loop: str) -> None:
             await client.reply()
             (session,) = at.server.sessions
             session.pause_writing()
-            assert (await client.do(b"NOOP")).startswith("250")
             client.writer.write(b"NOOP\r\n")
-            while not session._reader._buffer:  # type: ignore[attr-defined]
+            while not session._buffer:
                 await asyncio.sleep(0.001)
             session.resume_writing()
             assert (await client.reply()).startswith("250")
@@ -256,6 +254,55 @@ def test_a_client_that_drops_undoes_no_commit(loop: str, reset: bool) -> None:
                 await asyncio.sleep(0.01)
             assert len(intake.taken) == 1
             assert at.observer.troubles == []
+
+    run(loop, main())
+
+
+@both_loops
+def test_a_fault_is_told_of_though_the_client_has_gone(loop: str) -> None:
+    async def main() -> None:
+        committing, go = asyncio.Event(), asyncio.Event()
+
+        async def commit() -> Reply:
+            committing.set()
+            await go.wait()
+            raise RuntimeError("a fault of ours")
+
+        async with rig(intake=RecordingIntake(answer=commit)) as at:
+            client = await at.connect()
+            await client.begin()
+            client.writer.write(b"x\r\n.\r\n")
+            await committing.wait()
+            client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.writer.transport.abort()
+            await asyncio.sleep(0.05)
+            go.set()
+            while at.observer.open:
+                await asyncio.sleep(0.01)
+            assert [str(error) for error in at.observer.troubles] == ["a fault of ours"]
+
+    run(loop, main())
+
+
+@both_loops
+def test_a_client_that_does_not_read_is_not_answered_until_it_does(loop: str) -> None:
+    async def main() -> None:
+        async with rig(options(junk=10**9)) as at:
+            client = await at.connect()
+            await client.reply()
+            client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+            (session,) = at.server.sessions
+            asked = 0
+            while not session._clogged or len(session._buffer) < 2 * READ_LIMIT:
+                client.writer.write(b"HELP\r\n" * 1000)
+                asked += 1000
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.05)
+            assert len(session._buffer) < 4 * READ_LIMIT, "what the client goes on to send stays with the kernel"
+            client.reader._transport.resume_reading()  # type: ignore[attr-defined]
+            for _ in range(asked):
+                assert (await client.line()).startswith("214")
+            client.writer.close()
 
     run(loop, main())
 

@@ -1,6 +1,6 @@
 """Mail in: SMTP sessions over the listening sockets, each message handed to the intake.
 
-Source: RFC 5321. What relies on aiosmtpd's private names stands in `wire` alone.
+Source: RFC 5321.
 """
 
 from sesrelay.listener.listening import ListenerServer

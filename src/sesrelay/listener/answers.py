@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeAlias
 
 from sesrelay.listener.lines import Fault
 from sesrelay.mail.reply import Reply
+
+Work: TypeAlias = Coroutine[Any, Any, None]
+"""What takes longer than the callback in which it begins; `steps.Steps` carries it on."""
 
 
 class Answers:
@@ -20,15 +25,16 @@ class Answers:
         """Tell whether TLS is to begin before anything is said."""
         return False
 
-    async def begin(self) -> bool:
-        """Do what comes before the banner; False: it came to nothing, and so does the session."""
-        return True
-
-    def banner(self) -> bytes:
+    def begin(self) -> Work | None:
+        """Greet the client; return what is to be done before, if anything is."""
         raise NotImplementedError
 
-    async def command(self, line: bytearray) -> None:
-        """Answer one command line, given without its end."""
+    def command(self, line: bytearray) -> Work | None:
+        """Answer one command line, given without its end; return what that takes, where it cannot be done at once."""
+        raise NotImplementedError
+
+    def fault(self, error: Exception) -> bytes:
+        """Return the answer to a command that met a fault of ours."""
         raise NotImplementedError
 
     def malformed(self, fault: Fault) -> None:
@@ -45,4 +51,4 @@ class Answers:
         """Take note of a fault of ours that ended the session."""
 
     def ended(self) -> None:
-        """Take note that an admitted connection is closed and its handler done."""
+        """Take note that a connection that was let in is closed, and nothing is under way any more."""

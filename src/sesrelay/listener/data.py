@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from sesrelay.listener.answers import Work
 from sesrelay.listener.content import ChunkFeed, DataFeed, Incoming
 from sesrelay.listener.costs import FREE, IDLING
 from sesrelay.listener.replies import (
@@ -35,20 +36,22 @@ if TYPE_CHECKING:
 _CHUNK = re.compile(r"([0-9]{1,20})(?: +(LAST))?\Z", re.ASCII | re.IGNORECASE)
 
 
-async def data(session: SmtpSession, argument: str) -> None:
+def data(session: SmtpSession, argument: str) -> Work | None:
     transaction = session.transaction
     if argument:
         session.refuse(NO_ARGUMENT, "syntax")
-        return
-    if transaction is None:
+    elif transaction is None:
         session.refuse(NEED_MAIL if session.helo else NEED_HELO, "sequence")
-        return
-    if transaction.incoming is not None:
+    elif transaction.incoming is not None:
         session.refuse(DATA_AFTER_BDAT, "sequence")
-        return
-    if not transaction.recipients:
+    elif not transaction.recipients:
         session.refuse(NEED_RCPT, "sequence", IDLING)
-        return
+    else:
+        return _message(session, transaction)
+    return None
+
+
+async def _message(session: SmtpSession, transaction: Transaction) -> None:
     try:
         incoming = transaction.receive(session)
         if incoming.refusal is not None:  # it can be said before the client sends it all
@@ -136,7 +139,7 @@ async def _finish(session: SmtpSession, transaction: Transaction, incoming: Inco
     if incoming.refusal is not None:  # asked after `end`, whose last octet may be the one that does not fit
         _refuse(session, incoming.refusal, incoming.trouble)
         return
-    # Nothing cancels the handler from here to the reply; the Door holds the session, and so its handler, meanwhile.
+    # Nothing cancels this from here to the reply; the Door holds the session, and so what it does, meanwhile.
     session.uninterrupted = True
     try:
         # No name for the content here: the intake is to be the only one that holds it.

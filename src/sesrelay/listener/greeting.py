@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 HELO_MAX = 255  # octets, as of a domain (RFC 5321 §4.5.3.1.2)
 
 
-async def ehlo(session: SmtpSession, hostname: str) -> None:
+def ehlo(session: SmtpSession, hostname: str) -> None:
     _greeted(session, hostname, extended=True)
 
 
-async def helo(session: SmtpSession, hostname: str) -> None:
+def helo(session: SmtpSession, hostname: str) -> None:
     _greeted(session, hostname, extended=False)
 
 
@@ -31,18 +31,16 @@ def _greeted(session: SmtpSession, hostname: str, *, extended: bool) -> None:
         return
     session.end_transaction()
     session.introduce(hostname.split(maxsplit=1)[0])
-    assert session.session is not None
-    session.session.host_name, session.session.extended_smtp = session.helo, extended
     terms = session.terms
     reply = terms.ehlo(session.door_options, session.door.intake.now(), secured=session.secured) if extended else terms.helo
     session.spend(IDLING, reply)  # whoever greets again and again only idles
 
 
-async def noop(session: SmtpSession, argument: str) -> None:
+def noop(session: SmtpSession, argument: str) -> None:
     session.spend(IDLING, OK)
 
 
-async def quit_(session: SmtpSession, argument: str) -> None:
+def quit_(session: SmtpSession, argument: str) -> None:
     if argument:
         session.refuse(NO_ARGUMENT, "syntax")
         return
@@ -50,17 +48,17 @@ async def quit_(session: SmtpSession, argument: str) -> None:
     session.closing = True
 
 
-async def vrfy(session: SmtpSession, argument: str) -> None:
+def vrfy(session: SmtpSession, argument: str) -> None:
     if not argument:
         session.refuse(NEED_ADDRESS, "syntax")
         return
     session.spend(IDLING, CANNOT_VERIFY)
 
 
-async def help_(session: SmtpSession, argument: str) -> None:
+def help_(session: SmtpSession, argument: str) -> None:
     known = commands(session.door_options, secured=session.secured)
     session.spend(IDLING, b"214 2.0.0 " + " ".join(known).encode("ascii") + b"\r\n")
 
 
-async def not_offered(session: SmtpSession, argument: str) -> None:
+def not_offered(session: SmtpSession, argument: str) -> None:
     session.refuse(NOT_OFFERED, "syntax")

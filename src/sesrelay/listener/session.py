@@ -13,6 +13,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
+from sesrelay.listener.answers import Work
 from sesrelay.listener.costs import ERROR, FREE
 from sesrelay.listener.deadlines import Deadlines
 from sesrelay.listener.lines import Fault
@@ -55,7 +56,6 @@ class SmtpSession(Wire):
         self.door_options = options.door(door.name)
         super().__init__(
             loop,
-            options.hostname,
             Deadlines(options.command_timeout, options.line_timeout, options.min_rate, options.content_time),
         )
         self.client = ""
@@ -86,11 +86,16 @@ class SmtpSession(Wire):
     def awaits_tls(self) -> bool:
         return self.door_options.tls == "implicit"
 
-    async def begin(self) -> bool:
-        return not self.awaits_tls or await handshake(self)
+    def begin(self) -> Work | None:
+        if self.awaits_tls:
+            return self._begin_tls()
+        self.say(self.terms.banner)
+        return None
 
-    def banner(self) -> bytes:
-        return self.terms.banner
+    async def _begin_tls(self) -> None:
+        await handshake(self)
+        if self.secured:
+            self.say(self.terms.banner)
 
     def ended(self) -> None:
         self.end_transaction()
@@ -107,36 +112,37 @@ class SmtpSession(Wire):
     def malformed(self, fault: Fault) -> None:
         self.refuse(BARE_LF if fault is Fault.BARE_LF else LINE_TOO_LONG, "syntax")
 
-    async def command(self, line: bytearray) -> None:
+    def command(self, line: bytearray) -> Work | None:
         try:
             text = line.decode()
         except UnicodeDecodeError:
             self.refuse(BAD_OCTETS, "syntax")
-            return
+            return None
         if not text.isprintable() and (text.isascii() or _CONTROL.search(text)):
             self.refuse(BAD_OCTETS, "syntax")
-            return
+            return None
         name, _, argument = text.partition(" ")
         verb = VERBS.get(name) or VERBS.get(name.upper())
         if verb is not None:
-            await verb(self, argument.strip(" "))
-        elif name.upper() in _HTTP or " HTTP/1." in text:
+            return verb(self, argument.strip(" "))
+        if name.upper() in _HTTP or " HTTP/1." in text:
             self.refuse(NOT_HTTP, "client", FREE)
             self.closing = True
         else:
             self.refuse(UNKNOWN, "syntax")
+        return None
 
     def after_command(self) -> None:
         if self._leaving and self.transaction is None and not self.closing:
             self.say(encode(LEAVING))
             self.closing = True
 
-    async def handle_exception(self, error: Exception) -> str:
+    def fault(self, error: Exception) -> bytes:
         self.door.observer.trouble("an SMTP command failed", error, listener=self.door.name)
         self.door.observer.refused(self.origin, LOCAL_ERROR, "internal")
         if self.reading:
             self.closing = True  # what the client goes on to send is content, not commands
-        return str(LOCAL_ERROR)
+        return encode(LOCAL_ERROR)
 
     # --- what the verbs and the Door ask ---
 

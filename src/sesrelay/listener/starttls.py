@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sesrelay.listener.answers import Work
 from sesrelay.listener.replies import NO_ARGUMENT, NOT_OFFERED
 from sesrelay.listener.tls import described, reason
 from sesrelay.mail.reply import Reply
@@ -20,7 +21,7 @@ READY = b"220 2.0.0 Ready to start TLS\r\n"
 UNDER_TLS = Reply(503, "5.5.1", "The session is under TLS already")
 
 
-async def starttls(session: SmtpSession, argument: str) -> None:
+def starttls(session: SmtpSession, argument: str) -> Work | None:
     """Answer STARTTLS."""
     if session.secured:
         session.refuse(UNDER_TLS, "tls")
@@ -30,11 +31,12 @@ async def starttls(session: SmtpSession, argument: str) -> None:
         session.refuse(NO_ARGUMENT, "syntax")
     else:
         session.say(READY)
-        await handshake(session)
+        return handshake(session)
+    return None
 
 
-async def handshake(session: SmtpSession) -> bool:
-    """Begin TLS; False: it failed, which has been told, and the session is over."""
+async def handshake(session: SmtpSession) -> None:
+    """Begin TLS; where it fails, that has been told, and the session is over."""
     context = session.door_options.context
     assert context is not None
     try:
@@ -42,6 +44,5 @@ async def handshake(session: SmtpSession) -> bool:
     except OSError as error:
         session.door.observer.refused(session.origin, Reply(421, "4.7.0", f"TLS handshake failed: {reason(error)}"), "tls")
         session.closing = True
-        return False
-    session.under_tls(described(connection))
-    return True
+    else:
+        session.under_tls(described(connection))

@@ -27,7 +27,7 @@ INPUT = Input()
 
 
 class Steps:
-    """`ended` is called once, with the error that ended the work, if one did."""
+    """`ended` is called once, with the error that ended the work, if one did; CancelledError is one."""
 
     __slots__ = ("_cancelled", "_ended", "_loop", "_waits", "_work", "done")
 
@@ -66,9 +66,7 @@ class Steps:
             waits = self._work.send(None) if error is None else self._work.throw(error)
         except StopIteration:
             self._end(None)
-        except asyncio.CancelledError:
-            self._end(None)
-        except Exception as failure:
+        except (Exception, asyncio.CancelledError) as failure:
             self._end(failure)
         else:
             self._waits = waits

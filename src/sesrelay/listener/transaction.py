@@ -62,7 +62,7 @@ class Transaction:
         return Envelope(self.sender, recipients, mail.body, mail.smtputf8, mail.ret, mail.envid, self.release)
 
 
-async def mail(session: SmtpSession, argument: str) -> None:
+def mail(session: SmtpSession, argument: str) -> None:
     if not session.helo:
         session.refuse(NEED_HELO, "sequence")
         return
@@ -112,7 +112,7 @@ def _sender(session: SmtpSession, command: MailCommand) -> str | Reply:
     return check_mailbox(address, smtputf8=command.smtputf8, sender=True) or address
 
 
-async def rcpt(session: SmtpSession, argument: str) -> None:
+def rcpt(session: SmtpSession, argument: str) -> None:
     transaction = session.transaction
     if transaction is None:
         session.refuse(NEED_MAIL if session.helo else NEED_HELO, "sequence")
@@ -168,7 +168,7 @@ def _check_name(address: str, smtputf8: bool, status: str) -> Reply | None:
     return None
 
 
-async def rset(session: SmtpSession, argument: str) -> None:
+def rset(session: SmtpSession, argument: str) -> None:
     if argument:
         session.refuse(NO_ARGUMENT, "syntax")
         return

@@ -1,14 +1,12 @@
-"""aiosmtpd's protocol made quick and hard to hold up: the one module that relies on its and asyncio's private names.
+"""One client's connection: lines and content out of what comes, replies gathered, deadlines, and what a client that drops undoes.
 
-What differs from aiosmtpd 1.4.6, each with a test of its own:
-content comes in pieces of any size instead of line by line; replies are gathered and written when the input is used
-up; a command line is cut at 4 KiB and ends with CR LF only; one timer a session watches deadlines that progress
-moves; a client that drops or half-closes cancels nothing that is being stored or still has commands in the buffer; TLS
-begins by the loop's own start_tls, from the first octet or later, and fails without a traceback.
+A line is answered in the very callback that brings it. What cannot be (content, a password to be verified, TLS) is a coroutine
+that the callbacks carry on, see `steps`; until it has ended nothing else that the client says is looked at.
 
-Invariant: the handler is never cancelled while `uninterrupted` is set.
 Invariant: one reply to each command line, however the stream is split.
+Invariant: what is stored is never cancelled: not while `uninterrupted` is set.
 Invariant: nothing that came in clear text is read once TLS has begun (CVE-2011-0411).
+Runs on: asyncio's own loop or uvloop; TCP, Unix sockets, TLS.
 
 Source: RFC 5321 §4.5.3.2 (timeouts), RFC 2920 (pipelining), RFC 3207 §4.2.
 """
@@ -16,24 +14,18 @@ Source: RFC 5321 §4.5.3.2 (timeouts), RFC 2920 (pipelining), RFC 3207 §4.2.
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
-from typing import AnyStr, cast
+from typing import cast
 
-from aiosmtpd.smtp import SMTP, Session
-
-from sesrelay.listener.answers import Answers
+from sesrelay.listener.answers import Answers, Work
 from sesrelay.listener.content import Feed
 from sesrelay.listener.deadlines import Deadlines, Watch
 from sesrelay.listener.lines import Fault, LineTaker
 from sesrelay.listener.replies import TIMED_OUT, encode
 from sesrelay.listener.steps import INPUT, Steps
 
-# aiosmtpd logs each line a client says; the Observer is told what matters instead.
-logging.getLogger("mail.log").setLevel(logging.CRITICAL)
-
-READ_LIMIT = 64 * 1024  # asyncio stops reading from a client at twice this
-WRITE_SOON = 16 * 1024  # replies are not gathered beyond this
+READ_LIMIT = 64 * 1024  # octets: a client that is twice as far ahead is not read from until no more than these are left
+WRITE_SOON = 16 * 1024  # octets: replies are not gathered beyond this
 GOODBYE = 5.0  # seconds that a client has to answer the end of TLS
 
 
@@ -41,104 +33,159 @@ class ClientGone(Exception):
     """The client closed the connection in the middle of a message."""
 
 
-class Wire(Answers, SMTP):
-    """One connection; what to answer is said by a subclass, see `Answers`."""
+class Wire(Answers, asyncio.Protocol):
+    """One connection; what to answer is said by a subclass, see `Answers`.
 
-    _reader: asyncio.StreamReader
+    `transport` is None before the client is let in and once the connection is lost. `closing`: nothing more is answered.
+    `idle`: it is the client's turn to say a command. `secured`: under TLS.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, hostname: str, deadlines: Deadlines) -> None:
-        # Not SMTP.__init__: it inspects every member of class and handler anew, a third of what a connection costs.
-        asyncio.StreamReaderProtocol.__init__(
-            self, asyncio.StreamReader(limit=READ_LIMIT, loop=loop), client_connected_cb=self._cb_client_connected, loop=loop
-        )
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines) -> None:
         self.loop = loop
-        self.hostname = hostname
-        self.enable_SMTPUTF8 = True
-        self.transport = None
-        self.session = None
-        self.envelope = None
-        self.tls_context = None
-        self._original_transport = None
-        self._tls_protocol = None
-        self._tls_handshake_okay = True
-        self._handler: Steps | None = None
-        self._handle_hooks = {}
-        self._out: list[bytes] = []
-        self._lines = LineTaker()
-        self._watch = Watch(loop, deadlines, self._look)
+        self.transport: asyncio.Transport | None = None
         self.closing = False
         self.idle = False
         self.uninterrupted = False
         self.secured = False
+        self._buffer = bytearray()
+        self._lines = LineTaker()
+        self._out: list[bytes] = []
+        self._watch = Watch(loop, deadlines, self._look)
+        self._work: Steps | None = None  # what takes longer than the callback that began it
+        self._answering = False
         self._handshaking = False
-        self._lost = False
+        self._halted = False  # it is not read from
+        self._clogged = False  # it does not read
+        self._eof = False
+        self._over = True  # there is no connection, or it has been told that there is none any more
 
     # --- the connection's life ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # No isinstance anywhere: uvloop's transports are no subclasses of asyncio's.
+        connection = cast(asyncio.Transport, transport)
         refusal = self.admit(transport)
         if refusal is not None:
             self.closing = True
             if not self.awaits_tls:
-                cast(asyncio.Transport, transport).write(encode(refusal))
-            transport.close()
+                connection.write(encode(refusal))
+            connection.close()
             return
-        # As the base class does, but for its task.
-        self._set_rset_state()  # type: ignore[no-untyped-call]
-        self.session = self._create_session()
-        self.session.peer = transport.get_extra_info("peername")
-        self._reset_timeout()
-        asyncio.StreamReaderProtocol.connection_made(self, transport)
-        self.transport = cast(asyncio.Transport, transport)
-        self._handler = Steps(self._handle_client(), self.loop, self._handled)
-        self._handler.start()  # at once: where TLS is awaited, its protocol has to be there before the first octet
+        self.transport = connection
+        self._over = False
+        self._watch.start(self._watch.limits.silence)
+        work = self.begin()
+        if work is not None:
+            self._undertake(work)  # at once: where TLS is awaited, its protocol has to be there before the first octet
+        self._go_on()
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._reader._buffer  # type: ignore[attr-defined]
-        if len(buffer) + len(data) > 2 * READ_LIMIT:
-            self._reader.feed_data(data)  # which stops the client until some of it is taken
+        buffer = self._buffer
+        buffer += data
+        if len(buffer) > 2 * READ_LIMIT and not self._halted and self.transport is not None:
+            self._halted = True
+            self.transport.pause_reading()
+        if self._work is None:
+            self._go_on()
         else:
-            buffer += data  # nobody but the handler waits for the reader
-        if self._handler is not None:
-            self._handler.input_came()
+            self._work.input_came()
 
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._handler is None or self._lost:  # never admitted, or told already
-            return
-        self._lost = True
-        self._watch.stop()
-        if self._original_transport is not None:
-            self._original_transport.close()
-        asyncio.StreamReaderProtocol.connection_lost(self, error)
-        self.transport = None
-        if self._handler.done:
-            self._over()
-        elif not self.uninterrupted and not self._handshaking:  # a handshake ends by itself, and is told of
-            self._handler.cancel()
-
-    def _handled(self, error: BaseException | None) -> None:
-        if error is not None:
-            self.failed(error)
-        if self.transport is None:
-            self._over()
-
-    def _over(self) -> None:
-        self.ended()
-        # Or they and the session would keep each other, and what TLS takes, until a collection.
-        self._handler = self._client_connected_cb = self._stream_writer = None
-        del self._writer
-
-    def eof_received(self) -> bool | None:
-        # The base class cancels the handler: commands that `printf … | nc -N` had sent before would go unanswered.
+    def eof_received(self) -> bool:
+        """Answer what came before: `printf … | nc -N` sends all its commands and half-closes."""
         if self.closing:
             return False
-        self._reader.feed_eof()
-        if self._handler is not None:
-            self._handler.input_came()
+        self._eof = True
+        if self._work is None:
+            self._go_on()
+        else:
+            self._work.input_came()
         return not self.secured  # TLS has no half-open end: what is still to be said would not arrive
 
-    def _create_session(self) -> Session:
-        return Session(self.loop)
+    def pause_writing(self) -> None:
+        self._clogged = True
+
+    def resume_writing(self) -> None:
+        self._clogged = False
+        self._go_on()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._watch.stop()
+        self.transport = None
+        if self._work is None:
+            self.ended()
+        elif not self.uninterrupted and not self._handshaking:  # a handshake ends by itself, and is told of
+            self._work.cancel()
+
+    # --- what the client says ---
+
+    def _go_on(self) -> None:
+        """Answer what has come, as far as that can be done now; close where all has been said."""
+        if self._answering or self._work is not None:
+            return
+        self._answering = True
+        try:
+            self._answer()
+        except Exception as error:  # a fault of ours, and none of a command's
+            self.failed(error)
+            self.closing = True
+        finally:
+            self._answering = False
+        if self.closing and self._work is None:
+            self._close()
+
+    def _answer(self) -> None:
+        buffer, out = self._buffer, self._out
+        while not (self.closing or self._clogged or self._work):
+            line = self._take_line() if buffer else None
+            if line is None:
+                self._watch.expect_line(begun=self._in_the_middle())
+                self.idle = True
+                self.closing = self._eof
+                self.flush()
+                return
+            self.idle = False
+            if isinstance(line, Fault):
+                self._faulty(line)
+                continue
+            try:
+                work = self.command(line)
+            except Exception as error:
+                self.say(self.fault(error))
+                work = None
+            if work is None:
+                self.after_command()
+            else:
+                self._undertake(work)
+            if len(out) > 64 and sum(map(len, out)) > WRITE_SOON:
+                self.flush()
+
+    def _undertake(self, work: Work) -> None:
+        """Begin what may take longer; it may have ended when this returns."""
+        self._work = Steps(work, self.loop, self._ended)
+        self._work.start()
+
+    def _ended(self, error: BaseException | None) -> None:
+        """Go on behind what was undertaken. `error`: what it ended by."""
+        self._work = None
+        if isinstance(error, (ConnectionError, ClientGone, asyncio.CancelledError)):
+            self.closing = True
+        elif isinstance(error, Exception):
+            self.say(self.fault(error))
+        if self._over:
+            self.ended()
+        else:
+            self.after_command()
+            self._go_on()
+
+    def _close(self) -> None:
+        """Say what is gathered, and close."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.flush()
+            self._watch.allow(self._watch.grace)
+            self.transport.close()
 
     # --- replies ---
 
@@ -146,32 +193,27 @@ class Wire(Answers, SMTP):
         """Gather a reply; it is written when the client's input is used up."""
         self._out.append(reply)
 
-    async def push(self, status: AnyStr) -> None:
-        """Gather a reply as aiosmtpd's own commands give it, without its line end."""
-        line: str | bytes = status
-        self._out.append((line.encode("ascii", "backslashreplace") if isinstance(line, str) else line) + b"\r\n")
-
     def flush(self) -> None:
         """Write what is gathered, in one write."""
+        out, transport = self._out, self.transport
+        if not out:
+            return
         # uvloop raises where asyncio ignores a write to a transport that is being closed.
-        if self._out and self.transport is not None and not self.transport.is_closing():
-            out = self._out
-            self._writer.write(out[0] if len(out) == 1 else b"".join(out))
-        self._out.clear()
+        if transport is not None and not transport.is_closing():
+            transport.write(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
 
     def cut(self, last_words: bytes) -> None:
-        """End the connection from outside of its handler."""
+        """End the connection, whatever is under way."""
         if self.transport is None or self.closing:
             return
         self.closing = True
-        # No isinstance anywhere: uvloop's transports are no subclasses of asyncio's.
-        transport = cast(asyncio.Transport, self.transport)
-        if self._handshaking or transport.get_write_buffer_size():
-            transport.abort()  # it does not read: close() would wait for that for ever
+        if self._handshaking or self.transport.get_write_buffer_size():
+            self.transport.abort()  # it does not read: close() would wait for that for ever
         else:
-            self._out.append(last_words)
+            self.say(last_words)
             self.flush()
-            transport.close()
+            self.transport.close()
 
     # --- TLS ---
 
@@ -180,19 +222,18 @@ class Wire(Answers, SMTP):
 
         Raises: OSError (ssl.SSLError, ConnectionError), after which the connection is closed.
         """
-        transport, reader = self.transport, self._reader
-        if transport is None or transport.is_closing() or reader._eof:  # type: ignore[attr-defined]
+        transport = self.transport
+        if transport is None or transport.is_closing() or self._eof:
             raise ConnectionResetError
         self.flush()
-        self._drop(reader._buffer, len(reader._buffer))  # type: ignore[attr-defined]
+        self._drop(len(self._buffer))
         self._lines = LineTaker()
         self._watch.line_ended()
-        reader._transport = None  # type: ignore[attr-defined]  # or it would stop the octets below TLS
         self._watch.allow(2 * self._watch.grace)  # should the handshake's own deadline fail
         self._handshaking = True
         try:
             secured = await self.loop.start_tls(
-                cast(asyncio.Transport, transport),
+                transport,
                 self,
                 context,
                 server_side=True,
@@ -201,16 +242,16 @@ class Wire(Answers, SMTP):
             )
             # A connection that is lost in the handshake: asyncio returns None, uvloop a transport that never spoke TLS.
             connection: ssl.SSLObject | None = secured.get_extra_info("ssl_object") if secured is not None else None
-            if secured is None or connection is None or self._lost:
+            if secured is None or connection is None or self._over:
                 raise ConnectionResetError
         except OSError:
-            cast(asyncio.Transport, transport).abort()
+            transport.abort()
             self.loop.call_soon(self.connection_lost, None)  # the loops tell of some handshakes that fail, not of others
             raise
         finally:
             self._handshaking = False
-        self.transport = self._transport = reader._transport = self._writer._transport = secured  # type: ignore[attr-defined]
-        self._over_ssl = self.secured = True
+        self.transport = secured
+        self.secured = True
         return connection
 
     # --- deadlines ---
@@ -228,9 +269,6 @@ class Wire(Answers, SMTP):
         """Let the client begin anew with the time that its lines may take in all."""
         self._watch.forgive()
 
-    def _reset_timeout(self, duration: float | None = None) -> None:
-        self._watch.start(duration or self._watch.limits.silence)
-
     def _look(self, now: float) -> bool:
         """Do what is to be done once a deadline has passed; tell whether there is another."""
         watch = self._watch
@@ -239,7 +277,7 @@ class Wire(Answers, SMTP):
         elif now >= watch.deadline:
             if self.closing:
                 if self.transport is not None:
-                    cast(asyncio.Transport, self.transport).abort()
+                    self.transport.abort()
                 return False
             self.timed_out()
             self.cut(encode(TIMED_OUT))
@@ -248,113 +286,36 @@ class Wire(Answers, SMTP):
 
     # --- input ---
 
-    async def _handle_client(self) -> None:
-        try:
-            if await self.begin():
-                self._out.append(self.banner())
-                await self._serve()
-        except (ConnectionError, ClientGone):
-            pass
-        finally:
-            self.closing = True
-            self.flush()
-            self._watch.allow(self._watch.grace)
-            self._writer.close()
-
-    async def _serve(self) -> None:
-        buffer = self._reader._buffer  # type: ignore[attr-defined]
-        while not self.closing:
-            line = self._take_line(buffer)
-            if line is None:
-                self._watch.expect_line(begun=bool(buffer or self._lines.skipping))
-                self.idle = True
-                if not await self._more():
-                    return
-                self.idle = False
-                continue
-            if isinstance(line, Fault):
-                self._faulty(line)
-                continue
-            try:
-                await self.command(line)
-            except (ConnectionError, ClientGone):
-                raise
-            except Exception as error:
-                await self.push(await self.handle_exception(error))
-            self.after_command()
-            if len(self._out) > 64 and sum(map(len, self._out)) > WRITE_SOON:
-                self.flush()
-                await self._writer.drain()
-
     async def read_line(self) -> bytearray | None:
         """Return a line that belongs to the command under way, under the same limits and deadlines as a command line.
 
-        None: there is none; whatever is to be said about that has been said. Raises: ConnectionError
+        None: there is none; whatever is to be said about that has been said.
         """
-        buffer = self._reader._buffer  # type: ignore[attr-defined]
         while not self.closing:
-            line = self._take_line(buffer)
+            line = self._take_line()
             if isinstance(line, Fault):
                 self._faulty(line)
                 return None
             if line is not None:
                 return line
-            self._watch.expect_line(begun=bool(buffer or self._lines.skipping))
+            self._watch.expect_line(begun=self._in_the_middle())
             if not await self._more():
                 return None
         return None
-
-    def _take_line(self, buffer: bytearray) -> bytearray | Fault | None:
-        line = self._lines.take(buffer)
-        if line is not None and self._watch.line_begun:
-            self._watch.line_ended()
-        if self._reader._paused:  # type: ignore[attr-defined]
-            self._reader._maybe_resume_transport()  # type: ignore[attr-defined]
-        return line
-
-    def _faulty(self, fault: Fault) -> None:
-        self.malformed(fault)
-        if fault is Fault.ENDLESS:
-            self.closing = True
-
-    def _drop(self, buffer: bytearray, octets: int) -> None:
-        del buffer[:octets]
-        if self._reader._paused:  # type: ignore[attr-defined]
-            self._reader._maybe_resume_transport()  # type: ignore[attr-defined]
-
-    async def _more(self) -> bool:
-        """Write what is gathered and wait for input; False at its end. Raises: ConnectionError"""
-        if self.closing:
-            return False
-        if self._out:
-            self.flush()
-            if self._paused:  # type: ignore[attr-defined]
-                await self._drain_helper()  # type: ignore[attr-defined]
-                return True  # input may have come meanwhile
-        reader = self._reader
-        if reader._eof:  # type: ignore[attr-defined]
-            return False
-        if reader._paused:  # type: ignore[attr-defined]
-            reader._maybe_resume_transport()  # type: ignore[attr-defined]
-        await INPUT
-        return True
 
     def content_ends(self) -> float:
         """Return the time on the loop's clock by which a message that begins now is to have come."""
         return self.loop.time() + self._watch.limits.content
 
     async def read_content(self, feed: Feed, ends: float) -> None:
-        """Give `feed` what comes, up to its end. Units: `ends` on the loop's clock.
-
-        Raises: ClientGone, ConnectionError
-        """
-        buffer, watch = self._reader._buffer, self._watch  # type: ignore[attr-defined]
+        """Give `feed` what comes, up to its end. Units: `ends` on the loop's clock. Raises: ClientGone"""
+        buffer, watch = self._buffer, self._watch
         watch.expect_content(ends)
         while True:
             if buffer:
                 octets = len(buffer)
                 rest = feed.feed(buffer)
-                self._drop(buffer, octets)
+                self._drop(octets)
                 if rest is not None:
                     buffer += rest
                     return
@@ -363,3 +324,40 @@ class Wire(Answers, SMTP):
                     await feed.incoming.lighten()
             elif not await self._more():
                 raise ClientGone
+
+    async def _more(self) -> bool:
+        """Write what is gathered and wait for input; False at its end."""
+        if not self.closing:
+            self.flush()
+        if self.closing or self._eof:
+            return False
+        await INPUT
+        return True
+
+    def _take_line(self) -> bytearray | Fault | None:
+        line = self._lines.take(self._buffer)
+        if line is not None and self._watch.line_begun:
+            self._watch.line_ended()
+        if self._halted:
+            self._read_on()
+        return line
+
+    def _faulty(self, fault: Fault) -> None:
+        self.malformed(fault)
+        if fault is Fault.ENDLESS:
+            self.closing = True
+
+    def _in_the_middle(self) -> bool:
+        """Tell whether a line has begun and not ended."""
+        return bool(self._buffer) or self._lines.skipping > 0
+
+    def _drop(self, octets: int) -> None:
+        del self._buffer[:octets]
+        if self._halted:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Read from the client again, once little is left of what it has sent."""
+        if len(self._buffer) <= READ_LIMIT and self.transport is not None:
+            self._halted = False
+            self.transport.resume_reading()
