@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from fakes import FakeClock
 from relay_process import wait_for
 from sesrelay.mail.delivery import Delivery, Placement, State
 from sesrelay.seams import Filter, SpoolError
-from sesrelay.spool.bulk import Accept, Open, Settle
+from sesrelay.spool.bulk import Accept, Open, Settle, made_of, plain
 from sesrelay.spool.errors import LockHeld, StoreDamaged, StoreRefused
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.opening import open_store
@@ -297,9 +297,9 @@ def test_all_values_go_over_whole() -> None:
     for value in (made, *made.deliveries, made.message, made.message.envelope):
         assert pickle.loads(pickle.dumps(value)) == value
     ended = Settle({(1, 0): verdict_row(delivered())}, event_rows(made.events), [pack(submission(2), in_file=False)], 1.0)
-    for operation in (Accept(pack(made, in_file=False), True), Open([(1, 0)], 1.0, SES, 10), ended):
-        again = pickle.loads(pickle.dumps(operation))
-        assert asdict(again) == asdict(operation)
+    for operation in (Accept(*pack(made, in_file=False), True), Open([(1, 0)], 1.0, SES, 10), ended):
+        again = made_of(pickle.loads(pickle.dumps(plain(operation))))
+        assert (type(again), again) == (type(operation), operation)
 
 
 def test_the_writer_knows_neither_the_loop_nor_what_else_is_large() -> None:

@@ -56,7 +56,7 @@ async def believe(news: Taken, spool: Spool, admin: SpoolAdmin, settler: Settler
         batch = Batch(lane, tuple(group))
         outcomes = {delivery.id: Delivered(reply, news.remote_id) for delivery in batch.deliveries}
         judged = await settler.judge(batch, dict(outcomes), content, began=LONG_AGO, seconds=0.0)
-        told = tuple(replace(event, event="feedback") if event.event == "attempt" else event for event in judged.settlement.events)
+        told = tuple(event._replace(event="feedback") if event.event == "attempt" else event for event in judged.settlement.events)
         await spool.settle(replace(judged.settlement, events=told))
         settler.announce(judged)
     return len(doubtful)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from sesrelay.mail.value import value
+from typing import Literal, NamedTuple
 
 EventName = Literal["accepted", "routed", "attempt", "held", "released", "delivered", "failed", "bounced", "feedback"]
 
 
-@value(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One line of a trace. Units: `time` Unix seconds, `duration` seconds.
 
     `outcome` of an attempt is delivered, deferred, failed, ambiguous or held; of the end of a delivery, as the

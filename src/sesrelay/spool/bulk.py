@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import apsw
 
-from sesrelay.mail.delivery import LaneKey
-from sesrelay.mail.value import value
 from sesrelay.spool import flow
 from sesrelay.spool.claims import Standing
 from sesrelay.spool.query import Row, row, spread, write
@@ -62,27 +60,36 @@ class Otherwise(Exception):
 
 
 class Operation(Protocol[R_co]):
-    """An operation that can go with others of its kind."""
+    """An operation that can go with others of its kind; its fields are plain, as it goes to a writer as a tuple of them."""
 
     def alone(self, tx: Transaction) -> R_co: ...
 
+    def __iter__(self) -> Iterator[Any]: ...
 
-@value(frozen=True, slots=True, eq=False)
-class Accept:
-    packed: Packed
+
+class Accept(NamedTuple):
+    """A message to be stored. `message` and what follows: see `Packed`."""
+
+    number: int
+    message: Row
+    deliveries: list[Row]
+    content: bytes
     claimed: bool
 
     def alone(self, tx: Transaction) -> None:
         flow.accept(tx, self.packed, self.claimed)
 
+    @property
+    def packed(self) -> Packed:
+        return Packed(*self[:4])
 
-@value(frozen=True, slots=True, eq=False)
-class Open:
+
+class Open(NamedTuple):
     """The beginning of an attempt. `read`: see `seams.Spool.open_attempt`."""
 
     keys: Sequence[Key]
     retry_at: float
-    lane: LaneKey | None
+    lane: tuple[str, str] | None
     read: int | None
 
     def alone(self, tx: Transaction) -> Begun:
@@ -94,8 +101,7 @@ class Open:
         return None if found is None else found[0]
 
 
-@value(frozen=True, slots=True, eq=False)
-class Settle:
+class Settle(NamedTuple):
     """The end of an attempt. `verdicts`: `verdict_row`s; `events`: `event_rows`."""
 
     verdicts: Mapping[Key, Row]
@@ -109,10 +115,9 @@ class Settle:
 
 def accept(tx: Transaction, operations: Sequence[Accept]) -> list[None]:
     """Store messages. Raises: apsw.ConstraintError for a queue id that is taken"""
-    packed = [each.packed for each in operations]
-    write(tx.cursor, ADD_MESSAGES, [written(each.message) for each in packed])
-    write(tx.cursor, ADD_CONTENTS, [(each.number, each.content) for each in packed if not each.message[STORED]])
-    write(tx.cursor, ADD_DELIVERIES, [row for each in packed for row in each.deliveries])
+    write(tx.cursor, ADD_MESSAGES, [written(each.message) for each in operations])
+    write(tx.cursor, ADD_CONTENTS, [(each.number, each.content) for each in operations if not each.message[STORED]])
+    write(tx.cursor, ADD_DELIVERIES, [row for each in operations for row in each.deliveries])
     for operation in operations:
         flow.count_accepted(tx, operation.packed, operation.claimed)
     return [None] * len(operations)
@@ -237,3 +242,16 @@ def _write_known(tx: Transaction, statement: str, rows: Sequence[Row]) -> None:
 
 TOGETHER: dict[type, Callable[[Transaction, Any], list[Any]]] = {Accept: accept, Open: open_attempts, Settle: settle}
 """Each kind's way for many; also the order in which kinds go."""
+_KINDS = tuple(TOGETHER)
+_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
+
+
+def plain(operation: Operation[Any]) -> Row:
+    """Return an operation as it goes to a writer elsewhere: pickled with its class, it would cost three times as much."""
+    return (_NUMBERS[type(operation)], *operation)
+
+
+def made_of(plain: Row) -> Operation[Any]:
+    """Return the operation."""
+    number, *fields = plain
+    return cast("Operation[Any]", _KINDS[number](*fields))

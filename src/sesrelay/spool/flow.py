@@ -193,7 +193,7 @@ def unclaim(tx: Transaction, keys: Sequence[Key]) -> None:
         tx.claims.give_back(key)
 
 
-def open_attempt(tx: Transaction, keys: Sequence[Key], retry_at: float, lane: LaneKey | None) -> list[Key]:
+def open_attempt(tx: Transaction, keys: Sequence[Key], retry_at: float, lane: tuple[str, str] | None) -> list[Key]:
     opened: list[Key] = []
     for key in keys:
         standing = row(tx.cursor, STANDING, key)

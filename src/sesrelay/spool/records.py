@@ -178,12 +178,8 @@ def unpack_record(row: Row, message: Message) -> DeliveryRecord:
 
 
 def event_rows(events: Iterable[Event]) -> list[Row]:
-    """Return events as they go to the writer."""
-    return [
-        (e.time, e.event, e.recipient, e.transport, e.nexthop, e.outcome, e.reply, e.remote_id, e.duration, e.tls, e.changes,
-         *((e.host,) if e.host else ()))
-        for e in events
-    ]  # fmt: skip
+    """Return events as they go to the writer: plain, and without a host where none is told."""
+    return [tuple(event) if event.host else event[:-1] for event in events]
 
 
 def pack_events(rows: Sequence[Row]) -> str:

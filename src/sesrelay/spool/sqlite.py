@@ -140,7 +140,7 @@ class SqliteSpool(Parking):
         self.check_room(len(submission.content))
         if len(submission.content) <= THRESHOLD:
             packed = pack(submission, in_file=False)
-            await self._writer.perform(Accept(packed, claimed), len(submission.content))
+            await self._writer.perform(Accept(*packed, claimed), len(submission.content))
         else:
             await self._contents.store((submission,), lambda packed: partial(flow.accept, packed=packed[0], claimed=claimed))
 
@@ -172,7 +172,8 @@ class SqliteSpool(Parking):
         self, ids: Sequence[DeliveryId], retry_at: float, lane: LaneKey | None = None, *, read: int | None = None
     ) -> Opened:
         keys = {key_of(each): each for each in ids}
-        opened, content = await self._writer.perform(Open(list(keys), retry_at, lane, read))
+        by = None if lane is None else (lane.transport, lane.nexthop)
+        opened, content = await self._writer.perform(Open(list(keys), retry_at, by, read))
         return Opened(frozenset(keys[key] for key in opened), None if content is None else Canonical(content))
 
     async def settle(self, settlement: Settlement, *, patient: bool = False) -> Mapping[DeliveryId, float]:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from sesrelay.seams import SpoolError
 from sesrelay.spool import changing, folding  # noqa: F401 - asked for by name: what runs must be what was started
-from sesrelay.spool.bulk import TOGETHER
+from sesrelay.spool.bulk import made_of
 from sesrelay.spool.errors import as_spool_error
 from sesrelay.spool.opening import open_store
 from sesrelay.spool.tally import Counts
@@ -39,8 +39,11 @@ class _Asked(Job):
     __slots__ = ("serial",)
 
     def __init__(self, serial: int, what: Any) -> None:
-        operation = what if type(what) in TOGETHER else None
-        super().__init__(what if operation is None else operation.alone, operation)
+        if type(what) is tuple:
+            operation = made_of(what)
+            super().__init__(operation.alone, operation)
+        else:
+            super().__init__(what)
         self.serial = serial
 
 
@@ -103,7 +106,7 @@ def serve(path: Path, descriptor: int) -> None:
         daemon.tell("refused", error)
         return
     told = committer.tally.open
-    daemon.tell("ready", told)
+    daemon.tell("ready", *told)
     gc.collect()
     gc.freeze()  # what was imported stays
     while not daemon.finished:
@@ -126,8 +129,8 @@ def _answer(job: _Asked) -> tuple[int, object, SpoolError | None]:
     return job.serial, job.result, None if job.error is None else as_spool_error(job.error)
 
 
-def _changed(before: Counts, after: Counts) -> Counts | None:
-    return None if before == after else after
+def _changed(before: Counts, after: Counts) -> tuple[object, ...] | None:
+    return None if before == after else tuple(after)  # plain: with its class, it would be found by name at the other end
 
 
 def main(words: Sequence[str]) -> NoReturn:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 
 import sesrelay
 from sesrelay.seams import SpoolError
-from sesrelay.spool.bulk import Operation
+from sesrelay.spool.bulk import Operation, plain
 from sesrelay.spool.errors import StoreRefused, as_spool_error
 from sesrelay.spool.lock import StateLock
 from sesrelay.spool.tally import Counts
@@ -103,7 +103,7 @@ class ProcessWriter(asyncio.Protocol):
         return self._ask(run, patient)
 
     def perform(self, operation: Operation[T], octets: int = 0, *, patient: bool = False) -> asyncio.Future[T]:
-        return self._ask(operation, patient)
+        return self._ask(plain(operation), patient)
 
     def counts(self) -> Counts:
         assert self._counts is not None
@@ -166,7 +166,7 @@ class ProcessWriter(asyncio.Protocol):
             elif kind == "trouble":
                 self._on_trouble(*told)
             elif kind == "ready":
-                (self._counts,) = told
+                self._counts = Counts(*told)
                 self._know(None)
             else:
                 self._closing = True
@@ -180,9 +180,9 @@ class ProcessWriter(asyncio.Protocol):
             else:
                 self._ready.set_exception(refusal)
 
-    def _done(self, results: list[tuple[int, Any, SpoolError | None]], counts: Counts | None, ended: list[int]) -> None:
+    def _done(self, results: list[tuple[int, Any, SpoolError | None]], counts: tuple[Any, ...] | None, ended: list[int]) -> None:
         if counts is not None:
-            self._counts = counts
+            self._counts = Counts(*counts)
         for serial, result, error in results:
             self._answer(serial, result, error)
         if ended:
