@@ -58,6 +58,11 @@ class Pauses:
     def __bool__(self) -> bool:
         return bool(self._standing)
 
+    @property
+    def any_obstacle(self) -> bool:
+        """Whether anything is paused, or about to be: `clear` has something to do."""
+        return bool(self._standing or self._strikes)
+
     def set(
         self,
         outcome: Deferred,
@@ -97,8 +102,6 @@ class Pauses:
 
         `sender_too`: the message itself was taken, so its sender's domain is free as well.
         """
-        if not self._standing and not self._strikes:
-            return []
         keys: list[PauseKey] = [("transport", lane.transport), ("nexthop", lane.nexthop), ("lane", *lane)]
         if sender_too:
             keys.append(("sender_domain", lane.transport, sender_domain))

@@ -92,8 +92,8 @@ class Settler:
 
     def _note(self, batch: Batch, outcome: Outcome, began: float, now: float, chance: float, news: list[Pause]) -> float:
         """Set or lift pauses by `outcome`; return the seconds that its scope waits."""
-        sender_domain = sender_domain_of(batch.message, self._snapshot())
         if isinstance(outcome, Deferred) and not outcome.ambiguous:
+            sender_domain = sender_domain_of(batch.message, self._snapshot())
             if batch.message.report and outcome.scope is Scope.SENDER_DOMAIN:
                 return PROBE_EVERY[PauseReason.SUSPENDED]  # says nothing of the domain's other addresses: they go on
             seconds, pause = self._pauses.set(
@@ -102,7 +102,8 @@ class Settler:
             if pause is not None:
                 news.append(pause)
             return self._patience(batch, seconds, now)
-        if isinstance(outcome, Delivered | Failed):
+        if isinstance(outcome, Delivered | Failed) and self._pauses.any_obstacle:
+            sender_domain = sender_domain_of(batch.message, self._snapshot())
             for lifted in self._pauses.clear(batch.lane, sender_domain, began=began, sender_too=isinstance(outcome, Delivered)):
                 self._observer.resumed(lifted)
         return 0.0
