@@ -165,6 +165,12 @@ def test_route_explains_itself_to_people(config: Path) -> None:
     assert "\x1b" not in done.stdout
 
 
+def test_the_source_of_the_null_senders_rule_is_its_own_line(config: Path) -> None:
+    assert json.loads(relay("route", "<>", "--json", "--config", str(config)).stdout)["source"] is None, "it stands nowhere"
+    config.write_text(config.read_text() + "default_route: {transport: direct}\nnull_sender_route: auto\n")
+    assert json.loads(relay("route", "<>", "--json", "--config", str(config)).stdout)["source"] == f"{config}:8"
+
+
 def test_of_many_routes_those_about_other_senders_are_counted(config: Path) -> None:
     more = "".join(f"  - {{sender: shop{n}.example, transport: s}}\n" for n in range(1, 1_501))
     config.write_text(config.read_text() + more)

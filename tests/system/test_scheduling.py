@@ -143,4 +143,16 @@ def test_an_operator_sends_what_is_stuck_by_another_way_out(tmp_path: Path, ses:
         assert relay.run("queue", "retry", ids[0], "--transport", "elsewhere").returncode == 64
         assert relay.run("queue", "retry", ids[0], "--transport", "other").stdout == "1 deliveries changed\n"
         assert relay.ended(ids[0])[0]["transport"] == "other"
+        attempts = {each: _attempts(relay, each) for each in ids[1:]}
+        done = relay.run("queue", "retry", "--transport", "other", "--sender", "a@example.com")
+        assert done.stdout == "0 deliveries changed\n", "without IDs it chooses what waits for it"
+        assert relay.run("queue", "retry", "--sender", "a@example.com", "--via", "other").stdout == "2 deliveries changed\n"
+        for each in ids[1:]:
+            assert relay.ended(each)[0]["transport"] == "other"
+            assert _attempts(relay, each) == [*attempts[each], "other"], "not once more by the way that it was taken from"
         assert ses.journal() == []
+
+
+def _attempts(relay: Relay, queue_id: str) -> list[str]:
+    """Return by which transports a message was tried, in order."""
+    return [event["transport"] for event in relay.trace(queue_id)["events"] if event["event"] == "attempt"]

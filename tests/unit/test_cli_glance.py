@@ -23,17 +23,18 @@ from sesrelay.mail.delivery import State
 SURE = [
     "control: /tmp/x/control.sock\n",
     "state_dir: /tmp\ncontrol:   /tmp/a.sock   # ours\nhostname: a.example.com\n",
+    "control: relative.sock\nstate_dir: state/queue\n",
+    "# control: /tmp/y.sock\ncontrol: /tmp/x.sock\n#state_dir: /var/lib/sesrelay\n",
 ]
 LEFT = [
     "control: '/tmp/x.sock'\n",
     "control: ${SOCKET}\n",
-    "control: relative.sock\n",
+    "control: ~\n",
     "{control: /tmp/x.sock}\n",
     "local:\n  control: /tmp/x.sock\n",
-    "# control: /tmp/y.sock\ncontrol: /tmp/x.sock\n",
     "control: /tmp/x.sock\ncontrol: /tmp/y.sock\n",
     "control: |\n  /tmp/x.sock\n",
-    "control: /tmp/x.sock\nstate_dir: s\n",
+    "control: /tmp/x.sock\nstate_dir: null\n",
     "control: /tmp/x.sock\nstate_dir: ${STATE}\n",
 ]
 

@@ -106,6 +106,15 @@ def test_who_looks_for_verified_senders_may_list_them(config: Path) -> None:
         assert not may(policy, "ses:DeleteEmailIdentity", identity("example.com"))
 
 
+def test_whoever_is_rewritten_may_be_sent_as(config: Path) -> None:
+    text = config.read_text()
+    config.write_text(text.replace("configuration_set: events", "configuration_set: events, rewrite_from: Post@Verified.example"))
+    for options in ((), ("--domain", "new.example")):
+        policy = sesrelay("iam-policy", "--config", config, "--account-id", ME, *options).json
+        assert may(policy, "ses:SendRawEmail", identity("verified.example"), "Post@verified.example")
+        assert not may(policy, "ses:SendRawEmail", identity("verified.example"), "other@verified.example")
+
+
 def test_domains_and_transports_by_name(config: Path) -> None:
     policy = sesrelay("iam-policy", "--config", config, "--domain", "New.Example", "--account-id", ME, "--transport", "main").json
     assert may(policy, "ses:SendEmail", identity("new.example"), "a@new.example")

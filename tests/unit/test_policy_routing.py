@@ -49,6 +49,8 @@ def test_null_sender_goes_by_header_from() -> None:
     assert TABLE.route("", ("a@unlisted.net",)).pattern == "default_route"
     nothing = TABLE.route("", ())
     assert (nothing.pattern, nothing.name, nothing.transports) == ("null_sender_route", "null", ("direct",))
+    assert nothing.source == DEFAULT.source, "where its transports stand"
+    assert RoutingTable([], DEFAULT, null_source="c:9").route("").source == "c:9"
 
 
 def test_null_sender_with_a_route_of_its_own() -> None:

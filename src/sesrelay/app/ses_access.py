@@ -46,6 +46,8 @@ def sendings(loaded: Loaded, names: Iterable[str] = (), domains: Sequence[str] =
         patterns = tuple(dict.fromkeys(a_labels(domain) for domain in domains)) or patterns_to(name, loaded)
         if patterns == ():
             continue
+        if patterns is not None and isinstance(config, configured.SesTransport | configured.SmtpTransport) and config.rewrite_from:
+            patterns = tuple(dict.fromkeys((*patterns, a_labels(config.rewrite_from))))  # what is not verified is sent as that
         if isinstance(config, configured.SesTransport):
             found.append(_by_api(config, patterns))
         elif isinstance(config, configured.SmtpTransport):

@@ -21,23 +21,27 @@ class Seen(NamedTuple):
     queue: str
 
 
+_COMMENT = re.compile(r"(?:^|[ \t])#.*$", re.MULTILINE)
+_NO_PATHS = frozenset(("null", "true", "false", "yes", "no", "on", "off"))
+
+
 def daemon_of(config: Path) -> Seen | None:
-    """Return the socket and the queue where the file names plain absolute paths once, or none and /run/sesrelay is there;
-    else None.
-    """
+    """Return the socket and the queue where the file names plain paths once, or none and /run/sesrelay is there; else None."""
     try:
-        text = config.read_text(encoding="utf-8")
+        text = _COMMENT.sub("", config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
-    control = _named(text, "control", RUN_DIR / "control.sock" if RUN_DIR.is_dir() else None)
-    state_dir = _named(text, "state_dir", STATE_DIR)
+    folder = config.absolute().parent
+    control = _named(text, "control", folder, RUN_DIR / "control.sock" if RUN_DIR.is_dir() else None)
+    state_dir = _named(text, "state_dir", folder, STATE_DIR)
     return Seen(control, os.path.realpath(state_dir)) if control is not None and state_dir is not None else None
 
 
-def _named(text: str, key: str, default: Path | None) -> Path | None:
+def _named(text: str, key: str, folder: Path, default: Path | None) -> Path | None:
     named = text.count(key)
     if named == 0:
         return default
-    found = re.findall(rf"^{key}:[ \t]+(/[\w./+-]+)[ \t]*(?:#.*)?$", text, re.MULTILINE)
+    found = re.findall(rf"^{key}:[ \t]+([A-Za-z/.][\w./+-]*)[ \t]*$", text, re.MULTILINE)
     # A path may have the word too; any other place may be one that means something else.
-    return Path(found[0]) if len(found) == 1 and named == 1 + found[0].count(key) else None
+    plain = len(found) == 1 and named == 1 + found[0].count(key) and found[0].lower() not in _NO_PATHS
+    return folder / found[0] if plain else None

@@ -108,8 +108,8 @@ def _changing(verb: Verb, help: str) -> None:
 
 _changing(
     "retry",
-    "Try again now, by the route in force. With --via NAME, or with --transport NAME beside IDs or another filter, what is chosen "
-    "moves to that way out; --transport alone chooses what waits for it. Mail that its sender has scheduled for later is sent now "
+    "Try again now, by the route in force. With --via NAME, or with --transport NAME beside IDs, what is chosen moves to that way out; "
+    "without IDs --transport chooses what waits for it. Mail that its sender has scheduled for later is sent now "
     "where its ID is named; chosen by a filter it keeps its hour, and is not counted.",
 )
 _changing("hold", "Keep back until released.")
@@ -122,8 +122,7 @@ _changing("delete", "Remove for good, without a bounce. Asks first on a terminal
 def _way(config: Path, verb: Verb, ids: tuple[str, ...], chosen: dict[str, Any]) -> str | None:
     """Return the way out that mail is to take from now on, taken out of `chosen`; None: its route's."""
     via: str | None = chosen.pop("via")
-    others = ids or any(value for name, value in chosen.items() if name != "transport")
-    if via is None and others and verb == "retry":
+    if via is None and ids and verb == "retry":
         via, chosen["transport"] = chosen["transport"], None
     if via is not None:
         known = load_or_exit(config).ways

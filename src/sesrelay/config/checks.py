@@ -133,12 +133,10 @@ def routing_table(document: Document, config: Config) -> RoutingTable:
     ]
     target = config.default_route
     default = RouteRule("default_route", _source(document, ("default_route",)), "default", target.transports, reject=target.reject)
-    null = config.null_sender_route
-    null_rule = None
-    if isinstance(null, NullSenderTarget):
-        null_rule = RouteRule("null_sender_route", _source(document, ("null_sender_route",)), "null", null.transports)
+    null, source = config.null_sender_route, _source(document, ("null_sender_route",))
+    null_rule = RouteRule("null_sender_route", source, "null", null.transports) if isinstance(null, NullSenderTarget) else None
     domains = (config.hostname, config.local.domain)
-    return RoutingTable(rules, default, null_rule, route_by=config.route_by, local_domains=domains)
+    return RoutingTable(rules, default, null_rule, route_by=config.route_by, local_domains=domains, null_source=source)
 
 
 def check_expectations(document: Document, config: Config, table: RoutingTable) -> None:

@@ -81,10 +81,10 @@ class SpoolDesk:
 
     async def change(self, verb: Verb, filter: Filter, via: str | None = None, told: Told | None = None) -> int:
         count = await self.spool.change(verb, filter, self.clock.wall(), via, told)
+        if count and via is not None:
+            await self.moved()  # first: where it waited, the next thing would be to try it there once more
         if count:
             await self.changed(verb)
-        if count and via is not None:
-            await self.moved()
         return count
 
     async def park(self, filter: Filter, told: Told | None = None) -> int:

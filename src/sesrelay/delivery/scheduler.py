@@ -24,13 +24,10 @@ from sesrelay.delivery.settle import Settler
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.mail.delivery import Batch, LaneKey, Stream
 from sesrelay.mail.filed import Filed, Large
-from sesrelay.mail.outcome import PauseReason
 from sesrelay.policy.budget import MEMORY, ByteBudget
 from sesrelay.policy.fairness import attempts_at_once
 from sesrelay.seams import Clock, Observer, Pause, Spool, SpoolError, Transport
 
-WAITS_FOR_OTHERS = frozenset({*(reason.value for reason in PauseReason), "sender_domain"})
-"""Reasons of mail that waits for something a changed configuration may have mended."""
 RECOVERY = 5.0  # seconds that a start waits for what was interrupted to be settled; a full disk may take hours
 
 
@@ -145,7 +142,7 @@ class Scheduler:
                     raise
                 self._observer.trouble("the queue cannot be taken up again; it is tried until it can", error)
                 await asyncio.sleep(STALL)
-        self._pump.tasks.spawn(self._supply.catch_up(WAITS_FOR_OTHERS))
+        self._pump.tasks.spawn(self._supply.catch_up())
 
     async def refresh(self) -> None:
         """Look at the store's lanes anew, as after a change by an operator. Raises: SpoolError"""
@@ -164,7 +161,7 @@ class Scheduler:
 
     async def place_anew(self) -> None:
         """Go through all that is queued, in slices, and put each delivery where it belongs now. Raises: SpoolError"""
-        await self._supply.place_anew(WAITS_FOR_OTHERS)
+        await self._supply.place_anew()
         await self.refresh()
         self._pump.run_all()
 

@@ -20,12 +20,15 @@ from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.delivery.tasks import Tasks
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Priority, Stream
+from sesrelay.mail.outcome import PauseReason
 from sesrelay.policy.batching import batches
 from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
 
 SLICE = 500  # deliveries placed anew in one transaction
 LEISURE = 0.5  # seconds between two slices at most
 AT_LEISURE = 9  # pauses as many times as long as the slices: what comes and goes meanwhile keeps nine tenths of its speed
+WAITS_FOR_OTHERS = frozenset({*(reason.value for reason in PauseReason), "sender_domain"})
+"""Reasons of mail that waits for something that another way out does not have, or a changed configuration may have mended."""
 ELSEWHERE = 5.0  # seconds at most before what found no room in another lane than its own is claimed anew
 
 Groups = Mapping[tuple[LaneKey, Stream], list[Delivery]]
@@ -236,28 +239,26 @@ class Supply:
             raise
         return ids
 
-    async def place_anew(self, hasten: frozenset[str], *, at_leisure: bool = False) -> None:
+    async def place_anew(self, *, at_leisure: bool = False) -> None:
         """Go through all that is queued, in slices, and put each delivery where it belongs now. Raises: SpoolError
 
         `at_leisure`: with long pauses between the slices, since there is other work.
         """
         snapshot = self.snapshot()
-        await self._place_stretch(None, None, hasten, at_leisure)
+        await self._place_stretch(None, None, at_leisure)
         if at_leisure:
             # What stood in lanes meanwhile is claimed, and was passed over.
             ids = sorted(await self.shelve(self.lanes.values()))
             if ids:
-                await self._place_stretch(DeliveryId(ids[0].message, ids[0].n - 1), ids[-1], hasten, at_leisure)
+                await self._place_stretch(DeliveryId(ids[0].message, ids[0].n - 1), ids[-1], at_leisure)
         if snapshot is self.snapshot() and not self.ended:
             await self.counts.note_placed(placing.shape(snapshot))
 
-    async def _place_stretch(
-        self, after: DeliveryId | None, last: DeliveryId | None, hasten: frozenset[str], at_leisure: bool
-    ) -> None:
+    async def _place_stretch(self, after: DeliveryId | None, last: DeliveryId | None, at_leisure: bool) -> None:
         """Place anew what lies behind `after`, up to `last` or to the end, or until nothing more is to be begun."""
         while not self.ended:
             began = self.clock.monotonic()
-            after = await self._place(after, hasten, chosen=False)
+            after = await self._place(after, chosen=False)
             if after is None or (last is not None and after >= last):
                 return
             if at_leisure:
@@ -265,25 +266,25 @@ class Supply:
 
     async def place_chosen(self) -> None:
         """Put where it belongs all for which an operator chose another way than it waits for. Raises: SpoolError"""
-        after = await self._place(None, frozenset(), chosen=True)
+        after = await self._place(None, chosen=True)
         while after is not None:
-            after = await self._place(after, frozenset(), chosen=True)
+            after = await self._place(after, chosen=True)
         await self.refresh()
 
-    async def _place(self, after: DeliveryId | None, hasten: frozenset[str], *, chosen: bool) -> DeliveryId | None:
+    async def _place(self, after: DeliveryId | None, *, chosen: bool) -> DeliveryId | None:
         now, snapshot = self.clock.wall(), self.snapshot()
 
         def place(one: Delivery) -> Placement:
             return placing.placement_now(one, snapshot, self.pauses, now)
 
-        return await self.spool.rekey(place, after, SLICE, hasten=hasten, now=now, chosen=chosen)
+        return await self.spool.rekey(place, after, SLICE, hasten=WAITS_FOR_OTHERS, now=now, chosen=chosen)
 
-    async def catch_up(self, hasten: frozenset[str]) -> None:
+    async def catch_up(self) -> None:
         """Place anew what is queued where another configuration placed it: what waits for later knows nothing of this one."""
         if self.counts.placed == placing.shape(self.snapshot()):
             return
         try:
-            await self.place_anew(hasten, at_leisure=True)
+            await self.place_anew(at_leisure=True)
             await self.refresh()
         except SpoolError as error:
             self.observer.trouble("queued mail could not be placed anew; it is when its next attempt is due", error)

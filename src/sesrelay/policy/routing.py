@@ -46,6 +46,8 @@ class Considered:
 class RoutingTable:
     """The rules of one configuration, ready for look-ups. Immutable once made.
 
+    `null_sender` None: the null sender is routed by the header From; `null_source` is where that is written, if it is.
+
     Raises: ValueError for a pattern that is none, or that stands twice.
     """
 
@@ -57,10 +59,12 @@ class RoutingTable:
         *,
         route_by: RouteBy = "auto",
         local_domains: Iterable[str] = (),
+        null_source: str = "",
     ) -> None:
         self.rules = tuple(rules)
         self.default = default
         self.null_sender = null_sender
+        self._null_source = null_source
         self.route_by = route_by
         self.limits = {rule.name: rule.limits for rule in self.rules if rule.limits != NO_LIMITS}
         self._local = frozenset(domain_key(domain) for domain in local_domains if domain)
@@ -80,7 +84,7 @@ class RoutingTable:
         key = self.routing_address(sender, header_from)
         if not key:
             # Nothing to go by: the null sender without a header From.
-            return replace(self.default, pattern="null_sender_route", name="null")
+            return replace(self.default, pattern="null_sender_route", name="null", source=self._null_source or self.default.source)
         return self.match(key)
 
     def routing_address(self, sender: str, header_from: Sequence[str] = ()) -> str:
