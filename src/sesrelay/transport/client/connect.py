@@ -24,7 +24,7 @@ from aiosmtplib import SMTPException, SMTPHeloError, SMTPResponseException
 from sesrelay.mail.outcome import PauseReason, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.transport.client.answers import Answer, Stage
-from sesrelay.transport.client.reach import Unreachable, reach, resolve
+from sesrelay.transport.net.reach import Unreachable, reach, resolve
 from sesrelay.transport.tls.security import Fault, Finding, NotProven, Security, fault_of
 
 _REPEATED_STATUS = re.compile(r"\n[245]\.\d{1,3}\.\d{1,3}[ \t]+")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 
 from sesrelay.transport.client.replies import Garbage, ReplyReader, Said
+from sesrelay.transport.net.waiting import Waiting
 
 CLOSED = "it closed the connection"
 LATE = "it did not answer in time"
@@ -22,21 +23,16 @@ OUT_OF_TURN = "it spoke out of turn"
 SHUTTING_DOWN = 421
 
 
-class Dialogue(asyncio.Protocol):
-    """One connection, with one caller at a time. `lost`: why it is over, once it is."""
+class Dialogue(Waiting):
+    """One connection, with one caller at a time."""
 
     def __init__(self, transport: asyncio.Transport | None) -> None:
-        self._loop = asyncio.get_running_loop()
+        super().__init__(LATE)
         self._reader = ReplyReader()
         self._said: list[Said] = []
         self._expected = 0
-        self._waiter: asyncio.Future[None] | None = None
         self._draining = self._paused = False
         self._patience = 0.0
-        self._deadline: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._too_late = LATE
-        self.lost: str | None = None
         self._transport = transport
         if transport is None or transport.is_closing():
             self.lost = CLOSED
@@ -79,9 +75,9 @@ class Dialogue(asyncio.Protocol):
 
     async def replies(self, patience: float) -> list[Said]:
         """Return what was expected, or those that came before the host was lost or said 421. Units: see `ask`."""
-        self._too_late = LATE
+        self._too_late, self._patience = LATE, patience
         while self.lost is None and len(self._said) < self._expected:
-            await self._wait(patience)
+            await self._wait(self._loop.time() + patience)
         return self._said
 
     async def drain(self, patience: float) -> None:
@@ -91,10 +87,10 @@ class Dialogue(asyncio.Protocol):
         if not self._paused:
             await asyncio.sleep(0)
             return
-        self._too_late = STUCK
+        self._too_late, self._patience = STUCK, patience
         self._draining = True
         try:
-            await self._wait(patience)
+            await self._wait(self._loop.time() + patience)
         finally:
             self._draining = False
 
@@ -157,42 +153,9 @@ class Dialogue(asyncio.Protocol):
         if self._draining:
             self._wake()
 
-    # --- waiting ---
-
-    async def _wait(self, patience: float) -> None:
-        """Wait until woken, with one timer for the whole connection: it is put off when it fires early, not at each reply."""
-        self._patience = patience
-        self._deadline = self._loop.time() + patience
-        if self._timer is None or self._timer.when() > self._deadline:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(self._deadline, self._ring)
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = self._deadline = None
-
-    def _ring(self) -> None:
-        self._timer = None
-        if self._deadline is None:
-            return
-        if self._deadline > self._loop.time():
-            self._timer = self._loop.call_at(self._deadline, self._ring)
-        else:
-            self._lose(self._too_late)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
     def _lose(self, why: str, *, abort: bool = True) -> None:
         if self.lost is not None:
             return
-        self.lost = why
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._wake()
+        super()._lose(why)
         if abort and self._transport is not None:
             self._transport.abort()

@@ -19,9 +19,9 @@ from dns.rdatatype import RdataType
 from sesrelay.mail.outcome import Deferred, Failed
 from sesrelay.seams import Clock
 from sesrelay.transport.client.dead import DeadHosts
-from sesrelay.transport.client.reach import interleaved
 from sesrelay.transport.exchangers import addresses
 from sesrelay.transport.exchangers.mx import MailHost, MailHosts, Obstacle, loop, no_route, without_ourselves
+from sesrelay.transport.net.reach import interleaved
 
 HOST_LIMIT = 10  # of one preference: no domain makes us look up hundreds of names
 

@@ -28,13 +28,13 @@ from sesrelay.transport.client.connect import Endpoint, Timeouts
 from sesrelay.transport.client.content import Payload
 from sesrelay.transport.client.dead import DeadHosts
 from sesrelay.transport.client.pool import Keeping, Pool
-from sesrelay.transport.client.reach import STAGGER
 from sesrelay.transport.client.signing import KeysByDomain, Unsigned, signer
 from sesrelay.transport.direct.by_domain import BATCH_LIMIT, CONCURRENCY, ByDomain
 from sesrelay.transport.direct.hosts import Place, Places
 from sesrelay.transport.direct.visit import Visit
 from sesrelay.transport.exchangers.mx import LIFETIME, MailHosts
 from sesrelay.transport.exchangers.validation import validation
+from sesrelay.transport.net.reach import STAGGER
 from sesrelay.transport.tls.mta_sts_cache import PolicyCache
 from sesrelay.transport.tls.policy import DomainTls, Level, TlsOptions, TlsPolicies
 from sesrelay.transport.tls.security import Security

@@ -16,8 +16,8 @@ from sesrelay.transport.client.content import Payload
 from sesrelay.transport.client.dead import DeadHosts
 from sesrelay.transport.client.exchange import converse, over_kept
 from sesrelay.transport.client.pool import Pool
-from sesrelay.transport.client.reach import Reached, Unreachable, reach
 from sesrelay.transport.client.session import Session, Transaction
+from sesrelay.transport.net.reach import Reached, Unreachable, reach
 
 
 @dataclass

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from sesrelay.mail.value import value
+from sesrelay.transport.net.waiting import Waiting
 from sesrelay.transport.ses.body import Measured
 
 AT_ONCE = 64 * 1024  # octets of a body that are handed to the kernel in one go, which mostly has room for them
@@ -58,17 +59,17 @@ class Lost:
     why: str
 
 
-class Connection(asyncio.Protocol):
+class Connection(Waiting):
     """With one caller at a time. `below`: what is under all TLS, and ends everything above it when it ends.
 
-    `lost`: why it is over, once it is. Units: `born`, `since` (unused) on the loop's clock.
+    Units: `born`, `since` (unused) on the loop's clock.
     """
 
     _headers: dict[str, str]
     _parts: list[bytes]
 
     def __init__(self, below: asyncio.Transport) -> None:
-        self._loop = asyncio.get_running_loop()
+        super().__init__(LATE)
         self._below = below
         self._transport: asyncio.Transport | None = None
         self._parser = HttpResponseParser(self)
@@ -77,14 +78,10 @@ class Connection(asyncio.Protocol):
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
         self._paused = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline: float | None = None
         self._patience = self._ends = 0.0
         self._asked = self._begun = self._whole = False
         self._forget()
         self.tls: str | None = None
-        self.lost: str | None = None
         self.born = self.since = self._loop.time()
 
     @property
@@ -157,7 +154,7 @@ class Connection(asyncio.Protocol):
     async def _goes_on(self) -> bool:
         """Wait until there is room for more, and let others have a turn; False where no more is wanted."""
         while self._paused and not self._over:
-            await self._woken()
+            await self._wait(None)  # `_send` has its own time-out
         await asyncio.sleep(0)
         return not self._over
 
@@ -173,51 +170,12 @@ class Connection(asyncio.Protocol):
             transport.set_write_buffer_limits()
         return goes_on
 
-    # --- waiting ---
-
     @property
     def _over(self) -> bool:
         return self.lost is not None or self._complete
 
-    async def _wait(self, until: float) -> None:
-        """Wait until woken, or lost then, with one timer for the whole connection: it is put off when it fires early."""
-        self._deadline = until
-        if self._timer is None or self._timer.when() > until:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(until, self._ring)
-        try:
-            await self._woken()
-        finally:
-            self._deadline = None
-
-    async def _woken(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _ring(self) -> None:
-        self._timer = None
-        if self._deadline is None:
-            return
-        if self._deadline > self._loop.time():
-            self._timer = self._loop.call_at(self._deadline, self._ring)
-        else:
-            self._lose(LATE)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
     def _lose(self, why: str) -> None:
-        if self.lost is None:
-            self.lost = why
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            self._wake()
+        super()._lose(why)
         self._below.abort()
 
     # --- what the transport calls ---

@@ -17,7 +17,7 @@ from functools import partial
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from sesrelay.transport.client.reach import interleaved, reach, resolve
+from sesrelay.transport.net.reach import interleaved, reach, resolve
 from sesrelay.transport.ses.connection import Connection
 
 NAME_KEPT = 10.0  # seconds that the addresses of a name are used for

@@ -10,8 +10,8 @@ from contextlib import closing
 import pytest
 
 from batches import unused_port
-from sesrelay.transport.client import reach as smtp_reach
-from sesrelay.transport.client.reach import Unreachable, interleaved, reach, resolve
+from sesrelay.transport.net import reach as net_reach
+from sesrelay.transport.net.reach import Unreachable, interleaved, reach, resolve
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ async def slow_and_quick(monkeypatch: pytest.MonkeyPatch, stagger: float | None,
             raise
         return socket.socket()
 
-    monkeypatch.setattr(smtp_reach, "_connect", connect)
+    monkeypatch.setattr(net_reach, "_connect", connect)
     reached = await reach(["slow", "quick", "unused"], 25, timeout=timeout, stagger=stagger)
     reached.sock.close()
     await asyncio.sleep(0)
@@ -81,7 +81,7 @@ async def test_both_at_once_leave_one_socket(monkeypatch: pytest.MonkeyPatch) ->
         made.append(socket.socket())
         return made[-1]
 
-    monkeypatch.setattr(smtp_reach, "_connect", connect)
+    monkeypatch.setattr(net_reach, "_connect", connect)
     asyncio.get_running_loop().call_later(0.05, gate.set)
     reached = await reach(["a", "b"], 25, timeout=5.0, stagger=0.001)
     assert len(made) == 2
@@ -99,7 +99,7 @@ async def test_cancelling_closes(monkeypatch: pytest.MonkeyPatch) -> None:
             given_up.set()
         raise AssertionError
 
-    monkeypatch.setattr(smtp_reach, "_connect", connect)
+    monkeypatch.setattr(net_reach, "_connect", connect)
     task = asyncio.create_task(reach(["a"], 25, timeout=5.0))
     await asyncio.sleep(0.01)
     task.cancel()
