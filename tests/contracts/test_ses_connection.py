@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
 import ssl
-import struct
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
-import uvloop
 
+from http_hosts import HEAD_END, Handler, closes_under_tls, length, narrow, narrow_host, refuses, reset, served, tunnel_to
+from loops import Run
 from sesrelay.mail.filed import Filed
 from sesrelay.seams import SpoolError
 from sesrelay.transport.ses import opening, wire
@@ -25,25 +24,11 @@ from sesrelay.transport.ses.body import Body, measured
 from sesrelay.transport.ses.connection import ANSWER_MAX, Answered, Lost, NotSent
 from sesrelay.transport.ses.wire import Wire
 
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-Run = Callable[[Awaitable[Any]], Any]
 Pieces = Sequence[bytes]
-HEAD_END = b"\r\n\r\n"
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nX-Amzn-ErrorType: Odd\r\nContent-Length: 6\r\n\r\nanswer"
 CHUNKED = b"HTTP/1.1 400 Bad Request\r\nX-A: first\r\nX-A: second\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nans\r\n3;ext=1\r\nwer\r\n0\r\nTrailer: x\r\n\r\n"
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n" + PLAIN
 UNTIL_CLOSED = b"HTTP/1.1 200 OK\r\n\r\nanswer"
-
-
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Iterator[Run]:
-    with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-
-        async def bounded(awaited: Awaitable[Any]) -> Any:
-            async with asyncio.timeout(30):
-                return await awaited
-
-        yield lambda awaited: runner.run(bounded(awaited))
 
 
 class Server:
@@ -63,8 +48,7 @@ class Server:
         with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while self.answers:
                 head = await reader.readuntil(HEAD_END)
-                (length,) = [int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
-                await reader.readexactly(length)
+                await reader.readexactly(length(head))
                 self.heads.append(head)
                 self.peers.append(writer.get_extra_info("peername"))
                 for piece in self.answers.pop(0):
@@ -80,17 +64,11 @@ class Server:
         writer.close()
 
 
-@asynccontextmanager
-async def at(server: Callable[..., Awaitable[None]], tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    async with await asyncio.start_server(server, "127.0.0.1", 0, ssl=tls) as listening:
-        yield listening.sockets[0].getsockname()[1]
-
-
 async def asked(server: Server, times: int = 1, pause: float = 0.0, headers: dict[str, str] | None = None) -> list[Any]:
     """Post so often over one wire, and return what came of it."""
     way_out, found = Wire(read_timeout=5.0), []
     try:
-        async with at(server) as port:
+        async with served(server) as port:
             for _ in range(times):
                 body = await measured(Body(b"a=", b"b"))
                 found.append(await way_out.post(f"http://127.0.0.1:{port}/p", headers or {"Host": "h"}, body, None))
@@ -160,7 +138,7 @@ def test_both_apis_of_a_host_share_its_connections(run: Run) -> None:
 
     async def by_both() -> None:
         way_out = Wire()
-        async with at(server) as port:
+        async with served(server) as port:
             for path in ("", "/v2/email/outbound-emails"):
                 await way_out.post(f"http://127.0.0.1:{port}{path}", {}, await measured(Body(b"", b"b")), None)
             await way_out.close()
@@ -205,8 +183,7 @@ def test_a_reset_in_an_answer_without_a_length_is_a_doubt(run: Run) -> None:
             writer.write(UNTIL_CLOSED)
             await writer.drain()
             await asyncio.sleep(0.1)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
+            reset(writer)
 
     assert isinstance(run(asked(Resets()))[0], Lost)
 
@@ -221,7 +198,7 @@ def test_an_answer_that_comes_slowly_is_read(run: Run) -> None:
             writer.close()
 
         way_out = Wire(read_timeout=0.8)
-        async with at(drips) as port:
+        async with served(drips) as port:
             found = await way_out.post(f"http://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), None)
             await way_out.close()
         return found
@@ -242,7 +219,7 @@ def test_an_answer_that_comes_early_is_the_last(run: Run) -> None:
 
     async def twice() -> list[Any]:
         way_out = Wire()
-        async with at(early) as port:
+        async with served(early) as port:
             large, small = await measured(Body(b"", b"b" * 30_000_000)), await measured(Body(b"", b"b"))
             found = [await way_out.post(f"http://127.0.0.1:{port}", {}, body, None) for body in (large, small)]
             await way_out.close()
@@ -253,10 +230,6 @@ def test_an_answer_that_comes_early_is_the_last(run: Run) -> None:
 
 
 def test_a_host_that_stops_reading_has_not_got_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def narrow(sock: socket.socket) -> socket.socket:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
-        return sock
-
     async def stops(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(HEAD_END)
         await reader.readexactly(350_000)
@@ -267,8 +240,7 @@ def test_a_host_that_stops_reading_has_not_got_it(run: Run, monkeypatch: pytest.
 
     async def post() -> Any:
         way_out = Wire(read_timeout=0.3)
-        listening = socket.create_server(("127.0.0.1", 0))
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        listening = narrow_host()
         server = await asyncio.start_server(stops, sock=listening, limit=1_024)
         body = await measured(Body(b"", b"b" * 300_000))
         assert body.size == 400_000
@@ -277,34 +249,22 @@ def test_a_host_that_stops_reading_has_not_got_it(run: Run, monkeypatch: pytest.
         server.close()
         return found
 
-    monkeypatch.setattr(opening, "prepared", narrow)
+    monkeypatch.setattr(opening, "reach", narrow)
     monkeypatch.setattr(wire, "TOTAL", 1.5)
     assert run(post()) == NotSent("it took no more of the request in time", cut=True)
 
 
 def test_a_proxy_that_refuses_is_quoted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(HEAD_END)
-        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0" + HEAD_END)
-        await reader.read()
-        writer.close()
-
-    async def hangs_up_under_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(HEAD_END)
-        writer.write(b"HTTP/1.1 200 Connected" + HEAD_END)
-        await reader.read(1)
-        writer.close()
-
-    async def post(proxy: Callable[..., Awaitable[None]]) -> Any:
+    async def post(proxy: Handler) -> Any:
         way_out = Wire()
-        async with at(proxy) as port:
+        async with served(proxy) as port:
             monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
             return await way_out.post("https://ses.test", {}, await measured(Body(b"", b"b")), None)
 
     found = run(post(refuses))
     assert isinstance(found, NotSent)
     assert "makes no tunnel: HTTP/1.1 407 Proxy Authentication Required" in found.why
-    assert isinstance(run(post(hangs_up_under_tls)), NotSent)
+    assert isinstance(run(post(closes_under_tls)), NotSent)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +298,7 @@ def test_of_an_endless_answer_the_beginning_is_read(run: Run) -> None:
 def test_an_answer_that_stops_is_a_doubt(run: Run) -> None:
     async def stops() -> Any:
         way_out = Wire(read_timeout=0.3)
-        async with at(Server((PLAIN[:40],), stays=True)) as port:
+        async with served(Server((PLAIN[:40],), stays=True)) as port:
             found = await way_out.post(f"http://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), None)
             await way_out.close()
         return found
@@ -391,7 +351,7 @@ def test_a_path_is_asked_for_as_urls_have_it(run: Run, path: str, form: bytes) -
 
     async def post() -> None:
         way_out = Wire()
-        async with at(server) as port:
+        async with served(server) as port:
             await way_out.post(f"http://127.0.0.1:{port}{path}", {}, await measured(Body(b"", b"b")), None)
             await way_out.close()
 
@@ -402,7 +362,7 @@ def test_a_path_is_asked_for_as_urls_have_it(run: Run, path: str, form: bytes) -
 def test_a_call_that_ends_after_the_close_leaves_nothing_open(run: Run) -> None:
     async def late() -> int:
         way_out = Wire()
-        async with at(Server((PLAIN[:-1], b"", PLAIN[-1:]), (PLAIN,), stays=True)) as port:
+        async with served(Server((PLAIN[:-1], b"", PLAIN[-1:]), (PLAIN,), stays=True)) as port:
             task = asyncio.ensure_future(way_out.post(f"http://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), None))
             await asyncio.sleep(0)
             await way_out.close()
@@ -426,7 +386,7 @@ def test_tls_that_does_not_come_about_is_given_up_in_time(
         writer.close()
 
     async def post() -> tuple[Any, str]:
-        async with at(silent) as port:
+        async with served(silent) as port:
             url = f"https://127.0.0.1:{port}"
             if tunnel:
                 monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
@@ -448,7 +408,7 @@ def test_a_host_that_hangs_up_at_once_has_got_nothing(run: Run, scheme: str, cap
         writer.close()
 
     async def post() -> Any:
-        async with at(hangs_up) as port:
+        async with served(hangs_up) as port:
             return [await Wire().post(f"{scheme}://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), None) for _ in range(20)]
 
     for found in run(post()):
@@ -486,7 +446,7 @@ def test_a_body_that_cannot_be_read_to_its_end_is_not_sent(
         nonlocal broken
         body = await measured(Body(b"a=", Filed(b"head", Broken(), 0, 3_000_000)))
         broken = True
-        async with at(Server((PLAIN,))) as port:
+        async with served(Server((PLAIN,))) as port:
             return await Wire().post(f"http://127.0.0.1:{port}", {}, body, None)
 
     broken = False
@@ -518,7 +478,7 @@ def test_a_connection_that_waits_is_closed_in_time(run: Run, monkeypatch: pytest
 
     async def thrice() -> None:
         way_out = Wire()
-        async with at(server) as port:
+        async with served(server) as port:
             for pause in (0.0, 0.5, 0.0):
                 await way_out.post(f"http://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), None)
                 await asyncio.sleep(pause)
@@ -540,7 +500,7 @@ def test_a_name_is_looked_up_once_for_all_who_connect_at_one_time(run: Run, monk
 
     async def posts() -> list[Any]:
         way_out = Wire()
-        async with at(Server(*[(PLAIN,)] * 5)) as port:
+        async with served(Server(*[(PLAIN,)] * 5)) as port:
             body = await measured(Body(b"", b"b"))
             found: list[Any] = []
             for together in (2, 5):
@@ -571,23 +531,12 @@ def test_a_proxy_is_logged_in_to_and_may_itself_want_tls(
     server = Server((PLAIN,), (PLAIN,))
     connects: list[bytes] = []
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while piece := await reader.read(65_536):
-                writer.write(piece)
-                await writer.drain()
-        writer.close()
-
-    async def through(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connects.append(await reader.readuntil(HEAD_END))
-        there = await asyncio.open_connection("127.0.0.1", inner)
-        writer.write(b"HTTP/1.1 200 Connected" + HEAD_END)
-        await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
-
     async def posts() -> list[Any]:
-        nonlocal inner
         way_out = Wire()
-        async with at(server, context) as inner, at(through if target_tls else server, context if proxy_tls else None) as port:
+        async with (
+            served(server, context) as inner,
+            served(tunnel_to(inner, connects) if target_tls else server, context if proxy_tls else None) as port,
+        ):
             for name in ("http_proxy", "https_proxy"):
                 monkeypatch.setenv(name, f"{'https' if proxy_tls else 'http'}://user:p%40ss@127.0.0.1:{port}")
             url = f"{'https' if target_tls else 'http'}://ses.test/p"
@@ -596,7 +545,6 @@ def test_a_proxy_is_logged_in_to_and_may_itself_want_tls(
             await way_out.close()
             return found
 
-    inner = 0
     found = run(posts())
     assert [getattr(one, "body", one) for one in found] == [b"answer"] * 2
     assert server.peers[0] == server.peers[1]

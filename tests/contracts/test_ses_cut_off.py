@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import ssl
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +13,10 @@ from typing import Any
 
 import pytest
 import trustme
-import uvloop
 
 from batches import HELLO
+from http_hosts import HEAD_END, length, narrow, narrow_host, reset
+from loops import Run
 from ses_world import PaperSession, world
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
 from sesrelay.testing.ses import SesStandIn
@@ -26,22 +25,9 @@ from sesrelay.transport.ses.body import Body, measured
 from sesrelay.transport.ses.connection import END, Answered, Connection, Lost, NotSent
 from sesrelay.transport.ses.wire import Wire
 
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-Run = Callable[[Awaitable[Any]], Any]
 LARGE = 30_000_000  # octets in base64: more than the kernel keeps for both ends of a connection
 SMALL = 3_000
 EARLY = b"HTTP/1.1 %d Early\r\nContent-Type: text/html\r\nContent-Length: 5\r\nConnection: close\r\n\r\nearly"
-
-
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Iterator[Run]:
-    with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-
-        async def bounded(awaited: Awaitable[Any]) -> Any:
-            async with asyncio.timeout(50):
-                return await awaited
-
-        yield lambda awaited: runner.run(bounded(awaited))
 
 
 @dataclass
@@ -79,12 +65,11 @@ class Cutting:
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            (length,) = [int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
-            wanted = min(self.octets, length)
+            head = await reader.readuntil(HEAD_END)
+            wanted = min(self.octets, length(head))
             while self.body < wanted and (piece := await reader.read(min(wanted - self.body, 65_536))):
                 self.body += len(piece)
-            self.whole = self.body == length
+            self.whole = self.body == length(head)
             if self.answer:
                 writer.write(self.answer)
                 await writer.drain()
@@ -92,8 +77,7 @@ class Cutting:
                 await asyncio.sleep(3600)
             if self.answer:
                 await asyncio.sleep(0.05)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        reset(writer)
 
 
 @asynccontextmanager
@@ -162,14 +146,9 @@ def test_no_answer_to_a_whole_request_is_in_doubt(run: Run, tls: Tls) -> None:
 
 
 def test_a_body_that_the_kernel_has_not_taken_is_not_sent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def narrow(sock: socket.socket) -> socket.socket:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
-        return sock
-
     async def narrowly() -> Answered | NotSent | Lost:
         server = Cutting(0)
-        listening = socket.create_server(("127.0.0.1", 0))
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        listening = narrow_host()
         wire = Wire()
         body = await measured(Body(b"", b"x" * 300_000))
         async with await asyncio.start_server(server, sock=listening):
@@ -179,7 +158,7 @@ def test_a_body_that_the_kernel_has_not_taken_is_not_sent(run: Run, monkeypatch:
             finally:
                 await wire.close()
 
-    monkeypatch.setattr(opening, "prepared", narrow)
+    monkeypatch.setattr(opening, "reach", narrow)
     found = run(narrowly())
     assert isinstance(found, NotSent)
     assert found.cut
@@ -210,9 +189,8 @@ def test_a_connection_goes_on_after_a_large_body(run: Run, tls: Tls) -> None:
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(asyncio.IncompleteReadError, ConnectionError):
-                while head := await reader.readuntil(b"\r\n\r\n"):
-                    (length,) = [int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
-                    assert (await reader.readexactly(length)).endswith(b"&tail")
+                while head := await reader.readuntil(HEAD_END):
+                    assert (await reader.readexactly(length(head))).endswith(b"&tail")
                     seen.append(str(writer.get_extra_info("peername")))
                     writer.write(b"HTTP/1.1 200 Ok\r\nContent-Length: 2\r\n\r\nok")
                     await writer.drain()

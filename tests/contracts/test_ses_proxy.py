@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trustme
 
+from http_hosts import HEAD_END, Handler, closes_under_tls, refuses, reset, served, tunnel_to
 from ses_world import PaperSession, message, world
 from sesrelay.mail.outcome import Deferred, Delivered, PauseReason, Scope
 from sesrelay.testing.ses import SesStandIn
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-END = b"\r\n\r\n"
 
 
 async def closes(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -26,71 +20,27 @@ async def closes(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 
 async def closes_under_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(END)
+    await reader.readuntil(HEAD_END)
     writer.close()
 
 
 async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(END)
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
+    await reader.readuntil(HEAD_END)
+    reset(writer)
 
 
 async def talks_garbage(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(END)
-    writer.write(b"\0\1garbage" + END)
+    await reader.readuntil(HEAD_END)
+    writer.write(b"\0\1garbage" + HEAD_END)
     await writer.drain()
     writer.close()
 
 
 async def answers_half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(END)
+    await reader.readuntil(HEAD_END)
     writer.write(b"HTTP/1.1 200 Conn")
     await writer.drain()
     writer.close()
-
-
-async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(END)
-    writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0" + END)
-    await writer.drain()
-    writer.close()
-
-
-async def closes_under_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(END)
-    writer.write(b"HTTP/1.1 200 Connected" + END)
-    await writer.drain()
-    await reader.read(1)
-    writer.close()
-
-
-@asynccontextmanager
-async def served(handler: Handler) -> AsyncIterator[int]:
-    """Yield the port of a server that treats each connection so."""
-    async with await asyncio.start_server(handler, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
-
-
-def tunnel_to(port: int) -> Handler:
-    """Return a proxy that does CONNECT, and ends at `port` whatever it is asked for."""
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while piece := await reader.read(65536):
-                writer.write(piece)
-                await writer.drain()
-        except OSError:
-            pass
-        writer.close()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert (await reader.readuntil(END)).startswith(b"CONNECT ses.invalid:443 ")
-        there = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"HTTP/1.1 200 Connected" + END)
-        await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
-
-    return handle
 
 
 @pytest.mark.parametrize(
@@ -127,7 +77,8 @@ async def test_what_has_left_through_a_tunnel_is_in_doubt(fault: str, tmp_path: 
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ca.issue_cert("ses.invalid").configure_cert(tls)
     session = PaperSession("https://ses.invalid", ca_bundle=str(bundle))
-    async with SesStandIn(tls=tls) as ses, served(tunnel_to(int(ses.url.rpartition(":")[2]))) as port:
+    connects: list[bytes] = []
+    async with SesStandIn(tls=tls) as ses, served(tunnel_to(int(ses.url.rpartition(":")[2]), connects)) as port:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
         async with world(session.url, session=session) as w:
             found = []
@@ -139,6 +90,7 @@ async def test_what_has_left_through_a_tunnel_is_in_doubt(fault: str, tmp_path: 
                 assert isinstance(lost, Deferred)
                 assert (lost.scope, lost.ambiguous) == (Scope.MESSAGE, True)
     assert [type(one) for one in found] == [Delivered]
+    assert all(head.startswith(b"CONNECT ses.invalid:443 ") for head in connects)
 
 
 @pytest.mark.parametrize("scheme", ["http://", "", "//"])

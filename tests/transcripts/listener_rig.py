@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import uvloop
-
+from loops import LOOPS
 from sesrelay.listener import ListenerOptions, ListenerServer, bind
 from sesrelay.listener.options import DoorOptions
 from sesrelay.listener.passwords import Verifier
@@ -19,8 +18,6 @@ from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.budget import Share
 from sesrelay.policy.session_rules import NO_RULES, SessionRules
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 OPTIONS = ListenerOptions(

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import trustme
-import uvloop
 
 from batches import HELLO, Bytes, batch, eventually
+from loops import LOOPS
 from sesrelay.mail.delivery import Batch
 from sesrelay.transport.client.answers import Answer, Stage
 from sesrelay.transport.client.connect import Endpoint, Timeouts
@@ -26,7 +26,6 @@ from sesrelay.transport.client.session import Session
 from sesrelay.transport.tls.security import Security, Tls
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 MAIL, RCPT_B, RCPT_C, DATA = (
     b"MAIL FROM:<a@example.com>\r\n",
