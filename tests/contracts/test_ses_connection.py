@@ -518,6 +518,30 @@ def test_a_name_is_looked_up_once_for_all_who_connect_at_one_time(run: Run, monk
     assert looked_up == ["ses.test"] * 2
 
 
+def test_connections_are_spread_over_the_addresses_of_a_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def posts() -> tuple[list[int], list[int]]:
+        body = await measured(Body(b"", b"b"))
+        servers = [Server(*[(PLAIN,)] * 9, stays=True) for _ in range(2)]
+
+        async def at_once() -> list[int]:
+            """Post over six new connections, by two names in turn; return how many requests each server has had by then."""
+            way_out = Wire()
+            found = await asyncio.gather(*(way_out.post(f"http://ses{at % 2}.test:{port}", {}, body, None) for at in range(6)))
+            await way_out.close()
+            assert [type(one) for one in found] == [Answered] * 6
+            return [len(server.heads) for server in servers]
+
+        async with served(servers[0], host="127.0.0.1") as port:
+            async with served(servers[1], host="127.0.0.2", port=port):
+                both = await at_once()
+            return both, await at_once()
+
+    monkeypatch.setattr(opening, "resolve", lambda *_: asyncio.sleep(0, ["127.0.0.2", "127.0.0.1"]))
+    both, one_is_gone = run(posts())
+    assert both == [2, 4]  # of the three of each name two begin with the first address
+    assert one_is_gone == [8, 4]
+
+
 @pytest.mark.parametrize("target_tls", [False, True], ids=["plain", "tunnel"])
 @pytest.mark.parametrize("proxy_tls", [False, True], ids=["http-proxy", "https-proxy"])
 def test_a_proxy_is_logged_in_to_and_may_itself_want_tls(

@@ -114,6 +114,13 @@ def test_families_take_turns() -> None:
     assert interleaved([]) == []
 
 
+def test_each_family_takes_turns_within() -> None:
+    assert interleaved(["::1", "1.1.1.1", "2.2.2.2", "::2", "::3"], 1) == ["::2", "2.2.2.2", "::3", "1.1.1.1", "::1"]
+    assert interleaved(["1.1.1.1", "2.2.2.2"], 3) == ["2.2.2.2", "1.1.1.1"]
+    assert interleaved(["1.1.1.1"], 7) == ["1.1.1.1"]
+    assert interleaved([], 1) == []
+
+
 async def test_names_are_resolved_for_the_family_of_the_source() -> None:
     assert await resolve("localhost", 25, "127.0.0.3") == ["127.0.0.1"]
     assert "127.0.0.1" in await resolve("127.0.0.1", 25)

@@ -71,10 +71,13 @@ async def reach(
                 task.result().close()
 
 
-def interleaved(addresses: Sequence[str]) -> list[str]:
-    """Return the addresses with the families in turn, the first one's first (RFC 8305 §4)."""
+def interleaved(addresses: Sequence[str], turn: int = 0) -> list[str]:
+    """Return the addresses with the families in turn, the first one's first (RFC 8305 §4), each from its address number `turn` on."""
     first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
     other = [address for address in addresses if address not in first]
+    for family in (first, other):
+        at = turn % max(len(family), 1)
+        family[:] = family[at:] + family[:at]
     result: list[str] = []
     for place in range(max(len(first), len(other))):
         result += first[place : place + 1] + other[place : place + 1]

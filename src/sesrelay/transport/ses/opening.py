@@ -1,4 +1,4 @@
-"""Opening a connection to SES: the name, the first of its addresses that answers, a proxy where the environment names one, and TLS.
+"""Opening a connection to SES: the name, one of its addresses that answers, a proxy where the environment names one, and TLS.
 
 Invariant: before a connection is returned nothing of a request has left.
 
@@ -92,18 +92,24 @@ def _parsed(url: str, what: str) -> tuple[SplitResult, Host]:
 
 
 class Names:
-    """Addresses by name: those who connect at one time ask once, and what was found is used for some seconds."""
+    """Addresses by name: those who connect at one time ask once, and what was found is used for some seconds.
+
+    Each who connects begins with another of them: SES's names have several, and the system sorts them alike each time.
+    """
 
     def __init__(self) -> None:
         self._known: dict[Host, asyncio.Future[list[str]]] = {}
+        self._turns: dict[Host, int] = {}
 
     async def addresses(self, host: Host) -> list[str]:
-        """Raises: OSError"""
+        """Return them in the order in which to try them. Raises: OSError"""
         asked = self._known.get(host)
         if asked is None:
             asked = self._known[host] = asyncio.ensure_future(resolve(host.name, host.port))
             asked.add_done_callback(partial(self._found, host))
-        return await asyncio.shield(asked)  # whoever asked first may be cancelled, and others wait as well
+        found = await asyncio.shield(asked)  # whoever asked first may be cancelled, and others wait as well
+        turn = self._turns[host] = self._turns.get(host, -1) + 1
+        return interleaved(found, turn)
 
     def _found(self, host: Host, asked: asyncio.Future[list[str]]) -> None:
         """Keep what was found for some seconds; what was not, not at all. It may come when nobody waits for it any more."""
@@ -116,7 +122,7 @@ class Names:
 async def opened(to: Target, names: Names, context: ssl.SSLContext | None, patience: float) -> Connection:
     """Connect. `context` is there where TLS is. Units: `patience` seconds for each address. Raises: OSError, ValueError, Unreachable"""
     loop = asyncio.get_running_loop()
-    sock = prepared((await reach(interleaved(await names.addresses(to.first)), to.first.port, timeout=patience)).sock)
+    sock = prepared((await reach(await names.addresses(to.first), to.first.port, timeout=patience)).sock)
     try:
         # In clear text first, also where TLS follows at once: given up within its handshake, the loops would not close the socket.
         below, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
