@@ -518,6 +518,31 @@ def test_a_name_is_looked_up_once_for_all_who_connect_at_one_time(run: Run, monk
     assert looked_up == ["ses.test"] * 2
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_ca_bundle_that_is_replaced_counts_from_the_next_connection_on(run: Run, in_place: bool, tmp_path: Path) -> None:
+    first, second, bundle = trustme.CA(), trustme.CA(), tmp_path / "ca.pem"
+
+    async def posts() -> list[Any]:
+        way_out = Wire()
+
+        async def post(ca: trustme.CA) -> Any:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            ca.issue_cert("127.0.0.1").configure_cert(context)
+            async with served(Server((PLAIN,)), context) as port:
+                return await way_out.post(f"https://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), str(bundle))
+
+        bundle.write_bytes(first.cert_pem.bytes())
+        found = [await post(first), await post(second)]
+        if not in_place:
+            bundle.rename(tmp_path / "before")
+            found.append(await post(first))  # it is not there for a moment
+        bundle.write_bytes(second.cert_pem.bytes())
+        return [*found, await post(first), await post(second)]
+
+    away = [] if in_place else [Answered]
+    assert [type(one) for one in run(posts())] == [Answered, NotSent, *away, NotSent, Answered]
+
+
 def test_connections_are_spread_over_the_addresses_of_a_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def posts() -> tuple[list[int], list[int]]:
         body = await measured(Body(b"", b"b"))

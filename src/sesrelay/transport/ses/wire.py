@@ -35,7 +35,7 @@ class Wire:
     _names: Names = field(default_factory=Names)
     _idle: dict[Way, list[Connection]] = field(default_factory=dict)
     _sweeper: asyncio.TimerHandle | None = None
-    _tls: dict[str | None, ssl.SSLContext] = field(default_factory=dict)
+    _tls: dict[str | None, tuple[object, ssl.SSLContext]] = field(default_factory=dict)  # with what tells each bundle from the next
     _targets: dict[str, Target] = field(default_factory=dict)
     _closed: bool = False
 
@@ -81,12 +81,13 @@ class Wire:
         return found
 
     async def _context(self, to: Target, ca_bundle: str | None) -> ssl.SSLContext | None:
-        """Return what TLS begins with on the way there, if it does. Raises: OSError"""
+        """Return what TLS begins with on the way there, if it does. A CA bundle that was replaced is read anew. Raises: OSError"""
         if not (to.host.tls or to.first.tls):
             return None
-        if ca_bundle not in self._tls:
-            self._tls[ca_bundle] = await asyncio.to_thread(_tls_context, ca_bundle)
-        return self._tls[ca_bundle]
+        edition, known = _edition(ca_bundle), self._tls.get(ca_bundle)
+        if known is None or edition not in (None, known[0]):
+            known = self._tls[ca_bundle] = edition, await asyncio.to_thread(_tls_context, ca_bundle)
+        return known[1]
 
     # --- those that wait ---
 
@@ -129,6 +130,16 @@ def _head(to: Target, headers: Mapping[str, str], size: int) -> bytes:
     login = "" if to.tunnelled else to.login
     ours = f"User-Agent: sesrelay\r\nAccept-Encoding: identity\r\nContent-Length: {size}\r\n"
     return f"POST {to.form} HTTP/1.1\r\n{fields}{ours}{login}\r\n".encode("latin-1")
+
+
+def _edition(ca_bundle: str | None) -> object:
+    """Return what tells a CA bundle from the one that replaces it; None where it is not there, as while it is being replaced."""
+    system = ssl.get_default_verify_paths()
+    try:
+        found = Path(ca_bundle or system.cafile or system.capath or "/nonexistent").stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
