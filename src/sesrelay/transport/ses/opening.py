@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import ssl
 from base64 import b64encode
 from dataclasses import dataclass
@@ -122,7 +121,7 @@ class Names:
 async def opened(to: Target, names: Names, context: ssl.SSLContext | None, patience: float) -> Connection:
     """Connect. `context` is there where TLS is. Units: `patience` seconds for each address. Raises: OSError, ValueError, Unreachable"""
     loop = asyncio.get_running_loop()
-    sock = prepared((await reach(await names.addresses(to.first), to.first.port, timeout=patience)).sock)
+    sock = (await reach(await names.addresses(to.first), to.first.port, timeout=patience)).sock
     try:
         # In clear text first, also where TLS follows at once: given up within its handshake, the loops would not close the socket.
         below, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
@@ -161,12 +160,6 @@ async def _handed(
         raise ConnectionResetError("it closed the connection in the TLS handshake")
     protocol.connection_made(secured)
     return secured
-
-
-def prepared(sock: socket.socket) -> socket.socket:
-    """Have the kernel look now and then whether the other end of an unused connection is still there."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return sock
 
 
 async def _tunnel(transport: asyncio.Transport, came: asyncio.StreamReader, to: Target) -> None:
