@@ -605,6 +605,15 @@ async def test_the_service_is_verified_and_the_ca_bundle_is_honoured(tmp_path: P
     assert len(ses.journal) == 1
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://127.0.0.1:x", "http://", "ftp://127.0.0.1"])
+async def test_an_endpoint_that_is_none_sends_nothing(url: str) -> None:
+    async with world(url) as w:
+        (outcome,) = await w.send("b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason, outcome.ambiguous) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE, False)
+    assert "the endpoint is no URL" in outcome.reply.text
+
+
 async def test_a_ca_bundle_that_is_not_there_sends_nothing() -> None:
     async with world("https://127.0.0.1:1", session=PaperSession("https://127.0.0.1:1", ca_bundle="/nonexistent.pem")) as w:
         (outcome,) = await w.send("b@example.org")

@@ -26,6 +26,7 @@ from sesrelay.transport.ses import call
 from sesrelay.transport.ses.body import PIECE, WHOLE, Body, measured
 from sesrelay.transport.ses.seam import SesOptions
 from sesrelay.transport.ses.sign import RegionsSigner, Signer, private_key
+from sesrelay.transport.ses.target import target
 
 CONTENT_TYPE = call.CONTENT_TYPES["v1"]
 
@@ -49,6 +50,22 @@ def test_signatures_equal_botocores(url: str, token: str | None) -> None:
     assert {name.lower(): value for name, value in ours.items() if name != "Host"} == {
         name.lower(): value for name, value in request.headers.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://h\u00fc.test/x", "xn--h-eha.test"),
+        ("https://SES.test:443", "ses.test"),
+        ("https://ses.test:80", "ses.test:80"),
+        ("http://ses.test:0", "ses.test"),
+        ("http://[::1]:80", "[::1]"),
+        ("https://user:secret@[::80]:8443/x", "[::80]:8443"),
+    ],
+)
+def test_the_host_that_is_signed_is_the_one_that_is_connected_to(url: str, host: str) -> None:
+    assert Signer(url, "us-east-1", "ses", CONTENT_TYPE).host == host
+    assert target(url).host.field == host
 
 
 def test_a_signing_key_is_not_kept_for_another_day_or_secret() -> None:

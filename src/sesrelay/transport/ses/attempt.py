@@ -68,7 +68,7 @@ class Line:
     _ways: dict[Api, tuple[str, Signer]] = field(default_factory=dict)
 
     def way(self, endpoint: Endpoint, api: Api) -> tuple[str, Signer]:
-        """Return the URL of `api` at `endpoint` and the signer for it, which keeps the day's signing key."""
+        """Return the URL of `api` at `endpoint` and the signer for it, which keeps the day's signing key. Raises: ValueError"""
         if self._endpoint is not endpoint:
             self._endpoint, self._ways = endpoint, {}
         way = self._ways.get(api)
@@ -135,7 +135,10 @@ class Attempt:
             return self._deferred(meaning.NO_CREDENTIALS, f"{type(error).__name__}: {error}")
         if credentials is None:
             return self._deferred(meaning.NO_CREDENTIALS, "no credentials were found")
-        url, signer = line.way(endpoint, self._api)
+        try:
+            url, signer = line.way(endpoint, self._api)
+        except ValueError as error:
+            return NotSent(str(error))
         body = await measured(call.body(self._api, line.fixed, draft.source, group, draft.tags, draft.raw))
         signed = signer.headers(body.digest, credentials, line.clock.wall())
         self.posted = True

@@ -1,8 +1,8 @@
-"""Opening a connection to SES: the name, one of its addresses that answers, a proxy where the environment names one, and TLS.
+"""Opening a connection to SES: the name, one of its addresses that answers, a proxy where there is one, and TLS.
 
 Invariant: before a connection is returned nothing of a request has left.
 
-Source: RFC 9110 §9.3.6 (CONNECT); RFC 9112 §3.2.2 (the absolute form, for a proxy); RFC 7617 (Basic).
+Source: RFC 9110 §9.3.6 (CONNECT).
 """
 
 from __future__ import annotations
@@ -10,84 +10,15 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from base64 import b64encode
-from dataclasses import dataclass
 from functools import partial
-from urllib.parse import SplitResult, quote, unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from sesrelay.transport.net.reach import interleaved, reach, resolve
 from sesrelay.transport.ses.connection import Connection
+from sesrelay.transport.ses.target import Host, Target
 
 NAME_KEPT = 10.0  # seconds that the addresses of a name are used for
-_PORTS = {"http": 80, "https": 443}
 _TUNNEL = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
 _TUNNEL_MAX = 16 * 1024  # octets of a proxy's answer
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """Where to connect, and whether TLS begins at once."""
-
-    name: str
-    port: int
-    tls: bool
-
-    def __str__(self) -> str:
-        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a URL comes down to. `form`: how a request names it; `login`: the field by which a proxy knows us, with its line end."""
-
-    host: Host
-    form: str
-    proxy: Host | None = None
-    login: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.host} through the proxy {self.proxy}" if self.proxy else str(self.host)
-
-    @property
-    def first(self) -> Host:
-        """Where the connection itself goes."""
-        return self.proxy or self.host
-
-    @property
-    def tunnelled(self) -> bool:
-        return self.proxy is not None and self.host.tls
-
-
-def target(url: str) -> Target:
-    """Return where requests to `url` go. Asks the environment for a proxy. Raises: ValueError"""
-    parts, host = _parsed(url, "the endpoint")
-    form = quote(parts.path or "/", safe="/%:@!$&'(*),+;=~") + (f"?{parts.query}" if parts.query else "")
-    named = None if proxy_bypass(parts.netloc.rpartition("@")[2]) else getproxies().get(parts.scheme)
-    if not named:
-        return Target(host, form)
-    # A scheme is often left out, and botocore's clients, which go the same way, put this one.
-    named = named if "://" in named else "http://" + named.removeprefix("//")
-    by, proxy = _parsed(named, "the proxy that the environment names")
-    login = ""
-    if by.username is not None:
-        words = f"{unquote(by.username)}:{unquote(by.password or '')}"
-        login = f"Proxy-Authorization: Basic {b64encode(words.encode()).decode()}\r\n"
-    # A tunnel leads to the host itself; without one the proxy gets the URL, and makes of it the Host that was signed.
-    return Target(host, form if host.tls else f"http://{str(host).removesuffix(':80')}{form}", proxy, login)
-
-
-def _parsed(url: str, what: str) -> tuple[SplitResult, Host]:
-    """Raises: ValueError, without the URL, as a password may be in it"""
-    try:
-        parts = urlsplit(url)
-        name, port = parts.hostname or "", parts.port
-        name = name if name.isascii() else name.encode("idna").decode()
-    except ValueError:
-        raise ValueError(f"{what} is no URL, or has a host or a port that is none") from None
-    if not name or parts.scheme not in _PORTS:
-        raise ValueError(f"{what} is no URL of http or https")
-    return parts, Host(name, port or _PORTS[parts.scheme], parts.scheme == "https")
 
 
 class Names:

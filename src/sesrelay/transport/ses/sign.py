@@ -17,23 +17,19 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from sesrelay.transport.ses.seam import Credentials
+from sesrelay.transport.ses.target import host_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-_DEFAULT_PORT = {"http": 80, "https": 443}
-
 
 class Signer:
-    """Signs requests of one content type to one URL."""
+    """Signs requests of one content type to one URL. Raises: ValueError where it is none"""
 
     def __init__(self, url: str, region: str, service: str, content_type: str) -> None:
-        parts = urlsplit(url)
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-        standard = parts.port is None or parts.port == _DEFAULT_PORT.get(parts.scheme)
-        self.host = host if standard else f"{host}:{parts.port}"
+        self.host = host_of(url).field
         self.content_type = content_type
-        self._start = f"POST\n{quote(parts.path or '/', safe='/~')}\n\ncontent-type:{content_type}\nhost:{self.host}\n"
+        self._start = f"POST\n{quote(urlsplit(url).path or '/', safe='/~')}\n\ncontent-type:{content_type}\nhost:{self.host}\n"
         self._region = region
         self._service = service
         self._key_for: tuple[str, str] = ("", "")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from sesrelay.transport.ses.body import Measured
 from sesrelay.transport.ses.connection import Answered, Connection, Lost, NotSent
-from sesrelay.transport.ses.opening import Host, Names, Target, opened, target
+from sesrelay.transport.ses.opening import Names, opened
+from sesrelay.transport.ses.target import Host, Target, target
 
 CONNECT, CONNECT_ALL, READ, TOTAL = 5.0, 15.0, 60.0, 600.0  # seconds; CONNECT_ALL has the name look-up in it
 OLDEST = 300.0  # seconds after which a connection in use is given up for a new one, which goes where the name points by then
