@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from scripted_host import ScriptedHost
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
 from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
 from sesrelay.transport.exchangers.mx import MailHosts
+from sesrelay.transport.tls import mta_sts_fetch
 from sesrelay.transport.tls.mta_sts import Policy, PolicyError, parse, record_id, reports_wanted
 from sesrelay.transport.tls.mta_sts_cache import Kept, PolicyCache
 from sesrelay.transport.tls.mta_sts_fetch import BACKOFF, Policies
@@ -206,6 +208,15 @@ async def test_what_cannot_be_had_is_no_policy_and_is_not_asked_for_again_at_onc
         clock.advance(BACKOFF + 1)
         await known.of("example.org")
         assert len(web.asked) == 2 * len(asked)
+
+
+async def test_a_policys_host_that_says_nothing_is_told_of_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mta_sts_fetch, "TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with SmallDns(dict(RECORDS)) as dns:
+            found = await policies(dns, PolicyHost(CA, port=silent.getsockname()[1]), FakeClock()).of("example.org")
+    assert found.fault is Fault.STS_POLICY_FETCH_ERROR
+    assert found.text == "mta-sts.example.org cannot be asked: no answer in time"
 
 
 async def test_a_policys_host_is_not_looked_for_in_places_of_ours() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from batches import unused_port
 from sesrelay.transport.net import reach as net_reach
+from sesrelay.transport.net.plainly import plainly
 from sesrelay.transport.net.reach import Unreachable, interleaved, reach, resolve
 
 
@@ -119,6 +120,13 @@ def test_each_family_takes_turns_within() -> None:
     assert interleaved(["1.1.1.1", "2.2.2.2"], 3) == ["2.2.2.2", "1.1.1.1"]
     assert interleaved(["1.1.1.1"], 7) == ["1.1.1.1"]
     assert interleaved([], 1) == []
+
+
+def test_a_failure_is_told_by_its_text_or_by_what_its_type_says() -> None:
+    assert plainly(OSError("gone")) == "gone"
+    assert plainly(TimeoutError()) == "no answer in time"
+    assert plainly(TimeoutError("the proxy took too long")) == "the proxy took too long"
+    assert plainly(MemoryError()) == "MemoryError"
 
 
 async def test_names_are_resolved_for_the_family_of_the_source() -> None:

@@ -100,6 +100,15 @@ async def test_a_host_that_goes_away_before_the_content_pauses_the_lane(verb: st
         )
 
 
+@pytest.mark.parametrize("verb", ["CONNECT", "EHLO"])
+async def test_a_host_that_says_nothing_is_told_of_in_words(verb: str) -> None:
+    async with ScriptedHost({verb: STALL}) as host:
+        outcome = await deliver(host, timeouts=Timeouts(command=0.1))
+        assert isinstance(outcome, Deferred)
+        assert outcome.scope is Scope.NEXTHOP
+        assert outcome.reply.text.endswith(": no answer in time")
+
+
 @pytest.mark.parametrize("how", [DROP, RESET])
 async def test_a_lost_answer_to_the_final_dot_is_in_doubt_for_those_that_were_accepted(how: str) -> None:
     async with ScriptedHost({".": how, "RCPT c@example.org": "550 5.1.1 Nobody"}) as host:

@@ -24,6 +24,7 @@ from aiosmtplib import SMTPException, SMTPHeloError, SMTPResponseException
 from sesrelay.mail.outcome import PauseReason, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.transport.client.answers import Answer, Stage
+from sesrelay.transport.net.plainly import plainly
 from sesrelay.transport.net.reach import Unreachable, reach, resolve
 from sesrelay.transport.tls.security import Fault, Finding, NotProven, Security, fault_of
 
@@ -144,7 +145,7 @@ async def _connect(endpoint: Endpoint) -> socket.socket:
             addresses = await resolve(endpoint.address, endpoint.port, source)
         return (await reach(addresses, endpoint.port, source=source, timeout=endpoint.timeouts.connect)).sock
     except (Unreachable, OSError) as error:
-        raise cannot_connect(endpoint, plainly(error)) from error
+        raise cannot_connect(endpoint, _in_short(error)) from error
 
 
 async def _greeted(endpoint: Endpoint, security: Security, sock: socket.socket) -> aiosmtplib.SMTP:
@@ -167,7 +168,7 @@ async def _greeted(endpoint: Endpoint, security: Security, sock: socket.socket) 
         tls_error = _tls_error(error)
         if tls_error is not None:
             raise Unreached(_tls_answer(endpoint, tls_error)) from error
-        raise cannot_connect(endpoint, plainly(error)) from error
+        raise cannot_connect(endpoint, _in_short(error)) from error
     if implicit:
         _check_fingerprint(client, endpoint)
     return client
@@ -215,7 +216,7 @@ async def _start_tls(client: aiosmtplib.SMTP, endpoint: Endpoint, security: Secu
         remedy = f"ask whoever runs {endpoint.name}: its certificate is not the one that the DNS speaks of"
         raise Unreached(_tls_answer(endpoint, str(error), remedy)) from error
     except (SMTPException, OSError, ssl.CertificateError) as error:
-        raise Unreached(_tls_answer(endpoint, _tls_error(error) or plainly(error))) from error
+        raise Unreached(_tls_answer(endpoint, _tls_error(error) or _in_short(error))) from error
     _check_fingerprint(client, endpoint)
     try:
         await _hello(client, endpoint)
@@ -301,7 +302,7 @@ def _spoken(stage: Stage, code: int, text: str, endpoint: Endpoint) -> Answer:
 
 
 def _lost_at(stage: Stage, endpoint: Endpoint, error: BaseException) -> Answer:
-    return Answer(stage, Reply(451, "4.4.2", f"lost the connection to {endpoint.name}: {plainly(error)}"), lost=True)
+    return Answer(stage, Reply(451, "4.4.2", f"lost the connection to {endpoint.name}: {_in_short(error)}"), lost=True)
 
 
 def _tls_answer(endpoint: Endpoint, what: str, remedy: str = "") -> Answer:
@@ -322,11 +323,11 @@ def _tls_error(error: BaseException | None) -> str | None:
     return None
 
 
-def plainly(error: BaseException) -> str:
-    """Return what happened in a few words."""
+def _in_short(error: BaseException) -> str:
+    """Return what is at the bottom of `error`."""
     while isinstance(error, SMTPException) and error.__cause__ is not None:
         error = error.__cause__
-    return str(error) or type(error).__name__
+    return plainly(error)
 
 
 def tls_of(client: aiosmtplib.SMTP) -> str | None:

@@ -18,6 +18,7 @@ from sesrelay.mail.filed import Filed
 from sesrelay.mail.outcome import Deferred, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock, SpoolError
+from sesrelay.transport.net.plainly import plainly
 
 KeysByDomain = Mapping[str, Sequence[DkimKey]]
 
@@ -48,7 +49,7 @@ class Signer:
         except SpoolError:
             raise  # that it cannot be read says nothing of the keys
         except Exception as error:
-            raise Unsigned(self._domain, str(error) or type(error).__name__) from error
+            raise Unsigned(self._domain, plainly(error)) from error
         return made, (*changes, *(f"added DKIM-Signature {key}" for key in self._keys))
 
 

@@ -30,6 +30,7 @@ from sesrelay.mail.outcome import Deferred, Failed, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock
 from sesrelay.transport.exchangers.cache import AnswerCache
+from sesrelay.transport.net.plainly import plainly
 
 LIFETIME = 15.0  # seconds for one look-up, over all name servers
 EDNS_PAYLOAD = 1232  # octets; DNS Flag Day 2020
@@ -158,7 +159,7 @@ class MailHosts:
             raise Absent(no_name=False, secure=self._secure(error.kwargs["response"])) from None
         except (dns.exception.DNSException, OSError, ValueError) as error:
             # A name server that works says SERVFAIL for a domain whose own servers are dead.
-            raise Unknown(plainly(error), ours=isinstance(error, dns.exception.Timeout | OSError)) from error
+            raise Unknown(in_short(error), ours=isinstance(error, dns.exception.Timeout | OSError)) from error
 
     def _secure(self, response: dns.message.Message) -> bool:
         return bool(response.flags & dns.flags.AD) and self.trusted
@@ -226,12 +227,12 @@ def _same(one: str, other: str) -> bool:
         return one.lower() == other.lower()
 
 
-def plainly(error: BaseException) -> str:
+def in_short(error: BaseException) -> str:
     if isinstance(error, dns.exception.Timeout):
         return "no answer in time"
     if isinstance(error, dns.resolver.NoNameservers):
         return "no name server has a usable answer (SERVFAIL or refused)"
-    return str(error) or type(error).__name__
+    return plainly(error)
 
 
 def _unknown(what: str, error: Unknown) -> Deferred:

@@ -13,7 +13,7 @@ import dns.name
 import dns.resolver
 from dns.rdatatype import RdataType
 
-from sesrelay.transport.exchangers.mx import MailHosts, plainly
+from sesrelay.transport.exchangers.mx import MailHosts, in_short
 
 RUN_ONE = "run a resolver that validates on this host (Debian: apt install unbound), and name it: nameservers: [127.0.0.1]"
 
@@ -39,7 +39,7 @@ async def validation(hosts: MailHosts) -> Validation:
         vouched = False
     except (dns.exception.DNSException, OSError) as error:
         look = "see whether it answers for the root: dig +dnssec . NS"
-        return Validation(None, f"{servers} was asked about the root, and {plainly(error)}", look)
+        return Validation(None, f"{servers} was asked about the root, and {in_short(error)}", look)
     if not vouched:
         return Validation(False, f"{servers} does not validate DNSSEC: it vouches not even for the root (no AD)", RUN_ONE)
     if not hosts.on_this_host:

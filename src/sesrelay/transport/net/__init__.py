@@ -1,1 +1,1 @@
-"""What connections to mail hosts and to SES share: how one is reached, and how its caller waits."""
+"""What connections to mail hosts and to SES share: how one is reached, how its caller waits, and how a failure is told."""

@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from sesrelay.transport.net.plainly import plainly
+
 STAGGER = 0.25  # seconds; RFC 8305 §5
 
 
@@ -114,8 +116,6 @@ def _with_zone(where: tuple[object, ...]) -> str:
 
 
 def _plainly(error: BaseException) -> str:
-    if isinstance(error, TimeoutError) and not str(error):
-        return "no answer in time"
     if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    return str(error) or type(error).__name__
+        return os.strerror(error.errno)  # without the address, which asyncio names
+    return plainly(error)

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from sesrelay.mail.value import value
+from sesrelay.transport.net.plainly import plainly
 from sesrelay.transport.net.waiting import Waiting
 from sesrelay.transport.ses.body import Measured
 
@@ -109,8 +110,7 @@ class Connection(Waiting):
         except TimeoutError:
             return NotSent(STUCK, cut=self._begun)
         except Exception as error:  # as of a body that is read while it leaves
-            why = str(error) or type(error).__name__
-            return Lost(why) if self._whole else NotSent(why, cut=self._begun)
+            return Lost(plainly(error)) if self._whole else NotSent(plainly(error), cut=self._begun)
         finally:
             self._asked = False
             if not follows:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sesrelay.transport.net.plainly import plainly
 from sesrelay.transport.ses.body import Measured
 from sesrelay.transport.ses.connection import Answered, Connection, Lost, NotSent
 from sesrelay.transport.ses.opening import Names, opened
@@ -50,15 +51,13 @@ class Wire:
             connection = self._kept(way)
             context = await self._context(to, ca_bundle) if connection is None else None
         except Exception as error:
-            return NotSent(f"the connection cannot be prepared: {error}")
+            return NotSent(f"the connection cannot be prepared: {plainly(error)}")
         if connection is None:
             try:
                 async with asyncio.timeout(CONNECT_ALL):
                     connection = await opened(to, self._names, context, self.connect_timeout)
-            except TimeoutError:
-                return NotSent(f"cannot connect to {to}: no answer in time")
             except Exception as error:  # whatever it is, nothing of the request has left
-                return NotSent(f"cannot connect to {to}: {str(error) or type(error).__name__}")
+                return NotSent(f"cannot connect to {to}: {plainly(error)}")
         try:
             return await connection.post(head, body, self.read_timeout, ends)
         finally:

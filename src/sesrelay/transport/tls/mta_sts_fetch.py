@@ -22,6 +22,7 @@ from sesrelay.mail.outcome import Deferred, Failed
 from sesrelay.seams import Clock
 from sesrelay.transport.exchangers import addresses
 from sesrelay.transport.exchangers.mx import Absent, MailHosts, Unknown
+from sesrelay.transport.net.plainly import plainly
 from sesrelay.transport.tls.mta_sts import POLICY_MAX, WELL_KNOWN, Policy, PolicyError, parse, record_id
 from sesrelay.transport.tls.mta_sts_cache import Kept, PolicyCache
 from sesrelay.transport.tls.security import Fault
@@ -132,9 +133,7 @@ class Policies:
         except (PolicyError, UnicodeDecodeError) as error:
             raise _NoPolicy(Fault.STS_POLICY_INVALID, f"the policy at {host} is none: {error}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _NoPolicy(
-                Fault.STS_POLICY_FETCH_ERROR, f"{host} cannot be asked: {str(error) or type(error).__name__}"
-            ) from error
+            raise _NoPolicy(Fault.STS_POLICY_FETCH_ERROR, f"{host} cannot be asked: {plainly(error)}") from error
 
 
 async def _body(response: aiohttp.ClientResponse, host: str) -> bytes:
