@@ -13,9 +13,9 @@ from sesrelay.mail.delivery import DeliveryId
 from sesrelay.mail.outcome import Outcome
 from sesrelay.policy.reputation import AccountStanding
 from sesrelay.transport.ses.account import Accounts
+from sesrelay.transport.ses.pool import Pool
 from sesrelay.transport.ses.seam import SesOptions
 from sesrelay.transport.ses.transport import SesTransport
-from sesrelay.transport.ses.wire import Wire
 
 KEY, SECRET = "AKIASTANDIN", "canary-secret/+of the stand-in"
 
@@ -143,7 +143,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(url: str, *, wire: Wire | None = None, session: PaperSession | None = None, clock: Any = None, **options: Any):
+async def world(url: str, *, pool: Pool | None = None, session: PaperSession | None = None, clock: Any = None, **options: Any):
     """Yield a World whose transport sends to `url`."""
     import time
 
@@ -151,7 +151,7 @@ async def world(url: str, *, wire: Wire | None = None, session: PaperSession | N
         clock = FakeClock(now=time.time())
     session = session or PaperSession(url)
     observer = Remembers()
-    accounts = Accounts(clock, wire)
+    accounts = Accounts(clock, pool)
     made: Any = observer
     transport = SesTransport("ses-main", SesOptions("us-east-1", endpoint_url=url, **options), session, accounts, clock, made)
     try:

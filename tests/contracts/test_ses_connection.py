@@ -19,10 +19,10 @@ from http_hosts import HEAD_END, Handler, closes_under_tls, length, narrow, narr
 from loops import Run
 from sesrelay.mail.filed import Filed
 from sesrelay.seams import SpoolError
-from sesrelay.transport.ses import opening, wire
+from sesrelay.transport.ses import opening, pool
 from sesrelay.transport.ses.body import Body, measured
 from sesrelay.transport.ses.connection import ANSWER_MAX, Answered, Lost, NotSent
-from sesrelay.transport.ses.wire import Wire
+from sesrelay.transport.ses.pool import Pool
 
 Pieces = Sequence[bytes]
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nX-Amzn-ErrorType: Odd\r\nContent-Length: 6\r\n\r\nanswer"
@@ -65,8 +65,8 @@ class Server:
 
 
 async def asked(server: Server, times: int = 1, pause: float = 0.0, headers: dict[str, str] | None = None) -> list[Any]:
-    """Post so often over one wire, and return what came of it."""
-    way_out, found = Wire(read_timeout=5.0), []
+    """Post so often over one pool, and return what came of it."""
+    way_out, found = Pool(read_timeout=5.0), []
     try:
         async with served(server) as port:
             for _ in range(times):
@@ -137,7 +137,7 @@ def test_both_apis_of_a_host_share_its_connections(run: Run) -> None:
     server = Server((PLAIN,), (PLAIN,))
 
     async def by_both() -> None:
-        way_out = Wire()
+        way_out = Pool()
         async with served(server) as port:
             for path in ("", "/v2/email/outbound-emails"):
                 await way_out.post(f"http://127.0.0.1:{port}{path}", {}, await measured(Body(b"", b"b")), None)
@@ -197,7 +197,7 @@ def test_an_answer_that_comes_slowly_is_read(run: Run) -> None:
                 await asyncio.sleep(0.2)
             writer.close()
 
-        way_out = Wire(read_timeout=0.8)
+        way_out = Pool(read_timeout=0.8)
         async with served(drips) as port:
             found = await way_out.post(f"http://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), None)
             await way_out.close()
@@ -218,7 +218,7 @@ def test_an_answer_that_comes_early_is_the_last(run: Run) -> None:
         writer.close()
 
     async def twice() -> list[Any]:
-        way_out = Wire()
+        way_out = Pool()
         async with served(early) as port:
             large, small = await measured(Body(b"", b"b" * 30_000_000)), await measured(Body(b"", b"b"))
             found = [await way_out.post(f"http://127.0.0.1:{port}", {}, body, None) for body in (large, small)]
@@ -239,7 +239,7 @@ def test_a_host_that_stops_reading_has_not_got_it(run: Run, monkeypatch: pytest.
         writer.transport.abort()
 
     async def post() -> Any:
-        way_out = Wire(read_timeout=0.3)
+        way_out = Pool(read_timeout=0.3)
         listening = narrow_host()
         server = await asyncio.start_server(stops, sock=listening, limit=1_024)
         body = await measured(Body(b"", b"b" * 300_000))
@@ -250,13 +250,13 @@ def test_a_host_that_stops_reading_has_not_got_it(run: Run, monkeypatch: pytest.
         return found
 
     monkeypatch.setattr(opening, "reach", narrow)
-    monkeypatch.setattr(wire, "TOTAL", 1.5)
+    monkeypatch.setattr(pool, "TOTAL", 1.5)
     assert run(post()) == NotSent("it took no more of the request in time", cut=True)
 
 
 def test_a_proxy_that_refuses_is_quoted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def post(proxy: Handler) -> Any:
-        way_out = Wire()
+        way_out = Pool()
         async with served(proxy) as port:
             monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
             return await way_out.post("https://ses.test", {}, await measured(Body(b"", b"b")), None)
@@ -280,7 +280,7 @@ def test_a_proxy_that_refuses_is_quoted(run: Run, monkeypatch: pytest.MonkeyPatc
 def test_a_proxy_that_is_none_is_told_without_its_password(run: Run, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def post() -> Any:
         monkeypatch.setenv("http_proxy", proxy)
-        return await Wire().post("http://ses.test", {}, await measured(Body(b"", b"b")), None)
+        return await Pool().post("http://ses.test", {}, await measured(Body(b"", b"b")), None)
 
     found = run(post())
     assert isinstance(found, NotSent)
@@ -297,7 +297,7 @@ def test_of_an_endless_answer_the_beginning_is_read(run: Run) -> None:
 
 def test_an_answer_that_stops_is_a_doubt(run: Run) -> None:
     async def stops() -> Any:
-        way_out = Wire(read_timeout=0.3)
+        way_out = Pool(read_timeout=0.3)
         async with served(Server((PLAIN[:40],), stays=True)) as port:
             found = await way_out.post(f"http://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), None)
             await way_out.close()
@@ -329,14 +329,14 @@ def test_a_look_up_that_ends_when_nobody_waits_is_quiet_and_was_one_for_all(
         raise OSError("no name server answers")
 
     async def posts() -> list[Any]:
-        way_out, body = Wire(), await measured(Body(b"", b"b"))
+        way_out, body = Pool(), await measured(Body(b"", b"b"))
         found = [await way_out.post("http://ses.test", {}, body, None) for _ in range(3)]
         await asyncio.sleep(0.5)
         gc.collect()
         return found
 
     monkeypatch.setattr(opening, "resolve", resolve)
-    monkeypatch.setattr(wire, "CONNECT_ALL", 0.1)
+    monkeypatch.setattr(pool, "CONNECT_ALL", 0.1)
     assert run(posts()) == [NotSent("cannot connect to ses.test:80: no answer in time")] * 3
     assert looked_up == ["ses.test"]
     assert not caplog.records
@@ -350,7 +350,7 @@ def test_a_path_is_asked_for_as_urls_have_it(run: Run, path: str, form: bytes) -
     server = Server((PLAIN,))
 
     async def post() -> None:
-        way_out = Wire()
+        way_out = Pool()
         async with served(server) as port:
             await way_out.post(f"http://127.0.0.1:{port}{path}", {}, await measured(Body(b"", b"b")), None)
             await way_out.close()
@@ -361,7 +361,7 @@ def test_a_path_is_asked_for_as_urls_have_it(run: Run, path: str, form: bytes) -
 
 def test_a_call_that_ends_after_the_close_leaves_nothing_open(run: Run) -> None:
     async def late() -> int:
-        way_out = Wire()
+        way_out = Pool()
         async with served(Server((PLAIN[:-1], b"", PLAIN[-1:]), (PLAIN,), stays=True)) as port:
             task = asyncio.ensure_future(way_out.post(f"http://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), None))
             await asyncio.sleep(0)
@@ -391,12 +391,12 @@ def test_tls_that_does_not_come_about_is_given_up_in_time(
             if tunnel:
                 monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
                 url = "https://ses.test"
-            found = await Wire().post(url, {}, await measured(Body(b"", b"b")), None)
+            found = await Pool().post(url, {}, await measured(Body(b"", b"b")), None)
             await asyncio.sleep(0.1)
         where = f"ses.test:443 through the proxy 127.0.0.1:{port}" if tunnel else f"127.0.0.1:{port}"
         return found, f"cannot connect to {where}: no answer in time"
 
-    monkeypatch.setattr(wire, "CONNECT_ALL", 0.3)
+    monkeypatch.setattr(pool, "CONNECT_ALL", 0.3)
     found, why = run(post())
     assert found == NotSent(why)
     assert not caplog.records
@@ -409,7 +409,7 @@ def test_a_host_that_hangs_up_at_once_has_got_nothing(run: Run, scheme: str, cap
 
     async def post() -> Any:
         async with served(hangs_up) as port:
-            return [await Wire().post(f"{scheme}://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), None) for _ in range(20)]
+            return [await Pool().post(f"{scheme}://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), None) for _ in range(20)]
 
     for found in run(post()):
         assert isinstance(found, NotSent) or scheme == "http"
@@ -447,10 +447,10 @@ def test_a_body_that_cannot_be_read_to_its_end_is_not_sent(
         body = await measured(Body(b"a=", Filed(b"head", Broken(), 0, 3_000_000)))
         broken = True
         async with served(Server((PLAIN,))) as port:
-            return await Wire().post(f"http://127.0.0.1:{port}", {}, body, None)
+            return await Pool().post(f"http://127.0.0.1:{port}", {}, body, None)
 
     broken = False
-    monkeypatch.setattr(wire, "TOTAL", 1.0)
+    monkeypatch.setattr(pool, "TOTAL", 1.0)
     assert run(post()) == NotSent(why, cut=True)
 
 
@@ -467,17 +467,17 @@ def test_a_header_that_cannot_be_sent_as_one_is_not(run: Run, value: str) -> Non
 )
 def test_what_is_no_url_is_not_asked(run: Run, url: str) -> None:
     async def post() -> Any:
-        return await Wire().post(url, {}, await measured(Body(b"", b"b")), None)
+        return await Pool().post(url, {}, await measured(Body(b"", b"b")), None)
 
     assert isinstance(run(post()), NotSent)
 
 
 def test_a_connection_that_waits_is_closed_in_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "KEPT", 0.1)
+    monkeypatch.setattr(pool, "KEPT", 0.1)
     server = Server((PLAIN,), (PLAIN,), (PLAIN,), stays=True)
 
     async def thrice() -> None:
-        way_out = Wire()
+        way_out = Pool()
         async with served(server) as port:
             for pause in (0.0, 0.5, 0.0):
                 await way_out.post(f"http://127.0.0.1:{port}", {}, await measured(Body(b"", b"b")), None)
@@ -499,7 +499,7 @@ def test_a_name_is_looked_up_once_for_all_who_connect_at_one_time(run: Run, monk
         return ["127.0.0.1"]
 
     async def posts() -> list[Any]:
-        way_out = Wire()
+        way_out = Pool()
         async with served(Server(*[(PLAIN,)] * 5)) as port:
             body = await measured(Body(b"", b"b"))
             found: list[Any] = []
@@ -523,7 +523,7 @@ def test_a_ca_bundle_that_is_replaced_counts_from_the_next_connection_on(run: Ru
     first, second, bundle = trustme.CA(), trustme.CA(), tmp_path / "ca.pem"
 
     async def posts() -> list[Any]:
-        way_out = Wire()
+        way_out = Pool()
 
         async def post(ca: trustme.CA) -> Any:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -550,7 +550,7 @@ def test_connections_are_spread_over_the_addresses_of_a_name(run: Run, monkeypat
 
         async def at_once() -> list[int]:
             """Post over six new connections, by two names in turn; return how many requests each server has had by then."""
-            way_out = Wire()
+            way_out = Pool()
             found = await asyncio.gather(*(way_out.post(f"http://ses{at % 2}.test:{port}", {}, body, None) for at in range(6)))
             await way_out.close()
             assert [type(one) for one in found] == [Answered] * 6
@@ -581,7 +581,7 @@ def test_a_proxy_is_logged_in_to_and_may_itself_want_tls(
     connects: list[bytes] = []
 
     async def posts() -> list[Any]:
-        way_out = Wire()
+        way_out = Pool()
         async with (
             served(server, context) as inner,
             served(tunnel_to(inner, connects) if target_tls else server, context if proxy_tls else None) as port,

@@ -20,10 +20,10 @@ from loops import Run
 from ses_world import PaperSession, world
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
 from sesrelay.testing.ses import SesStandIn
-from sesrelay.transport.ses import opening, wire
+from sesrelay.transport.ses import opening, pool
 from sesrelay.transport.ses.body import Body, measured
 from sesrelay.transport.ses.connection import END, Answered, Connection, Lost, NotSent
-from sesrelay.transport.ses.wire import Wire
+from sesrelay.transport.ses.pool import Pool
 
 LARGE = 30_000_000  # octets in base64: more than the kernel keeps for both ends of a connection
 SMALL = 3_000
@@ -101,7 +101,7 @@ async def at(server: Cutting, tls: Tls) -> AsyncIterator[str]:
 
 async def post(server: Cutting, tls: Tls, octets: int, **options: Any) -> Answered | NotSent | Lost:
     """Post a body of about `octets`, and return what came of it."""
-    way_out = Wire(**options)
+    way_out = Pool(**options)
     body = await measured(Body(b"head=", b"x" * (octets * 3 // 4), b"&tail"))
     try:
         async with at(server, tls) as url:
@@ -119,7 +119,7 @@ def test_a_reset_while_the_body_leaves_is_certainly_no_acceptance(run: Run, tls:
 
 
 def test_so_is_a_time_out_while_the_body_leaves(run: Run, tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "TOTAL", 1.0)
+    monkeypatch.setattr(pool, "TOTAL", 1.0)
     found = run(post(Cutting(100_000, stays=True), tls, LARGE))
     assert isinstance(found, NotSent)
     assert found.cut
@@ -149,14 +149,14 @@ def test_a_body_that_the_kernel_has_not_taken_is_not_sent(run: Run, monkeypatch:
     async def narrowly() -> Answered | NotSent | Lost:
         server = Cutting(0)
         listening = narrow_host()
-        wire = Wire()
+        pool = Pool()
         body = await measured(Body(b"", b"x" * 300_000))
         async with await asyncio.start_server(server, sock=listening):
             url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
             try:
-                return await wire.post(url, {"Content-Type": "text/plain"}, body, None)
+                return await pool.post(url, {"Content-Type": "text/plain"}, body, None)
             finally:
-                await wire.close()
+                await pool.close()
 
     monkeypatch.setattr(opening, "reach", narrow)
     found = run(narrowly())
@@ -185,7 +185,7 @@ def test_an_answer_that_comes_before_the_body_was_read_is_read(run: Run, tls: Tl
 def test_a_connection_goes_on_after_a_large_body(run: Run, tls: Tls) -> None:
     async def thrice() -> list[str]:
         seen: list[str] = []
-        wire = Wire()
+        pool = Pool()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -200,10 +200,10 @@ def test_a_connection_goes_on_after_a_large_body(run: Run, tls: Tls) -> None:
             url = f"{tls.scheme}://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
             for octets in (5_000_000, 100, 300_000):
                 body = await measured(Body(b"head=", b"x" * octets, b"&tail"))
-                found = await wire.post(url, {"Content-Type": "text/plain"}, body, tls.ca_file)
+                found = await pool.post(url, {"Content-Type": "text/plain"}, body, tls.ca_file)
                 assert isinstance(found, Answered)
                 assert (found.body, found.whole) == (b"ok", True)
-            await wire.close()
+            await pool.close()
         return seen
 
     seen = run(thrice())

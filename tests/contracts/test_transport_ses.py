@@ -20,9 +20,9 @@ from sesrelay.mail.delivery import Priority
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, PauseReason, Scope
 from sesrelay.testing.ses import Fault, SesStandIn
 from sesrelay.testing.ses_rules import Account
+from sesrelay.transport.ses.pool import Pool
 from sesrelay.transport.ses.seam import SesOptions
 from sesrelay.transport.ses.transport import SesTransport
-from sesrelay.transport.ses.wire import Wire
 
 
 def error(code: str, text: str = "", status: int = 400) -> Fault:
@@ -567,7 +567,7 @@ async def test_a_tag_or_an_arn_that_the_message_names_stops_no_other_mail(field:
     assert not ses.journal
 
 
-# --- the wire ---
+# --- connections ---
 
 
 async def test_a_refused_connection_is_certainly_not_sent() -> None:
@@ -658,7 +658,7 @@ async def test_a_connect_that_times_out_is_certainly_not_sent() -> None:
         for one in held:
             one.setblocking(False)
             one.connect_ex(full.getsockname())
-        async with world(f"http://127.0.0.1:{full.getsockname()[1]}", wire=Wire(connect_timeout=0.2)) as w:
+        async with world(f"http://127.0.0.1:{full.getsockname()[1]}", pool=Pool(connect_timeout=0.2)) as w:
             (outcome,) = await w.send("b@example.org")
         for one in held:
             one.close()
@@ -667,7 +667,7 @@ async def test_a_connect_that_times_out_is_certainly_not_sent() -> None:
 
 
 async def test_no_answer_in_time_is_ambiguous() -> None:
-    async with SesStandIn() as ses, world(ses.url, wire=Wire(read_timeout=0.2)) as w:
+    async with SesStandIn() as ses, world(ses.url, pool=Pool(read_timeout=0.2)) as w:
         ses.fail("hang")
         (outcome,) = await w.send("b@example.org")
     assert isinstance(outcome, Deferred)
@@ -717,7 +717,7 @@ async def test_a_connection_in_use_is_given_up_in_time_so_that_the_name_is_asked
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with world(f"http://localhost:{runner.addresses[0][1]}", api="v2") as w:
         for old in (300.0, 300.0, -1.0, 300.0):
-            monkeypatch.setattr("sesrelay.transport.ses.wire.OLDEST", old)
+            monkeypatch.setattr("sesrelay.transport.ses.pool.OLDEST", old)
             (outcome,) = await w.send("b@example.org")
             assert isinstance(outcome, Delivered)
     await runner.cleanup()
@@ -745,7 +745,7 @@ async def test_a_mistake_of_ours_before_the_call_defers_and_is_said() -> None:
 
 
 @dataclass
-class Breaks(Wire):
+class Breaks(Pool):
     """Posts, and then breaks from the call on that `breaks_at` counts."""
 
     breaks_at: int = 0
@@ -759,7 +759,7 @@ class Breaks(Wire):
 
 
 async def test_a_mistake_of_ours_after_the_call_is_ambiguous_for_whom_it_was_about() -> None:
-    async with SesStandIn() as ses, world(ses.url, wire=Breaks(breaks_at=2)) as w:
+    async with SesStandIn() as ses, world(ses.url, pool=Breaks(breaks_at=2)) as w:
         outcomes = await w.send("r0@example.org", "r1@example.org", "r2@example.org", "a..b@example.org", "jürgen@example.org")
     assert [type(outcome) for outcome in outcomes] == [Delivered, Delivered, Deferred, Deferred, Failed]
     assert all(isinstance(outcome, Deferred) and outcome.ambiguous for outcome in outcomes[2:4])

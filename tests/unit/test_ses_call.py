@@ -25,7 +25,7 @@ from sesrelay.testing import sigv4
 from sesrelay.transport.ses import call
 from sesrelay.transport.ses.body import PIECE, WHOLE, Body, measured
 from sesrelay.transport.ses.seam import SesOptions
-from sesrelay.transport.ses.sign import RegionsSigner, Signer, private_key
+from sesrelay.transport.ses.sign import SigV4, SigV4a, private_key
 from sesrelay.transport.ses.target import target
 
 CONTENT_TYPE = call.CONTENT_TYPES["v1"]
@@ -43,7 +43,7 @@ def test_signatures_equal_botocores(url: str, token: str | None) -> None:
     body = b"Action=SendRawEmail&x=%2B"
     now = datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC)
     keys = Keys("AKIAEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", token)
-    ours = Signer(url, "eu-west-1", "ses", CONTENT_TYPE).headers(sha256(body).hexdigest(), keys, now.timestamp())
+    ours = SigV4(url, "eu-west-1", "ses", CONTENT_TYPE).headers(sha256(body).hexdigest(), keys, now.timestamp())
     request = AWSRequest("POST", url, {"Content-Type": CONTENT_TYPE}, body)
     with patch("botocore.auth.get_current_datetime", lambda: now.replace(tzinfo=None)):
         SigV4Auth(Credentials(keys.access_key, keys.secret_key, token), "ses", "eu-west-1").add_auth(request)
@@ -64,15 +64,15 @@ def test_signatures_equal_botocores(url: str, token: str | None) -> None:
     ],
 )
 def test_the_host_that_is_signed_is_the_one_that_is_connected_to(url: str, host: str) -> None:
-    assert Signer(url, "us-east-1", "ses", CONTENT_TYPE).host == host
+    assert SigV4(url, "us-east-1", "ses", CONTENT_TYPE).host == host
     assert target(url).host.field == host
 
 
 def test_a_signing_key_is_not_kept_for_another_day_or_secret() -> None:
-    signer = Signer("http://127.0.0.1:1", "us-east-1", "ses", CONTENT_TYPE)
+    signer = SigV4("http://127.0.0.1:1", "us-east-1", "ses", CONTENT_TYPE)
     digest = sha256(b"").hexdigest()
     for keys, now in ((Keys(), 0.0), (Keys(), 86_400.0), (Keys(secret_key="other"), 86_400.0), (Keys(), 0.0)):
-        fresh = Signer("http://127.0.0.1:1", "us-east-1", "ses", CONTENT_TYPE).headers(digest, keys, now)
+        fresh = SigV4("http://127.0.0.1:1", "us-east-1", "ses", CONTENT_TYPE).headers(digest, keys, now)
         assert signer.headers(digest, keys, now) == fresh
 
 
@@ -145,7 +145,7 @@ def test_the_key_pair_of_sigv4a_is_the_one_of_awss_own_test_vector() -> None:
 
 def test_a_signature_for_several_regions_can_be_verified() -> None:
     url, keys = "https://abc.xyz.endpoints.email.amazonaws.com/v2/email/outbound-emails", Keys("AKIAEXAMPLE", "secret", "token/+=")
-    headers = RegionsSigner(url, "*", "ses", "application/json").headers(sha256(b"{}").hexdigest(), keys, 0.0)
+    headers = SigV4a(url, "*", "ses", "application/json").headers(sha256(b"{}").hexdigest(), keys, 0.0)
     assert headers["X-Amz-Region-Set"] == "*"
     names = "content-type;host;x-amz-date;x-amz-region-set;x-amz-security-token"
     start = f"AWS4-ECDSA-P256-SHA256 Credential=AKIAEXAMPLE/19700101/ses/aws4_request, SignedHeaders={names}, Signature="
@@ -164,7 +164,7 @@ def test_the_stand_in_checks_signatures_as_aws_words_it(caplog: pytest.LogCaptur
     body, now = b"a=b", 1_800_000_000.0
 
     def signed(region: str = "us-east-1", service: str = "ses") -> dict[str, str]:
-        headers = Signer("http://127.0.0.1:1", region, service, CONTENT_TYPE).headers(sha256(body).hexdigest(), Keys(), now)
+        headers = SigV4("http://127.0.0.1:1", region, service, CONTENT_TYPE).headers(sha256(body).hexdigest(), Keys(), now)
         return {**headers, **{name.lower(): value for name, value in headers.items()}}
 
     known = {Keys().access_key: Keys().secret_key}

@@ -15,8 +15,8 @@ from sesrelay.policy import reputation
 from sesrelay.policy.reputation import AccountStanding
 from sesrelay.seams import Clock, Observer
 from sesrelay.transport.ses.ledger import FALLBACK_RATE, Ledger, Way
+from sesrelay.transport.ses.pool import Pool
 from sesrelay.transport.ses.seam import AwsSession, Figures
-from sesrelay.transport.ses.wire import Wire
 
 REFRESH_EVERY = 120.0  # seconds
 ASK_AT_MOST_EVERY = 60.0  # seconds, where the quota is used up or the last question failed
@@ -34,8 +34,8 @@ RESERVE_REMEDY = (
 class Account:
     """One source of credentials in one region, at one endpoint."""
 
-    def __init__(self, session: AwsSession, clock: Clock, wire: Wire, ledger: Ledger, endpoint_url: str | None) -> None:
-        self.wire = wire
+    def __init__(self, session: AwsSession, clock: Clock, pool: Pool, ledger: Ledger, endpoint_url: str | None) -> None:
+        self.pool = pool
         self.ledger = ledger
         self.endpoint_url = endpoint_url
         self.number: str | None = None
@@ -186,9 +186,9 @@ class Account:
 class Accounts:
     """All accounts of this process, and the one set of connections to SES. Made once, handed to each transport."""
 
-    def __init__(self, clock: Clock, wire: Wire | None = None) -> None:
+    def __init__(self, clock: Clock, pool: Pool | None = None) -> None:
         self._clock = clock
-        self._wire = wire or Wire()
+        self._pool = pool or Pool()
         self._accounts: dict[tuple[str, str, str | None], Account] = {}
         self._ledgers: dict[tuple[str, str], Ledger] = {}  # by region and account number or key
 
@@ -198,7 +198,7 @@ class Accounts:
         account = self._accounts.get(key)
         if account is None:
             ledger = Ledger(self._clock)
-            account = self._accounts[key] = Account(session, self._clock, self._wire, ledger, endpoint_url)
+            account = self._accounts[key] = Account(session, self._clock, self._pool, ledger, endpoint_url)
         account.attach(transport, observer)
         return account
 
@@ -241,4 +241,4 @@ class Accounts:
             await account.close()
         self._accounts.clear()
         self._ledgers.clear()
-        await self._wire.close()
+        await self._pool.close()

@@ -29,7 +29,7 @@ from sesrelay.transport.ses.call import Api, Fixed
 from sesrelay.transport.ses.connection import Lost, NotSent
 from sesrelay.transport.ses.meaning import Action, Meaning
 from sesrelay.transport.ses.seam import AwsSession, Endpoint
-from sesrelay.transport.ses.sign import RegionsSigner, Signer
+from sesrelay.transport.ses.sign import SigV4, SigV4a
 
 Group = tuple[str, ...]
 Reshaped = Callable[[frozenset[str], frozenset[str]], Awaitable[Shaped | Failed]]
@@ -65,9 +65,9 @@ class Line:
     clock: Clock
     fixed: Fixed
     _endpoint: Endpoint | None = None
-    _ways: dict[Api, tuple[str, Signer]] = field(default_factory=dict)
+    _ways: dict[Api, tuple[str, SigV4]] = field(default_factory=dict)
 
-    def way(self, endpoint: Endpoint, api: Api) -> tuple[str, Signer]:
+    def way(self, endpoint: Endpoint, api: Api) -> tuple[str, SigV4]:
         """Return the URL of `api` at `endpoint` and the signer for it, which keeps the day's signing key. Raises: ValueError"""
         if self._endpoint is not endpoint:
             self._endpoint, self._ways = endpoint, {}
@@ -77,14 +77,14 @@ class Line:
         return way
 
 
-def _way(endpoint: Endpoint, api: Api) -> tuple[str, Signer]:
+def _way(endpoint: Endpoint, api: Api) -> tuple[str, SigV4]:
     content_type = call.CONTENT_TYPES[api]
     if api == "v1":
-        return endpoint.url, Signer(endpoint.url, endpoint.region, endpoint.service, content_type)
+        return endpoint.url, SigV4(endpoint.url, endpoint.region, endpoint.service, content_type)
     url = endpoint.v2_url.rstrip("/") + call.V2_PATH
     if endpoint.region_set is not None:
-        return url, RegionsSigner(url, endpoint.region_set, endpoint.service, content_type)
-    return url, Signer(url, endpoint.region, endpoint.service, content_type)
+        return url, SigV4a(url, endpoint.region_set, endpoint.service, content_type)
+    return url, SigV4(url, endpoint.region, endpoint.service, content_type)
 
 
 class Attempt:
@@ -142,7 +142,7 @@ class Attempt:
         body = await measured(call.body(self._api, line.fixed, draft.source, group, draft.tags, draft.raw))
         signed = signer.headers(body.digest, credentials, line.clock.wall())
         self.posted = True
-        answer = await line.account.wire.post(url, signed, body, endpoint.ca_bundle)
+        answer = await line.account.pool.post(url, signed, body, endpoint.ca_bundle)
         if isinstance(answer, NotSent | Lost):
             return answer
         self._tls = answer.tls

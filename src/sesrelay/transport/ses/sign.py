@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 
-class Signer:
+class SigV4:
     """Signs requests of one content type to one URL. Raises: ValueError where it is none"""
 
     def __init__(self, url: str, region: str, service: str, content_type: str) -> None:
@@ -76,7 +76,7 @@ def _stamp(at: int) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
 
 
-class RegionsSigner(Signer):
+class SigV4a(SigV4):
     """Signs with SigV4a for a set of regions, as multi-region endpoints want it. `region` is that set: `*`, or names."""
 
     _pair_for: tuple[str, str] = ("", "")

@@ -26,7 +26,7 @@ Way = tuple[Host, Host | None, str | None]
 
 
 @dataclass
-class Wire:
+class Pool:
     """The connections of one loop to all of SES. They are made when they are wanted.
 
     `close` ends those that wait, and none waits from then on. Units: seconds.
