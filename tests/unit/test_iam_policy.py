@@ -86,6 +86,27 @@ def test_a_verified_parent_may_vouch_for_a_sub_domain() -> None:
     assert not may(policy, "ses:SendRawEmail", identity("com"), "a@blog.example.com")
 
 
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [
+        ("us-east-1", "aws"),
+        ("eusc-de-east-1", "aws-eusc"),
+        ("us-gov-west-1", "aws-us-gov"),
+        ("cn-northwest-1", "aws-cn"),
+        ("us-iso-east-1", "aws-iso"),
+        ("us-isob-east-1", "aws-iso-b"),
+        ("eu-mars-7", "aws"),  # newer than botocore
+        ("*", "aws"),
+    ],
+)
+def test_resources_are_of_their_regions_partition(region: str, partition: str) -> None:
+    policy = document([Sending(region, ("ses:SendRawEmail",), ("example.com",), configuration_sets=("events",))], ME)
+    assert policy["Statement"][0]["Resource"] == [
+        f"arn:{partition}:ses:{region}:{ME}:identity/example.com",
+        f"arn:{partition}:ses:{region}:{ME}:configuration-set/events",
+    ]
+
+
 def test_manage_adds_the_identities_of_the_routes_only(config: Path) -> None:
     policy = sesrelay("iam-policy", "--manage", "--config", config, "--account-id", ME).json
     for action in MANAGE:

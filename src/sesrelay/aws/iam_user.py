@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sesrelay.aws.clients import AwsError, Clients, told
-from sesrelay.aws.policy import compact, partition
+from sesrelay.aws.policy import compact
+from sesrelay.aws.region import partition
 from sesrelay.aws.session import Source
 
 POLICY = "sesrelay"

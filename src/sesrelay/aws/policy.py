@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sesrelay.aws.region import partition
+
 RAW, RAW_V2 = "ses:SendRawEmail", "ses:SendEmail"
 """v1 and SMTP need the former alone; a raw message by v2 needs both."""
 LIST = ("ses:ListEmailIdentities", "ses:ListIdentities", "ses:GetIdentityVerificationAttributes")
@@ -65,11 +67,6 @@ def document(sendings: Iterable[Sending], account_id: str = ANY, *, manage: bool
 def compact(policy: dict[str, Any]) -> str:
     """Return the policy as IAM counts it: without white space."""
     return json.dumps(policy, separators=(",", ":"))
-
-
-def partition(region: str) -> str:
-    """Return the partition of a region, as ARNs name it."""
-    return "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
 
 
 def _sending(region: str, actions: tuple[str, ...], group: Sequence[Sending], account_id: str) -> dict[str, Any]:

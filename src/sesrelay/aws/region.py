@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 
 
 def default_region(profile: str | None) -> str:
@@ -22,18 +23,25 @@ def default_region(profile: str | None) -> str:
     return found
 
 
-def smtp_host(region: str) -> str:
-    """Return the name of SES's SMTP endpoint in `region`; each of AWS's partitions has a domain of its own."""
+@lru_cache
+def partition(region: str) -> str:
+    """Return the partition of a region, as ARNs name it."""
     import botocore.session  # noqa: PLC0415 - importing it costs 100 ms
     from botocore.exceptions import UnknownRegionError  # noqa: PLC0415
 
-    session = botocore.session.Session()
     try:
-        partition = session.get_partition_for_region(region)
+        return str(botocore.session.Session().get_partition_for_region(region))
     except UnknownRegionError:
-        partition = "aws"  # a region that is newer than this botocore
-    domains = {one["id"]: one["outputs"]["dnsSuffix"] for one in session.get_data("partitions")["partitions"]}
-    return f"email-smtp.{region}.{domains[partition]}"
+        return "aws"  # any region, or one of a form that this botocore has not seen
+
+
+def smtp_host(region: str) -> str:
+    """Return the name of SES's SMTP endpoint in `region`; each of AWS's partitions has a domain of its own."""
+    import botocore.session  # noqa: PLC0415 - importing it costs 100 ms
+
+    partitions = botocore.session.Session().get_data("partitions")["partitions"]
+    domains = {one["id"]: one["outputs"]["dnsSuffix"] for one in partitions}
+    return f"email-smtp.{region}.{domains[partition(region)]}"
 
 
 def offering_ses() -> list[str]:
