@@ -15,7 +15,8 @@ from aws_world import AwsWorld, Said, aws_world, sesrelay
 from dnssec import SignedDns
 from iam_world import moto_server
 from sesrelay.config.dkim_keys import generate, write
-from sesrelay.mail.dkim import record, record_strings
+from sesrelay.mail.dkim import record
+from sesrelay.setup.zones.formats import quoted
 from small_dns import SmallDns
 
 SPF, MX, DMARC = '@ TXT "v=spf1 a:mail.host.test -all"\n', "@ MX 10 mx.host.test.\n", '_dmarc TXT "v=DMARC1; p=none"\n'
@@ -62,7 +63,7 @@ def exchanger() -> Iterator[int]:
 def test_each_fault_of_a_direct_domain_is_found(tmp_path: Path, exchanger: int) -> None:
     pem, key = generate("rsa")
     write(tmp_path / "k.pem", pem)
-    dkim = "s1._domainkey TXT " + " ".join(f'"{part}"' for part in record_strings(record(key.algorithm, key.public))) + "\n"
+    dkim = "s1._domainkey TXT " + quoted(record(key.algorithm, key.public)) + "\n"
     zones = dict.fromkeys(FAULTS, SPF + MX + DMARC + dkim)
     zones["nospf.test"] = MX + DMARC + dkim
     zones["otherspf.test"] = '@ TXT "v=spf1 ip4:192.0.2.0/24 -all"\n' + MX + DMARC + dkim

@@ -212,6 +212,14 @@ def test_a_root_spf_only_where_a_route_leads_directly(tmp_path: Path) -> None:
         assert "TXT at both.example" in world.domain("dns", "--format", "bind", name="both.example").err
 
 
+def test_a_batch_for_route53_has_octets_as_it_wants_them(world: AwsWorld) -> None:
+    world.dns.records["both.example", "TXT"] = [r'"owner=M\195\188ller"']
+    world.domain("add", name="both.example")
+    batch = json.loads(world.domain("dns", "--format", "route53", name="both.example").out)
+    (step,) = [s for s in batch["Changes"] if s["ResourceRecordSet"]["Name"] == "both.example."]
+    assert step["ResourceRecordSet"]["ResourceRecords"][0] == {"Value": r'"owner=M\303\274ller"'}
+
+
 def test_a_dmarc_record_of_the_domain_above_speaks_for_it(world: AwsWorld) -> None:
     world.dns.records["_dmarc.example.com", "TXT"] = ['"v=DMARC1; p=reject"']
     records = world.domain("add", "--json", name="shop.example.com").json["records"]

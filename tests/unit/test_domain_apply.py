@@ -111,6 +111,14 @@ def test_route53_merges_spf_and_keeps_the_rest(world: AwsWorld, route53: Any) ->
     assert values(there["_dmarc.both.example.com", "TXT"]) == ['"v=DMARC1; p=reject"']
 
 
+def test_route53_keeps_foreign_values_to_the_octet(world: AwsWorld, route53: Any) -> None:
+    foreign = [r'"owner=M\303\274ller"', r'"latin1=\374"', r'"latin1=\344"', '"txtvers=1" "path=/"', r'"\"a\\b\""']
+    world.domain("add", name="both.example.com")
+    put(route53, "both.example.com", "TXT", *foreign)
+    assert apply(world, "--yes", name="both.example.com").code == 0
+    assert values(sets(route53)["both.example.com", "TXT"])[:-1] == foreign
+
+
 def test_route53_leaves_what_is_in_the_way(world: AwsWorld, route53: Any) -> None:
     wanted = world.domain("add", "--json").json["records"]
     put(route53, "bounce.example.com", "MX", "5 mail.elsewhere.example.")

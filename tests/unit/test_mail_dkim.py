@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sesrelay.config.dkim_keys import SigningKey, generate
-from sesrelay.mail.dkim import PIECE, DkimKey, body_hash, record, record_name, record_strings, relaxed, signatures
+from sesrelay.mail.dkim import PIECE, DkimKey, body_hash, record, record_name, relaxed, signatures
 from sesrelay.mail.headers import head_length
 
 RSA, ED25519 = generate("rsa")[1], generate("ed25519")[1]
@@ -125,9 +125,3 @@ def test_bodies_are_hashed_as_dkimpy_hashes_them(body: bytes) -> None:
     from dkim.canonicalization import Relaxed
 
     assert body_hash(b"A: b\r\n\r\n" + body, 6) == hashlib.sha256(Relaxed.canonicalize_body(body)).digest()
-
-
-def test_a_record_longer_than_a_string_is_cut() -> None:
-    text = record(RSA.algorithm, RSA.public)
-    assert [len(part) for part in record_strings(text)] == [255, len(text) - 255]
-    assert "".join(record_strings(text)) == text

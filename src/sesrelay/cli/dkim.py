@@ -11,8 +11,6 @@ import click
 
 from sesrelay.cli.options import EX_FAILED, config_option, json_option
 
-TTL = 3600  # seconds: short enough to take back a mistake
-
 
 @click.group("dkim")
 def command() -> None:
@@ -77,6 +75,7 @@ def generate(
     """
     from sesrelay.config import dkim_keys
     from sesrelay.mail.dkim import record, record_name
+    from sesrelay.setup.zones.records import TTL
 
     selector = selector or ("sesrelay" if kind == "rsa" else "sesrelay-ed25519")
     file = (output or config.parent / f"{selector}.{domain}.pem").absolute()
@@ -116,6 +115,7 @@ def show(domain: str | None, form: str, as_json: bool, config: Path) -> int:
     from sesrelay.cli.options import load_or_exit
     from sesrelay.config.dkim_keys import read_key
     from sesrelay.mail.dkim import record, record_name
+    from sesrelay.setup.zones.records import TTL
 
     found: dict[str, dict[str, object]] = {}
     for transport in load_or_exit(config).config.transports.values():
@@ -137,10 +137,10 @@ def show(domain: str | None, form: str, as_json: bool, config: Path) -> int:
 
 
 def _bind(name: str, value: str) -> str:
-    from sesrelay.mail.dkim import record_strings
+    from sesrelay.setup.zones.formats import quoted
+    from sesrelay.setup.zones.records import TTL
 
-    strings = " ".join(f'"{text}"' for text in record_strings(value))
-    return f"{name}. {TTL} IN TXT ( {strings} )"
+    return f"{name}. {TTL} IN TXT ( {quoted(value)} )"
 
 
 def _rows(records: Mapping[str, str]) -> None:

@@ -34,7 +34,6 @@ SIGNED = frozenset({
 
 PIECE = 256 * 1024  # octets of a body that are looked at in one go, so that other threads get their turn
 LINE = 72  # octets of a folded line, without what stands in front
-TEXT_MAX = 255  # octets of one character-string of a TXT record, RFC 1035 §3.3
 _SPACES = re.compile(rb"[ \t]+")
 _AROUND = b" \t\r\n"
 
@@ -140,8 +139,3 @@ def record_name(domain: str, selector: str) -> str:
 def record(algorithm: Algorithm, public: bytes) -> str:
     """Return what the TXT record says. `public`: the key as `p=` holds it before base64."""
     return f"v=DKIM1; k={algorithm.partition('-')[0]}; p={b64encode(public).decode()}"
-
-
-def record_strings(text: str) -> list[str]:
-    """Return a TXT record's value cut into its character-strings."""
-    return [text[at : at + TEXT_MAX] for at in range(0, len(text), TEXT_MAX)]

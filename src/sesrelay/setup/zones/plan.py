@@ -26,7 +26,7 @@ class RecordSet:
     ttl: int = 300
     plain: bool = True
     ids: tuple[str, ...] = ()
-    """The provider's name of each value, where it has such."""
+    """What the provider knows each value by: an id, or the value as the provider writes it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,12 +67,13 @@ class Route53Zone:
 def _record_set(one: dict[str, Any]) -> RecordSet:
     plain = "AliasTarget" not in one and "SetIdentifier" not in one
     kind = one["Type"]
-    values = tuple(_value(kind, record["Value"]) for record in one.get("ResourceRecords", ()))
-    return RecordSet(_bare(one["Name"]), kind, values, int(one.get("TTL", 300)), plain)
+    written = tuple(record["Value"] for record in one.get("ResourceRecords", ()))
+    values = tuple(_value(kind, value) for value in written)
+    return RecordSet(_bare(one["Name"]), kind, values, int(one.get("TTL", 300)), plain, written)
 
 
 def _value(kind: str, value: str) -> str:
-    return unquoted(value) if kind == "TXT" else value.rstrip(".") if kind in ("CNAME", "MX") else value
+    return unquoted(value, octal=True) if kind == "TXT" else value.rstrip(".") if kind in ("CNAME", "MX") else value
 
 
 def _bare(name: str) -> str:
