@@ -114,6 +114,13 @@ def test_a_fault_is_found_with_its_remedy(world: AwsWorld, plant: object, check:
     assert (said.code, said.json["ok"]) == ((1, False) if failed else (0, True))
 
 
+def test_what_ses_does_not_tell_is_not_called_well(world: AwsWorld) -> None:
+    world.ses.v2 = False
+    said = examined(world)
+    assert (found(said, "sandbox"), found(said, "sending"), found(said, "account")) == ([], [], [])
+    assert found(said, "quota")
+
+
 def test_it_asks_the_name_servers_that_the_verbs_about_domains_ask(world: AwsWorld) -> None:
     text = world.config.read_text()
     named = f"  elsewhere: {{type: direct, nameservers: ['{world.dns.nameserver}']}}\n"

@@ -6,7 +6,7 @@ Source: Amazon SES API v2 GetAccount; API v1 GetSendQuota where v2 is missing or
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,16 @@ SANDBOX_FIGURES = (1.0, 200.0)  # recipients a second, and in 24 hours
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Units: recipients a second; recipients in 24 hours, -1: unlimited. `sandbox` and `enforcement` None: not told."""
+    """Units: recipients a second; recipients in 24 hours, -1: unlimited. `sandbox` None: not told.
+
+    `answer`: all that GetAccount says, empty where v1 alone answers. What is not in it is not known, neither yes nor no.
+    """
 
     max_send_rate: float
     max_24h_send: float
     sent_last_24h: float
     sandbox: bool | None = None
-    sending_enabled: bool = True
-    enforcement: str | None = None
+    answer: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 def fetch(v2: SESV2Client, v1: SESClient) -> Account:
@@ -38,32 +40,19 @@ def fetch(v2: SESV2Client, v1: SESClient) -> Account:
 
     try:
         told = v2.get_account()
-        quota = told["SendQuota"]
+        return _account(told["SendQuota"], told)
     except (ClientError, ResponseParserError, KeyError):
-        # A refusal, or an endpoint without v2; a network fault goes to the caller, as v1 would meet the same.
-        return _by_v1(v1)
-    return Account(
-        quota["MaxSendRate"],
-        quota["Max24HourSend"],
-        quota["SentLast24Hours"],
-        not told.get("ProductionAccessEnabled", True),
-        told.get("SendingEnabled", True),
-        told.get("EnforcementStatus"),
-    )
+        # A refusal, or an endpoint without v2; a network fault goes to the caller, as v1 would meet the same. Where v2 was asked
+        # too often v1 may still answer: either has the figures, and each may be asked once a second.
+        return _account(v1.get_send_quota(), {})
 
 
-def _by_v1(v1: SESClient) -> Account:
-    quota = v1.get_send_quota()
-    rate, in_24h = quota["MaxSendRate"], quota["Max24HourSend"]
-    return Account(rate, in_24h, quota["SentLast24Hours"], sandbox_by_figures(rate, in_24h))
-
-
-def sandbox_by_figures(max_send_rate: float, max_24h_send: float) -> bool | None:
-    """Tell the sandbox by its figures, where these are all that is known. None for others: not told.
-
-    Source: Amazon SES developer guide, "Request production access": 1 a second, 200 in 24 hours.
-    """
-    return True if (max_send_rate, max_24h_send) == SANDBOX_FIGURES else None
+def _account(quota: Mapping[str, Any], answer: Mapping[str, Any]) -> Account:
+    rate, in_24h = float(quota["MaxSendRate"]), float(quota["Max24HourSend"])
+    production = answer.get("ProductionAccessEnabled")
+    # The figures tell the sandbox where nothing else does, and no more than that ("Request production access" in the guide).
+    by_figures = True if (rate, in_24h) == SANDBOX_FIGURES else None
+    return Account(rate, in_24h, float(quota["SentLast24Hours"]), by_figures if production is None else not production, answer)
 
 
 @dataclass(frozen=True, slots=True)

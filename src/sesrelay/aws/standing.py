@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sesrelay.aws.account import Reputation, sandbox_by_figures, summed, total
+from sesrelay.aws.account import Reputation, fetch, summed, total
 from sesrelay.aws.clients import AwsError, Clients, told
 
 
@@ -63,31 +63,21 @@ class Standing:
 
 
 def standing(clients: Clients, now: float) -> Standing:
-    """Ask SES; where GetAccount is not allowed, v1 tells the limits alone. Units: `now` Unix seconds. Raises: AwsError"""
+    """Ask SES; where GetAccount does not answer, v1 tells the limits alone. Units: `now` Unix seconds. Raises: AwsError"""
     last_24h, last_14d = _statistics(clients, now)
-    try:
-        with told("read the account"):
-            answer = clients["sesv2"].get_account()
-            quota = answer.get("SendQuota", {})
-    except AwsError as error:
-        if error.temporary:
-            raise
-        with told("read the account's quota"):
-            quota, answer = clients["ses"].get_send_quota(), None
-    rate, limit = float(quota.get("MaxSendRate", 0.0)), float(quota.get("Max24HourSend", 0.0))
-    known = answer is not None
-    answer = answer or {}
+    with told("read the account"):
+        account = fetch(clients["sesv2"], clients["ses"])
+    answer = account.answer
+    suppression = answer.get("SuppressionAttributes")
     return Standing(
         region=clients.region,
-        max_send_rate=rate,
-        max_24h_send=None if limit < 0 else limit,
-        sent_last_24h=float(quota.get("SentLast24Hours", 0.0)),
-        sandbox=not answer.get("ProductionAccessEnabled", False) if known else sandbox_by_figures(rate, limit),
-        sending_enabled=bool(answer.get("SendingEnabled")) if known else None,
+        max_send_rate=account.max_send_rate,
+        max_24h_send=None if account.max_24h_send < 0 else account.max_24h_send,
+        sent_last_24h=account.sent_last_24h,
+        sandbox=account.sandbox,
+        sending_enabled=answer.get("SendingEnabled"),
         enforcement=str(answer["EnforcementStatus"]).lower() if answer.get("EnforcementStatus") else None,
-        suppression=tuple(reason.lower() for reason in (answer.get("SuppressionAttributes") or {}).get("SuppressedReasons", ()))
-        if known
-        else None,
+        suppression=None if suppression is None else tuple(one.lower() for one in suppression.get("SuppressedReasons", ())),
         details=answer.get("Details") or {},
         last_24h=last_24h,
         last_14d=last_14d,

@@ -152,7 +152,7 @@ def _print(used: Access, told: Standing) -> None:
 
 def _line(name: str, text: str | None, *, bad: bool = False) -> None:
     click.echo(f"  {name:<15}", nl=False)
-    click.secho(text or "not told: the credentials may not ask", fg="red" if bad else None)
+    click.secho(text or "not told: the credentials may not ask, or ask too often", fg="red" if bad else None)
 
 
 def _rates(sent: Reputation | None) -> str | None:

@@ -106,7 +106,7 @@ def _standing(found: Standing, transport: str) -> Iterator[Check]:
         yield fail("sending", transport, "AWS has stopped the account's sending", "answer AWS's case in the console")
     elif found.enforcement not in (None, "healthy"):
         yield fail("sending", transport, f"AWS's enforcement status is {found.enforcement}", "answer AWS's case in the console")
-    else:
+    elif found.sending_enabled:
         yield ok("sending", transport, "the account may send")
     yield _quota(found, transport)
     sent = found.last_14d
