@@ -137,6 +137,19 @@ def test_a_verified_parent_speaks_for_a_sub_domain(world: AwsWorld) -> None:
     assert found(examined(world, "shop.example.com"), "identity") == ["ok: verified in us-east-1, by example.com"]
 
 
+def test_what_a_sub_domain_sends_directly_is_no_matter_of_its_parents_spf(world: AwsWorld) -> None:
+    direct = f"  direct: {{type: direct, source_address: {HOST}, nameservers: ['{world.dns.nameserver}']}}\n"
+    text = world.config.read_text().replace(
+        "routes:\n", f"{direct}routes:\n  - {{sender: shop.example.com, transport: [main, direct]}}\n"
+    )
+    world.config.write_text(text)
+    said = examined(world, "shop.example.com")
+    assert found(said, "identity") == ["ok: verified in us-east-1, by example.com"]
+    assert [one["subject"] for one in said.json["checks"] if one["check"] == "spf"] == ["shop.example.com"]
+    world.config.write_text(text.replace("example.com, transport: main", "example.com, transport: [main, direct]"))
+    assert found(examined(world, "shop.example.com"), "spf", "example.com TXT") == ["fail: missing"]
+
+
 def test_lines_have_the_remedy_and_quiet_leaves_out_what_is_well(world: AwsWorld) -> None:
     world.ses.account.sandbox = True
     said = world.run("doctor", "--nameserver", world.dns.nameserver, "--quiet")

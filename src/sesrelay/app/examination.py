@@ -125,7 +125,7 @@ async def _published(loaded: Loaded, dns: Dns, domain: str, check: Check, identi
     """Look whether the DNS has what SES wants of a domain; `check`: what SES says of it."""
     if identity is None:
         return [check]
-    records = wanted(identity, root_spf=direct_senders(domain, loaded))
+    records = wanted(identity, root_spf=direct_senders(identity.domain, loaded))
     questions = [(record.name, str(record.type)) for record in records]
     answers = await dns.ask([*questions, *((f"_dmarc.{parent}", "TXT") for parent in parents(identity.domain))])
     checks = [check, *checkup_dns.records(domain, findings(records, answers))]
