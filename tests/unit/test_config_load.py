@@ -18,6 +18,7 @@ from sesrelay.config.problem import ConfigError
 from sesrelay.config.transports import DirectTransport, SesTransport, SmtpTransport
 from sesrelay.config.values import HostPort
 from sesrelay.mail.delivery import Priority
+from sesrelay.transport.exchangers.resolver import resolver
 
 
 def write(folder: Path, text: str, name: str = "config.yaml") -> Path:
@@ -237,11 +238,12 @@ def test_localhost_is_listened_on_by_either_of_its_addresses(shipped: str, tmp_p
 def test_direct_with_nameservers(tmp_path: Path) -> None:
     direct = loaded(
         tmp_path,
-        "transports: {direct: {type: direct, port: 2525, nameservers: ['127.0.0.1:5353', '::1', '[::1]:54', 192.0.2.1], "
+        "transports: {direct: {type: direct, port: 2525, nameservers: ['127.0.0.1:5353', '::1', '[::1]:54', 192.0.2.1, localhost:53], "
         "allow_private_addresses: true}}\n",
     ).config.transports["direct"]
     assert isinstance(direct, DirectTransport)
-    assert direct.nameservers == ("127.0.0.1:5353", "::1", "[::1]:54", "192.0.2.1")
+    assert direct.nameservers == ("127.0.0.1:5353", "::1", "[::1]:54", "192.0.2.1", "127.0.0.1:53")
+    assert resolver(direct.nameservers, 1.0).nameservers  # what is read there is taken here
     assert direct.allow_private_addresses is True
 
 

@@ -22,6 +22,8 @@ from sesrelay.mail.dkim import record, record_name
 from sesrelay.setup.checkup import machine as checkup_machine
 from sesrelay.setup.checkup import ses as checkup_ses
 from sesrelay.setup.checkup.check import Check
+from sesrelay.setup.checkup.dns import DirectHost, host
+from sesrelay.setup.zones.lookup import Dns
 from small_dns import SmallDns
 from somebody import ME, UNNAMED, as_root
 
@@ -143,7 +145,8 @@ def test_what_a_sub_domain_sends_directly_is_no_matter_of_its_parents_spf(world:
         "routes:\n", f"{direct}routes:\n  - {{sender: shop.example.com, transport: [main, direct]}}\n"
     )
     world.config.write_text(text)
-    said = examined(world, "shop.example.com")
+    said = world.run("doctor", "shop.example.com", "--nameserver", world.dns.nameserver.replace(HOST, "localhost"), "--json")
+    assert found(said, "address", HOST) == ["warn: loopback: behind NAT, and what others see is not known"]
     assert found(said, "identity") == ["ok: verified in us-east-1, by example.com"]
     assert [one["subject"] for one in said.json["checks"] if one["check"] == "spf"] == ["shop.example.com"]
     world.config.write_text(text.replace("example.com, transport: main", "example.com, transport: [main, direct]"))
@@ -257,6 +260,21 @@ def test_a_sound_direct_way_is_ok(direct: Direct) -> None:
     assert found(said, "reverse dns") == ["ok: mail.example.net, and back"]
     assert found(said, "port 25") == ["ok: answers: 220 mail.example.net ESMTP"]
     assert read_key(direct.key, os.environ)  # what was compared is the key that signs
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("10.0.0.1", "private"),
+        ("100.64.0.1", "shared with other customers of a provider"),
+        ("fec0::1", "site-local"),
+        ("64:ff9b::a00:1", "private"),
+    ],
+)
+async def test_what_others_see_of_an_address_that_goes_nowhere_is_not_known(address: str, kind: str) -> None:
+    async with SmallDns({("mail.example.net", "A"): ["192.0.2.1"]}) as dns:
+        (check,) = await host(Dns([dns.nameserver]), DirectHost("mail.example.net", (address,)))
+    assert (check.status, check.message) == ("warn", f"{kind}: behind NAT, and what others see is not known")
 
 
 @pytest.mark.parametrize(

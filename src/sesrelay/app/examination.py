@@ -28,7 +28,7 @@ from sesrelay.setup.checkup import machine as checkup_machine
 from sesrelay.setup.checkup import ses as checkup_ses
 from sesrelay.setup.checkup.check import Check, fail, ok
 from sesrelay.setup.checkup.dns import DirectHost, SigningKey
-from sesrelay.setup.zones.lookup import Dns, findings
+from sesrelay.setup.zones.lookup import Dns, findings, look_up
 from sesrelay.setup.zones.records import parents, wanted
 
 AT_ONCE = 20  # looks at the DNS
@@ -126,8 +126,7 @@ async def _published(loaded: Loaded, dns: Dns, domain: str, check: Check, identi
     if identity is None:
         return [check]
     records = wanted(identity, root_spf=direct_senders(identity.domain, loaded))
-    questions = [(record.name, str(record.type)) for record in records]
-    answers = await dns.ask([*questions, *((f"_dmarc.{parent}", "TXT") for parent in parents(identity.domain))])
+    answers = await look_up(dns, identity.domain, records)
     checks = [check, *checkup_dns.records(domain, findings(records, answers))]
     if identity.verified:
         checks.append(checkup_dns.alignment(domain, identity))

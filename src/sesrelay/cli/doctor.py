@@ -40,8 +40,7 @@ def command(domains: tuple[str, ...], nameservers: tuple[str, ...], quiet: bool,
 
     for domain in domains:
         parsed("DOMAIN", domain, "domain")
-    for server in nameservers:
-        parsed("--nameserver", server, "nameserver")
+    nameservers = tuple(parsed("--nameserver", server, "nameserver") for server in nameservers)
     checks: list[Check]
     try:
         loaded = load(config)

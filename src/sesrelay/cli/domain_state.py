@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def state_of(used: Access, domain: str, wish: DnsWish) -> State:
     identity = identity_or_exit(used, domain)
     records = known_records(used, identity, wish)
     configured = name_servers(used.loaded) if used.loaded else ()
-    answers = look_up(Dns(wish.nameservers or configured), domain, records)
+    answers = asyncio.run(look_up(Dns(wish.nameservers or configured), domain, records))
     return State(identity, findings(records, answers), answers)
 
 
@@ -163,14 +164,12 @@ def print_findings(findings: Sequence[Finding]) -> None:
 
 
 def _nameservers(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    from sesrelay.config.values import nameserver
+    from sesrelay.config.values import parse_nameserver
 
-    for text in value:
-        try:
-            nameserver(text)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-    return value
+    try:
+        return tuple(parse_nameserver(text) for text in value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _dmarc(context: click.Context, parameter: click.Parameter, value: str) -> str:

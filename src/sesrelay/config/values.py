@@ -207,19 +207,14 @@ def parse_fingerprint(value: object) -> str:
 
 
 def parse_nameserver(value: object) -> str:
-    """Check `IP` or `IP:PORT` and return it as written; `nameserver` splits it."""
+    """Return `IP`, `IPV4:PORT` or `[IPV6]:PORT`."""
     if not isinstance(value, str):
         raise ValueError("an IP address is meant, with or without a port, as in 127.0.0.1:5353")
-    nameserver(value)
-    return value
-
-
-def nameserver(text: str) -> HostPort:
-    """Split `127.0.0.1`, `127.0.0.1:5353`, `::1` or `[::1]:5353`; the port is 53 where none is given."""
     try:
-        return HostPort(str(ipaddress.ip_address(text)), 53)
+        return str(ipaddress.ip_address(value))
     except ValueError:
-        return host_port(text)
+        host, port = host_port(value)
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_domain(value: str) -> str:

@@ -16,13 +16,13 @@ from sesrelay.aws.identities import Identity
 from sesrelay.seams import Clock
 from sesrelay.setup.checkup.check import Check, fail, ok, warn
 from sesrelay.setup.zones.lookup import LIFETIME, Answers, Dns
-from sesrelay.setup.zones.records import Finding, Found, is_dmarc, parents
+from sesrelay.setup.zones.records import Finding, Found, is_dmarc, key_of, parents
 from sesrelay.setup.zones.spf import is_spf
+from sesrelay.transport.exchangers.addresses import refusal
 from sesrelay.transport.exchangers.mx import MailHosts
 from sesrelay.transport.exchangers.validation import validation
 
 CONNECT = 5.0  # seconds for a connection to port 25 outside; a blocked port mostly answers nothing at all
-SHARED = ipaddress.ip_network("100.64.0.0/10")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +111,12 @@ async def host(dns: Dns, found: DirectHost) -> list[Check]:
             )
         )
     for address in found.addresses:
-        if _private(address) and not found.private:
+        if why := refusal(address, allow_private=found.private):
             checks.append(
                 warn(
                     "address",
                     address,
-                    "private: behind NAT, and what others see is not known",
+                    f"{why}: behind NAT, and what others see is not known",
                     "check SPF and reverse DNS of the public address",
                 )
             )
@@ -188,11 +188,6 @@ def addresses(source: str | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _private(address: str) -> bool:
-    found = ipaddress.ip_address(address)
-    return found.is_private or (found.version == 4 and found in SHARED)
-
-
 async def _reverse(dns: Dns, address: str, name: str, named: set[str]) -> Check:
     pointer = ipaddress.ip_address(address).reverse_pointer
     names = [value.rstrip(".").lower() for value in (await dns.ask([(pointer, "PTR")]))[pointer, "PTR"].values or ()]
@@ -209,16 +204,11 @@ async def _reverse(dns: Dns, address: str, name: str, named: set[str]) -> Check:
 def _dkim(key: SigningKey, found: Found) -> Check:
     if found.values is None:
         return warn("dkim", key.name, f"could not be looked up: {found.trouble}", "look again, or ask another name server")
-    wanted = _key_of(key.value)
-    if any(_key_of(value) == wanted for value in found.values):
+    wanted = key_of(key.value)
+    if any(key_of(value) == wanted for value in found.values):
         return ok("dkim", key.name, "the key that signs")
     message = "another key than the one that signs" if found.values else "missing: signatures cannot be verified"
     return fail("dkim", key.name, message, f"publish TXT {key.value}")
-
-
-def _key_of(text: str) -> str:
-    parts = (part.partition("=") for part in text.split(";"))
-    return next(("".join(value.split()) for name, _, value in parts if name.strip() == "p"), "")
 
 
 def _dmarc(domain: str, answers: Answers) -> Check:
@@ -236,7 +226,7 @@ async def _spf(dns: Dns, domain: str, host: DirectHost, found: Found) -> Check:
     if len(there) != 1:
         many = "several SPF records count as none" if there else "no SPF record: this host is not covered"
         return fail("spf", domain, many, remedy)
-    public = [one for one in host.addresses if host.private or not _private(one)]
+    public = [one for one in host.addresses if not refusal(one, allow_private=host.private)]
     if not public:
         return warn("spf", domain, "whether it covers this host is not known: its public address is not", "look at it by hand")
     try:

@@ -8,19 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
-import dns.asyncresolver
 import dns.exception
 import dns.name
-import dns.nameserver
 import dns.rdata
 import dns.resolver
 
-from sesrelay.config.values import nameserver
 from sesrelay.setup.zones.plan import RecordSet
 from sesrelay.setup.zones.records import Finding, Found, Record, compare, parents, same_kind
+from sesrelay.transport.exchangers.resolver import EDNS_PAYLOAD, in_short, resolver
 
 LIFETIME = 5.0  # seconds for one look-up, over all name servers
-EDNS_PAYLOAD = 1232  # octets; DNS Flag Day 2020
 
 Answers = Mapping[tuple[str, str], Found]
 
@@ -29,17 +26,14 @@ class Dns:
     """Looks up. `nameservers` as `ADDRESS`, `IPV4:PORT` or `[IPV6]:PORT`; empty: the system's. Nothing is remembered."""
 
     def __init__(self, nameservers: Sequence[str] = ()) -> None:
-        self._resolver = _resolver(nameservers)
-        self._resolver.lifetime = LIFETIME
-        self._resolver.cache = None
-        self._resolver.use_edns(0, 0, EDNS_PAYLOAD)
+        self._resolver = resolver(nameservers, LIFETIME)
 
     def blocking(self) -> dns.resolver.Resolver:
         """Return a resolver of the same servers for libraries that wait for each answer."""
-        resolver = dns.resolver.Resolver(configure=False)
-        resolver.nameservers, resolver.lifetime = self._resolver.nameservers, self._resolver.lifetime
-        resolver.use_edns(0, 0, EDNS_PAYLOAD)
-        return resolver
+        made = dns.resolver.Resolver(configure=False)
+        made.nameservers, made.lifetime = self._resolver.nameservers, LIFETIME
+        made.use_edns(0, 0, EDNS_PAYLOAD)
+        return made
 
     async def ask(self, questions: Iterable[tuple[str, str]]) -> Answers:
         """Return what each name and type has, all asked at once."""
@@ -52,20 +46,16 @@ class Dns:
             answer = await self._resolver.resolve(dns.name.from_text(name), kind, search=False)
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             return Found(())
-        except dns.exception.Timeout:
-            return Found(None, "no name server answers in time")
-        except dns.resolver.NoNameservers:
-            return Found(None, "no name server has a usable answer (SERVFAIL or refused)")
         except (dns.exception.DNSException, OSError) as error:
-            return Found(None, str(error) or type(error).__name__)
+            return Found(None, in_short(error))
         return Found(tuple(sorted(_text(record) for record in answer)))
 
 
-def look_up(dns: Dns, domain: str, records: Sequence[Record]) -> Answers:
+async def look_up(dns: Dns, domain: str, records: Sequence[Record]) -> Answers:
     """Ask for all records of a domain, and for the DMARC records above it."""
     questions = [(record.name, str(record.type)) for record in records]
     above = [(f"_dmarc.{parent}", "TXT") for parent in parents(domain)]
-    return asyncio.run(dns.ask([*questions, *above]))
+    return await dns.ask([*questions, *above])
 
 
 def findings(records: Sequence[Record], answers: Answers) -> list[Finding]:
@@ -98,15 +88,3 @@ def _text(record: dns.rdata.Rdata) -> str:
     if kind == "CNAME":
         return str(record.target.to_text(omit_final_dot=True))  # type: ignore[attr-defined]
     return record.to_text()
-
-
-def _resolver(nameservers: Sequence[str]) -> dns.asyncresolver.Resolver:
-    if not nameservers:
-        try:
-            return dns.asyncresolver.Resolver()
-        except dns.resolver.NoResolverConfiguration:
-            nameservers = ["127.0.0.1"]  # as the C library does without /etc/resolv.conf
-    resolver = dns.asyncresolver.Resolver(configure=False)
-    servers = [nameserver(text) for text in nameservers]
-    resolver.nameservers = [dns.nameserver.Do53Nameserver(one.host, one.port) for one in servers]
-    return resolver

@@ -133,12 +133,18 @@ def serves(record: Record, value: str) -> bool:
     if record.is_spf:
         return spf.covers(value, record.spf_terms)
     if record.type == "TXT":
-        return not record.value or _tag(value, "p") == _tag(record.value, "p")
+        return not record.value or key_of(value) == key_of(record.value)
     return _plain(value) == _plain(record.value)
 
 
 def is_dmarc(value: str) -> bool:
     return value.replace(" ", "").lower().startswith("v=dmarc1;") or value.strip().lower() == "v=dmarc1"
+
+
+def key_of(text: str) -> str:
+    """Return the key that a DKIM record holds; empty: none. Source: RFC 6376 §3.2 (the case of tags counts), §3.6.1"""
+    tags = (part.partition("=") for part in text.split(";"))
+    return next(("".join(value.split()) for name, _, value in tags if name.strip() == "p"), "")
 
 
 def parents(domain: str) -> list[str]:
@@ -149,11 +155,6 @@ def parents(domain: str) -> list[str]:
 
 def _plain(value: str) -> str:
     return " ".join(value.lower().rstrip(".").split())
-
-
-def _tag(text: str, name: str) -> str:
-    tags = (part.partition("=") for part in text.split(";"))
-    return next(("".join(value.split()) for key, _, value in tags if key.strip().lower() == name), "")
 
 
 def _too_many(record: Record) -> str:

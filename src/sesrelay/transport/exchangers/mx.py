@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-import dns.asyncresolver
 import dns.exception
 import dns.flags
 import dns.message
@@ -30,11 +29,9 @@ from sesrelay.mail.outcome import Deferred, Failed, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock
 from sesrelay.transport.exchangers.cache import AnswerCache
-from sesrelay.transport.net.plainly import plainly
+from sesrelay.transport.exchangers.resolver import PORT, in_short, resolver
 
 LIFETIME = 15.0  # seconds for one look-up, over all name servers
-EDNS_PAYLOAD = 1232  # octets; DNS Flag Day 2020
-PORT = 53
 SILENCES = 10  # look-ups in a row without any answer after which all direct delivery waits: then it is not one domain's fault
 
 Obstacle = Failed | Deferred
@@ -81,12 +78,10 @@ class MailHosts:
     """
 
     def __init__(self, clock: Clock, nameservers: Iterable[str] = (), lifetime: float = LIFETIME) -> None:
-        named = [_nameserver(text) for text in nameservers]
+        named = tuple(nameservers)
         self._named = bool(named)
-        self.resolver = _resolver(named)
-        self.resolver.lifetime = lifetime
+        self.resolver = resolver(named, lifetime)
         self.resolver.cache = AnswerCache(clock)
-        self.resolver.use_edns(0, 0, EDNS_PAYLOAD)
         self.resolver.set_flags(dns.flags.RD | dns.flags.AD)  # AD: say whether it was validated (RFC 6840 §5.7)
 
     async def hosts(self, domain: str) -> list[MailHost] | Obstacle:
@@ -182,33 +177,6 @@ def loop(domain: str) -> Failed:
     return Failed(Reply(554, "5.4.6", text), Scope.RECIPIENT_DOMAIN)
 
 
-def _resolver(nameservers: list[dns.nameserver.Nameserver]) -> dns.asyncresolver.Resolver:
-    if nameservers:
-        resolver = dns.asyncresolver.Resolver(configure=False)
-        resolver.nameservers = nameservers
-        return resolver
-    try:
-        return dns.asyncresolver.Resolver()
-    except dns.resolver.NoResolverConfiguration:
-        # As the C library does without /etc/resolv.conf.
-        resolver = dns.asyncresolver.Resolver(configure=False)
-        resolver.nameservers = ["127.0.0.1"]
-        return resolver
-
-
-def _nameserver(text: str) -> dns.nameserver.Nameserver:
-    address, port = text, str(PORT)
-    if text.startswith("["):
-        address, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or port
-    elif text.count(":") == 1:
-        address, _, port = text.partition(":")
-    try:
-        return dns.nameserver.Do53Nameserver(str(ip_address(address)), int(port))
-    except ValueError:
-        raise ValueError(f"{text!r} is no name server: write ADDRESS, IPV4:PORT or [IPV6]:PORT") from None
-
-
 def _place(server: str | dns.nameserver.Nameserver) -> tuple[str, int]:
     """Return address and port of a name server; systems name them by address alone."""
     if isinstance(server, dns.nameserver.AddressAndPortNameserver):
@@ -225,14 +193,6 @@ def _same(one: str, other: str) -> bool:
         return domain_key(one) == domain_key(other)
     except AddressError:
         return one.lower() == other.lower()
-
-
-def in_short(error: BaseException) -> str:
-    if isinstance(error, dns.exception.Timeout):
-        return "no answer in time"
-    if isinstance(error, dns.resolver.NoNameservers):
-        return "no name server has a usable answer (SERVFAIL or refused)"
-    return plainly(error)
 
 
 def _unknown(what: str, error: Unknown) -> Deferred:

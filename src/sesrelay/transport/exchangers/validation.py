@@ -13,7 +13,8 @@ import dns.name
 import dns.resolver
 from dns.rdatatype import RdataType
 
-from sesrelay.transport.exchangers.mx import MailHosts, in_short
+from sesrelay.transport.exchangers.mx import MailHosts
+from sesrelay.transport.exchangers.resolver import in_short
 
 RUN_ONE = "run a resolver that validates on this host (Debian: apt install unbound), and name it: nameservers: [127.0.0.1]"
 
