@@ -14,8 +14,9 @@ import pytest
 from aws_world import AwsWorld, Said, aws_world, sesrelay
 from dnssec import SignedDns
 from iam_world import moto_server
-from sesrelay.config.dkim_keys import generate, write
+from sesrelay.config.dkim_keys import generate
 from sesrelay.mail.dkim import record
+from sesrelay.setup.dkim_key import write_key
 from sesrelay.setup.zones.formats import quoted
 from small_dns import SmallDns
 
@@ -62,7 +63,7 @@ def exchanger() -> Iterator[int]:
 
 def test_each_fault_of_a_direct_domain_is_found(tmp_path: Path, exchanger: int) -> None:
     pem, key = generate("rsa")
-    write(tmp_path / "k.pem", pem)
+    write_key(tmp_path / "k.pem", pem, tmp_path / "config.yaml")
     dkim = "s1._domainkey TXT " + quoted(record(key.algorithm, key.public)) + "\n"
     zones = dict.fromkeys(FAULTS, SPF + MX + DMARC + dkim)
     zones["nospf.test"] = MX + DMARC + dkim

@@ -14,6 +14,7 @@ from sesrelay.cli import main
 from sesrelay.config.dkim_keys import parse
 from sesrelay.config.loading import load
 from sesrelay.mail.dkim import DkimKey, signatures
+from somebody import UNNAMED, as_root
 
 MESSAGE = b"From: a@example.org\r\nSubject: hello\r\n\r\nHello.\r\n"
 
@@ -71,6 +72,19 @@ def test_nothing_is_overwritten(config: Path, capsys: pytest.CaptureFixture[str]
     assert run(config, "example.org") == 1
     assert "is there already" in capsys.readouterr().err
     assert (config.parent / "sesrelay.example.org.pem").read_bytes() == before
+
+
+@as_root
+@pytest.mark.parametrize("there", ["configuration", "folder"])
+def test_who_reads_the_configuration_reads_the_key(config: Path, there: str) -> None:
+    if there == "configuration":
+        config.write_text("{}")
+        os.chown(config, 0, UNNAMED)
+    else:
+        os.chown(config.parent, 0, UNNAMED)
+    assert run(config, "example.org") == 0
+    key = (config.parent / "sesrelay.example.org.pem").stat()
+    assert (key.st_uid, key.st_gid, key.st_mode & 0o777) == (0, UNNAMED, 0o640)
 
 
 @pytest.mark.parametrize("args", [("a..b",), ("example.org", "--selector", "_x"), ("example.org", "--type", "dsa"), ()])

@@ -16,13 +16,13 @@ import pytest
 from aws_world import AwsWorld, Elsewhere, Said, aws_world, sesrelay
 from iam_world import moto_server
 from sesrelay.config.dkim_keys import generate, read_key
-from sesrelay.config.dkim_keys import write as write_key
 from sesrelay.config.model import Listener
 from sesrelay.mail.dkim import record, record_name
 from sesrelay.setup.checkup import machine as checkup_machine
 from sesrelay.setup.checkup import ses as checkup_ses
 from sesrelay.setup.checkup.check import Check
 from sesrelay.setup.checkup.dns import DirectHost, host
+from sesrelay.setup.dkim_key import write_key
 from sesrelay.setup.zones.lookup import Dns
 from small_dns import SmallDns
 from somebody import ME, UNNAMED, as_root
@@ -192,7 +192,7 @@ class Direct:
         self.elsewhere = Elsewhere()
         self.key = folder / "k.pem"
         pem, key = generate("rsa")
-        write_key(self.key, pem)
+        write_key(self.key, pem, folder / "config.yaml")
         self.dns = SmallDns(
             records={
                 ("mail.example.net", "A"): [HOST],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sesrelay.setup import files
-from sesrelay.setup.files import PENDING, NewFile, finish_interrupted, write_files
+from sesrelay.setup.files import PENDING, NewFile, finish_interrupted, write_files, write_new
 
 NAMES = ("a.secret", "b.secret", "config.yaml")
 KILLED = """
@@ -89,3 +89,31 @@ def test_what_was_left_long_ago_goes_at_the_next_write(folder: Path) -> None:
     write_files([NewFile(folder / "a.secret", "new", folder / "config.yaml")])
     assert content(folder) == {**OLD, "a.secret": "new", ".a.secret.qrstuvwx": "forgotten"}
     assert not (folder / PENDING).exists()
+
+
+def test_a_new_file_is_on_the_disk_before_it_has_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def synced(handle: int) -> None:
+        steps.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "content")
+        fsync(handle)
+
+    def named(old: Path, new: Path) -> None:
+        steps.append("name")
+        link(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "link", named)
+    write_new(NewFile(folder / "b.secret", "new", folder / "config.yaml"))
+    assert steps == ["content", "name", "folder"]
+    assert content(folder) == {**OLD, "b.secret": "new"}
+
+
+def test_a_new_file_takes_no_others_place(folder: Path) -> None:
+    (folder / "link.secret").symlink_to("nowhere")
+    for name in ("a.secret", "link.secret"):
+        with pytest.raises(FileExistsError):
+            write_new(NewFile(folder / name, "new", folder / "config.yaml"))
+    assert sorted(path.name for path in folder.iterdir()) == ["a.secret", "config.yaml", "link.secret"]
+    assert (folder / "a.secret").read_text() == "old a.secret"

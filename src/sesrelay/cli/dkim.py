@@ -73,15 +73,16 @@ def generate(
 
     A file that is there already is never overwritten.
     """
-    from sesrelay.config import dkim_keys
+    from sesrelay.config.dkim_keys import generate as new_key
     from sesrelay.mail.dkim import record, record_name
+    from sesrelay.setup.dkim_key import write_key
     from sesrelay.setup.zones.records import TTL
 
     selector = selector or ("sesrelay" if kind == "rsa" else "sesrelay-ed25519")
     file = (output or config.parent / f"{selector}.{domain}.pem").absolute()
-    pem, key = dkim_keys.generate(kind)
+    pem, key = new_key(kind)
     try:
-        dkim_keys.write(file, pem)
+        write_key(file, pem, config)
     except FileExistsError:
         click.echo(f"sesrelay: {file} is there already (another --selector or --output is meant)", err=True)
         return EX_FAILED

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
-import grp
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +35,6 @@ from sesrelay.mail.dkim import Algorithm
 Kind = Literal["rsa", "ed25519"]
 RSA_MIN = 1024  # bits; less is not verified by anybody (RFC 8301)
 RSA_BITS = 2048  # what every DNS panel can hold and every verifier takes
-MODE = 0o640
-GROUP = "sesrelay"  # the daemon's, as the packages make it
 _SEED = 32  # octets of an Ed25519 key in dkimpy's form: the seed alone, in base64
 
 
@@ -116,18 +111,3 @@ def _rsa(key: RSAPrivateKey) -> SigningKey:
 def _ed25519(key: Ed25519PrivateKey) -> SigningKey:
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return SigningKey("ed25519-sha256", public, lambda data: key.sign(hashlib.sha256(data).digest()))
-
-
-def write(file: Path, pem: bytes) -> None:
-    """Write a new key for its owner and group; for root the group is the daemon's, where there is one. Raises: OSError."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-    try:
-        with open(descriptor, "wb") as stream:  # noqa: PTH123  # from a descriptor
-            if os.geteuid() == 0:
-                with contextlib.suppress(KeyError):
-                    os.fchown(descriptor, 0, grp.getgrnam(GROUP).gr_gid)
-            os.fchmod(descriptor, MODE)  # whatever the umask says
-            stream.write(pem)
-    except BaseException:
-        file.unlink()
-        raise

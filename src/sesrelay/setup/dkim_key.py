@@ -1,4 +1,4 @@
-"""A DKIM key of one's own, from its file to what SES and the DNS want of it.
+"""A DKIM key of one's own: written once and for all, and from its file to what SES and the DNS want of it.
 
 Invariant: the private key stands in no error.
 
@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from sesrelay.aws.identities import OwnKey
+from sesrelay.setup.files import NewFile, write_new
 
 PUBLIC_MAX = 294  # octets of the public half of an RSA key of 2048 bits, as the record has it (RFC 6376 §3.6.1)
 _FRAME = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----(.*?)-----END", re.DOTALL)
@@ -29,6 +30,11 @@ def own_key(selector: str, file: Path) -> OwnKey:
 def dkim_record(file: Path) -> str:
     """Return the text of the TXT record for the key. Raises: ValueError, with a text for people"""
     return _read(file)[1]
+
+
+def write_key(file: Path, pem: bytes, config: Path) -> None:
+    """Write a new key, owned as the configuration is, or as its folder where there is none yet. Raises: FileExistsError, OSError"""
+    write_new(NewFile(file, pem.decode("ascii"), config if config.exists() else config.parent))
 
 
 def _read(file: Path) -> tuple[bytes, str]:

@@ -47,6 +47,16 @@ def write_files(files: Sequence[NewFile]) -> None:
         _write(files, pending)
 
 
+def write_new(one: NewFile) -> None:
+    """Write a file durably where there is none yet. Raises: FileExistsError, OSError"""
+    temporary = _beside(one.path, one)
+    try:
+        os.link(temporary, one.path)  # unlike a rename, it replaces nothing
+        _sync(one.path.parent)
+    finally:
+        temporary.unlink()
+
+
 def finish_interrupted(folder: Path) -> list[Path]:
     """Give the files their names that a killed process had ready; return them. What was changed since stays. Raises: OSError"""
     if not (folder / PENDING).exists():
