@@ -52,7 +52,7 @@ def write_new(one: NewFile) -> None:
     temporary = _beside(one.path, one)
     try:
         os.link(temporary, one.path)  # unlike a rename, it replaces nothing
-        _sync(one.path.parent)
+        sync(one.path.parent)
     finally:
         temporary.unlink()
 
@@ -63,6 +63,15 @@ def finish_interrupted(folder: Path) -> list[Path]:
         return []
     with _listing(folder) as pending:
         return _finish(pending)
+
+
+def sync(folder: Path) -> None:
+    """Put the names in `folder` on the disk. Raises: OSError"""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _write(files: Sequence[NewFile], pending: int | None) -> None:
@@ -83,7 +92,7 @@ def _write(files: Sequence[NewFile], pending: int | None) -> None:
             temporary.replace(target)
             ready.pop(0)
         for folder in {one.path.resolve().parent for one in files}:
-            _sync(folder)
+            sync(folder)
     except BaseException:
         for old, target in reversed(replaced):
             if old is not None:
@@ -114,7 +123,7 @@ def _finish(pending: int) -> list[Path]:
         else:
             temporary.unlink()
     for each in {target.parent for target in done}:
-        _sync(each)
+        sync(each)
     return done
 
 
@@ -142,7 +151,7 @@ def _note(pending: int, ready: Sequence[tuple[Path, Path]]) -> None:
     os.pwrite(pending, json.dumps(steps).encode(), 0)
     os.fsync(pending)
     for folder in {temporary.parent for temporary, _ in ready}:
-        _sync(folder)
+        sync(folder)
 
 
 def _identity(path: Path) -> list[int] | None:
@@ -193,11 +202,3 @@ def _beside(target: Path, one: NewFile) -> Path:
         Path(name).unlink(missing_ok=True)
         raise
     return Path(name)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

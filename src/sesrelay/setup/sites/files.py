@@ -21,7 +21,7 @@ from sesrelay.config.document import Document, parse
 from sesrelay.config.loading import load
 from sesrelay.config.problem import ConfigError
 from sesrelay.config.sites import FOLDER, site_files
-from sesrelay.setup.files import NewFile, write_files
+from sesrelay.setup.files import NewFile, sync, write_files
 from sesrelay.setup.sites.site import Site, compose
 
 
@@ -97,7 +97,7 @@ def remove(config: Path, name: str) -> Path:
             raise ConfigError(new)
         file.unlink()
         secret_place(config, name).unlink(missing_ok=True)
-        _sync(file.parent)
+        sync(file.parent)
     return file
 
 
@@ -141,14 +141,6 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
