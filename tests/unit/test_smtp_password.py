@@ -6,6 +6,7 @@ import pytest
 
 from aws_world import sesrelay
 from sesrelay.aws.smtp_password import NoSecretKey, derive, is_smtp_password, read_secret
+from sesrelay.config.values import parse_region
 
 VECTOR = ("some+secret+key", "eu-central-1", "BMXhUYlu5Z3gSXVQORxlVa7XPaz91aGWdfHxvkOZdWZ2")
 
@@ -20,6 +21,12 @@ def test_the_published_vector() -> None:
 def test_the_verb_reads_stdin_and_prints_only_the_password() -> None:
     done = sesrelay("smtp-password", "--region", VECTOR[1], stdin=VECTOR[0] + "\r\n")
     assert (done.code, done.out, done.err) == (0, VECTOR[2] + "\n", "")
+
+
+@pytest.mark.parametrize("region", ["us-east-10", "us-gov-west-1", "eusc-de-east-1"])
+def test_each_region_that_the_configuration_takes_is_taken(region: str) -> None:
+    done = sesrelay("smtp-password", "--region", region, stdin=VECTOR[0])
+    assert (done.code, done.out) == (0, derive(VECTOR[0], parse_region(region)) + "\n")
 
 
 @pytest.mark.parametrize(

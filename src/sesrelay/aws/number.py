@@ -14,8 +14,8 @@ import binascii
 import re
 
 _ARN = re.compile(r"arn:[a-z-]+:iam::(\d{12}):")
-_KEY_ID = re.compile(r"A[A-Z]{3}[A-Z2-7]{16}\Z")
-_EARLIER = re.compile(r"A[A-Z]{3}[IJ]")  # ids of before, which tell nothing
+_KEY_ID = re.compile(r"(?:AKIA|ASIA)[A-Z2-7]{16}\Z")
+_EARLIER = "IJ"  # begin ids of before, behind the four letters, which tell nothing
 
 
 def of_arn(arn: str | None) -> str | None:
@@ -24,9 +24,14 @@ def of_arn(arn: str | None) -> str | None:
     return found[1] if found else None
 
 
+def is_key_id(text: str) -> bool:
+    """Tell whether the text has the shape of an access key's id: of one that lasts, or (ASIA) of temporary credentials."""
+    return bool(_KEY_ID.match(text))
+
+
 def of_key(access_key_id: str | None) -> str | None:
     """Return the account of an access key's id, also where it is the user name of SES by SMTP."""
-    if not access_key_id or not _KEY_ID.match(access_key_id) or _EARLIER.match(access_key_id):
+    if not access_key_id or not is_key_id(access_key_id) or access_key_id[4] in _EARLIER:
         return None
     try:
         bits = int.from_bytes(base64.b32decode(access_key_id[4:])[:6])

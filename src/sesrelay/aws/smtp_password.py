@@ -8,12 +8,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import re
+
+from sesrelay.aws.number import is_key_id
 
 VERSION = b"\x04"
 LENGTH = 44  # characters of an SMTP password
-_KEY_ID = re.compile(r"(?:AKIA|ASIA)[A-Z2-7]{16}\Z")
-_REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]+)+-\d\Z")
 
 
 class NoSecretKey(ValueError):
@@ -38,11 +37,6 @@ def is_smtp_password(text: str) -> bool:
         return False
 
 
-def is_region(text: str) -> bool:
-    """Tell whether the text has the shape of an AWS region."""
-    return bool(_REGION.match(text))
-
-
 def read_secret(text: str, session_secret: str | None = None) -> str:
     """Return the secret key in what somebody typed or piped. Raises: NoSecretKey
 
@@ -54,10 +48,9 @@ def read_secret(text: str, session_secret: str | None = None) -> str:
     if len(lines) != 1:
         raise NoSecretKey("one line is meant, with the secret access key and nothing else" if lines else "stdin is empty")
     secret = lines[0]
-    if secret.startswith("ASIA") and _KEY_ID.match(secret):
-        raise NoSecretKey(_TEMPORARY)
-    if _KEY_ID.match(secret):
-        raise NoSecretKey("this is an access key id; its secret access key is meant")
+    if is_key_id(secret):
+        temporary = secret.startswith("ASIA")
+        raise NoSecretKey(_TEMPORARY if temporary else "this is an access key id; its secret access key is meant")
     if is_smtp_password(secret):
         raise NoSecretKey("this is an SMTP password already; it was derived from a secret access key for one region")
     if len(secret) > 128:

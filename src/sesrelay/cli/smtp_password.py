@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from sesrelay.cli.answers import parsed
 from sesrelay.cli.options import EX_FAILED
 
 
@@ -18,10 +19,9 @@ def command(region: str) -> None:
     The user name is the access key id. The password holds for that one region, does nothing for the API, and cannot be made
     from temporary credentials (key ids that begin with ASIA). On a terminal the key is asked for, unseen.
     """
-    from sesrelay.aws.smtp_password import NoSecretKey, derive, is_region, read_secret
+    from sesrelay.aws.smtp_password import NoSecretKey, derive, read_secret
 
-    if not is_region(region):
-        raise click.BadParameter(f"{region!r} is no AWS region (one as in us-east-1 is meant)", param_hint="--region")
+    parsed("--region", region, "region")
     text = click.prompt("Secret access key", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read(4096)
     session = os.environ.get("AWS_SECRET_ACCESS_KEY") if os.environ.get("AWS_SESSION_TOKEN") else None
     try:

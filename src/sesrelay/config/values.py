@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from sesrelay.config.problem import one_of, shown
 from sesrelay.mail.address import AddressError, domain_key, normalise
 from sesrelay.mail.address import check as check_address
+from sesrelay.policy.ses_hosts import REGION
 
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _TIMES = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -296,7 +297,7 @@ def parse_url(value: str) -> str:
 
 
 def parse_region(value: str) -> str:
-    if not re.match(r"[a-z]{2,4}(-[a-z]+)+-[0-9]+\Z", value):
+    if not re.fullmatch(REGION, value):
         raise ValueError(f"an AWS region is meant, as in us-east-1, not {shown(value)}")
     return value
 

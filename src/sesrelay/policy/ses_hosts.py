@@ -15,8 +15,10 @@ _DOMAINS = (
     "c2s.ic.gov", "api.aws.ic.gov", "sc2s.sgov.gov", "api.aws.scloud",  # ISO, ISO-B
     "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk", "csp.hci.ic.gov", "api.aws.hci.ic.gov",  # ISO-E, ISO-F
 )  # fmt: skip
+REGION = r"[a-z]{2,4}(?:-[a-z]+)+-[0-9]+"
+"""How the names of regions look; which there are, botocore says."""
 _HOST = re.compile(
-    r"(?:vpce-[a-z0-9-]+\.)?email-smtp(?:-fips)?[.-](?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+)\.(?:vpce\.)?"
+    rf"(?:vpce-[a-z0-9-]+\.)?email-smtp(?:-fips)?[.-](?P<region>{REGION})\.(?:vpce\.)?"
     rf"(?:{'|'.join(map(re.escape, _DOMAINS))})\.?\Z",
     re.I,
 )

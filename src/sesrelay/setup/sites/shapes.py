@@ -11,17 +11,11 @@ import re
 from sesrelay.aws.smtp_password import is_smtp_password
 
 _SECRET_KEY = re.compile(r"[A-Za-z0-9/+]{40}\Z")
-_ACCESS_KEY_ID = re.compile(r"(?:AKIA|ASIA)[A-Z0-9]{12,124}\Z")
 
 
 def is_secret_key(text: str) -> bool:
     """Tell whether `text` looks like a secret access key."""
     return _SECRET_KEY.match(text) is not None
-
-
-def is_access_key_id(text: str) -> bool:
-    """Tell whether `text` looks like the id of an access key, which SMTP credentials have as user name too."""
-    return _ACCESS_KEY_ID.match(text) is not None
 
 
 def wrong_secret(text: str, *, smtp: bool) -> str | None:
