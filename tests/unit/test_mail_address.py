@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sesrelay.mail import queue_id
-from sesrelay.mail.address import AddressError, check, domain_key, domain_of, normalise, unquoted
+from sesrelay.mail.address import AddressError, check, domain_key, domain_of, normalise, parents, unquoted
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,11 @@ def test_no_queue_id(text: str) -> None:
 def test_quotes_that_nothing_needs(local: str, plain: str) -> None:
     assert unquoted(local) == plain
     assert unquoted(plain) == plain
+
+
+@pytest.mark.parametrize(
+    ("domain", "above"),
+    [("a.b.example.com", ["b.example.com", "example.com"]), ("example.com", []), ("localhost", []), ("", [])],
+)
+def test_the_domains_above_that_somebody_holds(domain: str, above: list[str]) -> None:
+    assert parents(domain) == above

@@ -19,7 +19,7 @@ from sesrelay.config import transports as configured
 from sesrelay.config.checks import pattern_domain
 from sesrelay.config.loading import Loaded
 from sesrelay.control.client import ControlError
-from sesrelay.mail.address import domain_key
+from sesrelay.mail.address import domain_key, parents
 from sesrelay.seams import Document, SpoolError
 from sesrelay.setup.checkup import disk as checkup_disk
 from sesrelay.setup.checkup import dns as checkup_dns
@@ -29,7 +29,7 @@ from sesrelay.setup.checkup import ses as checkup_ses
 from sesrelay.setup.checkup.check import Check, fail, ok
 from sesrelay.setup.checkup.dns import DirectHost, SigningKey
 from sesrelay.setup.zones.lookup import Dns, findings, look_up
-from sesrelay.setup.zones.records import parents, wanted
+from sesrelay.setup.zones.records import wanted
 
 AT_ONCE = 20  # looks at the DNS
 

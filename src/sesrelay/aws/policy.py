@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sesrelay.aws.region import partition
+from sesrelay.mail.address import parents
 
 RAW, RAW_V2 = "ses:SendRawEmail", "ses:SendEmail"
 """v1 and SMTP need the former alone; a raw message by v2 needs both."""
@@ -71,7 +72,7 @@ def compact(policy: dict[str, Any]) -> str:
 
 def _sending(region: str, actions: tuple[str, ...], group: Sequence[Sending], account_id: str) -> dict[str, Any]:
     patterns = _patterns(group)
-    resources = _identities(region, account_id, patterns, parents=True) + _sets(region, account_id, group)
+    resources = _identities(region, account_id, patterns, vouching=True) + _sets(region, account_id, group)
     resources += [arn for one in group for arn in one.arns]
     statement = _statement(f"Send{_words(region)}", actions, resources)
     if patterns is not None:
@@ -81,7 +82,7 @@ def _sending(region: str, actions: tuple[str, ...], group: Sequence[Sending], ac
 
 
 def _managing(region: str, group: Sequence[Sending], account_id: str) -> dict[str, Any]:
-    resources = _identities(region, account_id, _patterns(group), parents=False) + _sets(region, account_id, group)
+    resources = _identities(region, account_id, _patterns(group), vouching=False) + _sets(region, account_id, group)
     return _statement(f"Manage{_words(region)}", MANAGE, resources)
 
 
@@ -91,7 +92,7 @@ def _patterns(group: Sequence[Sending]) -> list[str] | None:
     return list(dict.fromkeys(pattern for one in group for pattern in one.patterns or ()))
 
 
-def _identities(region: str, account_id: str, patterns: Sequence[str] | None, *, parents: bool) -> list[str]:
+def _identities(region: str, account_id: str, patterns: Sequence[str] | None, *, vouching: bool) -> list[str]:
     prefix = f"arn:{partition(region)}:ses:{region}:{account_id}:identity/"
     if patterns is None:
         return [prefix + ANY]
@@ -102,8 +103,7 @@ def _identities(region: str, account_id: str, patterns: Sequence[str] | None, *,
         names += [pattern] if address or pattern.startswith("*.") else []
         names.append(above)
         # SES lets a verified domain vouch for its sub-domains, and then asks for the right to that one.
-        labels = above.split(".")
-        names += [".".join(labels[n:]) for n in range(1, len(labels) - 1)] if parents else []
+        names += parents(above) if vouching else []
     return [prefix + name for name in dict.fromkeys(names)]
 
 

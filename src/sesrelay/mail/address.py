@@ -83,6 +83,12 @@ def domain_of(address: str) -> str:
         return ""
 
 
+def parents(domain: str) -> list[str]:
+    """Return the domains above, the nearest first, but for the top one, which is nobody's."""
+    labels = domain.split(".")
+    return [".".join(labels[n:]) for n in range(1, len(labels) - 1)]
+
+
 @lru_cache(maxsize=4096)
 def normalise(address: str) -> str:
     """Return `address` as comparisons want it: the local part in lower case, the domain by `domain_key`; a bare name in lower case.

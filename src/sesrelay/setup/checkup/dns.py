@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sesrelay.aws.identities import Identity
+from sesrelay.mail.address import parents
 from sesrelay.seams import Clock
 from sesrelay.setup.checkup.check import Check, fail, ok, warn
 from sesrelay.setup.zones.lookup import LIFETIME, Answers, Dns
-from sesrelay.setup.zones.records import Finding, Found, is_dmarc, key_of, parents
+from sesrelay.setup.zones.records import Finding, Found, is_dmarc, key_of
 from sesrelay.setup.zones.spf import is_spf
 from sesrelay.transport.exchangers.addresses import refusal
 from sesrelay.transport.exchangers.mx import MailHosts

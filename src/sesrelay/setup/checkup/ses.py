@@ -13,6 +13,7 @@ from sesrelay.aws.clients import AwsError, Clients, told
 from sesrelay.aws.identities import Identity
 from sesrelay.aws.region import offering_ses
 from sesrelay.aws.standing import Standing, standing
+from sesrelay.mail.address import parents
 from sesrelay.setup.checkup.check import Check, fail, ok, warn
 
 SKEW_TOLERATED = 60.0  # seconds; AWS refuses requests that are more than five minutes off
@@ -53,11 +54,8 @@ def simulator(transport: str, sender: str, *, by_v2: bool) -> Check:
 def identity(clients: Clients, domain: str) -> tuple[Check, Identity | None]:
     """Look at one sender domain. Blocks."""
     try:
-        found = identities.read(clients, domain)
-        parent = domain
-        while found is None and parent.count(".") > 1:  # a verified domain covers those below it
-            parent = parent.partition(".")[2]
-            found = identities.read(clients, parent)
+        # A verified domain covers those below it.
+        found = next((one for name in (domain, *parents(domain)) if (one := identities.read(clients, name)) is not None), None)
     except AwsError as error:
         return warn("identity", domain, str(error), "ses:GetEmailIdentity is wanted: sesrelay iam-policy --manage"), None
     if found is None:

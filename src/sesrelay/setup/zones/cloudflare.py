@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sesrelay.mail.address import parents
 from sesrelay.setup.zones.formats import quoted, unquoted
 from sesrelay.setup.zones.plan import Change, RecordSet, ZoneError
 
@@ -76,9 +77,7 @@ class CloudflareZone:
     @classmethod
     def find(cls, api: CloudflareApi, domain: str) -> CloudflareZone:
         """Return the zone whose name is the longest end of the domain's. Raises: ZoneError"""
-        labels = domain.split(".")
-        for n in range(len(labels) - 1):
-            name = ".".join(labels[n:])
+        for name in (domain, *parents(domain)):
             zones = [zone for zone in api.call("GET", "/zones", {"name": name}) if zone["name"].lower() == name]
             if len(zones) > 1:
                 raise ZoneError(f"the token reaches several zones named {name}: give it the rights to one")

@@ -13,8 +13,9 @@ import dns.name
 import dns.rdata
 import dns.resolver
 
+from sesrelay.mail.address import parents
 from sesrelay.setup.zones.plan import RecordSet
-from sesrelay.setup.zones.records import Finding, Found, Record, compare, parents, same_kind
+from sesrelay.setup.zones.records import Finding, Found, Record, compare, same_kind
 from sesrelay.transport.exchangers.resolver import EDNS_PAYLOAD, in_short, resolver
 
 LIFETIME = 5.0  # seconds for one look-up, over all name servers

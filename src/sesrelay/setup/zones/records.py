@@ -147,12 +147,6 @@ def key_of(text: str) -> str:
     return next(("".join(value.split()) for name, _, value in tags if name.strip() == "p"), "")
 
 
-def parents(domain: str) -> list[str]:
-    """Return the domains above whose DMARC record may speak for this one: those of two labels and more."""
-    labels = domain.split(".")
-    return [".".join(labels[n:]) for n in range(1, len(labels) - 1)]
-
-
 def _plain(value: str) -> str:
     return " ".join(value.lower().rstrip(".").split())
 
