@@ -305,6 +305,12 @@ def test_a_fault_of_direct_delivery_is_found(
     assert any(one.startswith(message) for one in told), told
 
 
+def test_what_the_dns_does_not_tell_is_not_missing(direct: Direct) -> None:
+    direct.dns.rcodes.update({"_dmarc.example.org": "SERVFAIL"})
+    assert [one.partition(":")[0] for one in found(direct.examined(), "dmarc")] == ["warn"]
+    assert "could not be looked up" in found(direct.examined(), "dmarc")[0]
+
+
 def test_port_25_is_tried_where_no_route_names_a_sender(direct: Direct) -> None:
     direct.dns.records["example.net", "MX"] = ["5 mail.example.net.", "10 mx.example.org."]
     direct.config.write_text(direct.config.read_text().partition("routes:")[0])  # all of it by default_route

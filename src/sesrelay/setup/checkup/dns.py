@@ -202,9 +202,13 @@ async def _reverse(dns: Dns, address: str, name: str, named: set[str]) -> Check:
     return ok("reverse dns", address, f"{name}, and back")
 
 
+def _unknown(check: str, subject: str, found: Found) -> Check:
+    return warn(check, subject, f"could not be looked up: {found.trouble}", "look again, or ask another name server")
+
+
 def _dkim(key: SigningKey, found: Found) -> Check:
     if found.values is None:
-        return warn("dkim", key.name, f"could not be looked up: {found.trouble}", "look again, or ask another name server")
+        return _unknown("dkim", key.name, found)
     wanted = key_of(key.value)
     if any(key_of(value) == wanted for value in found.values):
         return ok("dkim", key.name, "the key that signs")
@@ -214,16 +218,20 @@ def _dkim(key: SigningKey, found: Found) -> Check:
 
 def _dmarc(domain: str, answers: Answers) -> Check:
     for name in (domain, *parents(domain)):
-        if any(is_dmarc(value) for value in answers[f"_dmarc.{name}", "TXT"].values or ()):
+        found = answers[f"_dmarc.{name}", "TXT"]
+        if found.values is None:
+            return _unknown("dmarc", domain, found)
+        if any(is_dmarc(value) for value in found.values):
             return ok("dmarc", domain, f"_dmarc.{name} says what receivers are to do")
     return warn("dmarc", domain, "no policy: large receivers want one", f"publish at _dmarc.{domain} TXT v=DMARC1; p=none")
 
 
 async def _spf(dns: Dns, domain: str, host: DirectHost, found: Found) -> Check:
     if found.values is None:
-        return warn("spf", domain, f"could not be looked up: {found.trouble}", "look again, or ask another name server")
+        return _unknown("spf", domain, found)
     there = [value for value in found.values if is_spf(value)]
-    remedy = f"publish TXT v=spf1 {' '.join(f'ip{ipaddress.ip_address(one).version}:{one}' for one in host.addresses)} ~all"
+    terms = [f"ip{ipaddress.ip_address(one).version}:{one}" for one in host.addresses] or [f"a:{host.name}"]
+    remedy = f"publish TXT v=spf1 {' '.join(terms)} ~all"
     if len(there) != 1:
         many = "several SPF records count as none" if there else "no SPF record: this host is not covered"
         return fail("spf", domain, many, remedy)
