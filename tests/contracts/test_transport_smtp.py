@@ -112,16 +112,14 @@ async def test_one_outcome_for_each_delivery(world: World, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL)
-@pytest.mark.parametrize("error", [SpoolError("disk full"), RuntimeError("a bug")], ids=["spool", "bug"])
-async def test_a_content_that_cannot_be_read_raises_nothing_and_fails_nothing(world: World, kind: str, error: Exception) -> None:
+async def test_a_content_that_cannot_be_read_raises_nothing_and_fails_nothing(world: World, kind: str) -> None:
     out = world.make(kind)
     message = batch("b@example.org", "c@example.org")
-    found = by_address(message, await out.deliver(message, Unreadable(error)))
+    found = by_address(message, await out.deliver(message, Unreadable(SpoolError("disk full"))))
     if kind in SENDING:
         for outcome in found.values():
             assert isinstance(outcome, Deferred)
             assert (outcome.scope, outcome.ambiguous) == (Scope.MESSAGE, False)
-            assert "a bug" not in str(outcome.reply)
         assert isinstance(by_address(message, await out.deliver(message, Bytes()))["b@example.org"], Delivered)
     await out.close()
 
@@ -180,7 +178,7 @@ async def test_the_null_sender(world: World, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SENDING)
-async def test_cancelling_is_the_one_thing_that_is_raised(world: World, kind: str) -> None:
+async def test_cancelling_is_raised(world: World, kind: str) -> None:
     class Slow(Bytes):
         asked = False
 

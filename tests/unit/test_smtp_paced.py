@@ -15,7 +15,7 @@ from sesrelay.mail.envelope import Message
 from sesrelay.mail.outcome import NO_TRAIL, Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.ses_hosts import region_of
-from sesrelay.seams import Content
+from sesrelay.seams import Content, Interrupted
 from sesrelay.transport.client.answers import Answer, Stage, from_relay
 from sesrelay.transport.client.connect import parse_reply
 from sesrelay.transport.hold import HoldTransport
@@ -71,6 +71,23 @@ async def send(way: PacedSmtp, *to: str) -> list[Outcome]:
 def offered(way: PacedSmtp) -> list[tuple[str, ...]]:
     assert isinstance(way.inner, Endpoint)
     return way.inner.offered
+
+
+async def test_a_fault_of_ours_puts_nobody_in_doubt_who_was_served() -> None:
+    def answer(to: Sequence[str]) -> str:
+        if len(to) == 2:
+            return TAKEN
+        if len(to) < 4:
+            raise KeyError("a bug")
+        return "554 Transaction failed: Local address contains dot-dot"
+
+    way = made(answer)
+    sent = batch(*(f"r{n}@example.org" for n in range(5)))
+    with pytest.raises(Interrupted) as raised:
+        await way.deliver(sent, Bytes(HELLO))
+    assert isinstance(raised.value.__cause__, KeyError)
+    assert offered(way) == [tuple(f"r{n}@example.org" for n in part) for part in (range(5), range(2), range(2, 5))]
+    assert {of.n: type(one) for of, one in raised.value.known.items()} == {0: Delivered, 1: Delivered}
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 50])

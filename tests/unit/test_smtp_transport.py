@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from email import message_from_bytes
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 from batches import HELLO, Bytes, Unreadable, batch, by_address, eventually, unused_port
 from fakes import FakeClock
 from scripted_host import DROP, RESET, STALL, ScriptedHost
+from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.envelope import Recipient
-from sesrelay.mail.outcome import Deferred, Delivered, Failed, PauseReason, Scope
-from sesrelay.seams import SpoolError
+from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
+from sesrelay.mail.reply import Reply
+from sesrelay.seams import Content, Interrupted, SpoolError
 from sesrelay.transport.client.connect import Timeouts
 from sesrelay.transport.client.pool import Keeping
+from sesrelay.transport.smtp.for_ses import Shaping, shaped_first
 from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
 
 MUCH = (b"y" * 78 + b"\r\n") * 375_000
@@ -571,6 +575,18 @@ async def test_content_that_cannot_be_read_for_ses_waits() -> None:
         await out.close()
     assert isinstance(outcome, Deferred)
     assert (outcome.reply.code, outcome.scope) == (451, Scope.MESSAGE)
+
+
+async def test_a_fault_of_ours_leaves_those_who_were_served_their_receipts() -> None:
+    async def half(sent: Batch, _content: Content) -> Mapping[DeliveryId, Outcome]:
+        raise Interrupted({sent.deliveries[0].id: Delivered(Reply(250, "2.0.0", "Ok"))}) from KeyError("a bug")
+
+    message = batch("b@example.org", "c@example.org")
+    with pytest.raises(Interrupted) as raised:
+        await shaped_first(message, Bytes(b"Bcc: x@example.org\r\n" + HELLO), half, Shaping())
+    ((of, outcome),) = raised.value.known.items()
+    assert (of, type(raised.value.__cause__)) == (message.deliveries[0].id, KeyError)
+    assert any("Bcc" in change for change in outcome.trail.changes)
 
 
 def test_names_and_secrets() -> None:

@@ -2,7 +2,7 @@
 
 Invariant: no byte leaves before the attempt is on record (commit B), or was by the commit of acceptance (A).
 Invariant: an error of ours in a transport counts as ambiguous, so that a message which trips over a bug is held after
-three tries and never bounced, and the others flow.
+three tries and never bounced, and the others flow. Whom it served before that is served.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
 from sesrelay.policy.retry import AMBIGUOUS_WAIT
 from sesrelay.policy.window import troubled
-from sesrelay.seams import Clock, ContentGone, Observer, Spool, SpoolError, Submission, Transport
+from sesrelay.seams import Clock, ContentGone, Interrupted, Observer, Spool, SpoolError, Submission, Transport
 
 OUR_FAULT = Reply(451, "4.3.0", "Internal error in the relay; the message is kept")
 UNREADABLE = Reply(451, "4.3.0", "The message's content cannot be read from the store; the message is kept")
@@ -134,13 +134,17 @@ class Attempter:
         except SpoolError as error:
             self.observer.trouble("content cannot be read", error, queue_id=batch.message.id)
             return {delivery.id: Deferred(UNREADABLE, Scope.MESSAGE) for delivery in batch.deliveries}
+        known: Mapping[DeliveryId, Outcome] = {}
         try:
-            outcomes = await transport.deliver(batch, content)
-            missing = [delivery.id for delivery in batch.deliveries if delivery.id not in outcomes]
+            known = await transport.deliver(batch, content)
+            missing = [delivery.id for delivery in batch.deliveries if delivery.id not in known]
             if not missing:
-                return outcomes
-            raise RuntimeError(f"transport {transport.name} gave no outcome for {missing}")
+                return known
+            fault: BaseException = RuntimeError(f"transport {transport.name} gave no outcome for {missing}")
+        except Interrupted as error:
+            known, fault = error.known, error.__cause__ or error
         except Exception as error:
-            self.observer.trouble("a transport failed in a way that is not known", error, queue_id=batch.message.id)
-            doubt = Deferred(OUR_FAULT, Scope.MESSAGE, ambiguous=True)
-            return {delivery.id: doubt for delivery in batch.deliveries}
+            fault = error
+        self.observer.trouble("a transport failed in a way that is not known", fault, queue_id=batch.message.id)
+        doubt = Deferred(OUR_FAULT, Scope.MESSAGE, ambiguous=True)
+        return {delivery.id: known.get(delivery.id, doubt) for delivery in batch.deliveries}

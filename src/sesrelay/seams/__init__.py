@@ -11,7 +11,7 @@ from sesrelay.seams.clock import Clock
 from sesrelay.seams.desk import Desk, Document
 from sesrelay.seams.intake import Intake
 from sesrelay.seams.observer import Observer, Pause
-from sesrelay.seams.out import Content, Preflight, Transport
+from sesrelay.seams.out import Content, Interrupted, Preflight, Transport
 from sesrelay.seams.rest import (
     Claim,
     ContentGone,
@@ -38,6 +38,7 @@ __all__ = [
     "Document",
     "Filter",
     "Intake",
+    "Interrupted",
     "MessageRecord",
     "NoSpace",
     "Observer",

@@ -19,6 +19,14 @@ class Content(Protocol):
     async def read(self) -> Large: ...
 
 
+class Interrupted(Exception):
+    """A fault of ours, its cause, that kept `Transport.deliver` from an outcome for all. `known`: what is certain nevertheless."""
+
+    def __init__(self, known: Mapping[DeliveryId, Outcome]) -> None:
+        super().__init__("a fault interrupted the delivery")
+        self.known = known
+
+
 class Transport(Protocol):
     """One way out. Made anew at each reload; what must outlive one (pace, connections) is handed over by `app`.
 
@@ -51,7 +59,10 @@ class Transport(Protocol):
         """Return what `pace` took for an attempt that was never made."""
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
-        """Try once. One outcome for each delivery; raises nothing but CancelledError."""
+        """Try once. One outcome for each delivery.
+
+        Raises: CancelledError; Interrupted and anything else for a fault of ours alone: whoever has no outcome by it is in doubt.
+        """
 
     async def close(self) -> None: ...
 

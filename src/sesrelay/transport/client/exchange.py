@@ -3,7 +3,7 @@
 Invariant: a kept connection that turns out to be stale is replaced by a new one, once, and only while the host had accepted
 nothing of the transaction.
 Invariant: recipients that are too many for one transaction are offered again only after the host took the former ones.
-Invariant: what goes wrong in a later transaction changes nothing for those whom a former one served.
+Invariant: what goes wrong in a later transaction changes nothing for those whom a former one served, or whom it was not for.
 
 Source: RFC 5321 §4.5.3.1.10 (too many recipients), RFC 9422 (LIMITS RCPTMAX).
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sesrelay.mail.delivery import Batch, Delivery
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import SpoolError
 from sesrelay.transport.client.answers import Answer, Stage
@@ -54,20 +54,20 @@ async def converse(pool: Pool, session: Session, batch: Batch, payload: Payload)
 
 async def _go_on(session: Session, done: Transaction, batch: Batch, payload: Payload, limit: int) -> Transaction:
     """Offer to the recipients that were too many, as long as each transaction serves some."""
-    answers = dict(done.answers)
+    answers, in_doubt = dict(done.answers), set[DeliveryId]()
     while done.taken and session.usable:
         waiting = [one for one in batch.deliveries if one.id not in answers or _is_too_many(answers[one.id])]
         if not waiting:
             break
+        asked = waiting[:limit]
         try:
-            done = await session.transact(Batch(batch.lane, tuple(waiting[:limit])), payload)
-        except Exception as error:  # whatever it is, those who have the message must not get it again
-            why = (
-                f"the content could not be read: {error}"
-                if isinstance(error, SpoolError)
-                else f"internal error: {type(error).__name__}"
-            )
-            answers.update((one.id, Answer(Stage.RCPT, Reply(451, "4.3.0", why))) for one in waiting)
+            done = await session.transact(Batch(batch.lane, tuple(asked)), payload)
+        except SpoolError as error:  # whatever it is, those who have the message must not get it again
+            unread = Answer(Stage.RCPT, Reply(451, "4.3.0", f"the content could not be read: {error}"))
+            answers.update((one.id, unread) for one in waiting)
+            break
+        except Exception as error:
+            done, in_doubt = replace(done, fault=error), {one.id for one in asked}
             break
         if done.gone_at_mail is not None:
             break
@@ -76,7 +76,7 @@ async def _go_on(session: Session, done: Transaction, batch: Batch, payload: Pay
     for_all = next((answer for answer in answers.values() if answer.stage is Stage.MAIL), not_offered)
     for delivery in batch.deliveries:
         answers.setdefault(delivery.id, for_all)
-    return replace(done, answers=answers)
+    return replace(done, answers={key: answer for key, answer in answers.items() if key not in in_doubt})
 
 
 def _too_many(done: Transaction, deliveries: Sequence[Delivery]) -> bool:

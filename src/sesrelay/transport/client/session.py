@@ -19,9 +19,10 @@ from collections.abc import Mapping, Sequence
 
 from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.filed import Filed
-from sesrelay.mail.outcome import Trail
+from sesrelay.mail.outcome import Outcome, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
+from sesrelay.seams import Interrupted
 from sesrelay.transport.client.answers import Answer, Stage
 from sesrelay.transport.client.connect import Endpoint, Opened, open_connection
 from sesrelay.transport.client.content import Payload, Stuffed
@@ -38,11 +39,21 @@ class _Lost(Exception):
 
 @value(frozen=True, slots=True)
 class Transaction:
-    """What the host said for each delivery; `dsn`: it was also asked to report, and will."""
+    """What the host said for each delivery; `dsn`: it was also asked to report, and will.
+
+    `fault`: of ours, in the last of several transactions; those whom that one was for have no answer.
+    """
 
     answers: Mapping[DeliveryId, Answer]
     dsn: bool
     trail: Trail
+    fault: Exception | None = None
+
+    def certain(self, outcomes: Mapping[DeliveryId, Outcome]) -> Mapping[DeliveryId, Outcome]:
+        """Return what was made of the answers. Raises: Interrupted, with them, where they are not all."""
+        if self.fault is None:
+            return outcomes
+        raise Interrupted(outcomes) from self.fault
 
     @property
     def taken(self) -> bool:

@@ -135,8 +135,6 @@ class DirectTransport(ByDomain):
             outcome = error.outcome
         except SpoolError as error:
             outcome = Deferred(Reply(451, "4.3.0", f"the content could not be read: {error}"), Scope.MESSAGE)
-        except Exception as error:  # a fault of ours: whatever it is, the mail waits
-            outcome = Deferred(Reply(451, "4.3.0", f"internal error: {type(error).__name__}"), Scope.MESSAGE)
         else:
             if isinstance(answer, Mapping):
                 return answer
@@ -166,7 +164,9 @@ class DirectTransport(ByDomain):
             visit = Visit(self._pool, self._dead, endpoints)
             done = await visit.offer(batch, payload, stagger=STAGGER if self._options.race_addresses else None)
             if done is not None:
-                return {key: from_mail_host(answer, done.trail, dsn_passed_on=done.dsn) for key, answer in done.answers.items()}
+                return done.certain(
+                    {key: from_mail_host(answer, done.trail, dsn_passed_on=done.dsn) for key, answer in done.answers.items()}
+                )
             refusals += visit.refusals
             tries -= visit.tried
         return agree(refusals)

@@ -18,7 +18,7 @@ from sesrelay.mail.reply import Reply
 from sesrelay.policy import ses_addressing
 from sesrelay.policy.ses_senders import Verified, nobody_knows, without
 from sesrelay.policy.ses_shape import Facts, Rules, Shaped, shape
-from sesrelay.seams import Content, SpoolError
+from sesrelay.seams import Content, Interrupted, SpoolError
 from sesrelay.transport.smtp.ses_answers import duplicate_headers, unverified_senders, with_source
 
 OFF_LOOP = 128 * 1024  # octets from which encoding anew may take longer than a hop to a thread
@@ -51,7 +51,7 @@ class Ready:
 
 
 async def shaped_first(batch: Batch, content: Content, send: Send, shaping: Shaping) -> Mapping[DeliveryId, Outcome]:
-    """Send `content` as SES takes it. Raises nothing but CancelledError, if `send` does not."""
+    """Send `content` as SES takes it. Raises: as `Transport.deliver`."""
     ids = [delivery.id for delivery in batch.deliveries]
     source = ses_addressing.source(batch.message, shaping.local_domains)
     if not isinstance(source, str):
@@ -60,20 +60,26 @@ async def shaped_first(batch: Batch, content: Content, send: Send, shaping: Shap
         stored = await content.read()
         made = await _shaped(stored, shaping, Facts(source, batch.message.accepted, shaping.verified))
     except SpoolError as error:
-        return dict.fromkeys(ids, _later(f"the content could not be read: {error}"))
-    except Exception as error:  # a fault of ours: whatever it is, the mail waits
-        return dict.fromkeys(ids, _later(f"internal error: {type(error).__name__}"))
+        return dict.fromkeys(ids, Deferred(Reply(451, "4.3.0", f"the content could not be read: {error}"), Scope.MESSAGE))
     if isinstance(made, Failed):
         return dict.fromkeys(ids, made)
-    outcomes = await send(with_source(batch, made.source), Ready(made.content))
+    outcomes = await _sent(batch, made, send)
     twice = duplicate_headers(outcomes.values(), made.content)
     refused = unverified_senders(outcomes.values()) if shaping.rules.rewrite_from is not None else frozenset[str]()
     if (twice or refused) and not any(map(_may_have_gone, outcomes.values())):
         again = await _shaped(stored, shaping, Facts(source, batch.message.accepted, without(shaping.verified, refused), twice))
         if isinstance(again, Shaped) and (again.content, again.source) != (made.content, made.source):
-            made = again
-            outcomes = await send(with_source(batch, made.source), Ready(made.content))
-    return {of: _with_receipts(outcome, made.changes) for of, outcome in outcomes.items()} if made.changes else outcomes
+            return await _sent(batch, again, send)
+    return outcomes
+
+
+async def _sent(batch: Batch, made: Shaped, send: Send) -> Mapping[DeliveryId, Outcome]:
+    """Send what was made, and return outcomes with the receipts of that. Raises: as `send`."""
+    try:
+        outcomes = await send(with_source(batch, made.source), Ready(made.content))
+    except Interrupted as error:
+        raise Interrupted(_with_receipts(error.known, made.changes)) from error.__cause__
+    return _with_receipts(outcomes, made.changes)
 
 
 async def _shaped(stored: Large, shaping: Shaping, facts: Facts) -> Shaped | Failed:
@@ -88,9 +94,7 @@ def _may_have_gone(outcome: Outcome) -> bool:
     return isinstance(outcome, Delivered) or (isinstance(outcome, Deferred) and outcome.ambiguous)
 
 
-def _with_receipts(outcome: Outcome, changes: tuple[str, ...]) -> Outcome:
-    return replace(outcome, trail=replace(outcome.trail, changes=changes + outcome.trail.changes))
-
-
-def _later(text: str) -> Deferred:
-    return Deferred(Reply(451, "4.3.0", text), Scope.MESSAGE)
+def _with_receipts(outcomes: Mapping[DeliveryId, Outcome], changes: tuple[str, ...]) -> Mapping[DeliveryId, Outcome]:
+    if not changes:
+        return outcomes
+    return {of: replace(one, trail=replace(one.trail, changes=changes + one.trail.changes)) for of, one in outcomes.items()}

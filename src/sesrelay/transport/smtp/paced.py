@@ -4,7 +4,7 @@ What SES says of one address it says of the whole message, so the bad one is fou
 it, or to halves, as `policy.splitting` has it.
 
 Invariant: an address is offered again only after an answer that certainly refused it.
-Invariant: one outcome for each delivery, and nothing raised but CancelledError.
+Invariant: one outcome for each delivery; a fault of ours puts nobody in doubt who was served before it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sesrelay.mail.reply import Reply
 from sesrelay.policy.ses_addressing import plain_domain
 from sesrelay.policy.ses_words import addresses_named
 from sesrelay.policy.splitting import Blamed, Splitting
-from sesrelay.seams import Content, Transport
+from sesrelay.seams import Content, Interrupted, Transport
 from sesrelay.transport.smtp.ses_answers import about_an_address, of_form, rejected, wants_others
 
 RESERVE_WAIT = 60.0  # seconds between looks at whether the window has freed something
@@ -116,6 +116,18 @@ class PacedSmtp:
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         known: dict[DeliveryId, Outcome] = {}
+        try:
+            await self._deliver(batch, content, known)
+        except Exception as error:
+            # Who was refused so far may have been offered again since.
+            certain: dict[DeliveryId, Outcome] = {of: one for of, one in known.items() if isinstance(one, Delivered)}
+            if isinstance(error, Interrupted):
+                self._note(error.known.values())
+                certain.update(error.known)
+            raise Interrupted(certain) from (error.__cause__ or error)
+        return known
+
+    async def _deliver(self, batch: Batch, content: Content, known: dict[DeliveryId, Outcome]) -> None:
         split: _Split = Splitting(batch.deliveries, _plain)
         while (group := split.next()) is not None:
             outcomes = await self.inner.deliver(Batch(batch.lane, group), content)
@@ -129,7 +141,6 @@ class PacedSmtp:
                 known.update((delivery.id, _untried(outcomes.values())) for delivery in split.stop())
             else:
                 known.update(_judged(split, group, outcomes))
-        return known
 
     def _note(self, outcomes: Iterable[Outcome]) -> None:
         taken = 0

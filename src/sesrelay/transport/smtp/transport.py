@@ -109,13 +109,10 @@ class SmtpTransport:
             keys = signer(self._dkim, batch.message, self._clock)
             return await self._deliver(batch, Payload(content, signer=keys, changes=self._receipts(batch)))
         except Unsigned as error:
-            return dict.fromkeys((delivery.id for delivery in batch.deliveries), error.outcome)
+            outcome = error.outcome
         except SpoolError as error:
-            text = f"the content could not be read: {error}"
-        except Exception as error:  # a fault of ours: whatever it is, the mail waits
-            text = f"internal error: {type(error).__name__}"
-        deferred = Deferred(Reply(451, "4.3.0", text), Scope.MESSAGE)
-        return {delivery.id: deferred for delivery in batch.deliveries}
+            outcome = Deferred(Reply(451, "4.3.0", f"the content could not be read: {error}"), Scope.MESSAGE)
+        return dict.fromkeys((delivery.id for delivery in batch.deliveries), outcome)
 
     async def _deliver(self, batch: Batch, payload: Payload) -> Mapping[DeliveryId, Outcome]:
         refusals: list[Outcome] = []
@@ -130,10 +127,13 @@ class SmtpTransport:
                 self._down.mark(endpoint)
                 continue
             self._down.forget(endpoint)
-            return {
-                delivery.id: self._outcome(done.answers[delivery.id], delivery, endpoint, done.trail, dsn=done.dsn)
-                for delivery in batch.deliveries
-            }
+            return done.certain(
+                {
+                    delivery.id: self._outcome(done.answers[delivery.id], delivery, endpoint, done.trail, dsn=done.dsn)
+                    for delivery in batch.deliveries
+                    if delivery.id in done.answers
+                }
+            )
         return dict.fromkeys((delivery.id for delivery in batch.deliveries), most_telling(refusals))
 
     async def _via(self, endpoint: Endpoint, batch: Batch, payload: Payload) -> Transaction:

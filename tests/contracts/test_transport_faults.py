@@ -1,0 +1,136 @@
+"""What every transport makes of a fault of ours that nobody foresaw: whoever may have the message is in doubt, and it is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from batches import Bytes, Unreadable, batch, by_address, eventually
+from engine_rig import CONTENT, Rig
+from fakes import FakeClock
+from scripted_host import ScriptedHost
+from ses_world import Remembers, world
+from sesrelay.mail.delivery import State
+from sesrelay.mail.outcome import Deferred, Delivered
+from sesrelay.seams import Interrupted, SpoolError
+from sesrelay.testing.ses import SesStandIn
+from sesrelay.transport.client import session
+from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
+from sesrelay.transport.ses import attempt
+from sesrelay.transport.ses.account import Accounts
+from sesrelay.transport.smtp.paced import PacedSmtp
+from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
+from small_dns import SmallDns
+
+BY_SMTP = ["smtp", "paced", "ses by smtp", "direct"]
+ALL = [*BY_SMTP, "ses"]
+DNS = {("example.org", "MX"): ["10 mx.example.org."], ("mx.example.org", "A"): ["127.0.0.1"]}
+
+
+@dataclass
+class Ways:
+    stack: AsyncExitStack
+    host: ScriptedHost
+    ses: SesStandIn
+    nameserver: str
+    observer: Remembers = field(default_factory=Remembers)
+
+    async def make(self, kind: str) -> Any:
+        if kind == "ses":
+            there = await self.stack.enter_async_context(world(self.ses.url))
+            self.observer = there.observer
+            return there.transport
+        if kind == "direct":
+            options = DirectOptions(
+                "relay.example.com", self.host.port, nameservers=[self.nameserver], allow_private_addresses=True
+            )
+            way: Any = DirectTransport("out", options, FakeClock())
+        else:
+            ses = kind == "ses by smtp"
+            way = SmtpTransport("out", SmtpOptions(["127.0.0.1"], "relay.example.com", self.host.port, ses=ses), FakeClock())
+            if kind != "smtp":
+                way = PacedSmtp(way, Accounts(FakeClock()).ledger("us-east-1" if ses else "", "KEY"), 1000.0, ses)
+        self.stack.push_async_callback(way.close)
+        return way
+
+    @property
+    def sent(self) -> int:
+        return len(self.host.messages) + len(self.ses.journal)
+
+
+@pytest.fixture
+async def ways() -> AsyncIterator[Ways]:
+    async with AsyncExitStack() as stack:
+        host = await stack.enter_async_context(ScriptedHost(offers=("PIPELINING", "8BITMIME", "LIMITS RCPTMAX=2")))
+        ses = await stack.enter_async_context(SesStandIn())
+        dns = await stack.enter_async_context(SmallDns(dict(DNS)))
+        yield Ways(stack, host, ses, dns.nameserver)
+
+
+def breaks(monkeypatch: pytest.MonkeyPatch, at: int = 1) -> None:
+    """Have the reading of an answer to a whole message fail, the `at`th time."""
+    read_smtp, read_ses, asked = session.reply_of, attempt.read, 0
+
+    def count() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == at:
+            raise KeyError("a bug")
+
+    def smtp(*of: Any) -> Any:
+        count()
+        return read_smtp(*of)
+
+    def ses(*of: Any) -> Any:
+        count()
+        return read_ses(*of)
+
+    monkeypatch.setattr(session, "reply_of", smtp)
+    monkeypatch.setattr(attempt, "read", ses)
+
+
+@pytest.mark.parametrize("kind", ALL)
+async def test_a_fault_after_the_message_has_left_is_a_doubt_and_told(
+    ways: Ways, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = await ways.make(kind)
+    rig = Rig(way)
+    breaks(monkeypatch)
+    queue_id = await rig.submit("b@example.org", content=CONTENT)
+    await eventually(lambda: bool(rig.witness.events("attempted")))
+    await rig.quiet()
+    assert [event.outcome for event in (await rig.record(queue_id)).events if event.event == "attempt"] == ["ambiguous"]
+    assert await rig.states(queue_id) == [State.QUEUED]
+    assert ways.sent == 1
+    told = [each[2] for each in rig.witness.events("trouble")] + [error for _, error, _ in ways.observer.troubles]
+    assert [type(each) for each in told] == [KeyError]
+    await rig.die()
+
+
+@pytest.mark.parametrize("kind", BY_SMTP)
+async def test_who_was_served_before_the_fault_is_not_in_doubt(ways: Ways, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    way = await ways.make(kind)
+    breaks(monkeypatch, at=2)
+    message = batch(*(f"r{n}@example.org" for n in range(5)))
+    with pytest.raises(Interrupted) as raised:
+        await way.deliver(message, Bytes())
+    assert isinstance(raised.value.__cause__, KeyError)
+    known = [raised.value.known.get(delivery.id) for delivery in message.deliveries]
+    assert [type(one) for one in known] == [Delivered, Delivered, type(None), type(None), Deferred]
+    assert isinstance(known[4], Deferred)
+    assert not known[4].ambiguous
+    assert ways.sent == 2
+
+
+@pytest.mark.parametrize("kind", ALL)
+async def test_a_content_that_cannot_be_read_is_no_doubt(ways: Ways, kind: str) -> None:
+    way = await ways.make(kind)
+    message = batch("b@example.org", "c@example.org")
+    for outcome in by_address(message, await way.deliver(message, Unreadable(SpoolError("disk full")))).values():
+        assert isinstance(outcome, Deferred)
+        assert not outcome.ambiguous
+    assert ways.sent == 0
