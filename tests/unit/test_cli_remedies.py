@@ -14,8 +14,8 @@ from sesrelay.cli import VERBS, cli
 from sesrelay.cli.options import DEFAULT_CONFIG
 from sesrelay.cli.remedies import CONFIGURED, with_config
 from sesrelay.delivery.nowhere import REMEDY
+from sesrelay.policy.ses_meaning import UNVERIFIED
 from sesrelay.spool.opening import _RESTORE
-from sesrelay.transport.ses.meaning import UNVERIFIED
 
 HERE = Path("/srv/my mail/relay.yaml")
 OHARA = shlex.quote("o'hara@x.example")

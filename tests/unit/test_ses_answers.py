@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sesrelay.mail.outcome import Scope
-from sesrelay.transport.ses import meaning
-from sesrelay.transport.ses.answers import Accepted, Refused, Unreadable, read
-from sesrelay.transport.ses.meaning import TABLE, Action
+from sesrelay.policy import ses_meaning as meaning
+from sesrelay.policy.ses_meaning import TABLE, Action, Refused
+from sesrelay.transport.ses.answers import Accepted, Unreadable, read
 
 OK = (
     b'<?xml version="1.0"?>\n<SendRawEmailResponse xmlns="http://ses.amazonaws.com/doc/2010-12-01/"><SendRawEmailResult>'

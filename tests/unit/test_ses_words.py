@@ -65,13 +65,13 @@ def test_a_long_text_costs_no_more_than_its_length(piece: str) -> None:
 @pytest.mark.parametrize(
     ("text", "named", "region"),
     [
-        (LIST + '"a: b"@x.net, Me <A@b.example>.', ('"a: b"@x.net', "A@b.example"), "us-east-1"),
-        (LIST + "o'brien@x.net", ("o'brien@x.net",), "us-east-1"),
-        ('Email address is not verified: "a: b"@x.net', ('"a: b"@x.net',), None),
-        ("Email address is not verified.", (), None),
+        (LIST + '"a: b"@x.net, Me <A@Bücher.example>.', {'"a: b"@x.net', "a@xn--bcher-kva.example"}, "us-east-1"),
+        (LIST + "o'brien@x.net", {"o'brien@x.net"}, "us-east-1"),
+        ('Email address is not verified: "a: b"@x.net', {'"a: b"@x.net'}, None),
+        ("Email address is not verified.", set(), None),
     ],
 )
-def test_who_is_not_verified_is_found(text: str, named: tuple[str, ...], region: str | None) -> None:
+def test_who_is_not_verified_is_found(text: str, named: set[str], region: str | None) -> None:
     assert (not_verified(text), region_named(text)) == (named, region)
 
 
@@ -88,6 +88,7 @@ def test_who_is_not_verified_is_found(text: str, named: tuple[str, ...], region:
         ("in user name: '<\"a b@example.org c\"@example.net>'.", {'"a b@example.org c"@example.net'}),
         ('Illegal address "b@example.org"', {"b@example.org"}),
         ("Illegal address 'b@example.org.uk'", {"b@example.org.uk"}),
+        ("Illegal address 'B@Bücher.example.'", {"b@xn--bcher-kva.example"}),
         ("Missing final '@domain'", set()),
         ("Invalid email address .", set()),
     ],

@@ -115,6 +115,14 @@ async def test_a_bad_address_is_found_whatever_its_name() -> None:
     assert [type(outcome) for outcome in outcomes] == [Delivered, Failed, Delivered]
 
 
+async def test_a_domain_is_known_in_the_form_that_ses_was_given() -> None:
+    bad = "B@Bücher.example"
+    way = made(lambda to: "554 Transaction failed: Illegal address: b@xn--bcher-kva.example" if bad in to else TAKEN)
+    outcomes = await send(way, "a@example.org", bad, "c@example.org")
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Failed, Delivered]
+    assert len(offered(way)) == 2
+
+
 async def test_an_answer_about_the_sender_or_a_header_fails_the_message_at_once() -> None:
     for text in ("554 Transaction failed: Illegal address a@example.com", "554 Transaction failed: Duplicate header 'From'."):
         way = made(lambda _, text=text: text)

@@ -135,6 +135,12 @@ def test_in_the_sandbox_the_recipients_that_are_named_fail_and_the_others_are_tr
     assert other.scope is Scope.MESSAGE
 
 
+def test_in_the_sandbox_a_recipient_of_an_internationalised_domain_is_found() -> None:
+    named, other = outcomes(554, UNVERIFIED + "b@xn--bcher-kva.example", "B@Bücher.example", "c@example.org")
+    assert isinstance(named, Failed)
+    assert isinstance(other, Deferred)
+
+
 def test_in_the_sandbox_a_recipient_with_a_quoted_local_part_is_found() -> None:
     named, other = outcomes(554, UNVERIFIED + '"a: b"@example.org', '"a: b"@example.org', "c@example.org")
     assert isinstance(named, Failed)

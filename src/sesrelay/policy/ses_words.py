@@ -14,6 +14,7 @@ import re
 from collections import Counter
 
 from sesrelay.mail import headers
+from sesrelay.mail.address import comparable
 
 _FAILED_CHECK = re.compile(r"failed the check in region (?P<region>[A-Za-z0-9-]+):\s*(?P<named>.*)\Z", re.I | re.S)
 # Lists and values that stand last and without quotes: nothing of SES's own follows.
@@ -55,6 +56,10 @@ ADDRESS_TEXT = re.compile(
 UNWANTED_TEXT = re.compile(r"\baddress\b.{0,40}\b(?:blacklisted|blocklisted|suppress\w+)", re.I | re.S)
 """That a recipient is on a list of SES's, in SES's own words."""
 _LONE = re.compile(r"(?<=['\"`‘“<])[!-9;-~]{1,200}?(?=['\"’”>](?!\w))")
+LEAVE_SANDBOX = "`sesrelay account request-production` (or SES console, Account dashboard)"
+"""What an operator does about the sandbox."""
+SANDBOX_LIMITS = f"200 recipients in 24 hours, one a second, and to verified addresses only: {LEAVE_SANDBOX}"
+"""What an account in the sandbox may do, and the remedy."""
 _MANY = re.compile(r"received\Z|x-received\Z|arc-|authentication-results\Z|received-spf\Z|resent-")
 """Fields that stand several times in good mail (RFC 5321 §4.4, RFC 5322 §3.6.6, RFC 8601, RFC 8617)."""
 
@@ -72,12 +77,12 @@ def own_words(text: str) -> str:
 
 
 def addresses_named(text: str) -> frozenset[str]:
-    """Return the addresses, in lower case, that a refusal repeats; one that is within another is not among them."""
-    return frozenset(_bare(found[0]) for found in _REPEATED.finditer(text) if "@" in found[0])
+    """Return the addresses, by `comparable`, that a refusal repeats; one that is within another is not among them."""
+    return frozenset(comparable(_bare(found[0])) for found in _REPEATED.finditer(text) if "@" in found[0])
 
 
 def _bare(address: str) -> str:
-    local, _, domain = address.lower().rpartition("@")
+    local, _, domain = address.rpartition("@")
     if not local.startswith('"'):
         local = local.rpartition(":")[2].lstrip("[")  # "address:a@x", "[a@x]"
     return f"{local}@{domain.rstrip('.]')}"
@@ -98,11 +103,11 @@ def repeated_fields(text: str, head: bytes) -> frozenset[str]:
     return frozenset(named or (key for key in repeated if not _MANY.match(key)))
 
 
-def not_verified(text: str) -> tuple[str, ...]:
-    """Return the addresses that a refusal calls not verified, as it writes them."""
+def not_verified(text: str) -> frozenset[str]:
+    """Return the addresses, by `comparable`, that a refusal calls not verified."""
     found = _FAILED_CHECK.search(text)
     named = found["named"] if found else text.partition(": ")[2] or text
-    return headers.addresses([named.rstrip(". ")])
+    return frozenset(map(comparable, headers.addresses([named.rstrip(". ")])))
 
 
 def region_named(text: str) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sesrelay.policy import reputation
 from sesrelay.policy.reputation import AccountStanding
+from sesrelay.policy.ses_words import SANDBOX_LIMITS
 from sesrelay.seams import Document
 from sesrelay.web import view
 
@@ -72,9 +73,7 @@ def _row(name: str, one: AccountStanding) -> Row:
     bounce, complaint = reputation.rates(one.attempts_24h or 0, one.bounces_24h or 0, one.complaints_24h or 0)
     notes = []
     if one.sandbox:
-        notes.append(
-            "in the sandbox: 200 recipients a day, to verified addresses only; `sesrelay account request-production` asks for more"
-        )
+        notes.append(f"in the sandbox: {SANDBOX_LIMITS}")
     if one.reserving:
         notes.append("what is left of the 24 hours is kept for priority high (daily_reserve)")
     notes += [f"the {rate.name} rate is above AWS's threshold: {rate.remedy}" for rate in (bounce, complaint) if rate.bad]

@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from sesrelay.policy import reputation
 from sesrelay.policy.reputation import AccountStanding
+from sesrelay.policy.ses_words import SANDBOX_LIMITS
 from sesrelay.seams import Clock, Observer
 from sesrelay.transport.ses.ledger import FALLBACK_RATE, Ledger, Way
 from sesrelay.transport.ses.pool import Pool
@@ -22,10 +23,6 @@ REFRESH_EVERY = 120.0  # seconds
 ASK_AT_MOST_EVERY = 60.0  # seconds, where the quota is used up or the last question failed
 TOGETHER = 10.0  # seconds within which the questions of several sources of one account are one
 REPUTATION_EVERY = 900.0  # seconds; the account adds it up for as many
-SANDBOX_REMEDY = (
-    "it takes 200 recipients in 24 hours, one a second, and verified addresses only: `sesrelay account request-production` "
-    "(or SES console, Account dashboard)"
-)
 RESERVE_REMEDY = (
     "the rest goes on as the window frees; ask for a higher quota (SES console, Account dashboard), or set daily_reserve lower"
 )
@@ -136,7 +133,7 @@ class Account:
     def _notice(self, known: Figures) -> None:
         """Say what an operator has to know, once each time that it becomes true."""
         if known.sandbox:
-            self._say_once("sandbox", "the SES account is in the sandbox", remedy=SANDBOX_REMEDY)
+            self._say_once("sandbox", "the SES account is in the sandbox", remedy=f"it takes {SANDBOX_LIMITS}")
         else:
             self._told.discard("sandbox")
         if not self.ledger.reserving:

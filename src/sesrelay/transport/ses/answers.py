@@ -14,9 +14,9 @@ from html import unescape
 from typing import Literal
 
 from sesrelay.mail.value import value
+from sesrelay.policy.ses_meaning import Refused
 
 TEXT_MAX = 32_768  # characters of an answer that are read: a refusal may name 50 addresses
-SHOWN_MAX = 500  # characters of it that are shown
 
 _ACCEPTED = re.compile(
     rb"\s*(?:<\?xml[^>]*\?>\s*)?<SendRawEmailResponse\b.*?<MessageId>\s*([\x21-\x3b\x3d-\x7e]+)\s*</MessageId>.*</SendRawEmailResponse>\s*\Z",
@@ -32,19 +32,6 @@ _BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 @value(frozen=True, slots=True)
 class Accepted:
     message_id: str
-
-
-@value(frozen=True, slots=True)
-class Refused:
-    """`code` as the service names it, without `Exception`, name space or URL; empty where only the status speaks."""
-
-    status: int
-    code: str
-    text: str
-
-    def __str__(self) -> str:
-        name = self.code or f"HTTP {self.status}"
-        return f"{name}: {self.text[:SHOWN_MAX]}" if self.text else name
 
 
 @value(frozen=True, slots=True)

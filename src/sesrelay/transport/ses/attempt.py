@@ -16,18 +16,19 @@ from sesrelay.mail.filed import Filed, opening
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
+from sesrelay.policy import ses_meaning as meaning
 from sesrelay.policy.ses_addressing import plain_domain
+from sesrelay.policy.ses_meaning import Action, Meaning, Refused
 from sesrelay.policy.ses_shape import Shaped
 from sesrelay.policy.ses_words import addresses_named, denies_an_identity, not_verified, own_words, repeated_fields
 from sesrelay.policy.splitting import Blamed, Splitting
 from sesrelay.seams import Clock
-from sesrelay.transport.ses import call, meaning
+from sesrelay.transport.ses import call
 from sesrelay.transport.ses.account import Account
-from sesrelay.transport.ses.answers import Accepted, Refused, Unreadable, read
+from sesrelay.transport.ses.answers import Accepted, Unreadable, read
 from sesrelay.transport.ses.body import measured
 from sesrelay.transport.ses.call import Api, Fixed
 from sesrelay.transport.ses.connection import Lost, NotSent
-from sesrelay.transport.ses.meaning import Action, Meaning
 from sesrelay.transport.ses.seam import AwsSession, Endpoint
 from sesrelay.transport.ses.sign import SigV4, SigV4a
 
@@ -184,9 +185,9 @@ class Attempt:
         self._blame(self._split.again(group))
 
     def _bad_address(self, group: Group, means: Meaning, refused: Refused) -> None:
-        words = addresses_named(refused.text)
-        named = tuple(address for address in group if address.lower() in words)
-        if self._draft.source.lower() in words:
+        said = addresses_named(refused.text)
+        named = tuple(address for address in group if comparable(address) in said)
+        if comparable(self._draft.source) in said:
             self._end(group, self._outcome(replace(means, action=Action.FAIL, scope=Scope.MESSAGE), str(refused)))
         elif named:
             self._settle(named, self._outcome(replace(means, action=Action.FAIL), str(refused)))
@@ -202,7 +203,7 @@ class Attempt:
             self._settle(blamed.members, self._outcome(ends, text))
 
     async def _unverified(self, group: Group, means: Meaning, refused: Refused) -> None:
-        named = {comparable(address) for address in not_verified(refused.text)}
+        named = not_verified(refused.text)
         by_header = headers.value_of(headers.split(opening(self._draft.raw))[0], "Sender") or ""
         senders = {comparable(address) for address in (*self._draft.senders, *headers.addresses([by_header]))}
         if not named & senders:
@@ -211,7 +212,7 @@ class Attempt:
                 self._settle(refused_here, self._outcome(meaning.SANDBOX, str(refused)))
                 self._again(tuple(address for address in group if address not in refused_here))
                 return
-        if named & senders and await self._reshape(frozenset(), frozenset(named & senders)):
+        if named & senders and await self._reshape(frozenset(), named & senders):
             self._again(group)
             return
         domains = sorted(domain_of(address) for address in named & senders)

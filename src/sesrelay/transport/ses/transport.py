@@ -23,11 +23,12 @@ from sesrelay.mail.filed import Large, opening
 from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy import ses_addressing as addressing
+from sesrelay.policy import ses_meaning as meaning
 from sesrelay.policy.pace import Governor, Narrowed
 from sesrelay.policy.ses_senders import Verified, nobody_knows, without
 from sesrelay.policy.ses_shape import Facts, Rules, Shaped, shape
 from sesrelay.seams import Clock, Content, Observer
-from sesrelay.transport.ses import call, meaning
+from sesrelay.transport.ses import call
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.ses.attempt import Attempt, Draft, Line
 from sesrelay.transport.ses.body import OFF_LOOP

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from sesrelay.mail.address import comparable
 from sesrelay.mail.ascii_fields import ascii_address
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.envelope import Message
@@ -168,9 +169,9 @@ def _judged(split: _Split, group: tuple[Delivery, ...], outcomes: _Outcomes) -> 
     if not isinstance(first, Failed) or not all(_refused(outcomes[delivery.id], Scope.MESSAGE) for delivery in group):
         return _own(split.again(()))
     named = addresses_named(first.reply.text)
-    if not about_an_address(first) or group[0].message.sender.lower() in named:
+    if not about_an_address(first) or comparable(group[0].message.sender) in named:
         return dict.fromkeys((delivery.id for delivery in split.stop()), first)
-    bad = tuple(delivery for delivery in group if delivery.recipient.address.lower() in named)
+    bad = tuple(delivery for delivery in group if comparable(delivery.recipient.address) in named)
     if bad:
         decided = split.again(tuple(delivery for delivery in group if delivery not in bad))
         return _own([Blamed(bad, outcomes, message=False), *decided])

@@ -165,7 +165,7 @@ class SmtpTransport:
 
     def _outcome(self, answer: Answer, delivery: Delivery, endpoint: Endpoint, trail: Trail, *, dsn: bool) -> Outcome:
         if self._ses:
-            meant = from_ses(answer, delivery, trail)
+            meant = from_ses(answer, delivery, trail, endpoint.name, endpoint.username)
             if meant is not None:
                 return meant
         return from_relay(answer, endpoint.name, trail, dsn_passed_on=dsn)

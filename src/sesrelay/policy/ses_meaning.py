@@ -1,10 +1,11 @@
-"""The table: what each answer of SES means for the mail, and what the operator has to do about it.
+"""The table: what each answer of SES, its API's or its SMTP endpoint's, means for the mail, and what the operator has to do about it.
 
 Invariant: only rows that say FAIL (or a split or repair that ends there) end a delivery; an answer that no row knows
 defers the message. Rows are tried in order, by code, then by text.
 Invariant: an address, a domain or a value of the header that SES repeats chooses no row.
 
-Source: Amazon SES developer guide, "Error codes", and API references v1 and v2; docs/ses.md is the operator's view.
+Source: Amazon SES developer guide, "Error codes" and "Amazon SES SMTP response codes", and API references v1 and v2; docs/ses.md is
+the operator's view.
 """
 
 from __future__ import annotations
@@ -15,8 +16,23 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from sesrelay.mail.outcome import PauseReason, Scope
-from sesrelay.policy.ses_words import ADDRESS_TEXT, HEADER_TEXT, TWICE, UNWANTED_TEXT, own_words
-from sesrelay.transport.ses.answers import Refused
+from sesrelay.mail.value import value
+from sesrelay.policy.ses_words import ADDRESS_TEXT, HEADER_TEXT, LEAVE_SANDBOX, TWICE, UNWANTED_TEXT, own_words
+
+SHOWN_MAX = 500  # characters of a refusal that are shown
+
+
+@value(frozen=True, slots=True)
+class Refused:
+    """`code` as the service names it, without `Exception`, name space or URL; empty where only the status speaks."""
+
+    status: int
+    code: str
+    text: str
+
+    def __str__(self) -> str:
+        name = self.code or f"HTTP {self.status}"
+        return f"{name}: {self.text[:SHOWN_MAX]}" if self.text else name
 
 
 class Action(Enum):
@@ -76,12 +92,24 @@ def meaning(refused: Refused, api: str = "v1") -> Meaning:
     for row in TABLE:
         if row.matches(refused, api, words):
             # A server that fails says nothing about the message, whatever code it gives.
-            return UNAVAILABLE if refused.status >= 500 and row.meaning.action in _ENDS else row.meaning
+            return UNAVAILABLE if refused.status >= 500 and row.meaning.action in ENDS else row.meaning
     if refused.status == 429:
         return THROTTLED
     if refused.status >= 500 or refused.status == 408:
         return UNAVAILABLE
     return UNKNOWN
+
+
+def by_smtp(text: str) -> Refused:
+    """Return a refusal by SES's SMTP endpoint as its API would put it: the kind that leads the text stands for the API's code.
+
+    A text without one is looked up as a rejection, whose rows go by their texts.
+    """
+    kind = _SMTP_KIND.match(text)
+    code = _SMTP_CODES[kind[1].lower()] if kind else "InvalidParameterValue" if _FORM_TEXT.search(text) else "MessageRejected"
+    if _DENIED_TEXT.search(own_words(text)):
+        code = "AccessDenied"
+    return Refused(400, code, text[kind.end() :] if kind else text)
 
 
 def _codes(text: str) -> frozenset[str]:
@@ -102,6 +130,8 @@ _NEXTHOP, _TRANSPORT, _SENDER, _MESSAGE, _RECIPIENT = (
 _THROTTLES = _codes("Throttling Throttled ThrottledException TooManyRequests RequestThrottled RequestLimitExceeded SlowDown")
 _INVALID = _codes("InvalidParameterValue InvalidParameterCombination InvalidParameter BadRequest ValidationError Validation")
 _DENIED = _codes("AccessDenied*")
+_BY_TEXT = _INVALID | _codes("MessageRejected")
+"""The codes under which SES says whatever has none of its own."""
 
 THROTTLED = Meaning(
     Action.DEFER, _NEXTHOP, "4.5", PauseReason.THROTTLED,
@@ -182,8 +212,7 @@ UNVERIFIED = Meaning(
 )  # fmt: skip
 SANDBOX = Meaning(
     Action.FAIL, _RECIPIENT, "7.1", None,
-    "The account is in the SES sandbox in {region} and sends to verified addresses only: "
-    "`sesrelay account request-production` (or SES console, Account dashboard).",
+    "The account is in the SES sandbox in {region} and sends to verified addresses only: " + LEAVE_SANDBOX + ".",
 )  # fmt: skip
 DENIED_IDENTITY = Meaning(
     Action.DEFER, _SENDER, "7.1", PauseReason.CREDENTIALS,
@@ -235,31 +264,46 @@ AMBIGUOUS = Meaning(
     "The answer was lost, so SES may have sent it: look for it in the events of your configuration set.",
 )  # fmt: skip
 
-_ENDS = frozenset({Action.FAIL, Action.SPLIT, Action.REPAIR})
+ENDS = frozenset({Action.FAIL, Action.SPLIT, Action.REPAIR})
+"""What ends a delivery, if nothing else can be tried."""
+_SMTP_CODES = {
+    "transaction failed": "InvalidParameterValue",
+    "message rejected": "MessageRejected",
+    "access denied": "AccessDenied",
+}
+_SMTP_KIND = _text(rf"\A({'|'.join(_SMTP_CODES)}): *")
+_FORM_TEXT = _text(r"illegal address|invalid (?:recipient|address|domain name)")
+_DENIED_TEXT = _text(r"access denied|not authorized to perform")
 _TENANT_TEXT = _text(r"\btenant\b")
 _TENANT_PAUSED_TEXT = _text(r"\A(?=.*\btenant\b).*\b(?:paused|suspended|disabled|shut ?down|locked|under review)\b")
 _SUSPENDED_TEXT = _text(r"\b(?:sending|account)\b.{0,80}\b(?:paused|suspended|disabled|shut ?down|locked|under review)\b")
 _SET_TEXT = _text(r"configuration[ -]?set")
 _QUOTA_TEXT = _text(r"daily .*quota|quota .*exceeded|exceeded .*quota|24.hour")
 _NOT_VERIFIED_TEXT = _text(r"not verified|failed the check in region|not have authority to send")
+_FAULT_TEXT = _text(r"\btemporary (?:service|authentication) failure|\binternal failure|\bservice unavailable")
+_NO_SET_TEXT = _text(r"configuration[ -]?set\b.*\bdoes not exist|\bdoes not exist\b.*configuration[ -]?set\b")
 _CLOCK_TEXT = _text(r"signature (?:not yet current|expired)|clock|skew")
 _SET_PAUSED_TEXT = _text(r"\A(?=.*configuration[ -]?set).*\b(?:paused|suspended|disabled)\b")
 _NOT_OF_TENANT_TEXT = _text(r"\Atenant not associated\b(?!.*:(?:configuration-set|template)/).*:identity/")
 
 TABLE: tuple[Row, ...] = (
-    Row("not verified", _codes("MessageRejected") | _INVALID, _NOT_VERIFIED_TEXT, UNVERIFIED),
-    Row("daily quota", _THROTTLES | _codes("MessageRejected LimitExceeded"), _QUOTA_TEXT, QUOTA),
+    Row("MAIL FROM domain, by text", _BY_TEXT, _text(r"\bmail from domain\b.*\bnot verified\b"), MAIL_FROM),
+    Row("not verified", _BY_TEXT, _NOT_VERIFIED_TEXT, UNVERIFIED),
+    Row("daily quota", _THROTTLES | _BY_TEXT | _codes("LimitExceeded"), _QUOTA_TEXT, QUOTA),
     Row("daily quota, v2", _codes("LimitExceeded SendingQuotaExceeded"), None, QUOTA),
     Row("rate", _THROTTLES, None, THROTTLED),
+    Row("rate, by text", _BY_TEXT, _text(r"\bsending rate exceeded\b|\bthrottling\b"), THROTTLED),
+    Row("fault of SES, by text", _BY_TEXT, _FAULT_TEXT, UNAVAILABLE),
     Row("set paused", _codes("ConfigurationSetSendingPaused"), None, SET_PAUSED),
     Row("set paused, by text", _codes("SendingPaused"), _SET_TEXT, SET_PAUSED),
     Row("tenant paused", _codes("SendingPaused"), _TENANT_TEXT, TENANT_PAUSED),
-    Row("tenant paused, by text", _codes("MessageRejected AccessDenied*") | _INVALID, _TENANT_PAUSED_TEXT, TENANT_PAUSED),
+    Row("tenant paused, by text", _BY_TEXT | _DENIED, _TENANT_PAUSED_TEXT, TENANT_PAUSED),
     Row("account paused", _codes("AccountSendingPaused SendingPaused AccountSuspended"), None, SUSPENDED),
-    Row("set paused, by text of a rejection", _codes("MessageRejected AccessDenied*"), _SET_PAUSED_TEXT, SET_PAUSED),
-    Row("account paused, by text", _codes("MessageRejected AccessDenied*"), _SUSPENDED_TEXT, SUSPENDED),
+    Row("set paused, by text of a rejection", _BY_TEXT | _DENIED, _SET_PAUSED_TEXT, SET_PAUSED),
+    Row("account paused, by text", _BY_TEXT | _DENIED, _SUSPENDED_TEXT, SUSPENDED),
     Row("no such set", _codes("ConfigurationSetDoesNotExist NotFound TenantNotFound"), None, MISCONFIGURED),
-    Row("duplicate header", _INVALID | _codes("MessageRejected"), TWICE, DUPLICATE),
+    Row("no such set, by text", _BY_TEXT | _DENIED, _NO_SET_TEXT, MISCONFIGURED),
+    Row("duplicate header", _BY_TEXT, TWICE, DUPLICATE),
     Row("set, tag, ARN or tenant refused", _INVALID, _text(r"configuration[ -]?set|\btags?\b|\barn\b|\btenant\b"), MISCONFIGURED),
     Row("identity not of the tenant", _DENIED | _codes("MessageRejected"), _NOT_OF_TENANT_TEXT, NOT_OF_TENANT, whole=True),
     Row("tenant refused", _codes("MessageRejected AccessDenied* Conflict"), _TENANT_TEXT, MISCONFIGURED),
