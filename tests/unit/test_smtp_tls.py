@@ -53,6 +53,25 @@ async def test_starttls_verified(ca_file: Path) -> None:
         assert host.commands[0][:3] == ["EHLO relay.example.com", "STARTTLS", "EHLO relay.example.com"]
 
 
+@pytest.mark.parametrize(
+    ("replies", "code"),
+    [
+        ({"STARTTLS": "454-4.7.0 \x1b[31mnot\r\n454 4.7.0 now\udcff"}, "4.7.5"),
+        ({"CONNECT": "22\x1b[31m0 hello\x07"}, "4.5.0"),
+        ({"EHLO": "25\x1b[31m0 hello\x07"}, "4.5.0"),
+        ({"AUTH": "23\x1b[31m5 hello\x07"}, "4.5.0"),
+    ],
+)
+async def test_what_a_host_says_reaches_no_terminal_as_it_is(replies: dict[str, Any], code: str) -> None:
+    async with ScriptedHost(replies, offers=("AUTH PLAIN", *(STARTTLS if "STARTTLS" in replies else ()))) as host:
+        tls: Any = "required" if "STARTTLS" in replies else "none"
+        outcome = await deliver(host, tls=tls, username="u", password="p")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.reply.code, outcome.reply.enhanced) == (451, code)
+    assert outcome.reply.text.isprintable()
+    assert outcome.reply.text.encode()
+
+
 async def test_implicit_tls(ca_file: Path) -> None:
     async with ScriptedHost(tls=certificate(), implicit=True) as host:
         outcome = await deliver(host, hosts=["localhost"], tls="implicit", ca_file=ca_file)

@@ -1,6 +1,7 @@
 """Opening a connection to an SMTP host: greeting, EHLO, TLS, login; and reading what aiosmtplib makes of the replies.
 
 Invariant: `required` and `implicit` never fall back to clear text; `opportunistic` does, on a new connection.
+Invariant: what a host says, or an error repeats of it, goes through `parse_reply` before anybody reads it.
 Invariant: a password goes out only under TLS or to a loopback address, and stands in no text made here.
 
 Source: RFC 5321 §3.1, §4.5.3.2 (timeouts), RFC 3207, RFC 8314 §3 (implicit TLS), RFC 4954.
@@ -176,8 +177,8 @@ async def _greeted(endpoint: Endpoint, security: Security, sock: socket.socket) 
 
 def cannot_connect(endpoint: Endpoint, why: str) -> Unreached:
     """Return what to raise where no connection came about, or no greeting."""
-    text = f"cannot connect to {endpoint.name} port {endpoint.port}: {why}"
-    return Unreached(Answer(Stage.CONNECT, Reply(451, "4.4.1", text), lost=True))
+    text = f"4.4.1 cannot connect to {endpoint.name} port {endpoint.port}: {why}"
+    return Unreached(Answer(Stage.CONNECT, parse_reply(451, text), lost=True))
 
 
 async def _hello(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
@@ -302,13 +303,13 @@ def _spoken(stage: Stage, code: int, text: str, endpoint: Endpoint) -> Answer:
 
 
 def _lost_at(stage: Stage, endpoint: Endpoint, error: BaseException) -> Answer:
-    return Answer(stage, Reply(451, "4.4.2", f"lost the connection to {endpoint.name}: {_in_short(error)}"), lost=True)
+    return Answer(stage, parse_reply(451, f"4.4.2 lost the connection to {endpoint.name}: {_in_short(error)}"), lost=True)
 
 
 def _tls_answer(endpoint: Endpoint, what: str, remedy: str = "") -> Answer:
     name = endpoint.security.name or endpoint.name
     usual = f"see that {name} is the name in its certificate, and that its issuer is trusted here (ca_file)"
-    reply = Reply(451, "4.7.5", f"no TLS with {endpoint.name}: {what}")
+    reply = parse_reply(451, f"4.7.5 no TLS with {endpoint.name}: {what}")
     return Answer(Stage.TLS, reply, lost=True, reason=PauseReason.UNAVAILABLE, remedy=remedy or usual)
 
 
