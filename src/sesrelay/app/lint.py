@@ -35,8 +35,9 @@ from sesrelay.policy.admission import (
     complete_recipient,
     complete_sender,
 )
+from sesrelay.policy.routing import REJECTED
 from sesrelay.policy.ses_shape import Facts, Rules, shape, why
-from sesrelay.transport.ses.call import V1_MAX, V2_MAX
+from sesrelay.transport.ses.call import most, too_large
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +106,8 @@ def lint(data: bytes, sender: str, recipients: Sequence[str], now: float, loaded
         return found
     _note(found, made.changes)
     found.source, found.size, found.content = made.source, len(made.content), Canonical(opening(made.content))
-    limit = V1_MAX if api == "v1" else V2_MAX
-    if found.size > limit:
-        found.problems.append(f"554 5.3.4 It has {found.size} octets, and SES takes {limit} by this API")
+    if found.size > most(api):
+        found.problems.append(str(too_large(api, found.size).reply))
     _identities(found, facts.header_from, config)
     return found
 
@@ -156,7 +156,7 @@ def _transport(
     found.route = rule.name
     names = [name for name in rule.transports if leads_to_ses(loaded.config.transports[name])]
     if rule.reject:
-        found.problems.append("550 5.7.1 This relay has no route for this sender's domain")
+        found.problems.append(str(REJECTED))
     elif not names and wanted is None:
         found.notes.append(
             f"by its route it goes through {', then '.join(rule.transports)}, not SES; this is what SES would make of it"

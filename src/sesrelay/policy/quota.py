@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from sesrelay.mail.delivery import Priority
 
 DAY = 86_400.0
+RESERVE_WAIT = 60.0  # seconds between looks at whether the window has freed something for others than urgent mail
 MEMORY = 900.0  # seconds over which the present rate of sending is told
 
 

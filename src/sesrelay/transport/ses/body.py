@@ -14,8 +14,8 @@ from hashlib import sha256
 from sesrelay.mail.filed import PIECE as FILE_PIECE
 from sesrelay.mail.filed import Filed
 from sesrelay.mail.value import value
+from sesrelay.transport.shaping import OFF_LOOP
 
-OFF_LOOP = 128 * 1024  # octets from which encoding and hashing take longer than a hop to a thread
 WHOLE = 1024 * 1024  # octets of a message up to which its body is made as one: quicker, and small beside what else a message needs
 PIECE = 48 * 1024  # octets encoded at once; a multiple of three, so that the pieces join without padding
 

@@ -15,6 +15,9 @@ from typing import Literal
 from urllib.parse import quote
 
 from sesrelay.mail.filed import Filed
+from sesrelay.mail.outcome import Failed
+from sesrelay.mail.reply import Reply
+from sesrelay.policy import ses_meaning
 from sesrelay.transport.ses.body import Body
 from sesrelay.transport.ses.seam import SesOptions
 
@@ -24,7 +27,6 @@ V2_MAX = 41_943_040
 RECIPIENTS_MAX = 50  # destinations of one call
 V2_PATH = "/v2/email/outbound-emails"
 CONTENT_TYPES: Mapping[Api, str] = {"v1": "application/x-www-form-urlencoded; charset=utf-8", "v2": "application/json"}
-LARGEST: Mapping[Api, int] = {"v1": V1_MAX, "v2": V2_MAX}
 _COMMON = re.compile(r"[A-Za-z0-9_.~@-]*\Z")
 
 
@@ -66,12 +68,23 @@ def usual(options: SesOptions) -> Api:
     return "v2" if options.api == "v2" or (options.api == "auto" and only_v2) else "v1"
 
 
-def fitting(options: SesOptions, size: int) -> Api | None:
-    """Return the API for a message of `size` octets; None where it is too large for what the transport may use."""
+def most(api: Literal["auto", "v1", "v2"]) -> int:
+    """Return the octets of the largest message that a transport of this `api` takes."""
+    return V1_MAX if api == "v1" else V2_MAX
+
+
+def too_large(api: Literal["auto", "v1", "v2"], size: int) -> Failed:
+    """Return what becomes of a message that is larger than that."""
+    found, text = ses_meaning.TOO_LARGE, f"The message has {size} octets, and SES takes {most(api)} by this API"
+    return Failed(Reply(554, f"5.{found.enhanced}", text), found.scope, ses_meaning.remedy(found, {}))
+
+
+def fitting(options: SesOptions, size: int) -> Api | Failed:
+    """Return the API for a message of `size` octets, or why there is none."""
     api = usual(options)
     if api == "v1" and size > V1_MAX and options.api == "auto":
         api = "v2"
-    return api if size <= LARGEST[api] else None
+    return api if size <= most(api) else too_large(options.api, size)
 
 
 def body(api: Api, fixed: Fixed, source: str, destinations: Sequence[str], tags: Mapping[str, str], raw: bytes | Filed) -> Body:

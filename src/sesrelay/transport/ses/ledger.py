@@ -20,7 +20,6 @@ from sesrelay.transport.ses.seam import Figures, Reputation
 FIRST_RATE = 1.0  # the sandbox's
 FALLBACK_RATE = 14.0  # what a new account out of the sandbox has, where the figures may not be read
 FRESH = 900.0  # seconds for which an answer about the 24 hours keeps mail back; then SES itself has to say so
-RESERVE_WAIT = 60.0  # seconds between looks at whether the window has freed something for others than urgent mail
 
 Rate = float | str
 """A rate of the configuration's own in recipients a second, or `auto`."""

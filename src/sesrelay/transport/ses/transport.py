@@ -8,7 +8,6 @@ Source: Amazon SES API references, SendRawEmail (v1) and SendEmail (v2); docs/se
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -25,16 +24,16 @@ from sesrelay.mail.reply import Reply
 from sesrelay.policy import ses_addressing as addressing
 from sesrelay.policy import ses_meaning as meaning
 from sesrelay.policy.pace import Governor, Narrowed
+from sesrelay.policy.quota import RESERVE_WAIT
 from sesrelay.policy.ses_senders import Verified, nobody_knows, without
-from sesrelay.policy.ses_shape import Facts, Rules, Shaped, shape
+from sesrelay.policy.ses_shape import Facts, Rules, Shaped
 from sesrelay.seams import Clock, Content, Observer
 from sesrelay.transport.ses import call
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.ses.attempt import Attempt, Draft, Line
-from sesrelay.transport.ses.body import OFF_LOOP
 from sesrelay.transport.ses.identities import CANNOT_LIST, LIST_REMEDY, Identities
-from sesrelay.transport.ses.ledger import RESERVE_WAIT
 from sesrelay.transport.ses.seam import AwsSession, SesOptions
+from sesrelay.transport.shaping import shaped
 
 CONCURRENCY = 32  # calls under way: enough to fill 1,000 a second at 30 ms each
 Keep = Callable[[Message, Content], Awaitable[None]]
@@ -181,16 +180,13 @@ class SesTransport:
         except Exception as error:
             self._observer.trouble("the content of a message cannot be read", error, transport=self.name, id=batch.message.id)
             return Deferred(Reply(451, "4.3.0", "The stored content cannot be read"), Scope.MESSAGE)
-        shaped = await self._shaped(batch, source, stored)
-        if isinstance(shaped, Failed):
-            return shaped
-        raw, changes, source = shaped.content, shaped.changes, shaped.source
+        made = await self._shaped(batch, source, stored)
+        if isinstance(made, Failed):
+            return made
+        raw, changes, source = made.content, made.changes, made.source
         api = call.fitting(self.options, len(raw))
-        if api is None:
-            found = meaning.TOO_LARGE
-            most = call.V1_MAX if self.options.api == "v1" else call.V2_MAX
-            text = f"The message has {len(raw)} octets, and SES takes {most} by this API"
-            return Failed(Reply(554, f"5.{found.enhanced}", text), found.scope, meaning.remedy(found, {}))
+        if isinstance(api, Failed):
+            return api
         senders = (source, *batch.message.header_from)
         again = partial(self._shaped, batch, source, stored)
         tags = {**self.options.tags, addressing.QUEUE_ID_TAG: batch.message.id}
@@ -209,13 +205,10 @@ class SesTransport:
         once: frozenset[str] = frozenset(),
         unverified: frozenset[str] = frozenset(),
     ) -> Shaped | Failed:
-        """Return the message as SES takes it; what may take longer than a hop to a thread is done in one."""
+        """Return the message as SES takes it, with a note of what it may not say."""
         verified = without(self._verified, unverified) if unverified else self._verified
         facts = Facts(source, batch.message.accepted, verified, once)
-        if len(stored) > OFF_LOOP:
-            made = await asyncio.to_thread(shape, stored, self._rules, facts)
-        else:
-            made = shape(stored, self._rules, facts)
+        made = await shaped(stored, self._rules, facts)
         if isinstance(made, Failed) or not self.options.trusted_headers:
             return made
         forged = addressing.QUEUE_ID_TAG in _tags(headers.split(opening(made.content))[0])

@@ -7,7 +7,6 @@ is another one now.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -17,11 +16,11 @@ from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy import ses_addressing
 from sesrelay.policy.ses_senders import Verified, nobody_knows, without
-from sesrelay.policy.ses_shape import Facts, Rules, Shaped, shape
+from sesrelay.policy.ses_shape import Facts, Rules, Shaped
 from sesrelay.seams import Content, Interrupted, SpoolError
+from sesrelay.transport.shaping import shaped
 from sesrelay.transport.smtp.ses_answers import duplicate_headers, unverified_senders, with_source
 
-OFF_LOOP = 128 * 1024  # octets from which encoding anew may take longer than a hop to a thread
 Send = Callable[[Batch, Content], Awaitable[Mapping[DeliveryId, Outcome]]]
 
 
@@ -58,7 +57,7 @@ async def shaped_first(batch: Batch, content: Content, send: Send, shaping: Shap
         return dict.fromkeys(ids, source)
     try:
         stored = await content.read()
-        made = await _shaped(stored, shaping, Facts(source, batch.message.accepted, shaping.verified))
+        made = await shaped(stored, shaping.rules, Facts(source, batch.message.accepted, shaping.verified))
     except SpoolError as error:
         return dict.fromkeys(ids, Deferred(Reply(451, "4.3.0", f"the content could not be read: {error}"), Scope.MESSAGE))
     if isinstance(made, Failed):
@@ -67,7 +66,9 @@ async def shaped_first(batch: Batch, content: Content, send: Send, shaping: Shap
     twice = duplicate_headers(outcomes.values(), made.content)
     refused = unverified_senders(outcomes.values()) if shaping.rules.rewrite_from is not None else frozenset[str]()
     if (twice or refused) and not any(map(_may_have_gone, outcomes.values())):
-        again = await _shaped(stored, shaping, Facts(source, batch.message.accepted, without(shaping.verified, refused), twice))
+        again = await shaped(
+            stored, shaping.rules, Facts(source, batch.message.accepted, without(shaping.verified, refused), twice)
+        )
         if isinstance(again, Shaped) and (again.content, again.source) != (made.content, made.source):
             return await _sent(batch, again, send)
     return outcomes
@@ -80,14 +81,6 @@ async def _sent(batch: Batch, made: Shaped, send: Send) -> Mapping[DeliveryId, O
     except Interrupted as error:
         raise Interrupted(_with_receipts(error.known, made.changes)) from error.__cause__
     return _with_receipts(outcomes, made.changes)
-
-
-async def _shaped(stored: Large, shaping: Shaping, facts: Facts) -> Shaped | Failed:
-    return (
-        await asyncio.to_thread(shape, stored, shaping.rules, facts)
-        if len(stored) > OFF_LOOP
-        else shape(stored, shaping.rules, facts)
-    )
 
 
 def _may_have_gone(outcome: Outcome) -> bool:

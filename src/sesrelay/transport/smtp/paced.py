@@ -19,13 +19,13 @@ from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.envelope import Message
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.quota import RESERVE_WAIT
 from sesrelay.policy.ses_addressing import plain_domain
 from sesrelay.policy.ses_words import addresses_named
 from sesrelay.policy.splitting import Blamed, Splitting
 from sesrelay.seams import Content, Interrupted, Transport
 from sesrelay.transport.smtp.ses_answers import about_an_address, of_form, rejected, wants_others
 
-RESERVE_WAIT = 60.0  # seconds between looks at whether the window has freed something
 _Outcomes = Mapping[DeliveryId, Outcome]
 _Split = Splitting[Delivery, _Outcomes]
 _UNTRIED = Reply(454, "4.4.2", "Not tried, because the relay did not answer for others")
