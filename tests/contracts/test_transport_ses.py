@@ -889,6 +889,29 @@ async def test_keys_of_one_account_share_its_pace_once_they_are_known_to() -> No
                 await way.close()
 
 
+async def test_a_key_that_may_not_read_the_quota_keeps_no_other_from_it() -> None:
+    clock, number = FakeClock(), "123456789012"
+    async with SesStandIn() as ses:
+        barred = PaperSession(ses.url, account_number=number, figures=PermissionError("not allowed"))
+        async with world(ses.url, clock=clock, session=barred) as w:
+            w.transport.start()
+            while not w.observer.troubles:
+                await asyncio.sleep(0.01)
+            session = PaperSession(ses.url, account_number=number, credential_id="AKIAOTHER", figures=Figures(100.0))
+            observer: Any = w.observer
+            way = SesTransport("other", SesOptions("us-east-1", endpoint_url=ses.url), session, w.accounts, clock, observer)
+            way.start()
+            while way._account.number is None:
+                await asyncio.sleep(0.01)
+            await way._account.refresh(10.0)
+            assert w.accounts.ledger("us-east-1", number).figures == Figures(100.0)
+            assert [(name, rate) for name, rate, *_ in w.observer.quotas] == [("other", 100.0)]
+            assert (barred.asked, session.asked) == (1, 1)
+            await w.transport._account.refresh(10.0)
+            assert barred.asked == 1
+            await way.close()
+
+
 async def test_a_used_up_quota_defers_without_a_call_and_is_looked_at_once_a_minute() -> None:
     async with SesStandIn() as ses:
         clock = FakeClock()

@@ -42,6 +42,7 @@ class Account:
         self._heard: tuple[Ledger, int] | None = None  # which of the ledger's answers the users know
         self._refreshing: asyncio.Task[None] | None = None
         self._unreadable = False
+        self._refused_at: float | None = None
         self._told: set[str] = set()
         self._reputation_at: float | None = None
 
@@ -70,11 +71,13 @@ class Account:
         ledger = self.ledger
         async with ledger.asking:
             now = self._clock.monotonic()
-            if ledger.asked_at is None or now - ledger.asked_at >= at_most_every:
-                ledger.asked_at, spent = now, ledger.window.spent
+            asked = [at for at in (ledger.told_at, self._refused_at) if at is not None]
+            if not asked or now - max(asked) >= at_most_every:
+                spent = ledger.window.spent
                 try:
                     figures = await self._session.account()
                 except Exception as error:
+                    self._refused_at = now  # which says nothing of other sources of this account
                     self._unknown(error)
                     return
                 self._unreadable = False

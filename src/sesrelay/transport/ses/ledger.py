@@ -39,9 +39,8 @@ class Ledger:
         self.figures: Figures | None = None
         self.reputation: Reputation | None = None
         self.asking = asyncio.Lock()
-        self.asked_at: float | None = None
         self.answers = 0
-        self._told_at: float | None = None
+        self.told_at: float | None = None
         self._keeping: dict[float, bool] = {}  # by reserve: whether mail that is not urgent waits, for what is left is kept
         self._clock = clock
         self._rate, self._climbs = FIRST_RATE, False
@@ -133,11 +132,11 @@ class Ledger:
 
     @property
     def _fresh(self) -> bool:
-        return self._told_at is not None and self._clock.monotonic() - self._told_at < FRESH
+        return self.told_at is not None and self._clock.monotonic() - self.told_at < FRESH
 
     def told(self, figures: Figures, spent_before: float) -> None:
         """Take over what the account said; `spent_before`: what the window had spent when it was asked."""
-        self.figures, self._told_at = figures, self._clock.monotonic()
+        self.figures, self.told_at = figures, self._clock.monotonic()
         self.answers += 1
         self.window.told(figures.max_24h_send, figures.sent_last_24h, spent_before)
         # A transport that has nothing more to send does not ask again.
