@@ -40,6 +40,7 @@ WAITS = [
     (REJECTED, "Your account is under review.", NEXTHOP, PauseReason.SUSPENDED),
     (REJECTED, "Sending from this account is locked.", NEXTHOP, PauseReason.SUSPENDED),
     (REJECTED, "Sending suspended for this account.", NEXTHOP, PauseReason.SUSPENDED),
+    (REJECTED, "Suspended account.", NEXTHOP, PauseReason.SUSPENDED),
     (INVALID, "Sending is disabled for this account.", NEXTHOP, PauseReason.SUSPENDED),
     (DENIED, "Your account has been shut down.", NEXTHOP, PauseReason.SUSPENDED),
     (REJECTED, "Email sending for the configuration set <main> is paused.", TRANSPORT, PauseReason.SUSPENDED),

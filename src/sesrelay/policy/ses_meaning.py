@@ -275,19 +275,20 @@ _SMTP_KIND = _text(rf"\A({'|'.join(_SMTP_CODES)}): *")
 _FORM_TEXT = _text(r"illegal address|invalid (?:recipient|address|domain name)")
 _DENIED_TEXT = _text(r"access denied|not authorized to perform")
 _TENANT_TEXT = _text(r"\btenant\b")
-_TENANT_PAUSED_TEXT = _text(r"\A(?=.*\btenant\b).*\b(?:paused|suspended|disabled|shut ?down|locked|under review)\b")
-_SUSPENDED_TEXT = _text(r"\b(?:sending|account)\b.{0,80}\b(?:paused|suspended|disabled|shut ?down|locked|under review)\b")
+_STOPPED = r"\b(?:paused|suspended|disabled|shut ?down|locked|under review)\b"
+_SUSPENDED_TEXT = _text(rf"\b(?:sending|account)\b.{{0,80}}{_STOPPED}|{_STOPPED}.{{0,80}}\b(?:sending|account)\b")
+_TENANT_PAUSED_TEXT = _text(rf"\A(?=.*\btenant\b).*{_STOPPED}")
 _SET_TEXT = _text(r"configuration[ -]?set")
 _QUOTA_TEXT = _text(r"daily .*quota|quota .*exceeded|exceeded .*quota|24.hour")
 _NOT_VERIFIED_TEXT = _text(r"not verified|failed the check in region|not have authority to send")
 _FAULT_TEXT = _text(r"\btemporary (?:service|authentication) failure|\binternal failure|\bservice unavailable")
-_NO_SET_TEXT = _text(r"configuration[ -]?set\b.*\bdoes not exist|\bdoes not exist\b.*configuration[ -]?set\b")
+_NO_SET_TEXT = _text(r"\A(?=.*configuration[ -]?set\b).*\bdoes not exist\b")
 _CLOCK_TEXT = _text(r"signature (?:not yet current|expired)|clock|skew")
-_SET_PAUSED_TEXT = _text(r"\A(?=.*configuration[ -]?set).*\b(?:paused|suspended|disabled)\b")
+_SET_PAUSED_TEXT = _text(rf"\A(?=.*configuration[ -]?set).*{_STOPPED}")
 _NOT_OF_TENANT_TEXT = _text(r"\Atenant not associated\b(?!.*:(?:configuration-set|template)/).*:identity/")
 
 TABLE: tuple[Row, ...] = (
-    Row("MAIL FROM domain, by text", _BY_TEXT, _text(r"\bmail from domain\b.*\bnot verified\b"), MAIL_FROM),
+    Row("MAIL FROM domain, by text", _BY_TEXT, _text(r"\A(?=.*\bmail from domain\b).*\bnot verified\b"), MAIL_FROM),
     Row("not verified", _BY_TEXT, _NOT_VERIFIED_TEXT, UNVERIFIED),
     Row("daily quota", _THROTTLES | _BY_TEXT | _codes("LimitExceeded"), _QUOTA_TEXT, QUOTA),
     Row("daily quota, v2", _codes("LimitExceeded SendingQuotaExceeded"), None, QUOTA),
