@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import smtplib
 import socket
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,26 @@ def test_a_unix_socket_that_somebody_took_away_is_made_again(tmp_path: Path) -> 
         assert greeted(path)
         assert relay.stop() == 0
         assert not path.exists()
+
+
+def test_the_page_stays_where_it_is_until_its_new_place_is_open(tmp_path: Path) -> None:
+    relay, free = Relay(tmp_path, MORE), free_port()
+    listen(relay, "127.0.0.1:0")
+    with relay, socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        listen(relay, "127.0.0.1:0", http=taken)
+        (problem,) = relay.ask("reload")["problems"]
+        assert problem.startswith(f"cannot listen on {taken} for HTTP: "), problem
+        assert relay.ask("status")["http"] == f"{relay.http}/"
+        assert relay.get("/healthz")
+        listen(relay, "127.0.0.1:0", http=f"127.0.0.1:{free}")
+        assert relay.ask("reload")["ok"]
+        assert relay.ask("status")["http"] == f"http://127.0.0.1:{free}/"
+        urllib.request.urlopen(f"http://127.0.0.1:{free}/healthz").close()
+
+        def closed() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", int(relay.http.rpartition(":")[2]))) != 0
+
+        wait_for("the old place is closed", closed)
+        assert relay.stop() == 0

@@ -16,7 +16,7 @@ from browser.paper_relay import ID, Relay
 from sesrelay.app.wiring import web_options
 from sesrelay.config.loading import load
 from sesrelay.web.guard import HEADERS
-from sesrelay.web.options import ListenError, WebOptions, is_loopback
+from sesrelay.web.options import PageUnreachable, WebOptions, is_loopback
 
 PATHS = ["/", f"/messages/{ID}", "/static/style.css", "/static/live.js", "/static/icon.svg", "/healthz", "/readyz", "/metrics"]
 PATHS += ["/api/v1/summary", "/api/v1/recent", f"/api/v1/messages/{ID}", f"/api/v1/trace/{ID}"]
@@ -229,7 +229,7 @@ async def test_a_taken_address_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         relay = Relay(WebOptions(port=port))
-        with pytest.raises(ListenError, match=f"cannot listen on 127.0.0.1:{port} for HTTP"):
+        with pytest.raises(PageUnreachable, match=f"cannot listen on 127.0.0.1:{port} for HTTP"):
             await relay.server.start()
         await relay.server.stop()
 
@@ -247,3 +247,25 @@ async def test_stopping_twice_is_harmless_and_frees_the_address(relay: Relay) ->
     await relay.server.stop()
     async with Relay(WebOptions(port=port)) as again:
         assert (await again.get("/healthz"))[0] == 200
+
+
+async def test_one_that_cannot_take_over_leaves_the_old_one_serving(relay: Relay) -> None:
+    port = relay.server.address[1]
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(PageUnreachable, match=r"^cannot listen on "):
+        await Relay(WebOptions(port=taken.getsockname()[1])).server.take_over(relay.server)
+    assert (relay.server.address[1], (await relay.get("/healthz"))[0]) == (port, 200)
+
+
+async def test_where_the_address_stays_the_old_one_comes_back(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = Relay(WebOptions(port=0, hostname="new.example.com"))  # the same wish as the old one's, so that it is stopped first
+
+    async def fail() -> None:
+        raise PageUnreachable("no descriptor is left")
+
+    with monkeypatch.context() as patched, pytest.raises(PageUnreachable):
+        patched.setattr(new.server, "start", fail)
+        await new.server.take_over(relay.server)
+    assert (await relay.get("/", Host="mail.example.com"))[0] == 200
+    await new.server.take_over(relay.server)
+    assert (await new.get("/", Host="new.example.com"))[0] == 200
+    await new.server.stop()

@@ -97,7 +97,7 @@ class Daemon:
     async def start(self, before_ready: Callable[[], None] = lambda: None) -> None:
         """Be ready to take mail on return. `before_ready` is called just before anybody is told so; a reload waits until then.
 
-        Raises: LockHeld, StoreRefused, listener and web ListenError, OSError, ValueError; the process is to end then.
+        Raises: LockHeld, StoreRefused, ListenError, OSError (PageUnreachable), ValueError; the process is to end then.
         """
         config = self._loaded.config
         lock = StateLock.acquire(config.state_dir)
@@ -329,15 +329,12 @@ class Daemon:
             self.observer.trouble("queued mail could not be placed anew; it is when its next attempt is due", error)
 
     async def _move_page(self, loaded: Loaded, rooms: _Rooms) -> None:
-        """Serve the page where the new configuration wants it. Raises: web ListenError"""
+        """Serve the page where the new configuration wants it, or leave it as it was. Raises: PageUnreachable, ValueError"""
         if loaded.config.http == self._loaded.config.http and loaded.config.hostname == self._loaded.config.hostname:
             return
         web = self._web(loaded, rooms.control.desk, loaded.config.listeners[0].listen)
-        if loaded.config.http.listen == self._loaded.config.http.listen:
-            await rooms.web.stop()
-        else:
-            self._later(rooms.web.stop())
-        await web.start()
+        await web.take_over(rooms.web)
+        self._later(rooms.web.stop())
         rooms.web = web
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:

@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 
-class ListenError(OSError):
+class PageUnreachable(OSError):
     """The HTTP address cannot be listened on; the text names the address and says why."""
 
 

@@ -18,7 +18,7 @@ from sesrelay.policy.reputation import AccountStanding
 from sesrelay.seams import Clock, Desk, SpoolError
 from sesrelay.web import accounts
 from sesrelay.web.guard import add_headers, known_hosts, token_holders
-from sesrelay.web.options import ListenError, WebOptions, show_address
+from sesrelay.web.options import PageUnreachable, WebOptions, show_address
 from sesrelay.web.pages import ASSETS, Pages
 
 RECENT = 50
@@ -72,7 +72,7 @@ class WebServer:
         return f"http://{show_address(*self.address)}/"
 
     async def start(self) -> None:
-        """Listen. Raises: ListenError where the address is taken or not ours."""
+        """Listen. Raises: PageUnreachable where the address is taken or not ours."""
         options = self._options
         runner = web.AppRunner(self._app(), access_log=None, logger=_protocol_log, handle_signals=False, shutdown_timeout=STOP_TIME)
         await runner.setup()
@@ -81,13 +81,24 @@ class WebServer:
         except OSError as error:
             await runner.cleanup()
             where = show_address(options.host, options.port)
-            raise ListenError(
-                error.errno,
-                f"cannot listen on {where} for HTTP: {error.strerror or error}; stop what listens there, or change http.listen",
+            raise PageUnreachable(
+                f"cannot listen on {where} for HTTP: {error.strerror or error}; stop what listens there, or change http.listen"
             ) from error
         self._runner = runner
         host, port = runner.addresses[0][:2]
         self.address = (str(host), int(port))
+
+    async def take_over(self, old: WebServer) -> None:
+        """Listen instead of `old`, which is then to be stopped, or leave it serving. Raises: PageUnreachable"""
+        stays = (old._options.host, old._options.port) == (self._options.host, self._options.port)
+        if stays:  # nobody else can have the address meanwhile but by bad luck
+            await old.stop()
+        try:
+            await self.start()
+        except PageUnreachable:
+            if stays:
+                await old.start()
+            raise
 
     async def stop(self) -> None:
         """Finish what is being answered, and close. Doing so twice is harmless."""
