@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +19,7 @@ from sesrelay.config.model import Config
 from sesrelay.control import client
 from sesrelay.control.client import RemoteDesk
 from sesrelay.control.desk import SpoolDesk
-from sesrelay.control.question import ControlError
+from sesrelay.control.question import ControlError, ask
 from sesrelay.control.server import ControlServer
 from sesrelay.listener import sockets
 from sesrelay.spool.memory import MemorySpool
@@ -52,6 +57,39 @@ async def test_a_daemon_that_does_not_answer_is_asked_nothing_more(tmp_path: Pat
         with pytest.raises(operator.DaemonUnreachable, match="does not answer"):
             await operator.reach_daemon(config)
         late.set()
+
+
+@contextmanager
+def dying(path: Path, said: bytes, *, reads: bool) -> Iterator[None]:
+    """Be a daemon that dies after `said`; what it has not read by then is a reset for who asked."""
+
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            select.select([connection], [], [])
+            if reads:
+                connection.recv(1 << 16)
+            connection.sendall(said)
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        yield
+        thread.join()
+
+
+@pytest.mark.parametrize("said", [b"", b'{"end": {"messa', b'{"end": null, "octets": 9}\nabc'])
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_daemon_that_dies_in_its_answer_is_a_control_error(said: bytes, reads: bool, tmp_path: Path) -> None:
+    with dying(tmp_path / "c", said, reads=reads):
+        async with await RemoteDesk.connect(tmp_path / "c") as desk:
+            with pytest.raises(ControlError, match="the daemon went away"):
+                await desk.export("0000000000001")
+    if b"\n" not in said:
+        with dying(tmp_path / "d", said, reads=reads), pytest.raises(ControlError, match="the daemon went away"):
+            await asyncio.to_thread(ask, tmp_path / "d", "/queue", "summary")
 
 
 async def test_a_fault_of_ours_is_an_answer_and_no_silence(tmp_path: Path) -> None:

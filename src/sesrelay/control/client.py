@@ -6,7 +6,6 @@ Implements `seams.Desk`.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sesrelay.control import wire
-from sesrelay.control.question import ANSWER_TIME, ControlRefusal, OtherQueue, refusal
+from sesrelay.control.question import ANSWER_TIME, ControlRefusal, OtherQueue, read
 from sesrelay.control.question import ControlError as ControlError  # noqa: PLC0414 - handed on
 from sesrelay.seams import Document, Filter, Told, Unfit, Verb
 
@@ -130,11 +129,9 @@ class RemoteDesk:
                 line = await asyncio.wait_for(self.reader.readline(), ANSWER_TIME)
             except TimeoutError:
                 raise ControlError(f"the daemon does not answer within {ANSWER_TIME:.0f}s") from None
-            if not line:
-                raise ControlError("the daemon went away before it answered")
-            answer = json.loads(line)
-            if "error" in answer:
-                raise refusal(answer)
+            except ConnectionError:
+                line = b""
+            answer = read(line)
             kind = next((one for one in ("item", "progress") if one in answer), "end")
             if "octets" in answer:
                 yield "octets", await self._octets(answer["octets"])
@@ -145,5 +142,5 @@ class RemoteDesk:
     async def _octets(self, octets: int) -> bytes:
         try:
             return await asyncio.wait_for(self.reader.readexactly(octets), ANSWER_TIME)
-        except (TimeoutError, asyncio.IncompleteReadError):
+        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
             raise ControlError("the daemon went away in the middle of a message") from None

@@ -41,14 +41,14 @@ def ask(path: Path, queue: str, verb: str) -> Any:
             raise ControlError(f"the daemon does not answer within {ANSWER_TIME:.0f}s") from None
         except OSError:
             line = b""
-    if not line:
+    return read(line)["end"]
+
+
+def read(line: bytes) -> dict[str, Any]:
+    """Return the answer in `line`, as far as it came. Raises: ControlError where that is not to its end; OtherQueue, ControlRefusal"""
+    if not line.endswith(b"\n"):
         raise ControlError("the daemon went away before it answered")
-    answer = json.loads(line)
+    answer: dict[str, Any] = json.loads(line)
     if "error" in answer:
-        raise refusal(answer)
-    return answer["end"]
-
-
-def refusal(answer: dict[str, Any]) -> ControlRefusal:
-    """Return what to raise for an answer that is an error."""
-    return (OtherQueue if "queue" in answer else ControlRefusal)(str(answer["error"]))
+        raise (OtherQueue if "queue" in answer else ControlRefusal)(str(answer["error"]))
+    return answer
