@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from sesrelay.cli.init import command
 from sesrelay.config.loading import load
 from sesrelay.mail.envelope import Recipient
 from sesrelay.policy.admission import complete_recipient
@@ -18,3 +20,21 @@ def test_mail_for_root_goes_where_it_was_said_to(root: str, tmp_path: Path) -> N
     file.write_text(compose(Answers("example.com", root=root)), encoding="utf-8")
     loaded = load(file)
     assert complete_recipient(Recipient("root"), loaded.local) == Recipient(root, orcpt="rfc822;root@example.com")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "somebody", "sends"),
+    [
+        ("user@example.com", "user@example.com", "user@example.com"),
+        ("example.com", "postmaster@example.com", "test@example.com"),
+        ("*.example.com", "postmaster@www.example.com", "test@www.example.com"),
+    ],
+)
+def test_each_kind_of_pattern_has_its_expectation_and_its_hint(pattern: str, somebody: str, sends: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    said = ["--credentials", "machine", "--region", "us-east-1", "--hostname", "relay.example.net", "--domain", pattern, "--yes"]
+    done = CliRunner().invoke(command, [*said, "--config", str(file)])
+    assert done.exit_code == 0, done.output
+    assert f"sesrelay send --from {sends} --to YOU" in done.output
+    (held,) = load(file).config.expect
+    assert held.sender == somebody

@@ -10,6 +10,7 @@ from sesrelay.aws.session import Source
 from sesrelay.config import transports as configured
 from sesrelay.config.loading import Loaded
 from sesrelay.mail.address import domain_key, split
+from sesrelay.policy.patterns import somebody
 from sesrelay.policy.routing import RouteRule
 from sesrelay.policy.ses_hosts import is_ses, region_of
 
@@ -69,7 +70,7 @@ def first_sender(transport: str, loaded: Loaded) -> str | None:
     """Return an address that a route gives to `transport`, the postmaster's where it names a domain."""
     for pattern in patterns_to(transport, loaded) or ():
         if not pattern.startswith("*."):
-            return pattern if "@" in pattern else f"postmaster@{pattern}"
+            return somebody(pattern)
     return None
 
 

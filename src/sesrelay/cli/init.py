@@ -50,6 +50,7 @@ OF_KIND = {"key": ("access_key_id", "secret_access_key_file"), "smtp": ("smtp_us
 def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
     """Ask what is needed, write a commented configuration, and nothing else."""
     from sesrelay.config.loading import load
+    from sesrelay.policy.patterns import somebody
     from sesrelay.setup.sites.files import write
     from sesrelay.setup.sites.first_config import compose
 
@@ -69,7 +70,7 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
         told = "that is what --domain, --rest ses or `sesrelay site add` is for"
         click.echo(as_run(f"sesrelay: no sender's mail goes by SES yet: {told}"), err=True)
     click.echo(as_run("next: sesrelay check, then systemctl reload-or-restart sesrelay (or: sesrelay run), then"))
-    sender = f"test@{(answers.domains or (answers.hostname,))[0].removeprefix('*.')}"
+    sender = somebody((answers.domains or (answers.hostname,))[0], "test")
     click.echo(as_run(f"      sesrelay send --from {sender} --to YOU"))
 
 

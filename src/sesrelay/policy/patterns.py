@@ -23,6 +23,13 @@ def pattern_key(pattern: str) -> str:
     return f"*.{domain_key(pattern[2:])}" if pattern.startswith("*.") else domain_key(pattern)
 
 
+def somebody(pattern: str, name: str = "postmaster") -> str:
+    """Return an address that `pattern` covers: itself, or `name` at its domain. Every domain has a postmaster (RFC 5321 §4.5.1)."""
+    if "@" in pattern:
+        return pattern
+    return f"{name}@{'www' + pattern[1:] if pattern.startswith('*.') else pattern}"
+
+
 class PatternTable(Generic[T]):
     """What each pattern stands for. Fill it once, then ask."""
 

@@ -20,7 +20,7 @@ from sesrelay.mail.address import AddressError, domain_key, normalise, split
 from sesrelay.mail.envelope import Origin
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import LocalMail
-from sesrelay.policy.patterns import PatternTable
+from sesrelay.policy.patterns import PatternTable, somebody
 
 _NEEDLESS_QUOTES = re.compile(r'"((?:[^"\\\x00-\x20@(),:;<>\[\]]|\\[^"\\\x00-\x20@(),:;<>\[\]])+)"\Z')
 
@@ -64,8 +64,7 @@ class SenderRules:
 
     def binds(self, pattern: str) -> bool:
         """Tell whether senders of a route's pattern are named for somebody. Raises: AddressError"""
-        somebody = pattern if "@" in pattern else f"postmaster@{pattern.replace('*.', 'www.', 1)}"
-        return self._table.find(_key(somebody)) is not None
+        return self._table.find(_key(somebody(pattern))) is not None
 
     def kept(self, addresses: Iterable[str]) -> tuple[str, ...]:
         """Return those that are named for somebody, each once."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 import yaml
 
+from sesrelay.policy.patterns import somebody
 from sesrelay.setup.sites.site import Api, Relay, transport_of
 
 Rest = Literal["direct", "ses", "reject"]
@@ -95,10 +96,7 @@ def _expectations(answers: Answers) -> list[str]:
     return [
         "# Held by `check` and by each reload, so that no later change sends a site's mail another way unseen.",
         "expect:",
-        *(
-            f"  - {{sender: {_inline('postmaster@' + domain.replace('*.', 'www.', 1))}, transport: {SES}}}"
-            for domain in answers.domains
-        ),
+        *(f"  - {{sender: {_inline(somebody(domain))}, transport: {SES}}}" for domain in answers.domains),
         "",
     ]
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
+from sesrelay.policy.patterns import somebody
+
 SES_SMTP_HOST = "email-smtp.us-east-1.amazonaws.com"
 """What UBOS's app took where a site named none."""
 
 IMPLICIT_TLS = (465, 2465)
-PROBE = "postmaster"  # the local part for which expectations are written: every domain has it (RFC 5321 §4.5.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def compose(site: Site) -> str:
     document["routes"] = [{"sender": list(site.domains), "name": site.name, "transport": site.transport}]
     if site.local_users:
         document["access"] = {"local_users": {user: list(site.domains) for user in site.local_users}}
-    document["expect"] = [{"sender": _somebody(pattern), "transport": site.transport} for pattern in site.domains]
+    document["expect"] = [{"sender": somebody(pattern), "transport": site.transport} for pattern in site.domains]
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
     return (
         f"# The site {site.name}, as `sesrelay site add` wrote it. Change it as you like; `sesrelay check` looks it through,\n"
@@ -106,13 +107,6 @@ def transport_of(way: Api | Relay) -> dict[str, Any]:
     if way.username is not None and way.secret is not None:
         found |= {"username": way.username, "password_file": way.secret.name}
     return found
-
-
-def _somebody(pattern: str) -> str:
-    """Return an address that a pattern covers."""
-    if "@" in pattern:
-        return pattern
-    return f"{PROBE}@{pattern.replace('*.', 'www.', 1) if pattern.startswith('*.') else pattern}"
 
 
 def relay_host(text: str) -> tuple[str, int, bool]:
