@@ -121,6 +121,11 @@ def test_what_cannot_be_is_refused_and_changes_nothing(config: Path, args: tuple
     assert sorted((config.parent / "sites.d").iterdir()) == before
 
 
+def test_the_first_site_that_is_refused_leaves_no_folder(config: Path) -> None:
+    done = sesrelay("site", "add", "new", "--domain", "a.example", "--transport", "nowher", "--config", config)
+    assert (done.returncode, (config.parent / "sites.d").exists()) == (78, False), done.stderr
+
+
 def test_a_secret_of_the_other_kind_is_told_of_and_never_shown(config: Path) -> None:
     done = smtp_site(config, "shop", "--domain", "shop.example", stdin=KEY)
     assert done.returncode == 64

@@ -2,7 +2,7 @@
 
 Invariant: a file comes into being only after the whole configuration was read with it and had no problem, its own
 expectations among them; until then nothing on disk has changed.
-Invariant: two verbs at once do not undo each other's work: the folder is locked meanwhile.
+Invariant: two verbs at once do not undo each other's work: the folder of the configuration is locked meanwhile.
 
 Source: rename(2), and fsync of the folder for its durability.
 """
@@ -64,10 +64,7 @@ def add(config: Path, sites: Sequence[Site], *, replace: bool = False) -> list[P
     Raises: SiteExists, ConfigError with every problem that the configuration would have, OSError
     """
     folder = config.parent / FOLDER
-    if not folder.exists():
-        folder.mkdir(mode=0o750)
-        _own(folder, config)
-    with _locked(folder):
+    with _locked(config.parent):
         files = {place_of(config, site.name): compose(site) for site in sites}
         for file in files:
             if file.exists() and not replace:
@@ -75,6 +72,9 @@ def add(config: Path, sites: Sequence[Site], *, replace: bool = False) -> list[P
         secrets = {folder / secret.name: f"{secret.text}\n" for site in sites for secret in site.secrets if secret.text is not None}
         new = {**secrets, **files}
         load(config, proposed={file: text.encode() for file, text in new.items()})
+        if not folder.exists():
+            folder.mkdir(mode=0o750)
+            _own(folder, config)
         write_files([NewFile(file, text, config) for file, text in new.items()])
         for site in sites:
             if secret_place(config, site.name) not in secrets:
@@ -90,7 +90,7 @@ def remove(config: Path, name: str) -> Path:
     file = place_of(config, name)
     if not file.exists():
         raise NoSuchSite(str(file))
-    with _locked(file.parent):
+    with _locked(config.parent):
         before = _problems(config, {})
         new = [problem for problem in _problems(config, {file: None}) if problem not in before]
         if new:
