@@ -116,9 +116,11 @@ def test_a_cap_is_kept_across_the_death_of_the_process_and_shown(tmp_path: Path,
         relay.start()
         ids.append(relay.submit("a@example.com", "last@example.org"))
         (paused,) = wait_for("it is told", lambda: relay.ask("summary")["paused"])
-        assert (paused["transport"], paused["reason"], paused["domain"]) == ("ses-main", "quota", "example.com")
+        assert (paused["transport"], paused["reason"], paused["domain"]) == ("ses-main", "quota", None)
         assert "daily_cap" in paused["remedy"]
-        assert paused["cap"] == "daily_cap"
+        assert (paused["route"], paused["cap"]) == ("example.com", "daily_cap")
+        assert "\npaused: ses-main route example.com (daily_cap, since " in relay.run("queue", "summary").stdout
+        assert b'for route <bdi>example.com</bdi></span> waits: <span class="reason">daily_cap</span>' in relay.get("/")
         waiting = wait_for("they wait", lambda: relay.json("queue", "list", "--state", "queued"))
         assert {(one["id"], one["reason"], one["attempts"]) for one in waiting} == {(each, "daily_cap", 0) for each in ids[3:]}
         assert {one["next_attempt"] for one in waiting} == {paused["until"]}

@@ -97,7 +97,7 @@ async def test_a_cap_is_kept_and_what_waits_goes_on_by_itself(limits: dict[str, 
     await submit(rig, "b", 20)
     assert sent(way) == {"a": 7, "b": 20}
     (waits,) = rig.scheduler.waits()
-    assert (waits.transport, waits.domain, waits.until) == ("t", "a.example", rig.clock.now + wait)
+    assert (waits.transport, waits.domain, waits.route, waits.until) == ("t", None, "a.example", rig.clock.now + wait)
     assert next(iter(limits)) in waits.remedy
     await rig.pass_time(wait - 2.0)
     assert sent(way)["a"] == 7

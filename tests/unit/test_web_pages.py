@@ -81,6 +81,8 @@ async def test_hostile_texts_stay_text(relay: Relay, path: str) -> None:
             "since": HOSTILE,
             "remedy": HOSTILE + "`x`",
             "domain": HOSTILE,
+            "route": HOSTILE,
+            "cap": HOSTILE,
         }
     ]
     relay.missing = [HOSTILE]

@@ -189,8 +189,9 @@ def _print_summary(found: Document, as_json: bool) -> int:
     click.echo(f"{number(found['messages'], 'message')}, {number(found['deliveries'], 'delivery')}, {size(found['bytes'])}{oldest}")
     _print_counts(found["by_transport"], found["by_state"])
     for pause in found["paused"]:
-        about = " ".join(filter(None, (pause["transport"], pause["domain"] or pause["nexthop"])))
-        click.secho(f"\npaused: {about} ({pause['reason']}, since {pause['since']})", fg="red")
+        route = f"route {pause['route']}" if pause.get("route") else None  # a daemon of an older version names none
+        about = " ".join(filter(None, (pause["transport"], route or pause["domain"] or pause["nexthop"])))
+        click.secho(f"\npaused: {about} ({pause['cap'] or pause['reason']}, since {pause['since']})", fg="red")
         click.echo(as_run(f"    {pause['remedy']}"))
     if found["future_holds"]:
         click.secho("\nheld as it comes:", fg="magenta")

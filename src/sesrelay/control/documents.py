@@ -117,6 +117,7 @@ def pause(one: Pause) -> Document:
         "since": moment(one.since),
         "until": moment(one.until),
         "domain": one.domain,
+        "route": one.route,
         "cap": one.cap,
         "remedy": one.remedy,
     }

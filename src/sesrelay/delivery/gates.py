@@ -143,7 +143,7 @@ class Gates:
             transports = next((rule.transports for rule in rules if rule.name == site), ())
             remedy = f"{found.limit} recipients were sent; what waits goes on by itself, or sooner with a higher {found.cap}"
             first = next(iter(transports), "")
-            yield Pause(first, None, PauseReason.QUOTA, since, found.until, f"route {site}: {remedy}", site, found.cap)
+            yield Pause(first, None, PauseReason.QUOTA, since, found.until, f"route {site}: {remedy}", route=site, cap=found.cap)
 
     def closed(self, lane: LaneKey, now: float, monotonic: float, arm: Callable[[float], None]) -> Callable[[Stream], bool]:
         """Return the question whether a stream of `lane` has to wait; `arm` is told for how long, where time ends it."""

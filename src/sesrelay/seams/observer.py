@@ -18,8 +18,8 @@ from sesrelay.policy.verdict import Verdict
 class Pause:
     """Part of the queue that waits. `nexthop` None: the whole transport. `since`, `until`: Unix seconds.
 
-    `domain`: the sender's or recipient's domain that the pause is about, where it is about one. `cap`: the limit of a route's
-    own, by the name of its key, where that is what waits.
+    `domain`: the sender's or recipient's domain that the pause is about, where it is about one. `route`, `cap`: the route that
+    has reached a limit of its own, and that limit by the name of its key.
     """
 
     transport: str
@@ -29,6 +29,7 @@ class Pause:
     until: float
     remedy: str = ""
     domain: str | None = None
+    route: str | None = None
     cap: str | None = None
 
 

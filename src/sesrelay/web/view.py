@@ -221,7 +221,8 @@ def pauses(summary: Document, now: float) -> list[dict[str, Any]]:
     """Return the pauses with their texts made plain: what somebody has to mend first, then by age."""
     made = []
     for pause in sorted(summary.get("paused") or (), key=lambda pause: (pause.get("reason") in _PASSING, str(pause.get("since")))):
-        texts = {key: plain(pause.get(key)) for key in ("transport", "nexthop", "domain", "reason")}
+        texts = {key: plain(pause.get(key)) for key in ("transport", "nexthop", "domain", "route")}
+        texts["reason"] = plain(pause.get("cap") or pause.get("reason"))
         made.append({**texts, "remedy": spans(plain(pause.get("remedy"), REMEDY_MAX)), "since": moment(pause.get("since"), now)})
     return made
 
