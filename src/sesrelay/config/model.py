@@ -177,7 +177,9 @@ class Http(Part):
     """The status page, metrics and JSON."""
 
     listen: ListenText = Field("127.0.0.1:9125", description="`HOST:PORT`. Off loopback a token is needed.")
-    token: SecretStr | None = Field(None, description="A token for changes, and off loopback for all but health checks.")
+    token: SecretStr | None = Field(
+        None, description="What must be shown off loopback for all but `/healthz` and `/readyz`; on loopback nobody is asked."
+    )
     token_file: FilePath | None = Field(None, description="The file or systemd credential that holds `token`.")
     allowed_hosts: tuple[Domain, ...] = Field(
         (), description="Names besides `hostname` under which a page on loopback answers, as behind a proxy that hands on `Host`."
