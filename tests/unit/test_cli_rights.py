@@ -26,3 +26,13 @@ def test_who_may_not_is_told_who_may(tmp_path: Path, monkeypatch: pytest.MonkeyP
     said = sesrelay("init", "--yes", "--config", config)
     assert said.code == 1
     assert said.err.strip() == f"sesrelay: {config}: Permission denied (run this as root: sudo)"
+
+
+def test_so_is_who_lists_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: object) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "listdir", refuse)
+    said = sesrelay("site", "list", "--config", tmp_path / "config.yaml")
+    assert (said.code, said.err) == (1, f"sesrelay: {tmp_path / 'sites.d'}: Permission denied (run this as root: sudo)\n")

@@ -88,7 +88,7 @@ def main(args: list[str] | None = None) -> int:
         return reader_left()
     except OSError as error:  # a full disk behind stdout, for one
         click.echo(f"sesrelay: {reason(error)}", err=True)
-        reader_left()
+        reader_left()  # from Python 3.13 on what could not be written would be tried, and complained of, once more at the end
         return EX_FAILED
     return code
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sesrelay.cli.options import EX_FAILED, EX_USAGE, json_option
-from sesrelay.cli.remedies import as_run
-from sesrelay.cli.ses import Access, Wish, access, account_options, confirmed, refusals, stop, yes_option
+from sesrelay.cli.remedies import as_run, fail
+from sesrelay.cli.ses import Access, Wish, access, account_options, confirmed, refusals, yes_option
 
 if TYPE_CHECKING:
     from sesrelay.aws.account import Reputation
@@ -78,13 +78,13 @@ def request_production(
             return
         if told.review == "pending":
             case = (told.details.get("ReviewDetails") or {}).get("CaseId")
-            stop(f"a request is under review (case {case}); AWS answers within a day or two")
+            fail(f"a request is under review (case {case}); AWS answers within a day or two")
         given = {"mail_type": mail_type, "website": website, "sends": sends, "recipients": recipients, "bounces": bounces}
         use_case = _use_case({**given, "unsubscribe": unsubscribe, "daily": daily}, contacts, language, used)
         try:
             details = use_case.details()
         except ValueError as error:
-            stop(f"{error}", EX_USAGE)
+            fail(f"{error}", EX_USAGE)
         if not as_json:
             _print_request(details, told.region)
         if not confirmed("Send this to AWS?", yes):

@@ -13,10 +13,10 @@ import click
 
 from sesrelay.cli.iam_policy import sendings_or_exit
 from sesrelay.cli.key_access import KeyAccess, key_access
-from sesrelay.cli.options import EX_TEMPFAIL
+from sesrelay.cli.options import EX_TEMPFAIL, reason
 from sesrelay.cli.reload import end_interrupted
-from sesrelay.cli.remedies import as_run
-from sesrelay.cli.ses import Wish, account_options, domain_name, refusals, stop
+from sesrelay.cli.remedies import as_run, fail
+from sesrelay.cli.ses import Wish, account_options, domain_name, refusals
 from sesrelay.cli.words import seconds
 
 if TYPE_CHECKING:
@@ -78,14 +78,14 @@ def create(domains: tuple[str, ...], keys: KeyWish, wish: Wish) -> None:
     name = keys.user or used.user
     there = [path for path in used.files.all if path.exists()]
     if there:
-        stop(f"{there[0]} is there already; a new key for the same user: sesrelay credentials rotate")
+        fail(f"{there[0]} is there already; a new key for the same user: sesrelay credentials rotate")
     _folder_or_exit(used)
     with refusals():
         user = iam_user.find_user(used.clients, name)
         if user is None:
             user = iam_user.create_user(used.clients, name)
         elif iam_user.keys(used.clients, name):
-            stop(f"the IAM user {name} has a key already; name another with --user, or delete that key")
+            fail(f"the IAM user {name} has a key already; name another with --user, or delete that key")
         iam_user.put_policy(used.clients, user, document(sending, user.account_id))
         key = iam_user.create_key(used.clients, name)
         _or_without(used, name, key, lambda: store(used.files, key, used.region, wish.config))
@@ -126,10 +126,10 @@ def rotate(finish: bool, keep_old: bool, grace: float, keys: KeyWish, wish: Wish
             _finish(used, name, sender, keys.patience, [one.id for one in there])
             return
         if old is None or old not in [one.id for one in there]:
-            stop(f"{used.files.key_id} and the configuration name no key of {name}; begin with: sesrelay credentials create")
+            fail(f"{used.files.key_id} and the configuration name no key of {name}; begin with: sesrelay credentials create")
         if len(there) >= iam_user.KEYS_MAX:
             second = next(one.id for one in there if one.id != old)
-            stop(
+            fail(
                 f"{name} has a second key, {second}, and IAM allows two; where nobody uses it: sesrelay credentials rotate --finish"
             )
         _folder_or_exit(used)
@@ -141,7 +141,7 @@ def rotate(finish: bool, keep_old: bool, grace: float, keys: KeyWish, wish: Wish
             click.echo(as_run(f"the old key {old} stays; when no host uses it any more: sesrelay credentials rotate --finish"))
             return
         if not _reloaded(used, grace):
-            stop(f"the old key {old} stays; reload the daemon, then: sesrelay credentials rotate --finish", EX_TEMPFAIL)
+            fail(f"the old key {old} stays; reload the daemon, then: sesrelay credentials rotate --finish", EX_TEMPFAIL)
         iam_user.delete_key(used.clients, name, old)
     click.echo(f"the old key {old} is deleted")
 
@@ -160,12 +160,12 @@ def _finish(used: KeyAccess, name: str, sender: str, patience: float, there: lis
     try:
         key = used.files.read()
     except OSError as error:
-        stop(f"{error.filename}: {error.strerror}; the key to keep is read from there")
+        fail(f"{reason(error)}; the key to keep is read from there")
     if used.configured not in (None, key.id):
-        stop(f"the configuration names {used.configured}, and {used.files.key_id} {key.id}: nothing is deleted")
+        fail(f"the configuration names {used.configured}, and {used.files.key_id} {key.id}: nothing is deleted")
     prove(used.source, key, sender, time.monotonic, time.sleep, patience)
     if not _reloaded(used, 0.0):
-        stop("the daemon may still use the old key: nothing is deleted", EX_TEMPFAIL)
+        fail("the daemon may still use the old key: nothing is deleted", EX_TEMPFAIL)
     for other in there:
         if other != key.id:
             delete_key(used.clients, name, other)
@@ -176,7 +176,7 @@ def _kept(used: KeyAccess) -> str | None:
     try:
         return used.files.current()
     except OSError as error:
-        stop(f"{error.filename}: {error.strerror}")
+        fail(reason(error))
 
 
 def _folder_or_exit(used: KeyAccess) -> None:
@@ -185,7 +185,7 @@ def _folder_or_exit(used: KeyAccess) -> None:
 
     folder = used.files.secret.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        stop(f"{folder} is no folder that can be written to; name one with --out")
+        fail(f"{folder} is no folder that can be written to; name one with --out")
 
 
 def _exchangeable_or_exit(used: KeyAccess) -> None:
@@ -195,9 +195,9 @@ def _exchangeable_or_exit(used: KeyAccess) -> None:
     if used.configured is None or used.loaded is None:
         return
     if used.secret_inside:
-        stop(f"the secret of {used.label} stands in the configuration itself; move it to a file ({used.secret_inside})")
+        fail(f"the secret of {used.label} stands in the configuration itself; move it to a file ({used.secret_inside})")
     if not naming(used.configured, used.configured, used.loaded.files):
-        stop(f"{used.configured} comes from the environment, where it cannot be exchanged; write it into the configuration")
+        fail(f"{used.configured} comes from the environment, where it cannot be exchanged; write it into the configuration")
 
 
 def _or_without(used: KeyAccess, name: str, key: NewKey, work: Callable[[], None]) -> None:
@@ -209,7 +209,7 @@ def _or_without(used: KeyAccess, name: str, key: NewKey, work: Callable[[], None
     except BaseException as error:
         delete_key(used.clients, name, key.id)
         if isinstance(error, OSError):
-            stop(f"{error.filename}: {error.strerror}; the new key is deleted again")
+            fail(f"{reason(error)}; the new key is deleted again")
         raise
 
 

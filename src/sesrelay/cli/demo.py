@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from sesrelay.cli.options import EX_FAILED
+from sesrelay.cli.remedies import fail
 from sesrelay.cli.words import seconds
 
 
@@ -41,7 +42,6 @@ def command(smtp_port: int, http_port: int, ses_port: int, timeout: float, once:
         with tempfile.TemporaryDirectory(prefix="sesrelay-demo-") as folder, asyncio.Runner(loop_factory=new_event_loop) as runner:
             arrived = runner.run(run(Path(folder)))
     except (ListenError, SpoolError, OSError) as error:
-        click.echo(f"sesrelay: the demo cannot start: {error}", err=True)
-        click.echo("--smtp-port, --http-port and --ses-port choose other ports; 0 is any free one", err=True)
-        sys.exit(EX_FAILED)
+        other = "--smtp-port, --http-port and --ses-port choose other ports; 0 is any free one"
+        fail(f"the demo cannot start: {error}\n{other}")
     sys.exit(0 if arrived else EX_FAILED)

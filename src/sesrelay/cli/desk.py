@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from sesrelay.cli.options import DEFAULT_CONFIG, EX_FAILED, EX_TEMPFAIL, load_or_exit, reader_left
-from sesrelay.cli.remedies import as_run
+from sesrelay.cli.options import DEFAULT_CONFIG, EX_TEMPFAIL, load_or_exit, reader_left
+from sesrelay.cli.remedies import as_run, fail
 
 if TYPE_CHECKING:
     from sesrelay.config.loading import Loaded
@@ -39,7 +39,7 @@ def with_desk(
     importing: bool = False,
     salvage: bool = False,
     salvage_in: Path | None = None,
-) -> None:
+) -> NoReturn:
     """Run `work` at the desk and leave with the exit code that it returns; 75 where the desk cannot be reached.
 
     `importing`: `work` may take messages in. `salvage_in`: where a desk over what is left of a damaged store may be put
@@ -54,15 +54,10 @@ def with_desk(
         code = None if salvage else asyncio.run(_at_the_daemon(config, work))
         if code is None:
             code = _at_any_desk(config, work, importing, salvage, salvage_in)
-    except BrokenPipeError:
+    except BrokenPipeError:  # click would make a failure of it
         code = reader_left()
     except (ControlError, SpoolError) as error:
-        _complain(str(error), None)
-        code = EX_TEMPFAIL
-    except OSError as error:
-        click.echo(f"sesrelay: {error}", err=True)
-        reader_left()  # from Python 3.13 on what could not be written would be tried, and complained of, once more at the end
-        code = EX_FAILED
+        fail(str(error), EX_TEMPFAIL)
     sys.exit(code)
 
 
@@ -114,8 +109,7 @@ def _at_any_desk(
     try:
         return asyncio.run(run())
     except DaemonUnreachable as error:
-        _complain(str(error), None)
-        return EX_TEMPFAIL
+        fail(str(error), EX_TEMPFAIL)
 
 
 def _looked_at(config: Path, loaded: Loaded) -> str:

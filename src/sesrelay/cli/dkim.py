@@ -9,7 +9,8 @@ from typing import Literal
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, config_option, json_option
+from sesrelay.cli.options import config_option, json_option
+from sesrelay.cli.remedies import fail
 
 
 @click.group("dkim")
@@ -68,7 +69,7 @@ def generate(
     form: str,
     as_json: bool,
     config: Path,
-) -> int:
+) -> None:
     """Make a key for DOMAIN: write it, mode 0640, and print the DNS record that goes with it.
 
     A file that is there already is never overwritten.
@@ -84,16 +85,14 @@ def generate(
     try:
         write_key(file, pem, config)
     except FileExistsError:
-        click.echo(f"sesrelay: {file} is there already (another --selector or --output is meant)", err=True)
-        return EX_FAILED
+        fail(f"{file} is there already (another --selector or --output is meant)")
     except OSError as error:
-        click.echo(f"sesrelay: {file} cannot be written: {error.strerror}", err=True)
-        return EX_FAILED
+        fail(f"{file} cannot be written: {error.strerror}")
     name, value = record_name(domain, selector), record(key.algorithm, key.public)
     if as_json:
         found = {"type": "TXT", "name": name, "value": value, "ttl": TTL}
         click.echo(json.dumps({"domain": domain, "selector": selector, "type": kind, "key_file": str(file), "records": [found]}))
-        return 0
+        return
     click.echo(f"the private key is in {file}", err=form == "bind")
     if form == "bind":
         click.echo(_bind(name, value))
@@ -101,7 +100,6 @@ def generate(
         _table(domain, selector, name, value, file, config)
     if kind == "ed25519":
         click.echo("Not every receiver verifies Ed25519: let an RSA key sign beside it.", err=form == "bind")
-    return 0
 
 
 @command.command("show")
@@ -109,7 +107,7 @@ def generate(
 @_FORMAT
 @json_option
 @config_option
-def show(domain: str | None, form: str, as_json: bool, config: Path) -> int:
+def show(domain: str | None, form: str, as_json: bool, config: Path) -> None:
     """Print the DNS records of the keys that the configuration names, or of those of DOMAIN."""
     import os
 
@@ -133,8 +131,7 @@ def show(domain: str | None, form: str, as_json: bool, config: Path) -> int:
     elif found:
         _rows({name: str(one["value"]) for name, one in found.items()})
     if not found:
-        click.echo(f"sesrelay: no key of {domain or 'any domain'} is named in {config}", err=True)
-    return 0 if found else EX_FAILED
+        fail(f"no key of {domain or 'any domain'} is named in {config}")
 
 
 def _bind(name: str, value: str) -> str:

@@ -15,8 +15,8 @@ import click
 from sesrelay.cli.domain_dns import command as dns_command
 from sesrelay.cli.domain_state import DnsWish, State, dns_options, print_state, state_of
 from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, json_option
-from sesrelay.cli.remedies import as_run
-from sesrelay.cli.ses import Access, Wish, access, account_options, confirmed, domain_name, refusals, stop, yes_option
+from sesrelay.cli.remedies import as_run, fail
+from sesrelay.cli.ses import Access, Wish, access, account_options, confirmed, domain_name, refusals, yes_option
 from sesrelay.cli.words import age, seconds
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def remove(domain: str, yes: bool, wish: Wish) -> None:
     used = access(wish, domain)
     with refusals():
         if identities.read(used.clients, domain) is None:
-            stop(f"{domain} is no identity in {used.clients.region}")
+            fail(f"{domain} is no identity in {used.clients.region}")
         _warn_of_routes(used, domain)
         if not confirmed(f"Remove {domain} from SES in {used.clients.region}?", yes):
             raise SystemExit(EX_FAILED)
@@ -181,8 +181,8 @@ def _watch(used: Access, domain: str, dns: DnsWish, waiting: Waiting, as_json: b
         return
     if waiting.wait:
         goes_on = f"go on with: sesrelay domain verify {domain} --wait"
-        click.echo(as_run(f"sesrelay: not verified within {age(waiting.timeout)}; {goes_on}"), err=True)
-    raise SystemExit(EX_TEMPFAIL if waiting.wait else pending)
+        fail(f"not verified within {age(waiting.timeout)}; {goes_on}", EX_TEMPFAIL)
+    raise SystemExit(pending)
 
 
 def _state_or_exit(used: Access, domain: str, dns: DnsWish) -> State:

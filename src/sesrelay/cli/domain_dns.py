@@ -12,7 +12,8 @@ import click
 
 from sesrelay.cli.domain_state import DnsWish, State, dns_options, print_findings, state_of
 from sesrelay.cli.options import EX_FAILED, json_option
-from sesrelay.cli.ses import Access, Wish, access, account_options, confirmed, domain_name, refusals, stop, yes_option
+from sesrelay.cli.remedies import fail
+from sesrelay.cli.ses import Access, Wish, access, account_options, confirmed, domain_name, refusals, yes_option
 
 if TYPE_CHECKING:
     from sesrelay.setup.zones.plan import Change, Zone
@@ -150,7 +151,7 @@ def _apply(zone: Zone, records: Sequence[Record], *, replace: bool, dry_run: boo
     elif not dry_run:
         click.echo(f"{len(todo)} record sets changed" if todo else "nothing to change")
     if conflicts:
-        stop(f"{len(conflicts)} left alone because something else is there; --replace puts them in its place")
+        fail(f"{len(conflicts)} left alone because something else is there; --replace puts them in its place")
 
 
 def _print_plan(zone: Zone, changes: Sequence[Change]) -> None:

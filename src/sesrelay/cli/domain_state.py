@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sesrelay.cli.ses import Access, stop
+from sesrelay.cli.remedies import fail
+from sesrelay.cli.ses import Access
 
 if TYPE_CHECKING:
     from sesrelay.aws.identities import Identity
@@ -115,7 +116,7 @@ def identity_or_exit(used: Access, domain: str) -> Identity:
 
     identity = read(used.clients, domain)
     if identity is None:
-        stop(f"{domain} is no identity in {used.clients.region}; make it: sesrelay domain add {domain}")
+        fail(f"{domain} is no identity in {used.clients.region}; make it: sesrelay domain add {domain}")
     return identity
 
 

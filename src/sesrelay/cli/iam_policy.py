@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from sesrelay.cli.options import config_option
-from sesrelay.cli.ses import configuration, domain_name, stop
+from sesrelay.cli.remedies import fail
+from sesrelay.cli.ses import configuration, domain_name
 
 if TYPE_CHECKING:
     from sesrelay.aws.policy import Sending
@@ -67,7 +68,7 @@ def sendings_or_exit(config: Path, transports: tuple[str, ...], domains: tuple[s
     try:
         found = sendings(loaded, transports, domains)
     except ValueError as error:
-        stop(f"{error}")
+        fail(f"{error}")
     if not found:
-        stop("no route leads to SES; add one, or name the senders with --domain")
+        fail("no route leads to SES; add one, or name the senders with --domain")
     return found

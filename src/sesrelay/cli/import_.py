@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, config_option, json_option, load_or_exit
+from sesrelay.cli.options import config_option, json_option, load_or_exit
 from sesrelay.cli.reload import changing, take_up
+from sesrelay.cli.remedies import fail
 
 if TYPE_CHECKING:
     from sesrelay.setup.sites.postfix import Imported
@@ -69,8 +70,7 @@ def _carry_over(read: Callable[[], Imported], config: Path, *, yes: bool, replac
     try:
         found = read()
     except CannotRead as error:
-        click.echo(f"sesrelay: {error}", err=True)
-        sys.exit(EX_FAILED)
+        fail(str(error))
     write = bool(found.sites) and (yes or (not as_json and sys.stdin.isatty()))
     if not as_json:
         _show(found, config)
@@ -86,8 +86,7 @@ def _carry_over(read: Callable[[], Imported], config: Path, *, yes: bool, replac
         with changing(config, "nothing is changed; the configuration would have problems"):
             site_files.add(config, found.sites, replace=replace)
     except site_files.SiteExists as there:
-        click.echo(f"sesrelay: {there} exists already; nothing is changed (--replace takes its place)", err=True)
-        sys.exit(EX_FAILED)
+        fail(f"{there} exists already; nothing is changed (--replace takes its place)")
     if as_json:
         _print(found, config, written=True)
     sys.exit(take_up(load_or_exit(config), quiet=as_json))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sesrelay.cli.answers import parsed, secret_from
-from sesrelay.cli.options import DEFAULT_CONFIG, EX_FAILED
+from sesrelay.cli.options import DEFAULT_CONFIG
 from sesrelay.cli.reload import changing
-from sesrelay.cli.remedies import as_run
+from sesrelay.cli.remedies import as_run, fail
 
 if TYPE_CHECKING:
     from sesrelay.setup.sites.first_config import Answers
@@ -55,10 +55,7 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
     from sesrelay.setup.sites.first_config import compose
 
     if config.exists() and not force:
-        click.echo(
-            as_run(f"sesrelay: {config} is there already (--force takes its place; a further site: sesrelay site add)"), err=True
-        )
-        sys.exit(EX_FAILED)
+        fail(f"{config} is there already (--force takes its place; a further site: sesrelay site add)")
     answers = _answers(said, ask=not yes and sys.stdin.isatty())
     text = compose(answers)
     with changing(config, "nothing was written; the configuration would have problems"):

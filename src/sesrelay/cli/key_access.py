@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesrelay.cli.ses import Wish, configuration, stop
+from sesrelay.cli.remedies import fail
+from sesrelay.cli.ses import Wish, configuration
 
 if TYPE_CHECKING:
     from sesrelay.aws.clients import Clients
@@ -64,7 +65,7 @@ def key_access(wish: Wish, out: Path | None) -> KeyAccess:
     try:
         own = _source(config, wish)
     except ValueError as error:
-        stop(f"{error}, or use --region")
+        fail(f"{error}, or use --region")
     inside = None
     files, configured = KeyFiles.named(out or wish.config.absolute().parent, label or "ses"), None
     if isinstance(config, SesTransport):

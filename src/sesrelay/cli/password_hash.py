@@ -7,6 +7,7 @@ import sys
 import click
 
 from sesrelay.cli.options import EX_USAGE
+from sesrelay.cli.remedies import fail
 
 LONGEST = 255  # octets (RFC 4616 §2)
 
@@ -23,8 +24,7 @@ def command() -> None:
         line = sys.stdin.buffer.readline()
         password = line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
     if not _usable(password):
-        click.echo(f"sesrelay: a password is meant, in UTF-8 and of at most {LONGEST} octets", err=True)
-        raise SystemExit(EX_USAGE)
+        fail(f"a password is meant, in UTF-8 and of at most {LONGEST} octets", EX_USAGE)
 
     from sesrelay.listener.passwords import make_hash
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sesrelay.cli.options import EX_FAILED, EX_OK, EX_UNAVAILABLE, config_option, exit_with_problems, reason
+from sesrelay.cli.remedies import fail
 
 if TYPE_CHECKING:
     from sesrelay.config.loading import Loaded
@@ -45,8 +46,7 @@ def command(config: Path) -> None:
         unanswered = str(error)
     if problems is None:
         if not _signal():
-            click.echo(f"sesrelay: {unanswered}", err=True)
-            raise SystemExit(EX_UNAVAILABLE)
+            fail(unanswered, EX_UNAVAILABLE)
         click.echo(f"sesrelay: {unanswered} at the control socket; SIGHUP was sent, and the log tells what came of that", err=True)
         return
     for problem in problems:
@@ -111,8 +111,7 @@ def changing(config: Path, refused: str) -> Iterator[None]:
         click.echo(f"sesrelay: {refused}", err=True)
         exit_with_problems(error)
     except OSError as error:
-        click.echo(f"sesrelay: {reason(error, config.parent)}", err=True)
-        raise SystemExit(EX_FAILED) from None
+        fail(reason(error, config.parent))
 
 
 def take_up(loaded: Loaded, *, quiet: bool = False) -> int:

@@ -1,4 +1,4 @@
-"""Commands that people are told to type, as they have to type them: by the configuration that this verb was run with.
+"""What people are told where a verb ends, commands in it as they have to type them: by the configuration that this verb was run with.
 
 Invariant: with the default configuration every text is left as it is.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
-from sesrelay.cli.options import DEFAULT_CONFIG
+from sesrelay.cli.options import DEFAULT_CONFIG, EX_FAILED, complain
 
 CONFIGURED = {
     "run": "", "reload": "", "check": "", "route": "", "lint": "", "trace": "", "send": "", "doctor": "", "init": "", "iam-policy": "",
@@ -36,6 +37,12 @@ def as_run(text: str) -> str:
     context = click.get_current_context(silent=True)
     config = context.params.get("config") if context is not None else None
     return text if config is None else with_config(text, config)
+
+
+def fail(text: str, code: int = EX_FAILED) -> NoReturn:
+    """End the verb, and say why on stderr."""
+    complain(as_run(f"sesrelay: {text}"))
+    raise SystemExit(code)
 
 
 def with_config(text: str, config: Path) -> str:

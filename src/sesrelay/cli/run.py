@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import sys
 from pathlib import Path
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, complain, config_option, load_or_exit
-from sesrelay.cli.remedies import as_run
+from sesrelay.cli.options import EX_TEMPFAIL, config_option, load_or_exit
+from sesrelay.cli.remedies import fail
 
 
 @click.command()
@@ -53,8 +52,6 @@ def command(config: Path) -> None:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(run())
     except LockHeld as held:
-        complain(f"sesrelay: {held}")
-        sys.exit(EX_TEMPFAIL)
+        fail(str(held), EX_TEMPFAIL)
     except (SpoolError, ListenError, OSError, ValueError) as error:
-        complain(as_run(f"sesrelay: cannot start: {error}"))
-        sys.exit(EX_FAILED)
+        fail(f"cannot start: {error}")

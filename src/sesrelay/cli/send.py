@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, EX_UNAVAILABLE, config_option, load_or_exit
-from sesrelay.cli.remedies import as_run
+from sesrelay.cli.remedies import as_run, fail
 from sesrelay.cli.trace import print_event
 from sesrelay.cli.words import moment, seconds
 from sesrelay.control.client import ControlError, RemoteDesk
@@ -99,8 +99,7 @@ def _simulated_or_exit(loaded: Loaded, sender: str, simulator: str) -> None:
     rule = loaded.routing.route(sender, [sender])
     if not any(leads_to_ses(loaded.config.transports[name]) for name in rule.transports):
         ways = ", ".join(rule.transports) or "no way at all"
-        click.echo(f"sesrelay: mail from {sender} leaves by {ways} ({rule.pattern}), and the simulator is SES's own", err=True)
-        raise SystemExit(EX_FAILED)
+        fail(f"mail from {sender} leaves by {ways} ({rule.pattern}), and the simulator is SES's own")
     click.echo(f"the simulator takes it, and then: {SIMULATOR[simulator]}", err=True)
 
 

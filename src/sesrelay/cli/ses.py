@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, config_option, load_or_exit
-from sesrelay.cli.remedies import as_run
+from sesrelay.cli.remedies import fail
 
 if TYPE_CHECKING:
     from sesrelay.aws.clients import Clients
@@ -84,8 +84,7 @@ def access(wish: Wish, domain: str | None = None) -> Access:
     try:
         name, source = _source(loaded, wish, domain)
     except ValueError as error:
-        click.echo(f"sesrelay: {error}, or use --region", err=True)
-        raise SystemExit(EX_FAILED) from None
+        fail(f"{error}, or use --region")
     return Access(Clients(source), loaded, name)
 
 
@@ -121,14 +120,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except (AwsError, ZoneError) as error:
-        click.echo(as_run(f"sesrelay: {error}"), err=True)
-        raise SystemExit(EX_TEMPFAIL if getattr(error, "temporary", False) else EX_FAILED) from None
-
-
-def stop(text: str, code: int = EX_FAILED) -> NoReturn:
-    """End the verb with a word on stderr."""
-    click.echo(as_run(f"sesrelay: {text}"), err=True)
-    raise SystemExit(code)
+        fail(str(error), EX_TEMPFAIL if getattr(error, "temporary", False) else EX_FAILED)
 
 
 def confirmed(question: str, yes: bool) -> bool:

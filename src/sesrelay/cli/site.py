@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sesrelay.cli.answers import parsed, secret_from
-from sesrelay.cli.options import EX_CONFIG, EX_FAILED, config_option, json_option, load_or_exit
+from sesrelay.cli.options import EX_CONFIG, config_option, json_option, load_or_exit, reason
 from sesrelay.cli.reload import changing, take_up
-from sesrelay.cli.remedies import as_run
+from sesrelay.cli.remedies import as_run, fail
 
 if TYPE_CHECKING:
     from sesrelay.setup.sites.site import Secret, Site, Way
@@ -59,8 +59,7 @@ def add(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], repla
         with changing(config, f"the site {name} was not added; nothing is changed"):
             (file,) = site_files.add(config, [site], replace=replace)
     except site_files.SiteExists as there:
-        click.echo(f"sesrelay: there is a site {name} already, {there} (--replace takes its place)", err=True)
-        sys.exit(EX_FAILED)
+        fail(f"there is a site {name} already, {there} (--replace takes its place)")
     click.echo(f"wrote {file}: mail from {', '.join(site.domains)} goes by {site.transport}")
     sys.exit(take_up(load_or_exit(config)))
 
@@ -78,8 +77,7 @@ def remove(name: str, config: Path) -> None:
             file = site_files.remove(config, name)
     except site_files.NoSuchSite:
         known = ", ".join(site.name for site in site_files.listed(config)) or "none"
-        click.echo(f"sesrelay: there is no site {name} (there are: {known})", err=True)
-        sys.exit(EX_FAILED)
+        fail(f"there is no site {name} (there are: {known})")
     click.echo(f"removed {file}")
     sys.exit(take_up(load_or_exit(config)))
 
@@ -95,8 +93,7 @@ def list_(as_json: bool, config: Path) -> None:
     try:
         sites = list(site_files.listed(config))
     except OSError as error:
-        click.echo(f"sesrelay: {error.filename}: {error.strerror}", err=True)
-        sys.exit(EX_FAILED)
+        fail(reason(error))
     if as_json:
         documents = [
             {

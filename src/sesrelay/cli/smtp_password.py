@@ -8,7 +8,7 @@ import sys
 import click
 
 from sesrelay.cli.answers import parsed
-from sesrelay.cli.options import EX_FAILED
+from sesrelay.cli.remedies import fail
 
 
 @click.command("smtp-password")
@@ -27,5 +27,4 @@ def command(region: str) -> None:
     try:
         click.echo(derive(read_secret(text, session), region))
     except NoSecretKey as error:
-        click.echo(f"sesrelay: {error}", err=True)
-        raise SystemExit(EX_FAILED) from None
+        fail(str(error))
