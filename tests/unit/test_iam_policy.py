@@ -183,3 +183,9 @@ def test_the_evaluator_itself() -> None:
 def test_a_policy_counts_without_white_space() -> None:
     policy = document([Sending("us-east-1", ("ses:SendRawEmail",), tuple(f"d{n}.example" for n in range(100)))], ME)
     assert " " not in compact(policy)
+
+
+@pytest.mark.parametrize("verb", [("iam-policy",), ("credentials", "create"), ("account",), ("domain", "show", "example.com")])
+def test_a_region_that_is_none_is_a_wrong_command_line(verb: tuple[str, ...]) -> None:
+    said = sesrelay(*verb, "--region", "us_east_1")
+    assert (said.code, "'--region': an AWS region is meant" in said.err) == (64, True), said.err

@@ -1,4 +1,4 @@
-"""What people say to set-up verbs: values as the configuration takes them, and secrets by the name of their file.
+"""Secrets as people give them to set-up verbs: by the name of a file.
 
 Invariant: a secret is never an argument, where other users of the machine could read it.
 """
@@ -38,18 +38,3 @@ def secret_from(file: str, *, smtp: bool, kept_as: str | None) -> Secret:
     if wrong:
         raise click.UsageError(f"the secret {'on stdin' if file == '-' else f'in {file}'}: {wrong}")
     return found
-
-
-def parsed(what: str, text: str, kind: str) -> str:
-    """Return `text` as the configuration takes it. `kind`: name, region, host, pattern, domain, address, local_user,
-    nameserver.
-
-    Raises: click.BadParameter
-    """
-    from sesrelay.config import values
-
-    try:
-        result: str = getattr(values, f"parse_{kind}")(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=what) from None
-    return result

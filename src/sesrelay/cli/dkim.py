@@ -9,7 +9,7 @@ from typing import Literal
 
 import click
 
-from sesrelay.cli.options import config_option, json_option
+from sesrelay.cli.options import DOMAIN, SELECTOR, config_option, json_option
 from sesrelay.cli.remedies import fail
 
 
@@ -23,27 +23,9 @@ _FORMAT = click.option(
 )
 
 
-def _domain(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    from sesrelay.config.values import parse_domain
-
-    try:
-        return None if value is None else parse_domain(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def _selector(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    from sesrelay.config.dkim import parse_selector
-
-    try:
-        return None if value is None else parse_selector(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @command.command("generate")
-@click.argument("domain", callback=_domain)
-@click.option("--selector", callback=_selector, metavar="NAME", help="Default: sesrelay, or sesrelay-ed25519.")
+@click.argument("domain", type=DOMAIN)
+@click.option("--selector", type=SELECTOR, metavar="NAME", help="Default: sesrelay, or sesrelay-ed25519.")
 @click.option(
     "--type",
     "kind",
@@ -103,7 +85,7 @@ def generate(
 
 
 @command.command("show")
-@click.argument("domain", required=False, callback=_domain)
+@click.argument("domain", required=False, type=DOMAIN)
 @_FORMAT
 @json_option
 @config_option

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import click
 
-from sesrelay.cli.answers import parsed
-from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option
+from sesrelay.cli.options import DOMAIN, EX_FAILED, EX_OK, config_option, json_option, value
 from sesrelay.cli.remedies import as_run
 
 COLOUR = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @click.command("doctor")
-@click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
+@click.argument("domains", metavar="[DOMAIN]...", nargs=-1, type=DOMAIN)
 @click.option(
     "--nameserver",
     "nameservers",
+    type=value("nameserver"),
     metavar="IP[:PORT]",
     multiple=True,
     help="Ask this one; may be repeated. Default: those of direct transports, else the system's.",
@@ -38,9 +38,6 @@ def command(domains: tuple[str, ...], nameservers: tuple[str, ...], quiet: bool,
     from sesrelay.config.problem import ConfigError
     from sesrelay.setup.checkup.check import Check, document, fail
 
-    for domain in domains:
-        parsed("DOMAIN", domain, "domain")
-    nameservers = tuple(parsed("--nameserver", server, "nameserver") for server in nameservers)
     checks: list[Check]
     try:
         loaded = load(config)

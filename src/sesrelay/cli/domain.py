@@ -14,7 +14,7 @@ import click
 
 from sesrelay.cli.domain_dns import command as dns_command
 from sesrelay.cli.domain_state import DnsWish, State, dns_options, print_state, state_of
-from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, json_option
+from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, SELECTOR, json_option
 from sesrelay.cli.remedies import as_run, fail
 from sesrelay.cli.ses import Access, Wish, access, account_options, confirmed, domain_name, refusals, yes_option
 from sesrelay.cli.words import age, seconds
@@ -75,7 +75,7 @@ command.add_command(dns_command)
 @click.option(
     "--reject-without-mx", is_flag=True, help="Refuse mail while the MX of MAIL FROM is not seen, instead of falling back."
 )
-@click.option("--dkim-selector", metavar="SELECTOR", help="With --dkim-key: sign with a key of your own (BYODKIM).")
+@click.option("--dkim-selector", type=SELECTOR, metavar="SELECTOR", help="With --dkim-key: sign with a key of your own (BYODKIM).")
 @click.option("--configuration-set", metavar="NAME", help="The default configuration set. Default: the transport's.")
 @wait_options
 @dns_options
@@ -202,11 +202,10 @@ def _own_key(selector: str | None, file: Path | None) -> OwnKey | None:
         raise click.UsageError("--dkim-selector and --dkim-key go together.")
     if selector is None or file is None:
         return None
-    from sesrelay.config.dkim import parse_selector
     from sesrelay.setup.dkim_key import own_key
 
     try:
-        return own_key(parse_selector(selector), file)
+        return own_key(selector, file)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesrelay.cli.options import config_option
+from sesrelay.cli.options import REGION, config_option
 from sesrelay.cli.remedies import fail
 from sesrelay.cli.ses import configuration, domain_name
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option("--account-id", metavar="N", default="*", help="The 12 digits of the AWS account; default: any.")
 @click.option("--transport", "transports", multiple=True, metavar="NAME", help="Only what this transport sends; may be repeated.")
-@click.option("--region", metavar="REGION", help="Where there is no configuration yet.")
+@click.option("--region", type=REGION, metavar="REGION", help="Where there is no configuration yet.")
 @config_option
 def command(
     manage: bool, domains: tuple[str, ...], account_id: str, transports: tuple[str, ...], region: str | None, config: Path

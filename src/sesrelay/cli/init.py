@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sesrelay.cli.answers import parsed, secret_from
-from sesrelay.cli.options import DEFAULT_CONFIG
+from sesrelay.cli.answers import secret_from
+from sesrelay.cli.options import DEFAULT_CONFIG, DOMAIN, PATTERN, REGION, value
 from sesrelay.cli.reload import changing
 from sesrelay.cli.remedies import as_run, fail
 
@@ -19,24 +19,27 @@ if TYPE_CHECKING:
     from sesrelay.setup.sites.site import Api, Relay
 
 T = TypeVar("T")
+ADDRESS = value("address")
 CREDENTIALS = ("key", "smtp", "machine", "none")
 OF_KIND = {"key": ("access_key_id", "secret_access_key_file"), "smtp": ("smtp_username", "smtp_password_file")}
 
 
 @click.command("init")
-@click.option("--hostname", metavar="NAME", help="The name in EHLO and Received. Default: the machine's full name.")
+@click.option("--hostname", type=DOMAIN, metavar="NAME", help="The name in EHLO and Received. Default: the machine's full name.")
 @click.option(
     "--credentials", type=click.Choice(CREDENTIALS),
     help="For SES: an access key, SMTP credentials, what the machine has (a role, a profile); or none: no SES.",
 )  # fmt: skip
-@click.option("--region", metavar="R", help="The region of SES.")
+@click.option("--region", type=REGION, metavar="R", help="The region of SES.")
 @click.option("--access-key-id", metavar="K", help="The access key's id.")
 @click.option("--secret-access-key-file", metavar="F", help="The file that holds the secret access key.")
 @click.option("--smtp-username", metavar="U", help="The SMTP user name of SES.")
 @click.option("--smtp-password-file", metavar="F", help="The file that holds the SMTP password of SES.")
-@click.option("--domain", "domains", metavar="D", multiple=True, help="A sender's domain that goes by SES; may be repeated.")
+@click.option(
+    "--domain", "domains", type=PATTERN, metavar="D", multiple=True, help="A sender's domain that goes by SES; may be repeated."
+)
 @click.option("--rest", type=click.Choice(["direct", "ses", "reject"]), help="What becomes of everybody else's mail.")
-@click.option("--root", metavar="ADDRESS", help="Who reads this machine's own mail.")
+@click.option("--root", type=ADDRESS, metavar="ADDRESS", help="Who reads this machine's own mail.")
 @click.option("--yes", is_flag=True, help="Ask nothing: what is not said takes its default.")
 @click.option("--force", is_flag=True, help="Take the place of a configuration that is there.")
 @click.option(
@@ -76,15 +79,12 @@ def _answers(said: dict[str, Any], *, ask: bool) -> Answers:
     from sesrelay.config.machine import machine_name
     from sesrelay.setup.sites.first_config import Answers
 
-    hostname = _asked(
-        said["hostname"] or (None if ask else machine_name()), ask, "The name of this relay in EHLO",
-        lambda text: parsed("--hostname", text, "domain"), default=machine_name(),
-    )  # fmt: skip
+    hostname = _asked(said["hostname"], ask, "The name of this relay in EHLO", DOMAIN, default=machine_name())
     way = _way(said, ask=ask)
-    domains = tuple(parsed("--domain", domain, "pattern") for domain in said["domains"])
+    domains: tuple[str, ...] = said["domains"]
     if way is not None and not domains and ask:
         listed = _asked(None, ask, "Senders' domains that go by SES, with spaces between", lambda text: text, default="")
-        domains = tuple(parsed("--domain", domain, "pattern") for domain in listed.replace(",", " ").split())
+        domains = tuple(map(PATTERN, listed.replace(",", " ").split()))
     rest = said["rest"]
     if rest is None and ask:
         choices = ["direct", *(["ses"] if way else []), "reject"]
@@ -95,7 +95,7 @@ def _answers(said: dict[str, Any], *, ask: bool) -> Answers:
     root = said["root"]
     if root is None and ask:
         root = click.prompt("Who reads this machine's own mail (an address, or nothing)", default="", show_default=False, err=True)
-    return Answers(hostname, way, domains, rest or "direct", parsed("--root", root, "address") if root else None)
+    return Answers(hostname, way, domains, rest or "direct", ADDRESS(root) if root else None)
 
 
 def _way(said: dict[str, Any], *, ask: bool) -> Api | Relay | None:
@@ -112,7 +112,7 @@ def _way(said: dict[str, Any], *, ask: bool) -> Api | Relay | None:
         raise click.UsageError("--region is for --credentials key, smtp or machine")
     if kind in (None, "none"):
         return None
-    region = _asked(said["region"], ask, "Region of SES", lambda text: parsed("--region", text, "region"), default="us-east-1")
+    region = _asked(said["region"], ask, "Region of SES", REGION, default="us-east-1")
     if kind == "machine":
         return Api(region)
     flags = OF_KIND[kind]

@@ -1,7 +1,8 @@
-"""What verbs share: the `--config` option, and how problems with the configuration end a verb."""
+"""What verbs share: the `--config` option, values as the configuration takes them, and how problems with the configuration end a verb."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -26,6 +27,26 @@ EX_CONFIG = 78
 EX_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def value(kind: str, module: str = "sesrelay.config.values") -> Callable[[str], str]:
+    """Return the type of an option or argument that the configuration has, too: `kind` as in `parse_KIND` of `module`.
+
+    What it reads with raises click.BadParameter.
+    """
+
+    def read(text: str) -> str:
+        try:
+            found: str = getattr(importlib.import_module(module), f"parse_{kind}")(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+        return found
+
+    return read
+
+
+REGION, DOMAIN, PATTERN, NAME = value("region"), value("domain"), value("pattern"), value("name")
+SELECTOR = value("selector", "sesrelay.config.dkim")
 
 
 def config_option(function: Function) -> Function:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, config_option, load_or_exit
+from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, REGION, config_option, load_or_exit
 from sesrelay.cli.remedies import fail
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def account_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--profile", metavar="NAME", help="Credentials of this AWS profile, an administrator's, instead of the transport's."
         ),
-        click.option("--region", metavar="REGION", help="Another region than the transport's, or none is configured yet."),
+        click.option(
+            "--region", type=REGION, metavar="REGION", help="Another region than the transport's, or none is configured yet."
+        ),
         click.option(
             "--transport", metavar="NAME", help="The transport of type ses whose account is meant, where there are several."
         ),
@@ -73,13 +75,7 @@ def configuration(config: Path) -> Loaded | None:
 def access(wish: Wish, domain: str | None = None) -> Access:
     """Return the account to talk to: that of the transport named, of the route of `domain`, or the only one that there is."""
     from sesrelay.aws.clients import Clients
-    from sesrelay.config.values import parse_region
 
-    if wish.region is not None:
-        try:
-            parse_region(wish.region)
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint="--region") from None
     loaded = configuration(wish.config)
     try:
         name, source = _source(loaded, wish, domain)

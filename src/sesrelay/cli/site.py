@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sesrelay.cli.answers import parsed, secret_from
-from sesrelay.cli.options import EX_CONFIG, config_option, json_option, load_or_exit, reason
+from sesrelay.cli.answers import secret_from
+from sesrelay.cli.options import EX_CONFIG, NAME, PATTERN, REGION, config_option, json_option, load_or_exit, reason, value
 from sesrelay.cli.reload import changing, take_up
 from sesrelay.cli.remedies import as_run, fail
 
@@ -29,22 +29,33 @@ def _ways(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--direct", is_flag=True, help="Straight to the recipients' exchangers."),
         click.option("--transport", metavar="T", help="By a transport that the configuration has."),
-        click.option("--ses-mail-server", metavar="H", help="SES's SMTP host. Default: the one in us-east-1."),
+        click.option("--ses-mail-server", type=value("host"), metavar="H", help="SES's SMTP host. Default: the one in us-east-1."),
         click.option("--aws-secret-key-file", metavar="F", help="The SMTP password of SES; - reads it from stdin."),
         click.option("--aws-access-key-id", metavar="U", help="The SMTP user name of SES (these three as UBOS has them)."),
         click.option("--secret-access-key-file", metavar="F", help="The secret access key; - reads it from stdin."),
         click.option("--access-key-id", metavar="K", help="An access key for the API of SES."),
-        click.option("--region", metavar="R", help="By the API of SES in this region; without a key, as boto3 finds one."),
+        click.option(
+            "--region", type=REGION, metavar="R", help="By the API of SES in this region; without a key, as boto3 finds one."
+        ),
     ):
         function = option(function)
     return function
 
 
 @command.command()
-@click.argument("name")
-@click.option("--domain", "domains", metavar="D", multiple=True, required=True, help="A sender's domain; may be repeated.")
+@click.argument("name", type=NAME)
+@click.option(
+    "--domain", "domains", type=PATTERN, metavar="D", multiple=True, required=True, help="A sender's domain; may be repeated."
+)
 @_ways
-@click.option("--local-user", "local_users", metavar="U", multiple=True, help="Only this local user may send for the site.")
+@click.option(
+    "--local-user",
+    "local_users",
+    type=value("local_user"),
+    metavar="U",
+    multiple=True,
+    help="Only this local user may send for the site.",
+)
 @click.option("--replace", is_flag=True, help="Take the place of the site of that name, if there is one.")
 @config_option
 def add(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], replace: bool, config: Path, **way: Any) -> None:
@@ -65,13 +76,12 @@ def add(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], repla
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", type=NAME)
 @config_option
 def remove(name: str, config: Path) -> None:
     """Remove a site's file, and tell the running relay. What is queued then goes as the rest of the routes say."""
     from sesrelay.setup.sites import files as site_files
 
-    parsed("NAME", name, "name")
     try:
         with changing(config, f"the site {name} was not removed, the rest of the configuration needs it"):
             file = site_files.remove(config, name)
@@ -125,10 +135,7 @@ def _site(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], way
     """Make the site of what was said. Raises: click.UsageError"""
     from sesrelay.setup.sites.site import Site
 
-    parsed("NAME", name, "name")
-    patterns = tuple(parsed("--domain", domain, "pattern") for domain in domains)
-    users = tuple(parsed("--local-user", user, "local_user") for user in local_users)
-    return Site(name, patterns, _way(name, way), users)
+    return Site(name, domains, _way(name, way), local_users)
 
 
 def _way(name: str, said: dict[str, Any]) -> Way:
@@ -151,12 +158,12 @@ def _way(name: str, said: dict[str, Any]) -> Way:
             raise click.UsageError("--region is missing: an access key is good for one region of SES at a time")
         _together(said, "access_key_id", "secret_access_key_file")
         secret = _secret(name, said["secret_access_key_file"], smtp=False)
-        return Api(parsed("--region", said["region"], "region"), said["access_key_id"], secret)
+        return Api(said["region"], said["access_key_id"], secret)
     _together(said, "aws_access_key_id", "aws_secret_key_file")
     if not said["aws_access_key_id"]:
         raise click.UsageError("--aws-access-key-id and --aws-secret-key-file are missing: SES wants a login")
-    host = parsed("--ses-mail-server", said["ses_mail_server"] or SES_SMTP_HOST, "host")
-    return Relay(host, username=said["aws_access_key_id"], secret=_secret(name, said["aws_secret_key_file"], smtp=True))
+    secret = _secret(name, said["aws_secret_key_file"], smtp=True)
+    return Relay(said["ses_mail_server"] or SES_SMTP_HOST, username=said["aws_access_key_id"], secret=secret)
 
 
 def _together(said: dict[str, Any], *names: str) -> None:

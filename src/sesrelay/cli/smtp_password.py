@@ -7,12 +7,12 @@ import sys
 
 import click
 
-from sesrelay.cli.answers import parsed
+from sesrelay.cli.options import REGION
 from sesrelay.cli.remedies import fail
 
 
 @click.command("smtp-password")
-@click.option("--region", required=True, metavar="REGION", help="The region whose SMTP endpoint is used, as in us-east-1.")
+@click.option("--region", type=REGION, required=True, metavar="REGION", help="The region whose SMTP endpoint is used, as in us-east-1.")
 def command(region: str) -> None:
     """Read a secret access key on stdin and print the SES SMTP password that belongs to it in REGION.
 
@@ -21,7 +21,6 @@ def command(region: str) -> None:
     """
     from sesrelay.aws.smtp_password import NoSecretKey, derive, read_secret
 
-    parsed("--region", region, "region")
     text = click.prompt("Secret access key", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read(4096)
     session = os.environ.get("AWS_SECRET_ACCESS_KEY") if os.environ.get("AWS_SESSION_TOKEN") else None
     try:
