@@ -7,13 +7,16 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from aws_world import Said, sesrelay
+from sesrelay.mail.trace import Event
+from sesrelay.seams import Settlement
 from somebody import UNNAMED, somebody
-from spool_world import opened, submission
+from spool_world import NOW, SES, deferred, ids, opened, submission
 
 
 @pytest.fixture
@@ -152,3 +155,23 @@ def test_one_warning_at_most_for_each_option_and_none_where_something_matches(ke
     assert queue(kept, "list", "--transport", "ses", "--sender", "*@example.com").err == ""
     said = queue(kept, "list", "--transport", "x", "--sender", "y", "--recipient", "z")
     assert len(said.err.splitlines()) == 4
+
+
+def test_what_strangers_wrote_does_not_steer_the_terminal(folder: Path) -> None:
+    config(folder)
+    hostile = "\x1b]0;title\x07"
+    made = submission(1, sender=f"{hostile}@example.com", recipients=[f"{hostile}@example.org"])
+    attempt = Event(NOW, "attempt", f"{hostile}@example.org", *SES, reply=f"451 {hostile}")
+
+    async def make() -> None:
+        spool = await opened(folder / "state")
+        await spool.accept(replace(made, events=(*made.events, attempt)))
+        await spool.settle(Settlement({each: replace(deferred(), reply=f"451 {hostile}") for each in ids(made)}, attempted=False))
+        await spool.close()
+
+    asyncio.run(make())
+    name = made.message.id
+    for said in (queue(folder, "list"), queue(folder, "show", name), sesrelay("trace", name, "--config", folder / "config.yaml")):
+        assert (said.code, "\x1b" in said.out, "\x07" in said.out) == (0, False, False), said.out
+        assert r"\x1b]0;title\x07@example.org" in said.out
+        assert r"451 \x1b]0;title\x07" in said.out

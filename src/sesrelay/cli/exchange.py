@@ -54,7 +54,8 @@ async def _export(desk: Desk, folder: Path, wanted: Filter, as_json: bool, confi
     from sesrelay.seams import SpoolError
 
     ids = await _wanted(desk, wanted)
-    unknown = [one for one in wanted.ids if one not in set(ids)]
+    known = set(ids)
+    unknown = [one for one in wanted.ids if one not in known]
     unreadable: list[Document] = [{"id": one, "error": "no such message, or nothing of it waits"} for one in unknown]
     files.prepare(folder)
     exported = 0

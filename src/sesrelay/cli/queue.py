@@ -170,11 +170,10 @@ async def _show(desk: Desk, queue_id: str, as_json: bool) -> int:
 
 
 def _shown(found: Document, key: str) -> str:
-    if key == "sender":
-        return found["sender"] or "<>"
     if key == "size":
         return size(found["size"])
-    return harmless(str(found[key])) if found[key] is not None else "-"
+    text = (found["sender"] or "<>") if key == "sender" else found[key]
+    return harmless(str(text)) if text is not None else "-"
 
 
 async def _summary(desk: Desk, as_json: bool) -> int:
@@ -191,8 +190,8 @@ def _print_summary(found: Document, as_json: bool) -> int:
     for pause in found["paused"]:
         route = f"route {pause['route']}" if pause.get("route") else None  # a daemon of an older version names none
         about = " ".join(filter(None, (pause["transport"], route or pause["domain"] or pause["nexthop"])))
-        click.secho(f"\npaused: {about} ({pause['cap'] or pause['reason']}, since {pause['since']})", fg="red")
-        click.echo(as_run(f"    {pause['remedy']}"))
+        click.secho(f"\npaused: {harmless(about)} ({pause['cap'] or pause['reason']}, since {pause['since']})", fg="red")
+        click.echo(as_run(f"    {harmless(pause['remedy'])}"))
     if found["future_holds"]:
         click.secho("\nheld as it comes:", fg="magenta")
         _print_future(found["future_holds"])
@@ -219,14 +218,13 @@ def _print_counts(by_transport: dict[str, dict[str, int]], total: dict[str, int]
 def _print_delivery(one: Document) -> None:
     state = click.style(f"{one['state']:<10}", fg=STATE_COLOUR[one["state"]])
     sender = one["sender"] or "<>"
-    click.echo(
-        f"{one['id']}  {state} {size(one['size']):>9}  {one['accepted']}  {one['transport'] or '-'}  {sender} -> {one['recipient']}"
-    )
+    way = harmless(f"{one['transport'] or '-'}  {sender} -> {one['recipient']}")
+    click.echo(f"{one['id']}  {state} {size(one['size']):>9}  {one['accepted']}  {way}")
     details = [f"attempts {one['attempts']}"] if one["attempts"] else []
     details += [f"next {one['next_attempt']}"] if one["next_attempt"] and (one["attempts"] or one["reason"]) else []
     details += [str(one[key]) for key in ("reason", "reply") if one[key]]
     if details:
-        click.echo(f"    {', '.join(details)}")
+        click.echo(f"    {harmless(', '.join(details))}")
 
 
 # --- changing ---

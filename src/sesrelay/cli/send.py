@@ -20,7 +20,7 @@ import click
 from sesrelay.cli.options import EX_FAILED, EX_TEMPFAIL, EX_UNAVAILABLE, config_option, load_or_exit
 from sesrelay.cli.remedies import as_run, fail
 from sesrelay.cli.trace import print_event
-from sesrelay.cli.words import moment, seconds
+from sesrelay.cli.words import harmless, moment, seconds
 from sesrelay.control.client import ControlError, RemoteDesk
 from sesrelay.mail.address import AddressError, check_local_part, domain_of
 from sesrelay.policy.admission import check_mailbox
@@ -133,7 +133,7 @@ async def _send(
             host, port = (door, 0) if isinstance(door, str) else door[:2]
             code, reply = await asyncio.to_thread(_submit, host, port, message, sender, recipients, at)
             if code >= 400:
-                click.echo(as_run(reply), err=True)
+                click.echo(as_run(harmless(reply)), err=True)
                 return EX_FAILED if code >= 500 else EX_TEMPFAIL
             queue_id = reply.rpartition(" ")[2]
             click.echo(f"queued as {queue_id}")

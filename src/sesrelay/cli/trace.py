@@ -9,7 +9,7 @@ import click
 
 from sesrelay.cli.desk import with_desk
 from sesrelay.cli.options import config_option, json_option
-from sesrelay.cli.words import size
+from sesrelay.cli.words import harmless, size
 from sesrelay.seams import Desk, Document
 
 COLOUR = {"delivered": "green", "failed": "red", "held": "magenta", "bounced": "red"}
@@ -38,7 +38,7 @@ async def _trace(desk: Desk, any_id: str, as_json: bool) -> int:
 def print_trace(document: Document) -> None:
     """Print one message and its events for a person."""
     recipients = ", ".join(one["recipient"] for one in document["deliveries"])
-    click.secho(f"{document['id']}  {document['sender'] or '<>'} -> {recipients}  ({size(document['size'])})", bold=True)
+    click.secho(harmless(f"{document['id']}  {document['sender'] or '<>'} -> {recipients}  ({size(document['size'])})"), bold=True)
     for event in document["events"]:
         print_event(event)
 
@@ -49,7 +49,7 @@ def print_event(event: Document) -> None:
     parts += [f"{event['duration']:.3f}s" if event["duration"] is not None else None, event["tls"]]
     parts += [f"changed: {', '.join(event['changes'])}" if event["changes"] else None]
     name = click.style(f"{event['event']:<10}", fg=COLOUR.get(event["event"]))
-    click.echo(f"  {event['time']}  {name} {'  '.join(str(part) for part in parts if part)}")
+    click.echo(f"  {event['time']}  {name} {harmless('  '.join(str(part) for part in parts if part))}")
 
 
 def _way(event: Document) -> str | None:
