@@ -490,7 +490,7 @@ def test_a_file_that_is_missing_or_no_file(tmp_path: Path) -> None:
     assert problems(tmp_path / "none.yaml") == [f"{tmp_path}/none.yaml:1:1: file: cannot be read: No such file or directory"]
     assert problems(tmp_path) == [f"{tmp_path}:1:1: file: cannot be read: Is a directory"]
     os.mkfifo(tmp_path / "fifo.yaml")
-    assert problems(tmp_path / "fifo.yaml") == [f"{tmp_path}/fifo.yaml:1:1: file: is no regular file"]
+    assert problems(tmp_path / "fifo.yaml") == [f"{tmp_path}/fifo.yaml:1:1: file: cannot be read: it is no regular file"]
 
 
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:

@@ -8,13 +8,12 @@ Source: RFC 5280 §4.1.2.5 (validity), X.690 (DER).
 from __future__ import annotations
 
 import datetime
-import os
 import ssl
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from sesrelay.config.private import exposed
+from sesrelay.config.private import exposed, read_regular
 
 _PEM = b"-----BEGIN "
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
@@ -113,14 +112,9 @@ def _day(at: float) -> str:
 def _read(file: Path) -> tuple[bytes, int] | str:
     """Return content and mode, or what is wrong."""
     try:
-        # O_NONBLOCK: a FIFO in its place must not hold up the start.
-        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123  # from a descriptor
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return f"{file} is no regular file"
-            data = stream.read(_PEM_MAX + 1)
+        data, mode = read_regular(file, _PEM_MAX)
     except OSError as error:
         return f"{file} cannot be read: {error.strerror}"
     if len(data) > _PEM_MAX or _PEM not in data:
         return f"{file} is no PEM file"
-    return data, status.st_mode
+    return data, mode

@@ -10,10 +10,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from sesrelay.config.part import Part
-from sesrelay.config.values import Whole
+from sesrelay.config.values import TIMES, Whole
 from sesrelay.policy import limits as policy
 
-_TIMES = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:/ ?([smhd]))?\Z", re.ASCII)
 _HEADER = re.compile(r"[!-9;-~]{1,76}\Z", re.ASCII)
 PLAN = (50, 100, 200, 400, 800, 1500, 3000, 5000, 8000, 12000, 18000, 27000, 40000, 60000)
@@ -24,7 +23,7 @@ def parse_route_rate(value: object) -> float:
     """Return recipients a second."""
     text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
     found = _RATE.match(text) if isinstance(text, str) else None
-    rate = float(found[1]) / _TIMES[found[2] or ""] if found else 0.0
+    rate = float(found[1]) / TIMES[found[2] or ""] if found else 0.0
     if not (math.isfinite(rate) and rate > 0):
         raise ValueError("recipients in a time are meant, as in 10/s, 600/m, 5000/h or 20000/d")
     return rate

@@ -6,7 +6,6 @@ Invariant: `load` changes nothing anywhere; it can run beside a daemon, and befo
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -20,6 +19,7 @@ from sesrelay.config.document import Document, parse
 from sesrelay.config.explain import explain, failed_sections
 from sesrelay.config.machine import has_ipv6
 from sesrelay.config.model import RUN_DIR, Config
+from sesrelay.config.private import read_regular
 from sesrelay.config.problem import ConfigError, KeyPath, Place, Problem
 from sesrelay.config.sites import merge, site_files
 from sesrelay.mail.address import domain_of
@@ -119,16 +119,10 @@ def _read(path: Path, environ: Mapping[str, str], proposed: Mapping[Path, bytes 
     if content is not None:
         return parse(content, str(path), environ)
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123  # a FIFO must not hold up
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                return _unreadable(path, "is no regular file")
-            return parse(stream.read(SIZE_MAX + 1), str(path), environ)
+        return parse(read_regular(path, SIZE_MAX)[0], str(path), environ)
     except OSError as error:
-        return _unreadable(path, f"cannot be read: {_why(error)}")
-
-
-def _unreadable(path: Path, what: str) -> Document:
-    return Document(str(path), problems=[Problem(Place(str(path), 1, 1), "file", what)], broken=True)
+        problem = Problem(Place(str(path), 1, 1), "file", f"cannot be read: {_why(error)}")
+        return Document(str(path), problems=[problem], broken=True)
 
 
 def _sites(main: Path, document: Document, proposed: Mapping[Path, bytes | None]) -> list[Path]:

@@ -1,6 +1,6 @@
 """The whole configuration as one frozen value. Every key is documented on its field.
 
-Invariant: a key whose feature is not built is accepted at its default only (`supported`).
+Invariant: a key whose feature is not built is accepted at its default only (`unsupported`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sesrelay.config.values import (
     UserName,
     Whole,
     host_port,
-    supported,
+    unsupported,
 )
 from sesrelay.mail.address import unquoted
 from sesrelay.policy.budget import MEMORY
@@ -236,6 +236,6 @@ class Config(Part):
         "auto", description="What routes look at. `auto`: the envelope, but the header From where its domain is local or null."
     )
     expect: tuple[Expectation, ...] = Field((), description="What must come out of the routes; held by `check` and each reload.")
-    feedback: Annotated[tuple[Any, ...], supported(())] = Field((), description="Bounces and complaints from SES. Not yet.")
+    feedback: Annotated[tuple[Any, ...], unsupported(())] = Field((), description="Bounces and complaints from SES. Not yet.")
     http: Http = Field(Http(), description="The status page, metrics and JSON.")
     log: Log = Field(Log(), description="What is logged, and how.")

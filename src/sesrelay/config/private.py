@@ -5,6 +5,7 @@ Source: systemd.exec(5), CREDENTIALS.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -44,21 +45,26 @@ def exposed(file: str | Path, mode: int, environ: Mapping[str, str]) -> bool:
     return bool(mode & OTHERS)
 
 
+def read_regular(file: Path, most: int) -> tuple[bytes, int]:
+    """Return what a file holds, no more than an octet above `most`, and its mode. Raises: OSError, ValueError for a name that is none"""
+    # O_NONBLOCK: a FIFO in its place must not hold up the start.
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123  # from a descriptor
+        mode = os.fstat(stream.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return stream.read(most + 1), mode
+
+
 def read_private(file: Path, environ: Mapping[str, str]) -> bytes | str:
     """Return what a file holds that is nobody else's to read, or what is wrong with it."""
     try:
-        # O_NONBLOCK: a FIFO in the secret's place must not hold up the start.
-        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123  # from a descriptor
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return f"{file} is no regular file"
-            if exposed(file, status.st_mode, environ):
-                return f"others can access the secret in {file}, mode {stat.S_IMODE(status.st_mode):04o} (chmod o-rwx {file})"
-            data = stream.read(SECRET_MAX + 1)
+        data, mode = read_regular(file, SECRET_MAX)
     except OSError as error:
         return f"{file} cannot be read: {error.strerror}"
     except ValueError:
         return "the name of a file cannot hold this"
+    if exposed(file, mode, environ):
+        return f"others can access the secret in {file}, mode {stat.S_IMODE(mode):04o} (chmod o-rwx {file})"
     if len(data) > SECRET_MAX:
         return f"{file} is larger than {SECRET_MAX // 1024} KiB (a file with nothing but the secret is meant)"
     return data

@@ -15,13 +15,13 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from sesrelay.config.problem import one_of, shown
+from sesrelay.config.problem import shown
 from sesrelay.mail.address import AddressError, domain_key, normalise
 from sesrelay.mail.address import check as check_address
 from sesrelay.policy.ses_hosts import REGION
 
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_TIMES = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+TIMES = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)\Z", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,127}\Z")
@@ -46,14 +46,12 @@ class Crossed(ValueError):
         self.problems = problems
 
 
-def supported(*values: object) -> AfterValidator:
-    """Accept only the values that this version does something with."""
-    named = [value for value in values if isinstance(value, str)]
-    remedy = f"only {one_of(named)} is" if named else "leave it out"
+def unsupported(default: object) -> AfterValidator:
+    """Accept only the default of a key that this version does nothing with."""
 
     def check(value: Any) -> Any:
-        if value not in values:
-            raise NotSupported(f"not supported by this version ({remedy})")
+        if value != default:
+            raise NotSupported("not supported by this version (leave it out)")
         return value
 
     return AfterValidator(check)
@@ -77,8 +75,8 @@ def parse_duration(value: object) -> float:
     match = _QUANTITY.match(value) if isinstance(value, str) else None
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
-    elif match is not None and match.group(2) in _TIMES:
-        seconds = float(match.group(1)) * _TIMES[match.group(2)]
+    elif match is not None and match.group(2) in TIMES:
+        seconds = float(match.group(1)) * TIMES[match.group(2)]
     else:
         raise ValueError("a time is meant: a number with s, m, h or d, as in 30s or 4h")
     if not (math.isfinite(seconds) and 0 <= seconds <= _DURATION_MAX):
