@@ -8,7 +8,6 @@ import smtplib
 import socket
 import sys
 import time
-from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
 from email.utils import formatdate, make_msgid
@@ -23,6 +22,7 @@ from sesrelay.cli.trace import print_event
 from sesrelay.cli.words import harmless, moment, seconds
 from sesrelay.control.client import ControlError, RemoteDesk
 from sesrelay.mail.address import AddressError, check_local_part, domain_of
+from sesrelay.mail.dates import rfc3339
 from sesrelay.policy.admission import check_mailbox
 from sesrelay.seams import Document
 
@@ -139,7 +139,7 @@ async def _send(
             click.echo(f"queued as {queue_id}")
             sys.stdout.flush()
             if at is not None and at > time.time() + timeout:
-                click.echo(as_run(f"leaves at {_rfc3339(at)}; until then: sesrelay queue show {queue_id}"))
+                click.echo(as_run(f"leaves at {_not_before(at)}; until then: sesrelay queue show {queue_id}"))
                 return 0
             return await _follow(desk, queue_id, timeout)
         except (ControlError, OSError) as error:
@@ -167,9 +167,9 @@ class _Smtp(smtplib.SMTP):
         return self.getreply()
 
 
-def _rfc3339(at: float) -> str:
+def _not_before(at: float) -> str:
     # Rounded up: a moment too early would not be what was asked for.
-    return datetime.fromtimestamp(math.ceil(at), UTC).isoformat().replace("+00:00", "Z")
+    return rfc3339(math.ceil(at), "seconds")
 
 
 def _submit(
@@ -177,7 +177,7 @@ def _submit(
 ) -> tuple[int, str]:
     """Return the reply to the message's end, or the first one that refuses it, in a sentence."""
     options = ["SMTPUTF8"] if not "".join((sender, *recipients)).isascii() else []
-    options += [f"HOLDUNTIL={_rfc3339(at)}"] if at is not None else []
+    options += [f"HOLDUNTIL={_not_before(at)}"] if at is not None else []
     with _Smtp(host, port, timeout=30) as smtp:
         smtp.ehlo_or_helo_if_needed()
         answers = [("MAIL FROM", smtp.mail(sender, options)), *((f"RCPT TO:<{to}>", smtp.rcpt(to)) for to in recipients)]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from sesrelay.control import documents, envelopes
+from sesrelay.mail.dates import rfc3339
 from sesrelay.mail.delivery import State
 from sesrelay.seams import Clock, Document, Filter, Pause, SpoolAdmin, Submission, Told, Unfit, Verb
 
@@ -116,7 +117,7 @@ class SpoolDesk:
         """Put in why a delivery waits that is due: the store does not write it on each of a hundred thousand."""
         if delivery["state"] == State.QUEUED.value:
             found = self.capped(delivery["route"])
-            until = documents.moment(found[1]) if found else None
+            until = rfc3339(found[1]) if found else None
             if found and until is not None and (delivery["next_attempt"] or "") < until:
                 delivery["reason"], delivery["next_attempt"] = found[0], until
         return delivery

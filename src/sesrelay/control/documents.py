@@ -6,20 +6,13 @@ Units: times RFC 3339 UTC, durations in seconds, sizes in octets.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
+from sesrelay.mail.dates import rfc3339
 from sesrelay.mail.delivery import State
 from sesrelay.mail.trace import Event
 from sesrelay.seams import DeliveryRecord, Document, MessageRecord, Pause, StandingHold, Stats
 
 OPEN = (State.QUEUED, State.IN_FLIGHT, State.HELD)
-
-
-def moment(seconds: float | None) -> str | None:
-    """Return Unix seconds as RFC 3339 in UTC, to the millisecond."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def delivery(record: DeliveryRecord) -> Document:
@@ -35,9 +28,9 @@ def delivery(record: DeliveryRecord) -> Document:
         "nexthop": one.placement.lane.nexthop or None,
         "priority": one.placement.priority.name.lower(),
         "size": one.message.size,
-        "accepted": moment(one.message.accepted),
+        "accepted": rfc3339(one.message.accepted),
         "attempts": one.attempts,
-        "next_attempt": moment(one.due) if one.state is State.QUEUED else None,
+        "next_attempt": rfc3339(one.due) if one.state is State.QUEUED else None,
         "reason": one.reason,
         "reply": one.reply,
         "remote_id": record.remote_id,
@@ -52,7 +45,7 @@ def message(record: MessageRecord) -> Document:
         "sender": one.sender,
         "header_from": ", ".join(one.header_from) or None,
         "size": one.size,
-        "accepted": moment(one.accepted),
+        "accepted": rfc3339(one.accepted),
         "listener": one.origin.listener or None,
         "client": one.origin.client or None,
         "user": one.origin.who,
@@ -70,7 +63,7 @@ def recent(record: MessageRecord) -> Document:
 
 def event(one: Event) -> Document:
     return {
-        "time": moment(one.time),
+        "time": rfc3339(one.time),
         "event": one.event,
         "recipient": one.recipient,
         "transport": one.transport,
@@ -106,7 +99,7 @@ def summary(stats: Stats, pauses: Iterable[Pause], parked: Iterable[StandingHold
 
 def standing_hold(one: StandingHold) -> Document:
     filter = one.filter
-    return {"sender": filter.sender, "recipient": filter.recipient, "transport": filter.transport, "since": moment(one.since)}
+    return {"sender": filter.sender, "recipient": filter.recipient, "transport": filter.transport, "since": rfc3339(one.since)}
 
 
 def pause(one: Pause) -> Document:
@@ -114,8 +107,8 @@ def pause(one: Pause) -> Document:
         "transport": one.transport,
         "nexthop": one.nexthop,
         "reason": one.reason.value,
-        "since": moment(one.since),
-        "until": moment(one.until),
+        "since": rfc3339(one.since),
+        "until": rfc3339(one.until),
         "domain": one.domain,
         "route": one.route,
         "cap": one.cap,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 from sesrelay.control import documents
 from sesrelay.mail import queue_id
 from sesrelay.mail.address import check
+from sesrelay.mail.dates import rfc3339
 from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, State
 from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Owner, Recipient, Rung
 from sesrelay.mail.lineends import canonical
@@ -37,14 +38,14 @@ def document(record: MessageRecord) -> Document:
     return {
         "version": VERSION,
         "id": one.id,
-        "accepted": _moment(one.accepted),
+        "accepted": _in_full(one.accepted),
         "sender": envelope.sender,
         "recipients": _recipients(envelope, record.deliveries),
         "body": envelope.body,
         "smtputf8": envelope.smtputf8,
         "ret": envelope.ret,
         "envid": envelope.envid,
-        "release": None if envelope.release is None else _moment(envelope.release),
+        "release": None if envelope.release is None else _in_full(envelope.release),
         "priority": None if one.priority is None else one.priority.name.lower(),
         "message_id": one.message_id or None,
         "header_from": list(one.header_from),
@@ -60,7 +61,7 @@ def document(record: MessageRecord) -> Document:
             "tls": origin.tls,
             "owner": None if origin.owner is None else {"uid": origin.owner.uid, "name": origin.owner.name},
         },
-        "events": [{**documents.event(each), "time": _moment(each.time)} for each in record.events],
+        "events": [{**documents.event(each), "time": _in_full(each.time)} for each in record.events],
     }
 
 
@@ -191,6 +192,6 @@ def _seconds(given: str) -> float:
     return datetime.fromisoformat(given).timestamp()
 
 
-def _moment(seconds: float) -> str:
-    """Return a time in full, so that what comes back is what went out: the contract's documents stop at milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def _in_full(seconds: float) -> str:
+    """Return a time so that what comes back is what went out: the contract's documents stop at milliseconds."""
+    return rfc3339(seconds, "microseconds")

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 
 from structlog.typing import FilteringBoundLogger
 
+from sesrelay.mail.dates import rfc3339
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Message, Origin
 from sesrelay.mail.outcome import Outcome
 from sesrelay.mail.reply import Reply
 from sesrelay.observe.flood import Flood
-from sesrelay.observe.log import describe, facts_of, stamp
+from sesrelay.observe.log import describe, facts_of
 from sesrelay.observe.outcomes import outcome_name
 from sesrelay.policy.reputation import AccountStanding
 from sesrelay.policy.verdict import Verdict
@@ -128,7 +129,7 @@ class LogSink:
         else:
             facts["reason"] = verdict.reason
             if state is State.QUEUED:
-                facts["next_attempt"] = stamp(verdict.due)
+                facts["next_attempt"] = rfc3339(verdict.due)
             elif verdict.end is not None:
                 facts["outcome"] = verdict.end
         message, placement = delivery.message, delivery.placement
@@ -157,7 +158,7 @@ class LogSink:
             nexthop=pause.nexthop,
             domain=pause.domain,
             reason=pause.reason.value,
-            until=stamp(pause.until),
+            until=rfc3339(pause.until),
             remedy=pause.remedy or None,
         )
 

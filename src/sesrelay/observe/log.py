@@ -16,12 +16,12 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
-from datetime import UTC, datetime
 from typing import Any, BinaryIO, Literal
 
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
+from sesrelay.mail.dates import rfc3339
 from sesrelay.observe import journal
 from sesrelay.observe.flood import Flood
 from sesrelay.seams import Clock
@@ -63,11 +63,6 @@ def configure(*, format: Format, level: Level, clock: Clock, stream: BinaryIO | 
     return logger
 
 
-def stamp(wall: float) -> str:
-    """Return `wall` (Unix seconds) as RFC 3339 UTC with milliseconds."""
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
 def facts_of(facts: MutableMapping[str, Any]) -> dict[str, Any]:
     """Return facts from elsewhere fit for a line: secrets masked, reserved names moved aside, values cut to size."""
     return {f"{key}_" if key in _RESERVED else key: _fact(key, value) for key, value in facts.items()}
@@ -105,7 +100,7 @@ def _json(clock: Clock, prefixes: Mapping[str, str]) -> Processor:
     wall, escape = clock.wall, _escape
 
     def render(_: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
-        line = _encode({"time": stamp(wall()), "level": level, "event": event.pop("event"), **event})
+        line = _encode({"time": rfc3339(wall()), "level": level, "event": event.pop("event"), **event})
         # The encoder has escaped what is below 0x20; the rest is rare, and legal as \u escapes inside a JSON string.
         if not line.isascii() or "\x7f" in line:
             line = _UNSEEN.sub(escape, line)
@@ -119,7 +114,7 @@ def _console(clock: Clock, *, colors: bool) -> Processor:
 
     def render(logger: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
         seen: dict[str, Any] = {key: _clean(value) for key, value in event.items() if value is not None}
-        text = pretty(logger, level, {"time": stamp(clock.wall())[11:-1], "level": level, **seen})
+        text = pretty(logger, level, {"time": rfc3339(clock.wall())[11:-1], "level": level, **seen})
         return str(text).encode("utf-8", "backslashreplace")
 
     return render

@@ -7,8 +7,7 @@ Source: RFC 4865 (FUTURERELEASE).
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
+from sesrelay.mail.dates import rfc3339
 from sesrelay.mail.reply import Reply
 
 SCHEDULED = "scheduled"
@@ -23,7 +22,7 @@ TOO_LATE = Reply(501, "5.5.4", "HOLDUNTIL: that is later than EHLO offers")
 
 def offered(now: float) -> str:
     """Return the parameters of FUTURERELEASE at EHLO: the longest interval, and the latest moment. The same all day."""
-    return f"{HOLD_MAX} {datetime.fromtimestamp(latest(now), UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{HOLD_MAX} {rfc3339(latest(now), 'seconds')}"
 
 
 def latest(now: float) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sesrelay
+from sesrelay.mail.dates import rfc3339
 from sesrelay.policy.reputation import AccountStanding
 from sesrelay.seams import Document
 from sesrelay.web import accounts, view
@@ -101,7 +102,7 @@ class Pages:
             smtp=options.smtp,
             version=sesrelay.__version__,
             uptime=view.uptime(now - self._started),
-            now=view.moment(view.rfc3339(now), now),
+            now=view.moment(rfc3339(now, "seconds"), now),
             **values,
         )
 

@@ -238,7 +238,3 @@ def events(document: Document, now: float) -> Iterable[dict[str, Any]]:
             "duration": "" if duration is None else f"{duration:.3f} s",
             "changes": [plain(change) for change in event.get("changes") or ()],
         }
-
-
-def rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
