@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sesrelay.cli.options import value
 from sesrelay.cli.remedies import fail
 from sesrelay.cli.ses import Access
 
@@ -63,8 +64,8 @@ def dns_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--nameserver",
             "nameservers",
             multiple=True,
+            type=value("nameserver"),
             metavar="IP[:PORT]",
-            callback=_nameservers,
             help="Ask this one; may be repeated. Default: those of direct transports, else the system's.",
         ),
     ):
@@ -162,15 +163,6 @@ def print_findings(findings: Sequence[Finding]) -> None:
             click.echo(f"{'':16}there is: {found}")
         if finding.note:
             click.echo(f"{'':16}{finding.note}")
-
-
-def _nameservers(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    from sesrelay.config.values import parse_nameserver
-
-    try:
-        return tuple(parse_nameserver(text) for text in value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 def _dmarc(context: click.Context, parameter: click.Parameter, value: str) -> str:

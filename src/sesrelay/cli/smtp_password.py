@@ -12,7 +12,9 @@ from sesrelay.cli.remedies import fail
 
 
 @click.command("smtp-password")
-@click.option("--region", type=REGION, required=True, metavar="REGION", help="The region whose SMTP endpoint is used, as in us-east-1.")
+@click.option(
+    "--region", type=REGION, required=True, metavar="REGION", help="The region whose SMTP endpoint is used, as in us-east-1."
+)
 def command(region: str) -> None:
     """Read a secret access key on stdin and print the SES SMTP password that belongs to it in REGION.
 

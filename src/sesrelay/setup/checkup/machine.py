@@ -58,7 +58,7 @@ def relay(version: str | None) -> Check:
 def queue(summary: Mapping[str, Any]) -> Iterator[Check]:
     """Look at what waits, by the document of `queue summary`."""
     for pause in summary["paused"]:
-        about = " ".join(filter(None, (pause["transport"], pause.get("domain") or pause["nexthop"])))
+        about = " ".join(filter(None, (pause["transport"], pause.get("domain") or pause.get("route") or pause["nexthop"])))
         cap = pause.get("cap")  # what a route's owner wants of it is no fault
         said = warn if cap else fail
         yield said("paused", about, f"{cap or pause['reason']}, since {pause['since']}", pause["remedy"] or "sesrelay queue list")
