@@ -50,16 +50,18 @@ class Dialogue(Waiting):
 
         Units: `patience` seconds, for each reply anew.
         """
-        self.expect(count)
-        self.send(octets)
+        if self.expect(count) and self._transport is not None:
+            self._transport.write(octets)
         return await self.replies(patience)
 
-    def expect(self, count: int) -> None:
-        """Begin to wait for so many replies."""
+    def expect(self, count: int) -> bool:
+        """Begin to wait for so many replies; tell whether any can come."""
         self._said = []
         self._expected = count
-        if not self.open:
-            self._lose(CLOSED)
+        if self.open:
+            return True
+        self._lose(CLOSED)
+        return False
 
     def send(self, octets: bytes) -> None:
         """Write, unless the dialogue is over."""

@@ -28,23 +28,13 @@ class Keeping:
     total: int = 100
 
 
-@dataclass(slots=True)
-class _Kept:
-    """`opened` by the clock; `since` it waits, by the loop."""
-
-    session: Session
-    opened: float
-    since: float
-
-
 class Pool:
     """Sessions that wait for work, by endpoint; the one used last goes first, so the first of a list waits longest."""
 
     def __init__(self, keeping: Keeping, clock: Clock) -> None:
         self._keeping = keeping
         self._clock = clock
-        self._idle: dict[Endpoint, list[_Kept]] = {}
-        self._opened: dict[Session, float] = {}
+        self._idle: dict[Endpoint, list[Session]] = {}
         self._waiting = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -53,32 +43,32 @@ class Pool:
         """Return a kept session that looks alive, or None."""
         idle = self._idle.get(endpoint)
         while idle:
-            kept = idle.pop()
+            session = idle.pop()
             self._waiting -= 1
-            if kept.session.usable and self._clock.monotonic() - kept.opened < self._keeping.age:
-                self._opened[kept.session] = kept.opened
-                return kept.session
-            kept.session.leave()
+            if session.usable and session.born is not None and self._clock.monotonic() - session.born < self._keeping.age:
+                return session
+            session.leave()
         return None
 
     def put(self, session: Session) -> None:
         """Keep a session for the next message, or close it where it has served enough."""
-        now = self._clock.monotonic()
-        opened = self._opened.pop(session, now)
-        keeping = self._keeping
-        most = min(keeping.messages, session.transaction_limit or keeping.messages)
-        worn = session.transactions >= most or now - opened >= keeping.age
+        keeping, now = self._keeping, self._clock.monotonic()
+        if session.born is None:
+            session.born = now
+        most = keeping.messages if session.transaction_limit is None else min(keeping.messages, session.transaction_limit)
+        worn = session.transactions >= most or now - session.born >= keeping.age
         idle = self._idle.get(session.endpoint) or []
         full = len(idle) >= keeping.sessions or self._waiting >= keeping.total
         if self._closed or worn or full or not session.usable:
             session.leave()
             return
         loop = asyncio.get_running_loop()
-        idle.append(_Kept(session, opened, loop.time()))
+        session.since = loop.time()
+        idle.append(session)
         self._idle[session.endpoint] = idle
         self._waiting += 1
         if self._sweeper is None:  # one timer for all: a busy session comes and goes thousands of times before it expires
-            self._sweeper = loop.call_later(self._keeping.idle, self._sweep)
+            self._sweeper = loop.call_later(keeping.idle, self._sweep)
 
     def close(self) -> None:
         """Leave every idle session; those in use are left when they come back."""
@@ -87,8 +77,8 @@ class Pool:
             self._sweeper.cancel()
             self._sweeper = None
         for idle in self._idle.values():
-            for kept in idle:
-                kept.session.leave()
+            for session in idle:
+                session.leave()
         self._idle.clear()
         self._waiting = 0
 
@@ -98,7 +88,7 @@ class Pool:
         expired = loop.time() - self._keeping.idle + TICK
         for idle in self._idle.values():
             while idle and idle[0].since <= expired:
-                idle.pop(0).session.leave()
+                idle.pop(0).leave()
                 self._waiting -= 1
         self._idle = {endpoint: idle for endpoint, idle in self._idle.items() if idle}
         waiting = [idle[0].since for idle in self._idle.values()]

@@ -7,11 +7,15 @@ Source: RFC 5321 §4.2, §4.2.1 (multi-line replies), §4.5.3.1.5 (a reply line 
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 LINE_LIMIT = 8 * 1024  # octets
 REPLY_LIMIT = 32 * 1024
 TEXT_LIMIT = 4 * 1024  # octets of a reply's text that are kept: what people read of it
+_PLAIN = rb"([0-9]{3}) ([^\n]{0,512})\n"
+_ALL_PLAIN = re.compile(b"(?:%b)+" % _PLAIN.replace(b"(", b"(?:"))
+_EACH = re.compile(_PLAIN)
 
 
 class Garbage(Exception):
@@ -40,6 +44,9 @@ class ReplyReader:
 
     def feed(self, data: bytes, into: list[Said]) -> None:
         """Append each reply that `data` completes. Raises: Garbage, after what came before it."""
+        if not self.midway and _ALL_PLAIN.fullmatch(data):  # one line each, and whole: what nearly all of them are
+            into += [Said(int(code), text.strip()) for code, text in _EACH.findall(data)]
+            return
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._line(line, into)
@@ -48,9 +55,6 @@ class ReplyReader:
 
     def _line(self, line: bytes, into: list[Said]) -> None:
         code, mark = line[:3], line[3:4]
-        if mark == b" " and not self._lines and len(line) <= TEXT_LIMIT and code.isdigit():  # what nearly all of them are
-            into.append(Said(int(code), line[4:].strip()))
-            return
         if len(code) != 3 or not code.isdigit() or mark.isdigit():
             raise Garbage(f"it answered {line[:80].decode('utf-8', 'replace').strip()!r}")
         text = line[4:].strip()

@@ -70,7 +70,10 @@ class Transaction:
 
 
 class Session:
-    """One open connection. Not for two tasks at once."""
+    """One open connection. Not for two tasks at once.
+
+    The pool's: `born` on the clock, once it has served; `since`, when it began to wait, on the loop's.
+    """
 
     def __init__(self, opened: Opened, endpoint: Endpoint) -> None:
         self._dialogue = Dialogue(opened.transport)
@@ -82,6 +85,8 @@ class Session:
         self.endpoint = endpoint
         self.tls = opened.tls
         self.transactions = 0
+        self.born: float | None = None
+        self.since = 0.0
 
     @classmethod
     async def open(cls, endpoint: Endpoint, sock: socket.socket | None = None) -> Session:
@@ -156,15 +161,16 @@ class Session:
     async def _content(self, content: bytes | Filed | Stuffed, end: bytes, command: bytes = b"") -> Answer:
         """Send content and what ends it; return the host's last word."""
         dialogue = self._dialogue
-        dialogue.expect(1)
+        if not dialogue.expect(1):
+            return self._lost(Stage.CONTENT)
         if not isinstance(content, bytes) or len(content) > AT_ONCE:
             dialogue.send(command)
             early = await self._pieces(content)
             if early is not None:
                 return early
             command = content = b""
-        if dialogue.lost is not None:
-            return self._lost(Stage.CONTENT)
+            if dialogue.lost is not None:
+                return self._lost(Stage.CONTENT)
         dialogue.send(b"".join((command, content, end)))
         said = await dialogue.replies(self.endpoint.timeouts.final)
         if not said:
