@@ -194,6 +194,13 @@ CLEAR = "passwords would go in clear text (tls: starttls or implicit is meant to
          ["3:14: access.users[0].name: a user name is meant: up to 128 letters, digits and . _ + @ -, the first a letter or digit"]),
         (f"access:\n  users:\n    - {{name: blog, password_hash: '{HASH}', password_hash_file: blog.hash}}\n",
          ["3:147: access.users[0].password_hash_file: password_hash is there too (one of the two is meant)"]),
+        ("listeners:\n  - {listen: 127.0.0.1:4001, tsl: x}\n  - {listen: 127.0.0.1:4002, auth: required}\n"
+         f"access:\n  users:\n    - {{nam: blog, password_hash: '{HASH}'}}\n    - {{name: shop, password_hash: letmein}}\n",
+         ["2:30: listeners[0].tsl: unknown key (did you mean tls?)",
+          f"3:36: listeners[1].auth: {CLEAR}; on loopback auth: any takes every password)",
+          "6:7: access.users[0].name: missing",
+          "6:8: access.users[0].nam: unknown key (did you mean name?)",
+          "7:35: access.users[1].password_hash: no argon2 hash (`sesrelay password-hash` makes one of a password)"]),
     ],
 )  # fmt: skip
 def test_doors_that_would_serve_anybody_or_nobody(text: str, expected: list[str], folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sesrelay.config.checks import control_path
 from sesrelay.config.document import Document
+from sesrelay.config.explain import part
 from sesrelay.config.model import RUN_DIR, Config
 from sesrelay.config.problem import KeyPath
 from sesrelay.config.values import UNIX, UNIX_PATH_MAX, host_port
@@ -47,6 +48,8 @@ def check_addresses(document: Document, config: Config, failed: set[str]) -> Non
                 f"{control} has {octets} octets, and the path of a socket at most {UNIX_PATH_MAX} (set it to a shorter one)",
             )
     for index, listener in enumerate(config.listeners):
+        if part(("listeners",), index) in failed:
+            continue
         path: KeyPath = ("listeners", index, "listen")
         for other, whose in taken:
             if meet(listener.listen, other):

@@ -1,6 +1,6 @@
 """Who gets in, and how: listeners with their TLS and AUTH, the networks behind them, users, and the page.
 
-Invariant: each check looks at sections that are valid, so that one mistake hides no other.
+Invariant: each check looks at all that is valid, so that one mistake hides no other.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from sesrelay.config.certificates import wrong_with_certificate, wrong_with_key, wrong_with_pair
 from sesrelay.config.document import Document
+from sesrelay.config.explain import part
 from sesrelay.config.model import Config, Listener
 from sesrelay.config.problem import KeyPath, Place, shown
 from sesrelay.config.values import UNIX, Network, host_port
@@ -31,8 +32,9 @@ def check_doors(document: Document, config: Config, failed: set[str]) -> None:
     """Report listeners that would serve anybody or nobody, and a page that anybody could use."""
     if not failed & {"listeners", "access"}:
         for index, listener in enumerate(config.listeners):
-            for part, problem in (*_networks(listener, config), *_login(listener, config)):
-                document.report(("listeners", index, part), problem)
+            if part(("listeners",), index) not in failed:
+                for key, problem in (*_networks(listener, config), *_login(listener, config)):
+                    document.report(("listeners", index, key), problem)
     if "http" not in failed and not is_loopback(config.http.listen) and not (config.http.token or config.http.token_file):
         document.report(
             ("http", "listen"), "listens beyond loopback without a token (http.token_file is meant too, or listen on 127.0.0.1)"
@@ -90,13 +92,15 @@ def check_certificates(document: Document, config: Config, failed: set[str], env
         return
     told: set[tuple[Path, Path]] = set()
     for index, listener in enumerate(config.listeners):
+        if part(("listeners",), index) in failed:
+            continue
         if listener.certificate is None or listener.key is None or (pair := (listener.certificate, listener.key)) in told:
             continue
         told.add(pair)
         certificate, key = wrong_with_certificate(pair[0], now), wrong_with_key(pair[1], environ)
-        for part, problem in (("certificate", certificate), ("key", key)):
+        for name, problem in (("certificate", certificate), ("key", key)):
             if problem:
-                document.report(("listeners", index, part), problem)
+                document.report(("listeners", index, name), problem)
         mismatch = None if certificate or key else wrong_with_pair(*pair)
         if mismatch:
             document.report(("listeners", index, "key"), mismatch)
@@ -108,6 +112,8 @@ def check_users(document: Document, config: Config, read: Mapping[KeyPath, Secre
         return
     first: dict[str, Place] = {}
     for index, user in enumerate(config.access.users):
+        if part(("access", "users"), index) in failed:
+            continue
         path: KeyPath = ("access", "users", index)
         place = document.value_place((*path, "name"))
         if user.name in first:

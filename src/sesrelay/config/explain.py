@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -30,6 +31,12 @@ _MEANT = {
     "missing": "missing",
 }
 
+_STAND_INS: dict[KeyPath, dict[str, str]] = {
+    ("listeners",): {"listen": "127.0.0.1:0"},
+    ("access", "users"): {"name": "somebody", "password_hash": "-"},
+}
+"""Lists whose members are looked at one by one, with something valid for the place of one that is not."""
+
 _BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 
 
@@ -44,9 +51,31 @@ def explain(error: ValidationError, document: Document) -> None:
     document.problems.extend(problem for problem in fresh.problems if (problem.place, problem.key) not in blamed)
 
 
-def failed_sections(error: ValidationError) -> set[str]:
-    """Return the top-level keys that have an error."""
-    return {str(detail["loc"][0]) for detail in error.errors(include_url=False) if detail["loc"]}
+def part(path: KeyPath, index: int) -> str:
+    """Return what `without_failed` calls a member of a list."""
+    return f"{'.'.join(map(str, path))}[{index}]"
+
+
+def without_failed(root: Mapping[str, Any], error: ValidationError) -> tuple[dict[str, Any], set[str]]:
+    """Return what has no error, and the names of what has: top-level keys, and parts.
+
+    A member of a list whose others are to be looked at all the same has something valid in its place, and is called a part.
+    """
+    valid, failed = deepcopy(dict(root)), set[str]()
+    for detail in error.errors(include_url=False):
+        where = detail["loc"]
+        for path, stand_in in _STAND_INS.items():
+            index = where[len(path)] if where[: len(path)] == path and len(where) > len(path) else None
+            if isinstance(index, int):
+                failed.add(part(path, index))
+                members: Any = valid
+                for key in path:
+                    members = members[key]
+                members[index] = stand_in
+                break
+        else:
+            failed.update(map(str, where[:1]))
+    return {key: value for key, value in valid.items() if key not in failed}, failed
 
 
 def _explain_one(detail: ErrorDetails, document: Document) -> None:

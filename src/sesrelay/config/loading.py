@@ -16,7 +16,7 @@ from pydantic import SecretStr, ValidationError
 from sesrelay.config import addresses, checks, claims, dkim, doors, secrets
 from sesrelay.config.compose import SIZE_MAX
 from sesrelay.config.document import Document, parse
-from sesrelay.config.explain import explain, failed_sections
+from sesrelay.config.explain import explain, without_failed
 from sesrelay.config.machine import has_ipv6
 from sesrelay.config.model import RUN_DIR, Config
 from sesrelay.config.private import read_regular
@@ -139,13 +139,12 @@ def _why(error: OSError) -> str:
 
 
 def _validate(document: Document) -> tuple[Config, set[str]]:
-    """Return the configuration, with defaults in place of the sections that failed, and the names of those."""
+    """Return the configuration, with something else in place of what failed, and the names of that; see `without_failed`."""
     try:
         return Config.model_validate(document.root), set()
     except ValidationError as error:
         explain(error, document)
-        failed = failed_sections(error)
-    valid = {key: value for key, value in document.root.items() if key not in failed}
+        valid, failed = without_failed(document.root, error)
     return Config.model_validate(valid), failed
 
 
