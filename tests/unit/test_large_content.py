@@ -195,7 +195,7 @@ async def read(kept: Incoming, stream: bytes, octets: int) -> None:
     """Feed as a session does."""
     feed = DataFeed(kept)
     for at in range(0, len(stream), octets):
-        if feed.feed(stream[at : at + octets]) is not None:
+        if feed.feed(bytearray(stream[at : at + octets])):
             break
         if kept.heavy:
             await kept.lighten()

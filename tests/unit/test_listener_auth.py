@@ -17,7 +17,7 @@ from sesrelay.listener.login import plain as plain_mechanism
 from sesrelay.listener.options import DoorOptions
 from sesrelay.listener.passwords import ASLEEP_MAX, PATIENCE, WORKERS, Credentials, TooMany, Users, Verifier, make_hash, verify_hash
 from sesrelay.listener.throttle import BASE, COUNTED, FORGET, LONGEST, TRUST_LOST, Throttle
-from transcripts.listener_rig import LOOPS, Client, run
+from transcripts.listener_rig import LOOPS, Client, options, rig, run
 
 both_loops = pytest.mark.parametrize("loop", LOOPS)
 WELCOME = "235 2.7.0 Authentication successful"
@@ -197,6 +197,25 @@ def test_five_wrong_passwords_end_a_session(loop: str, authority: Authority) -> 
             assert await client.rest() == b"421 4.7.0 Too many failed logins: the connection is closed\r\n"
             client.writer.close()
             assert set(at.observer.reasons) == {"auth"}
+
+    run(loop, main())
+
+
+@both_loops
+def test_a_response_that_drips_is_cut(loop: str) -> None:
+    async def main() -> None:
+        async with rig(options(auth="any", line_timeout=0.3)) as at:
+            client = await at.connect()
+            await client.reply()
+            await client.do(b"EHLO client.example")
+            assert (await client.do(b"AUTH LOGIN")).startswith("334")
+            heard = asyncio.ensure_future(client.rest())
+            while not heard.done():
+                if not client.writer.is_closing():
+                    client.writer.write(b"Y")
+                await asyncio.wait({heard}, timeout=0.02)
+            assert b"421 4.4.2" in await heard
+            client.writer.close()
 
     run(loop, main())
 

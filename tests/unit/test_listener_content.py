@@ -63,10 +63,9 @@ def incoming(limit: int = BOUNDLESS, memory: int = BOUNDLESS, declared: int = 0)
 def read(feed: Feed, pieces: list[bytes]) -> bytes | None:
     for i, piece in enumerate(pieces):
         buffer = bytearray(piece)
-        rest = feed.feed(buffer)
-        buffer.clear()  # as a session does
-        if rest is not None:
-            return rest + b"".join(pieces[i + 1 :])
+        if feed.feed(buffer):
+            return bytes(buffer) + b"".join(pieces[i + 1 :])
+        assert not buffer
     return None
 
 

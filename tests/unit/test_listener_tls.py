@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import socket
@@ -379,3 +380,125 @@ def test_the_context_keeps_to_what_is_promised(authority: Authority) -> None:
     assert context.verify_mode is ssl.CERT_NONE
     assert not any(name in cipher["name"] for cipher in context.get_ciphers() for name in ("NULL", "RC4", "DES", "MD5", "ADH"))
     assert NOBODY.to_verify("anybody") is None
+
+
+class Wired:
+    """A client whose TLS is made by hand, so that what it says goes out together with the end of the handshake."""
+
+    def __init__(self, at: Rig, authority: Authority) -> None:
+        self._at, self._loop = at, asyncio.get_running_loop()
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = authority.client()
+        context.check_hostname = False
+        self._tls = context.wrap_bio(self._in, self._out)
+        self.sock = socket.socket()
+        self.sock.setblocking(False)
+
+    async def connect(self) -> None:
+        await self._loop.sock_connect(self.sock, (self._at.host, self._at.port))
+
+    async def say(self, octets: bytes) -> None:
+        await self._loop.sock_sendall(self.sock, octets)
+
+    async def clear_until(self, last: bytes) -> bytes:
+        heard = b""
+        while not heard.endswith(last):
+            heard += await asyncio.wait_for(self._loop.sock_recv(self.sock, 65536), 10)
+        return heard
+
+    async def handshake(self, behind: bytes, *, leave: bool = False) -> None:
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await self._flush()
+                self._in.write(await asyncio.wait_for(self._loop.sock_recv(self.sock, 65536), 10))
+        self._tls.write(behind)
+        if leave:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self._tls.unwrap()
+        await self._flush()
+
+    async def do(self, command: bytes, *, replies: int = 1) -> bytes:
+        """Say it under TLS, and return what is heard up to so many lines."""
+        if command:
+            self._tls.write(command)
+            await self._flush()
+        heard = b""
+        while heard.count(b"\n") < replies:
+            try:
+                heard += self._tls.read(65536)
+            except ssl.SSLWantReadError:
+                self._in.write(await asyncio.wait_for(self._loop.sock_recv(self.sock, 65536), 10))
+        return heard
+
+    async def _flush(self) -> None:
+        await self.say(self._out.read())
+
+
+@both_loops
+@both_ways
+def test_what_comes_with_the_end_of_the_handshake_stops_nothing(loop: str, tls: str, authority: Authority) -> None:
+    async def main() -> None:
+        async with guarded(door(authority, tls), junk=10**9) as at:
+            at.server._doors["127.0.0.1:0"].sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
+            client = Wired(at, authority)
+            with client.sock:
+                client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+                await client.connect()
+                if tls == "starttls":
+                    await client.clear_until(b"\r\n")
+                    await client.say(b"STARTTLS\r\n")
+                    await client.clear_until(b"\r\n")
+                await client.handshake(b"NOOP\r\n" * 40_000)
+                greeted = tls == "implicit"
+                assert (await client.do(b"", replies=40_000 + greeted)).count(b"250 2.0.0 Ok") == 40_000
+                assert (await client.do(b"HELO later\r\n")).startswith(b"250 ")
+
+    run(loop, main())
+
+
+@both_loops
+def test_who_has_not_read_the_replies_before_it_gets_no_tls(loop: str, authority: Authority) -> None:
+    async def main() -> None:
+        async with guarded(door(authority), junk=10**9) as at:
+            client = Wired(at, authority)
+            with client.sock:
+                client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                await client.connect()
+                while not at.server.sessions:
+                    await asyncio.sleep(0.001)
+                (session,) = at.server.sessions
+                assert session.transport is not None
+                while (waiting := session.transport.get_write_buffer_size()) <= 65536 - 26:  # a further reply is too much
+                    await client.say(b"NOOP\r\n" * (100 if waiting < 60_000 else 1))
+                    await asyncio.sleep(0.002)
+                assert not session._clogged
+                await client.say(b"STARTTLS\r\n")
+                await client.clear_until(b"220 2.0.0 Ready to start TLS\r\n")
+                await gone(at)
+                assert at.observer.reasons == ["tls"]
+
+    run(loop, main())
+
+
+@both_loops
+@both_ways
+def test_who_leaves_with_the_end_of_the_handshake_is_let_go(
+    loop: str, tls: str, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with guarded(door(authority, tls)) as at:
+            client = Wired(at, authority)
+            with client.sock:
+                await client.connect()
+                if tls == "starttls":
+                    await client.clear_until(b"\r\n")
+                    await client.say(b"STARTTLS\r\n")
+                    await client.clear_until(b"\r\n")
+                await client.handshake(b"QUIT\r\n", leave=True)
+                await gone(at)
+
+    run(loop, main())
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import resource
 import socket
 import struct
+import weakref
 from typing import Any
 
 import pytest
 
 from sesrelay.listener.lines import LINE_MAX, SKIP_MAX
 from sesrelay.listener.replies import encode
-from sesrelay.listener.wire import READ_LIMIT
+from sesrelay.listener.wire import READ_LIMIT, Wire
 from sesrelay.mail.reply import Reply
 from transcripts.listener_rig import LOOPS, RecordingIntake, options, rig, run
 
@@ -292,17 +294,138 @@ def test_a_client_that_does_not_read_is_not_answered_until_it_does(loop: str) ->
             await client.reply()
             client.reader._transport.pause_reading()  # type: ignore[attr-defined]
             (session,) = at.server.sessions
-            asked = 0
-            while not session._clogged or len(session._buffer) < 2 * READ_LIMIT:
+            asked = most = 0
+            while client.writer.transport.get_write_buffer_size() < 1_000_000:  # until the kernel takes nothing more
                 client.writer.write(b"HELP\r\n" * 1000)
                 asked += 1000
                 await asyncio.sleep(0)
-            await asyncio.sleep(0.05)
-            assert len(session._buffer) < 4 * READ_LIMIT, "what the client goes on to send stays with the kernel"
+                most = max(most, len(session._buffer))
+            assert 2 * READ_LIMIT < most < 4 * READ_LIMIT, "what the client goes on to send stays with the kernel"
             client.reader._transport.resume_reading()  # type: ignore[attr-defined]
             for _ in range(asked):
                 assert (await client.line()).startswith("214")
             client.writer.close()
+
+    run(loop, main())
+
+
+@both_loops
+@pytest.mark.parametrize("last", [b"QUIT\r\n", None])
+def test_a_client_that_reads_in_the_end_hears_it_all(loop: str, last: bytes | None) -> None:
+    async def main() -> None:
+        async with rig(options(junk=10**9)) as at:
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                sock.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(sock, (at.host, at.port))
+                asked = 0
+                while not any(session._clogged for session in at.server.sessions):
+                    await asyncio.get_running_loop().sock_sendall(sock, b"HELP\r\n" * 200)
+                    asked += 200
+                    await asyncio.sleep(0.001)
+                if last is None:
+                    sock.shutdown(socket.SHUT_WR)
+                else:
+                    await asyncio.get_running_loop().sock_sendall(sock, last)
+                await asyncio.sleep(0.05)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+                sock.setblocking(True)
+                heard = await asyncio.to_thread(lambda: b"".join(iter(lambda: sock.recv(1 << 20), b"")))
+            assert heard.count(b"\r\n214 ") == asked
+            assert heard.endswith(b"221 2.0.0 Bye\r\n") == (last is not None)
+            while at.observer.open:
+                await asyncio.sleep(0.01)
+
+    run(loop, main())
+
+
+@both_loops
+def test_whoever_leaves_without_reading_is_cut_in_the_end(loop: str) -> None:
+    async def main() -> None:
+        async with rig(options(junk=10**9, line_timeout=0.3)) as at:
+            at.server._doors["127.0.0.1:0"].sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                sock.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(sock, (at.host, at.port))
+                await asyncio.get_running_loop().sock_sendall(sock, b"HELP\r\n" * 500 + b"QUIT\r\n")
+                while not at.observer.connections:
+                    await asyncio.sleep(0.001)
+                async with asyncio.timeout(5):
+                    while at.observer.open:
+                        await asyncio.sleep(0.01)
+
+    run(loop, main())
+
+
+@both_loops
+def test_many_chunks_in_one_piece(loop: str) -> None:
+    async def main() -> None:
+        async with rig(options(junk=10**9, message_size=10**6)) as at:
+            begin = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\n"
+            heard = await at.say([GREETED + begin + b"BDAT 0\r\nBDAT 1\r\nx" * 2000 + b"BDAT 0 LAST\r\nQUIT\r\n"])
+            assert heard.count(b"250 2.0.0 1 octets received") == 2000
+            assert heard.endswith(b"221 2.0.0 Bye\r\n")
+            assert [content for _, content, _ in at.intake.taken] == [b"x" * 2000 + b"\r\n"]
+
+    run(loop, main())
+
+
+@both_loops
+def test_a_fault_outside_of_a_command_ends_the_session_and_is_told(loop: str) -> None:
+    async def main() -> None:
+        async with rig() as at:
+            at.observer.refused = failing  # type: ignore[method-assign]
+            heard = await at.say([GREETED + b"NOOP\nNOOP\r\nNOOP\r\n"])
+            assert heard.count(b"250 ") == 1
+            assert [str(error) for error in at.observer.troubles] == ["a fault of ours"]
+
+    def failing(*what: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    run(loop, main())
+
+
+@both_loops
+@pytest.mark.parametrize("error", [BrokenPipeError("the store's"), asyncio.CancelledError()], ids=["connection", "cancelled"])
+def test_what_ends_the_storing_is_not_taken_for_the_client(loop: str, error: BaseException) -> None:
+    async def main() -> None:
+        async def commit() -> Reply:
+            raise error
+
+        async with rig(intake=RecordingIntake(answer=commit)) as at:
+            client = await at.connect()
+            await client.begin()
+            assert (await client.do(b"x\r\n.")).startswith("451 4.3.0")
+            assert at.observer.troubles == [error]
+            assert (await client.do(b"NOOP")).startswith("250")
+            client.writer.close()
+
+    run(loop, main())
+
+
+@both_loops
+def test_nothing_is_left_of_who_was_not_let_in(loop: str) -> None:
+    async def main() -> None:
+        async with rig(options(connections=0)) as at:
+            made: list[weakref.ref[Wire]] = []
+
+            def noted(session: Wire, *what: Any) -> None:
+                made.append(weakref.ref(session))
+                begin(session, *what)
+
+            begin = Wire.__init__
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Wire, "__init__", noted)
+                gc.collect()
+                gc.disable()
+                try:
+                    for _ in range(5):
+                        assert (await at.say([])).startswith(b"421 4.7.0")
+                    await asyncio.sleep(0.05)
+                    assert [ref() for ref in made] == [None] * 5
+                finally:
+                    gc.enable()
 
     run(loop, main())
 

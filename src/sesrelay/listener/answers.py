@@ -33,7 +33,7 @@ class Answers:
         """Answer one command line, given without its end; return what that takes, where it cannot be done at once."""
         raise NotImplementedError
 
-    def fault(self, error: Exception) -> bytes:
+    def fault(self, error: BaseException) -> bytes:
         """Return the answer to a command that met a fault of ours."""
         raise NotImplementedError
 

@@ -196,11 +196,14 @@ def _written(file: Scratch | Callable[[], Scratch], parts: list[bytes]) -> Scrat
 
 
 class Feed(Protocol):
-    """Fed pieces, of which it keeps copies, until `feed` returns what follows its last octet. `incoming`: where they go, if anywhere."""
+    """Fed what has come, of which it takes its own off the front, until `feed` tells that it has its last octet.
+
+    `incoming`: where they go, if anywhere.
+    """
 
     @property
     def incoming(self) -> Incoming | None: ...
-    def feed(self, piece: bytes | bytearray) -> bytes | None: ...
+    def feed(self, buffer: bytearray) -> bool: ...
 
 
 class DataFeed:
@@ -214,14 +217,16 @@ class DataFeed:
         self._held = b"\r\n"
         self._begins = len(self._held)
 
-    def feed(self, piece: bytes | bytearray) -> bytes | None:
-        """Take the next piece; return None while the message goes on, and at its end the octets behind it."""
-        data = self._held + piece
+    def feed(self, buffer: bytearray) -> bool:
+        """Take the next octets; tell whether the message has ended with them."""
+        data = self._held + buffer
         dot = data.find(STUFFED)
         end = data.find(END, dot) if dot >= 0 else -1  # it begins as a stuffed dot does: no second look at what is before
         if end >= 0:
             self._keep(data, end + 2, dotted=dot < end)
-            return data[end + len(END) :]
+            del buffer[: end + len(END) - len(self._held)]
+            return True
+        buffer.clear()
         cut = len(data)
         for beginning in _BEGINNINGS:
             if data.endswith(beginning):
@@ -230,7 +235,7 @@ class DataFeed:
         self._held = data[cut:]
         if cut:
             self._keep(data, cut, dotted=0 <= dot < cut)
-        return None
+        return False
 
     def _keep(self, data: bytes, end: int, *, dotted: bool) -> None:
         # `data` begins at a border that no CR LF . crosses, so every stuffed dot stands whole in it.
@@ -247,10 +252,11 @@ class ChunkFeed:
         self._left = octets
         self.incoming = incoming
 
-    def feed(self, piece: bytes | bytearray) -> bytes | None:
-        """Take the next piece; return None while the chunk goes on, and at its end the octets behind it."""
-        mine, rest = bytes(piece[: self._left]), bytes(piece[self._left :])
+    def feed(self, buffer: bytearray) -> bool:
+        """Take the next octets; tell whether the chunk has ended with them."""
+        mine = bytes(buffer[: self._left])
+        del buffer[: len(mine)]
         self._left -= len(mine)
         if self.incoming is not None and mine:
             self.incoming.add(mine)
-        return None if self._left else rest
+        return not self._left

@@ -137,7 +137,7 @@ class SmtpSession(Wire):
             self.say(encode(LEAVING))
             self.closing = True
 
-    def fault(self, error: Exception) -> bytes:
+    def fault(self, error: BaseException) -> bytes:
         self.door.observer.trouble("an SMTP command failed", error, listener=self.door.name)
         self.door.observer.refused(self.origin, LOCAL_ERROR, "internal")
         if self.reading:

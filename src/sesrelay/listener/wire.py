@@ -67,6 +67,7 @@ class Wire(Answers, asyncio.Protocol):
         refusal = self.admit(transport)
         if refusal is not None:
             self.closing = True
+            self._watch.stop()
             if not self.awaits_tls:
                 connection.write(encode(refusal))
             connection.close()
@@ -82,7 +83,7 @@ class Wire(Answers, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
         buffer += data
-        if len(buffer) > 2 * READ_LIMIT and not self._halted and self.transport is not None:
+        if len(buffer) > 2 * READ_LIMIT and not (self._halted or self._handshaking) and self.transport is not None:
             self._halted = True
             self.transport.pause_reading()
         if self._work is None:
@@ -99,14 +100,14 @@ class Wire(Answers, asyncio.Protocol):
             self._go_on()
         else:
             self._work.input_came()
-        return not self.secured  # TLS has no half-open end: what is still to be said would not arrive
+        return not (self.secured or self._handshaking)  # TLS has no half-open end: what is still to be said would not arrive
 
     def pause_writing(self) -> None:
         self._clogged = True
 
     def resume_writing(self) -> None:
         self._clogged = False
-        self._go_on()
+        self.loop.call_soon(self._go_on)  # not from within: a transport that is closed here, asyncio's would end twice
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._over:
@@ -123,7 +124,7 @@ class Wire(Answers, asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Answer what has come, as far as that can be done now; close where all has been said."""
-        if self._answering or self._work is not None:
+        if self._answering or self._over or self._work is not None:
             return
         self._answering = True
         try:
@@ -170,9 +171,9 @@ class Wire(Answers, asyncio.Protocol):
     def _ended(self, error: BaseException | None) -> None:
         """Go on behind what was undertaken. `error`: what it ended by."""
         self._work = None
-        if isinstance(error, (ConnectionError, ClientGone, asyncio.CancelledError)):
+        if isinstance(error, ClientGone) or (isinstance(error, asyncio.CancelledError) and self._over):
             self.closing = True
-        elif isinstance(error, Exception):
+        elif error is not None:
             self.say(self.fault(error))
         if self._over:
             self.ended()
@@ -226,7 +227,11 @@ class Wire(Answers, asyncio.Protocol):
         if transport is None or transport.is_closing() or self._eof:
             raise ConnectionResetError
         self.flush()
-        self._drop(len(self._buffer))
+        if self._clogged:  # from below TLS nobody would tell us that it reads again
+            raise ConnectionResetError("the client does not read")
+        self._buffer.clear()
+        if self._halted:
+            self._read_on()
         self._lines = LineTaker()
         self._watch.line_ended()
         self._watch.allow(2 * self._watch.grace)  # should the handshake's own deadline fail
@@ -314,10 +319,10 @@ class Wire(Answers, asyncio.Protocol):
         while True:
             if buffer:
                 octets = len(buffer)
-                rest = feed.feed(buffer)
-                self._drop(octets)
-                if rest is not None:
-                    buffer += rest
+                ended = feed.feed(buffer)
+                if self._halted:
+                    self._read_on()
+                if ended:
                     return
                 watch.earn(octets, ends)
                 if feed.incoming is not None and feed.incoming.heavy:
@@ -350,11 +355,6 @@ class Wire(Answers, asyncio.Protocol):
     def _in_the_middle(self) -> bool:
         """Tell whether a line has begun and not ended."""
         return bool(self._buffer) or self._lines.skipping > 0
-
-    def _drop(self, octets: int) -> None:
-        del self._buffer[:octets]
-        if self._halted:
-            self._read_on()
 
     def _read_on(self) -> None:
         """Read from the client again, once little is left of what it has sent."""
