@@ -36,12 +36,10 @@ WAITS = [
     (REJECTED, "Maximum sending rate exceeded.", NEXTHOP, PauseReason.THROTTLED),
     (THROTTLED, "Daily message quota exceeded.", NEXTHOP, PauseReason.QUOTA),
     (REJECTED, "Sending quota exceeded for the last 24-hour period.", NEXTHOP, PauseReason.QUOTA),
-    (INVALID, "Daily sending quota exceeded.", NEXTHOP, PauseReason.QUOTA),
     (REJECTED, "Your account is under review.", NEXTHOP, PauseReason.SUSPENDED),
     (REJECTED, "Sending from this account is locked.", NEXTHOP, PauseReason.SUSPENDED),
     (REJECTED, "Sending suspended for this account.", NEXTHOP, PauseReason.SUSPENDED),
     (REJECTED, "Suspended account.", NEXTHOP, PauseReason.SUSPENDED),
-    (INVALID, "Sending is disabled for this account.", NEXTHOP, PauseReason.SUSPENDED),
     (DENIED, "Your account has been shut down.", NEXTHOP, PauseReason.SUSPENDED),
     (REJECTED, "Email sending for the configuration set <main> is paused.", TRANSPORT, PauseReason.SUSPENDED),
     (REJECTED, "Sending is disabled for tenant t1.", TRANSPORT, PauseReason.SUSPENDED),
@@ -69,7 +67,12 @@ ENDS = [
     (INVALID, "Illegal address: B@EXAMPLE.ORG.", (Failed, RECIPIENT), (Delivered, MESSAGE)),
     (REJECTED, "Address blacklisted: b@example.org", (Failed, RECIPIENT), (Delivered, MESSAGE)),
     (REJECTED, CHECKED + "B@example.org", (Failed, RECIPIENT), (Delivered, MESSAGE)),
-    (REJECTED, "Email address is not verified: b@example.org", (Failed, RECIPIENT), (Delivered, MESSAGE)),
+    (INVALID, "Address blacklisted: b@example.org", (Failed, RECIPIENT), (Delivered, MESSAGE)),
+    (INVALID, "Invalid domain name: b@example.org", (Failed, RECIPIENT), (Delivered, MESSAGE)),
+    # what SES repeats of a message says nothing of the account
+    (INVALID, "Duplicate header 'Dogs' 24 hour sale'.", (Failed, MESSAGE), (Failed, MESSAGE)),
+    (INVALID, "Invalid header: 24 hour sale, quota exceeded", (Failed, MESSAGE), (Failed, MESSAGE)),
+    (REJECTED, "Address on suppression list: b@example.org; see the 24 hour report", (Failed, RECIPIENT), (Delivered, MESSAGE)),
 ]  # fmt: skip
 
 
@@ -128,6 +131,59 @@ async def test_what_no_row_knows_goes_by_the_code_of_smtp() -> None:
 
 async def test_what_ends_a_delivery_by_the_api_waits_where_smtp_says_4xx() -> None:
     assert [kind(one) for one in await by_smtp("451 Message rejected: Bad content", 9)] == [(Deferred, MESSAGE)] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "scope", "reason"),
+    [
+        ("Daily sending quota exceeded.", NEXTHOP, PauseReason.QUOTA),
+        ("Sending is disabled for this account.", NEXTHOP, PauseReason.SUSPENDED),
+    ],
+)
+async def test_what_fails_by_smtp_may_be_the_account(text: str, scope: Scope, reason: PauseReason) -> None:
+    for outcome in await by_smtp(f"554 Transaction failed: {text}", 9):
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reason) == (scope, reason)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Local address contains control or whitespace in string ``The Dogs' 24 hour shop''",
+        "Missing final '@domain' in string ``The Smiths' account is locked''",
+        "Illegal address: sending rate exceeded",
+        "Invalid tag value",
+        "Unexpected tag in MIME part",
+        "Unknown header tag",
+    ],
+)
+async def test_what_fails_by_smtp_and_speaks_of_the_message_is_the_messages(text: str) -> None:
+    for outcome in await by_smtp(f"554 Transaction failed: {text}", 9):
+        assert isinstance(outcome, Failed), outcome
+
+
+# Without the region that SES's list names, what follows is a sentence: whom it is about is not known, and the sender's mail waits.
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Email address a@example.com is not verified",
+        "Sender address not verified: 'a@example.com'",
+        "Email address is not verified: b@example.org",
+        "Email address is not verified. See https://aws.example: help@amazon.com",
+        "Email address a@example.com is not verified; recipients: b@example.org",
+    ],
+)
+async def test_a_sentence_of_its_own_about_verifying_names_nobody_by_smtp(text: str) -> None:
+    for outcome in await by_smtp(f"554 Message rejected: {text}", 9):
+        assert isinstance(outcome, Deferred)
+        assert (outcome.scope, outcome.reason) == (SENDER, PauseReason.CONFIGURATION)
+        assert "`sesrelay domain add example.com " in outcome.remedy
+
+
+async def test_whom_the_sandbox_refuses_waits_where_smtp_says_4xx() -> None:
+    assert [kind(one) for one in await by_smtp(f"454 Message rejected: {CHECKED}b@example.org", 9)] == [(Deferred, MESSAGE)] * 2
 
 
 # By SMTP the header's Sender is not at hand when an answer is read, so a stranger among those named may be one of the sender's.

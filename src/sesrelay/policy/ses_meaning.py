@@ -76,18 +76,18 @@ class Row:
     codes: frozenset[str]
     text: re.Pattern[str] | None
     meaning: Meaning
-    api: str | None = None
+    apis: tuple[str, ...] = ("v1", "v2", "smtp")
     whole: bool = False
 
     def matches(self, refused: Refused, api: str, words: str) -> bool:
         code = refused.code.lower()
         known = not self.codes or code in self.codes or any(c[-1] == "*" and code.startswith(c[:-1]) for c in self.codes)
         said = refused.text if self.whole else words
-        return known and self.api in (None, api) and (self.text is None or self.text.search(said) is not None)
+        return known and api in self.apis and (self.text is None or self.text.search(said) is not None)
 
 
 def meaning(refused: Refused, api: str = "v1") -> Meaning:
-    """Return what `refused` means. `api` is the one that was called: v1 or v2."""
+    """Return what `refused` means. `api` is the one that was called: v1, v2 or smtp."""
     words = own_words(refused.text)
     for row in TABLE:
         if row.matches(refused, api, words):
@@ -103,12 +103,17 @@ def meaning(refused: Refused, api: str = "v1") -> Meaning:
 def by_smtp(text: str) -> Refused:
     """Return a refusal by SES's SMTP endpoint as its API would put it: the kind that leads the text stands for the API's code.
 
-    A text without one is looked up as a rejection, whose rows go by their texts.
+    "Transaction failed" is said of messages and of accounts: where neither the header nor an address is meant, it is looked up as a
+    rejection, whose rows go by their texts, as is a text without any kind.
     """
-    kind = _SMTP_KIND.match(text)
-    code = _SMTP_CODES[kind[1].lower()] if kind else "InvalidParameterValue" if _FORM_TEXT.search(text) else "MessageRejected"
-    if _DENIED_TEXT.search(own_words(text)):
+    kind, words = _SMTP_KIND.match(text), own_words(text)
+    failed = kind is not None and kind[1].lower() == "transaction failed"
+    if _DENIED_TEXT.search(words) or (kind is not None and kind[1].lower() == "access denied"):
         code = "AccessDenied"
+    elif _FORM_TEXT.search(text) or (failed and (HEADER_TEXT.search(words) or ADDRESS_TEXT.search(words))):
+        code = "InvalidParameterValue"
+    else:
+        code = "MessageRejected"
     return Refused(400, code, text[kind.end() :] if kind else text)
 
 
@@ -130,8 +135,11 @@ _NEXTHOP, _TRANSPORT, _SENDER, _MESSAGE, _RECIPIENT = (
 _THROTTLES = _codes("Throttling Throttled ThrottledException TooManyRequests RequestThrottled RequestLimitExceeded SlowDown")
 _INVALID = _codes("InvalidParameterValue InvalidParameterCombination InvalidParameter BadRequest ValidationError Validation")
 _DENIED = _codes("AccessDenied*")
-_BY_TEXT = _INVALID | _codes("MessageRejected")
-"""The codes under which SES says whatever has none of its own."""
+_REJECTED = _codes("MessageRejected")
+_BY_TEXT = _INVALID | _REJECTED
+"""The codes under which SES says whatever has none of its own. Of an invalid value SES repeats much that is not its own word, so what
+speaks of the account is looked for among rejections alone.
+"""
 
 THROTTLED = Meaning(
     Action.DEFER, _NEXTHOP, "4.5", PauseReason.THROTTLED,
@@ -266,12 +274,7 @@ AMBIGUOUS = Meaning(
 
 ENDS = frozenset({Action.FAIL, Action.SPLIT, Action.REPAIR})
 """What ends a delivery, if nothing else can be tried."""
-_SMTP_CODES = {
-    "transaction failed": "InvalidParameterValue",
-    "message rejected": "MessageRejected",
-    "access denied": "AccessDenied",
-}
-_SMTP_KIND = _text(rf"\A({'|'.join(_SMTP_CODES)}): *")
+_SMTP_KIND = _text(r"\A(transaction failed|message rejected|access denied): *")
 _FORM_TEXT = _text(r"illegal address|invalid (?:recipient|address|domain name)")
 _DENIED_TEXT = _text(r"access denied|not authorized to perform")
 _TENANT_TEXT = _text(r"\btenant\b")
@@ -279,7 +282,10 @@ _STOPPED = r"\b(?:paused|suspended|disabled|shut ?down|locked|under review)\b"
 _SUSPENDED_TEXT = _text(rf"\b(?:sending|account)\b.{{0,80}}{_STOPPED}|{_STOPPED}.{{0,80}}\b(?:sending|account)\b")
 _TENANT_PAUSED_TEXT = _text(rf"\A(?=.*\btenant\b).*{_STOPPED}")
 _SET_TEXT = _text(r"configuration[ -]?set")
-_QUOTA_TEXT = _text(r"daily .*quota|quota .*exceeded|exceeded .*quota|24.hour")
+_QUOTA_TEXT = _text(
+    r"\bdaily (?:\w+ ){0,2}quota\b|\bquota (?:is |was |has been )?exceeded\b|\bexceeded (?:\w+ ){0,4}quota\b"
+    r"|\b24.hour\b.{0,40}\b(?:limit|quota|period)\b|\b(?:limit|quota)\b.{0,60}\b24.hour\b"
+)
 _NOT_VERIFIED_TEXT = _text(r"not verified|failed the check in region|not have authority to send")
 _FAULT_TEXT = _text(r"\btemporary (?:service|authentication) failure|\binternal failure|\bservice unavailable")
 _NO_SET_TEXT = _text(r"\A(?=.*configuration[ -]?set\b).*\bdoes not exist\b")
@@ -290,33 +296,40 @@ _NOT_OF_TENANT_TEXT = _text(r"\Atenant not associated\b(?!.*:(?:configuration-se
 TABLE: tuple[Row, ...] = (
     Row("MAIL FROM domain, by text", _BY_TEXT, _text(r"\A(?=.*\bmail from domain\b).*\bnot verified\b"), MAIL_FROM),
     Row("not verified", _BY_TEXT, _NOT_VERIFIED_TEXT, UNVERIFIED),
-    Row("daily quota", _THROTTLES | _BY_TEXT | _codes("LimitExceeded"), _QUOTA_TEXT, QUOTA),
+    Row("daily quota", _THROTTLES | _REJECTED | _codes("LimitExceeded"), _QUOTA_TEXT, QUOTA),
     Row("daily quota, v2", _codes("LimitExceeded SendingQuotaExceeded"), None, QUOTA),
     Row("rate", _THROTTLES, None, THROTTLED),
-    Row("rate, by text", _BY_TEXT, _text(r"\bsending rate exceeded\b|\bthrottling\b"), THROTTLED),
-    Row("fault of SES, by text", _BY_TEXT, _FAULT_TEXT, UNAVAILABLE),
+    Row("rate, by text", _REJECTED, _text(r"\bsending rate exceeded\b|\bthrottling\b"), THROTTLED),
+    Row("fault of SES, by text", _REJECTED, _FAULT_TEXT, UNAVAILABLE),
     Row("set paused", _codes("ConfigurationSetSendingPaused"), None, SET_PAUSED),
     Row("set paused, by text", _codes("SendingPaused"), _SET_TEXT, SET_PAUSED),
     Row("tenant paused", _codes("SendingPaused"), _TENANT_TEXT, TENANT_PAUSED),
     Row("tenant paused, by text", _BY_TEXT | _DENIED, _TENANT_PAUSED_TEXT, TENANT_PAUSED),
     Row("account paused", _codes("AccountSendingPaused SendingPaused AccountSuspended"), None, SUSPENDED),
-    Row("set paused, by text of a rejection", _BY_TEXT | _DENIED, _SET_PAUSED_TEXT, SET_PAUSED),
-    Row("account paused, by text", _BY_TEXT | _DENIED, _SUSPENDED_TEXT, SUSPENDED),
+    Row("set paused, by text of a rejection", _REJECTED | _DENIED, _SET_PAUSED_TEXT, SET_PAUSED),
+    Row("account paused, by text", _REJECTED | _DENIED, _SUSPENDED_TEXT, SUSPENDED),
     Row("no such set", _codes("ConfigurationSetDoesNotExist NotFound TenantNotFound"), None, MISCONFIGURED),
-    Row("no such set, by text", _BY_TEXT | _DENIED, _NO_SET_TEXT, MISCONFIGURED),
+    Row("no such set, by text", _REJECTED | _DENIED, _NO_SET_TEXT, MISCONFIGURED),
     Row("duplicate header", _BY_TEXT, TWICE, DUPLICATE),
-    Row("set, tag, ARN or tenant refused", _INVALID, _text(r"configuration[ -]?set|\btags?\b|\barn\b|\btenant\b"), MISCONFIGURED),
-    Row("identity not of the tenant", _DENIED | _codes("MessageRejected"), _NOT_OF_TENANT_TEXT, NOT_OF_TENANT, whole=True),
+    Row(
+        "set, tag, ARN or tenant refused",
+        _INVALID,
+        _text(r"configuration[ -]?set|\btags?\b|\barn\b|\btenant\b"),
+        MISCONFIGURED,
+        apis=("v1", "v2"),  # by SMTP there is nothing of the kind that a transport could name
+    ),
+    Row("identity not of the tenant", _DENIED | _REJECTED, _NOT_OF_TENANT_TEXT, NOT_OF_TENANT, whole=True),
     Row("tenant refused", _codes("MessageRejected AccessDenied* Conflict"), _TENANT_TEXT, MISCONFIGURED),
     Row("MAIL FROM domain", _codes("MailFromDomainNotVerified"), None, MAIL_FROM),
-    Row("unwanted recipient", _codes("MessageRejected"), UNWANTED_TEXT, UNWANTED),
+    Row("unwanted recipient", _REJECTED, UNWANTED_TEXT, UNWANTED),
     # Without a text it may be the sender that is not verified, and that is no fault of the message.
-    Row("refused message", _codes("MessageRejected"), _text(r"\S"), REJECTED),
+    Row("refused message", _REJECTED, _text(r"\S"), REJECTED),
     Row("too large", _INVALID, _text(r"message length|\btoo large\b|\btoo long: |maximum message size"), TOO_LARGE),
     Row("bad header", _INVALID, HEADER_TEXT, BAD_HEADER),
+    Row("unwanted address", _INVALID, UNWANTED_TEXT, UNWANTED),
     Row("bad address", _INVALID, ADDRESS_TEXT, BAD_ADDRESS),
     Row("bad message", _INVALID, _text(r"\Atransaction failed"), BAD_HEADER, whole=True),
-    Row("v2 not allowed", _DENIED, _text(r"ses:SendEmail\b"), DENIED_V2, api="v2", whole=True),
+    Row("v2 not allowed", _DENIED, _text(r"ses:SendEmail\b"), DENIED_V2, apis=("v2",), whole=True),
     Row("identity not allowed", _DENIED, _text(r":identity/"), DENIED_IDENTITY, whole=True),
     Row("clock, by text", _codes("SignatureDoesNotMatch IncompleteSignature InvalidSignature"), _CLOCK_TEXT, CLOCK),
     Row("clock", _codes("RequestExpired RequestTimeTooSkewed RequestInTheFuture"), None, CLOCK),

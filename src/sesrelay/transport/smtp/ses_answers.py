@@ -41,11 +41,11 @@ def of_form(outcome: Failed) -> bool:
 def rejected(outcomes: Iterable[Outcome]) -> bool:
     """Tell whether SES refused a message for what it is, as a virus in it."""
     failed = [outcome for outcome in outcomes if isinstance(outcome, Failed) and outcome.scope is Scope.MESSAGE]
-    return any("message rejected" in one.reply.text.lower() and _means(one) is ses_meaning.REJECTED for one in failed)
+    return any("message rejected" in one.reply.text.lower() and not about_an_address(one) for one in failed)
 
 
 def _means(outcome: Outcome) -> Meaning:
-    return meaning(by_smtp(outcome.reply.text))
+    return meaning(by_smtp(outcome.reply.text), "smtp")
 
 
 def wants_others(outcome: Outcome) -> bool:
@@ -83,7 +83,7 @@ def from_ses(answer: Answer, delivery: Delivery, trail: Trail, host: str = "", l
     if answer.lost or answer.ours or answer.reply.positive:
         return None
     reply, refused = answer.reply, by_smtp(answer.reply.text)
-    means = meaning(refused)
+    means = meaning(refused, "smtp")
     facts = {
         "region": region_named(refused.text) or region_of(host) or "REGION",
         "credential_id": login or "the login",
@@ -92,13 +92,17 @@ def from_ses(answer: Answer, delivery: Delivery, trail: Trail, host: str = "", l
         "sender_domain": domain_of(delivery.message.sender) or "the sender's domain",
     }
     if means.action is Action.UNVERIFIED:
-        return _unverified(reply, not_verified(refused.text), delivery, trail, facts)
+        # Without the region, what follows is a sentence of SES's and no list of addresses.
+        named = not_verified(refused.text) if region_named(refused.text) else frozenset[str]()
+        return _unverified(reply, named, delivery, trail, facts)
     if means.action in ENDS or means is ses_meaning.UNKNOWN:
         if answer.stage is not Stage.AUTH or reply.code != 535:
             return None
         means = NOT_SIGNED_UP if "not subscribed" in refused.text.lower() else WRONG_LOGIN
     elif means is ses_meaning.BAD_CREDENTIALS:
         means = DENIED
+    elif means is ses_meaning.MISCONFIGURED:
+        means = NOT_THERE
     return _deferred(reply, means, trail, facts)
 
 
@@ -111,6 +115,7 @@ NOT_SIGNED_UP = replace(
     WRONG_LOGIN,
     remedy="the AWS account of this SMTP user is not signed up for SES: open the SES console of this region with it once; then reload",
 )
+NOT_THERE = replace(ses_meaning.MISCONFIGURED, remedy="create the configuration set or tenant in this region, or name another")
 DENIED = replace(
     WRONG_LOGIN,
     remedy="allow ses:SendRawEmail to the IAM user of these SMTP credentials (`sesrelay iam-policy` prints the policy)",
@@ -127,6 +132,8 @@ def _unverified(reply: Reply, named: frozenset[str], delivery: Delivery, trail: 
     senders = {comparable(address) for address in (message.sender, *message.header_from) if address}
     recipients = {comparable(recipient.address) for recipient in message.envelope.recipients}
     if named and named <= recipients - senders:  # the sandbox delivers to verified recipients only
+        if not reply.permanent:
+            return Deferred(reply, Scope.MESSAGE, remedy=ses_meaning.remedy(ses_meaning.SANDBOX, facts), trail=trail)
         if comparable(delivery.recipient.address) in named:
             return Failed(reply, Scope.RECIPIENT, ses_meaning.remedy(ses_meaning.SANDBOX, facts), trail)
         return Deferred(reply, Scope.MESSAGE, remedy=OTHERS_GO, trail=trail)
