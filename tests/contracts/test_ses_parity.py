@@ -14,6 +14,7 @@ from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseRea
 from sesrelay.testing.ses import Fault, SesStandIn
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.smtp.paced import PacedSmtp
+from sesrelay.transport.smtp.ses_answers import unverified_senders
 from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
 
 REJECTED, INVALID, DENIED, THROTTLED = "MessageRejected", "InvalidParameterValue", "AccessDenied", "Throttling"
@@ -183,7 +184,9 @@ async def test_a_sentence_of_its_own_about_verifying_names_nobody_by_smtp(text: 
 
 
 async def test_whom_the_sandbox_refuses_waits_where_smtp_says_4xx() -> None:
-    assert [kind(one) for one in await by_smtp(f"454 Message rejected: {CHECKED}b@example.org", 9)] == [(Deferred, MESSAGE)] * 2
+    outcomes = await by_smtp(f"454 Message rejected: {CHECKED}b@example.org", 9)
+    assert [kind(one) for one in outcomes] == [(Deferred, MESSAGE)] * 2
+    assert unverified_senders(outcomes) == frozenset(), "no sender is to be rewritten for it"
 
 
 # By SMTP the header's Sender is not at hand when an answer is read, so a stranger among those named may be one of the sender's.

@@ -55,7 +55,8 @@ def wants_others(outcome: Outcome) -> bool:
 
 def unverified_senders(outcomes: Iterable[Outcome]) -> frozenset[str]:
     """Return the addresses, by `comparable`, for which SES refused a message as a whole: senders in it that are not verified."""
-    refused = (outcome for outcome in outcomes if isinstance(outcome, Deferred) and outcome.remedy != OTHERS_GO)
+    waiting = (outcome for outcome in outcomes if isinstance(outcome, Deferred) and outcome.reply.permanent)
+    refused = (outcome for outcome in waiting if outcome.remedy != OTHERS_GO)
     texts = (outcome.reply.text for outcome in refused)
     return frozenset(address for text in texts if region_named(text) for address in not_verified(text))
 
