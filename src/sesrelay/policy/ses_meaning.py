@@ -69,7 +69,7 @@ class Meaning:
 class Row:
     """`codes` in lower case without `Exception`; a final `*` matches any ending; empty: any code.
 
-    `text` is looked for in SES's own words, or, where `whole`, in all of the answer.
+    `text` is looked for in SES's own words, or, where `whole`, in all of the answer. `apis`: by which it can be said.
     """
 
     name: str
