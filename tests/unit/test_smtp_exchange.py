@@ -93,6 +93,15 @@ async def test_a_host_lost_in_the_next_transaction_repeats_nothing(kind: str, ve
 
 
 @BOTH
+@pytest.mark.parametrize("reply", ["550 5.7.0 One message a connection", "503 Sender already given", "451 4.7.0 Later"])
+async def test_a_host_that_wants_no_second_transaction_fails_nobody(kind: str, reply: str) -> None:
+    async with ScriptedHost({"RCPT r4@example.org": "452 4.5.3 Too many", "MAIL": ["250 Ok", reply]}) as host:
+        found = await offer(kind, host)
+        assert [type(one) for one in found] == [Delivered] * 4 + [Deferred]
+        assert found[-1].reply.code == 452
+
+
+@BOTH
 async def test_the_limit_of_recipients_that_a_host_announces(kind: str) -> None:
     async with ScriptedHost(offers=("PIPELINING", "LIMITS MAILMAX=20 RCPTMAX=2")) as host:
         assert [type(one) for one in await offer(kind, host)] == [Delivered] * 5

@@ -435,6 +435,24 @@ async def test_a_stale_connection_is_replaced_once(how: str) -> None:
         await out.close()
 
 
+@pytest.mark.parametrize("reply", ["550 5.7.0 One message a connection", "503 Sender already given"])
+async def test_a_refusal_over_a_kept_connection_is_heard_over_a_new_one_too(reply: str) -> None:
+    async with ScriptedHost({"MAIL": ["250 Ok", reply, "250 Ok", reply]}) as host:
+        out = transport(host)
+        assert await send(out, 3) == [Delivered, Delivered, Failed]
+        assert [session.count("MAIL FROM:<a@example.com>") for session in host.commands] == [2, 2, 1]
+        await out.close()
+
+
+async def test_a_connection_is_not_kept_that_had_enough_after_a_message() -> None:
+    replies: dict[str, Any] = {"MAIL": ["250 Ok", "451 4.7.0 Too many messages in this session", "250 Ok"]}
+    async with ScriptedHost(replies, offers=("8BITMIME",)) as host:
+        out = transport(host)
+        assert await send(out, 3) == [Delivered, Deferred, Delivered]
+        assert host.connections == 2
+        await out.close()
+
+
 async def test_a_kept_connection_that_the_host_closed_is_not_used() -> None:
     async with ScriptedHost() as host:
         out = transport(host)

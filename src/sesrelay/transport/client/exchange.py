@@ -3,6 +3,7 @@
 Invariant: a kept connection that turns out to be stale is replaced by a new one, once, and only while the host had accepted
 nothing of the transaction.
 Invariant: recipients that are too many for one transaction are offered again only after the host took the former ones.
+Invariant: a host that wants no second transaction in one connection, in whatever words, makes no message fail.
 Invariant: what goes wrong in a later transaction changes nothing for those whom a former one served, or whom it was not for.
 
 Source: RFC 5321 §4.5.3.1.10 (too many recipients), RFC 9422 (LIMITS RCPTMAX).
@@ -26,12 +27,13 @@ TOO_MANY = ("", "4.5.3")
 
 
 async def over_kept(pool: Pool, endpoint: Endpoint, batch: Batch, payload: Payload) -> Transaction | None:
-    """Offer the message over a kept connection; None where there is none, or it was stale. Raises: SpoolError, as `converse`."""
+    """Offer the message over a kept connection; None where a new one is wanted. Raises: SpoolError, as `converse`."""
     session = pool.take(endpoint)
     if session is None:
         return None
     done = await converse(pool, session, batch, payload)
-    return done if done.gone_at_mail is None else None
+    refused = done.at_mail
+    return done if refused is None or not (refused.service_gone or refused.reply.permanent) else None
 
 
 async def converse(pool: Pool, session: Session, batch: Batch, payload: Payload) -> Transaction:
@@ -69,11 +71,11 @@ async def _go_on(session: Session, done: Transaction, batch: Batch, payload: Pay
         except Exception as error:
             done, in_doubt = replace(done, fault=error), {one.id for one in asked}
             break
-        if done.gone_at_mail is not None:
+        if done.at_mail is not None:
             break
         answers.update(done.answers)
     not_offered = Answer(Stage.RCPT, Reply(452, "4.5.3", f"{session.endpoint.name} takes no more recipients just now"))
-    for_all = next((answer for answer in answers.values() if answer.stage is Stage.MAIL), not_offered)
+    for_all = next((answer for answer in answers.values() if answer.stage is Stage.MAIL), not_offered)  # of the first transaction
     for delivery in batch.deliveries:
         answers.setdefault(delivery.id, for_all)
     return replace(done, answers={key: answer for key, answer in answers.items() if key not in in_doubt})

@@ -35,7 +35,7 @@ class NoSmtp(Exception):
 
 class Offer:
     """Made for one host's `extensions`. `answers`: what is settled, by delivery; `commands`: what to send before the content;
-    the last is DATA, unless `chunking`: then the content brings its own command.
+    the last is DATA, unless `chunking`: then the content brings its own command. `mail_refused`: by the host.
     """
 
     def __init__(self, batch: Batch, wire: Wire, host: str, extensions: Mapping[str, str]) -> None:
@@ -49,7 +49,7 @@ class Offer:
         self._asked = [delivery for delivery in batch.deliveries if delivery.id in addresses]
         self._replies = 0
         self._accepted = 0
-        self._mail_refused = False
+        self.mail_refused = False
         self._data_accepted = False
         self.commands: tuple[bytes, ...] = ()
         if self._asked:
@@ -76,12 +76,12 @@ class Offer:
     @property
     def hopeless(self) -> bool:
         """The host has refused MAIL, or every recipient."""
-        return self._mail_refused or (self._replies > len(self._asked) and not self._accepted)
+        return self.mail_refused or (self._replies > len(self._asked) and not self._accepted)
 
     @property
     def begun(self) -> bool:
         """The host is in a transaction, which RSET ends."""
-        return self._replies > 0 and not self._mail_refused
+        return self._replies > 0 and not self.mail_refused
 
     def take(self, said: Said) -> None:
         """Read the reply to the next command. Raises: NoSmtp."""
@@ -93,7 +93,7 @@ class Offer:
         self._replies += 1
         if stage is Stage.DATA:
             self._data_accepted = digit == 3
-        if self._mail_refused:
+        if self.mail_refused:
             return
         if stage is Stage.RCPT and digit == 2:
             self._accepted += 1
@@ -102,7 +102,7 @@ class Offer:
             if stage is Stage.RCPT and said.code != 421:  # which closes: nobody is accepted any more
                 self.answers[self._asked[place - 1].id] = answer
             else:
-                self._mail_refused = stage is Stage.MAIL
+                self.mail_refused = stage is Stage.MAIL
                 self.settle(answer)
 
     def _too_many(self, reply: Reply) -> Reply:

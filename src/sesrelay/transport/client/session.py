@@ -61,12 +61,15 @@ class Transaction:
         return any(answer.stage is Stage.DOT and answer.reply.positive and not answer.lost for answer in self.answers.values())
 
     @property
+    def at_mail(self) -> Answer | None:
+        """The answer, where the host accepted nothing of the transaction."""
+        return next((answer for answer in self.answers.values() if answer.stage is Stage.MAIL and not answer.ours), None)
+
+    @property
     def gone_at_mail(self) -> Answer | None:
         """The answer, where the host went away before it accepted anything of the transaction."""
-        for answer in self.answers.values():
-            if answer.stage is Stage.MAIL and answer.service_gone:
-                return answer
-        return None
+        answer = self.at_mail
+        return answer if answer is not None and answer.service_gone else None
 
 
 class Session:
@@ -114,6 +117,8 @@ class Session:
             self.transactions += 1
             if await self._agreed(offer):
                 offer.settle(await (self._chunk(wire.data) if offer.chunking else self._content(wire.stuffed, b".\r\n")))
+            if offer.mail_refused and self.transactions > 1:
+                self.transaction_limit = 1  # perhaps that is what it meant: this connection is kept no longer
         trail = Trail(self.tls, wire.changes, self.endpoint.name)
         return Transaction(offer.answers, "dsn" in self._extensions, trail)
 
