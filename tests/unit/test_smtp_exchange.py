@@ -102,6 +102,21 @@ async def test_a_host_that_wants_no_second_transaction_fails_nobody(kind: str, r
 
 
 @BOTH
+async def test_recipients_that_are_refused_keep_nobody_from_being_offered(kind: str) -> None:
+    replies: dict[str, Any] = {"RCPT r0@example.org": "452 4.2.2 Full", "RCPT r1@example.org": "550 5.1.1 Nobody"}
+    async with ScriptedHost(replies, offers=("LIMITS RCPTMAX=2",)) as host:
+        assert [type(one) for one in await offer(kind, host)] == [Deferred, Failed, Delivered, Delivered, Delivered]
+        assert [len(taken.rcpt) for taken in host.messages] == [2, 1]
+
+
+@BOTH
+async def test_a_message_that_is_refused_is_not_offered_for_others(kind: str) -> None:
+    async with ScriptedHost({".": "554 5.6.0 Spam"}, offers=("LIMITS RCPTMAX=2",)) as host:
+        assert [type(one) for one in await offer(kind, host)] == [Failed] * 2 + [Deferred] * 3
+        assert len(host.said("MAIL")) == 1
+
+
+@BOTH
 async def test_the_limit_of_recipients_that_a_host_announces(kind: str) -> None:
     async with ScriptedHost(offers=("PIPELINING", "LIMITS MAILMAX=20 RCPTMAX=2")) as host:
         assert [type(one) for one in await offer(kind, host)] == [Delivered] * 5

@@ -57,9 +57,9 @@ async def converse(pool: Pool, session: Session, batch: Batch, payload: Payload)
 async def _go_on(session: Session, done: Transaction, batch: Batch, payload: Payload, limit: int) -> Transaction:
     """Offer to the recipients that were too many, as long as each transaction serves some."""
     answers, in_doubt = dict(done.answers), set[DeliveryId]()
-    while done.taken and session.usable:
-        waiting = [one for one in batch.deliveries if one.id not in answers or _is_too_many(answers[one.id])]
-        if not waiting:
+    while session.usable:
+        waiting = [one for one in batch.deliveries if one.id not in answers or (done.taken and _is_too_many(answers[one.id]))]
+        if not waiting or not (done.taken or done.about_recipients):
             break
         asked = waiting[:limit]
         try:

@@ -61,6 +61,11 @@ class Transaction:
         return any(answer.stage is Stage.DOT and answer.reply.positive and not answer.lost for answer in self.answers.values())
 
     @property
+    def about_recipients(self) -> bool:
+        """The host took it for nobody, for reasons of each recipient's own."""
+        return all(answer.stage is Stage.RCPT and not answer.service_gone for answer in self.answers.values())
+
+    @property
     def at_mail(self) -> Answer | None:
         """The answer, where the host accepted nothing of the transaction."""
         return next((answer for answer in self.answers.values() if answer.stage is Stage.MAIL and not answer.ours), None)
