@@ -310,6 +310,20 @@ def test_header_fields_become_ascii(field: str, made: str) -> None:
     assert done(f"{field}\r\n\r\n".encode()).content == f"{made}\r\n\r\n".encode()
 
 
+@pytest.mark.parametrize("blank", ["\u3000", "\xa0", "\u2003"])
+def test_blanks_of_other_scripts_stay_in_a_header(blank: str) -> None:
+    name = f"山田{blank}太郎"
+    field = f'From: {name} <j@x.example>\r\nSubject: {name}\r\nContent-Disposition: attachment; filename="{name}.pdf"\r\n'
+    made = email.message_from_bytes(done(f"{field}\r\n".encode()).content, policy=email.policy.default)
+    assert (made["From"].addresses[0].display_name, made["Subject"], made.get_filename()) == (name, name, f"{name}.pdf")
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\x85", "\x1c", "\x0b", "\t \r\n\t"])
+def test_what_ends_a_line_anywhere_is_a_blank_in_a_header(end: str) -> None:
+    made = done(f"Subject: é{end}b\r\nX-A: é{end}b\r\n\r\n".encode()).content
+    assert made == b"Subject: =?utf-8?q?=C3=A9_b?=\r\nX-A: =?utf-8?q?=C3=A9_b?=\r\n\r\n"
+
+
 def test_latin_1_in_a_header_is_read_as_such() -> None:
     made = done(b"Subject: caf\xe9\r\n\r\n")
     assert str(email.message_from_bytes(made.content, policy=email.policy.default)["Subject"]) == "café"

@@ -24,6 +24,7 @@ _ADDRESSED = frozenset(_ADDRESSED_NAMES.split())
 _PARAMETERS = frozenset({"content-type", "content-disposition"})
 _IDS = frozenset({"message-id", "in-reply-to", "references", "content-id", "received", "resent-message-id", "dkim-signature"})
 _PARAMETER = re.compile(r';\s*([!#$&+.^_`|~A-Za-z0-9-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))')
+_BLANKS = re.compile("[\t-\r\x1c-\x20\x85\u2028\u2029]+")  # what ends a line to the library too; others are text
 _QUOTED_PAIR = re.compile(r"\\(.)", re.S)
 _HIGH = re.compile(r"[^\x00-\x7f]+")
 
@@ -70,7 +71,7 @@ def _text(value: bytes) -> str:
         text = value.decode("utf-8")
     except UnicodeDecodeError:
         text = value.decode("cp1252", "replace")
-    return " ".join(text.split())
+    return _BLANKS.sub(" ", text).strip(" ")
 
 
 def _words(text: str, name: str = "") -> str:
