@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
+import functools
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -17,6 +20,7 @@ from sesrelay.app.wiring import web_options
 from sesrelay.config.loading import load
 from sesrelay.web.guard import HEADERS
 from sesrelay.web.options import PageUnreachable, WebOptions, is_loopback
+from sesrelay.web.visitors import Visitors
 
 PATHS = ["/", f"/messages/{ID}", "/static/style.css", "/static/live.js", "/static/icon.svg", "/healthz", "/readyz", "/metrics"]
 PATHS += ["/api/v1/summary", "/api/v1/recent", f"/api/v1/messages/{ID}", f"/api/v1/trace/{ID}"]
@@ -220,6 +224,44 @@ def test_the_token_is_no_part_of_repr() -> None:
 @pytest.mark.parametrize(("host", "inside"), [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("localhost.example.com", False)])  # fmt: skip
 def test_loopback(host: str, inside: bool) -> None:
     assert is_loopback(host) is inside
+
+
+# --- visitors ---
+
+
+def visitors(monkeypatch: pytest.MonkeyPatch, **few: Any) -> None:
+    monkeypatch.setattr("sesrelay.web.server.Visitors", functools.partial(Visitors, **few))
+
+
+async def connect(relay: Relay) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", relay.server.address[1])
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost:", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+async def test_who_says_nothing_for_long_is_not_kept(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    visitors(monkeypatch, patience=0.05, sweep=0.01)
+    async with Relay(WebOptions(port=0)) as relay, asyncio.timeout(10):
+        reader, writer = await connect(relay)
+        writer.write(said)
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+
+async def test_many_who_are_silent_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    visitors(monkeypatch, most=3)
+    async with Relay(WebOptions(port=0)) as relay, asyncio.timeout(10):
+        asks = await connect(relay)
+        silent = []
+        for _ in range(9):
+            silent.append(await connect(relay))
+            asks[1].write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await asks[0].readuntil(b'{"ok": true}')).startswith(b"HTTP/1.1 200 ")
+        gone = await asyncio.gather(*(reader.read() for reader, _ in silent[:7]), return_exceptions=True)
+        assert all(end == b"" or isinstance(end, ConnectionResetError) for end in gone)
+        assert not silent[-1][0].at_eof()
+        for _, writer in (asks, *silent):
+            writer.close()
 
 
 # --- listening ---

@@ -8,6 +8,7 @@ Source: the public contract, HTTP and JSON.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -20,6 +21,7 @@ from sesrelay.web import accounts
 from sesrelay.web.guard import add_headers, known_hosts, token_holders
 from sesrelay.web.options import PageUnreachable, WebOptions, show_address
 from sesrelay.web.pages import ASSETS, Pages
+from sesrelay.web.visitors import MOST, Visitors
 
 RECENT = 50
 RECENT_MAX = 200
@@ -64,6 +66,8 @@ class WebServer:
         self._standings: Standings = standings or dict
         self._pages = Pages(clock.wall() if started is None else started)
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
+        self._visitors: Visitors | None = None
         self.address = (options.host, options.port)
 
     @property
@@ -73,19 +77,23 @@ class WebServer:
 
     async def start(self) -> None:
         """Listen. Raises: PageUnreachable where the address is taken or not ours."""
-        options = self._options
-        runner = web.AppRunner(self._app(), access_log=None, logger=_protocol_log, handle_signals=False, shutdown_timeout=STOP_TIME)
+        options, visitors = self._options, Visitors()
+        app = self._app(visitors)
+        runner = web.AppRunner(app, access_log=None, logger=_protocol_log, handle_signals=False, shutdown_timeout=STOP_TIME)
         await runner.setup()
+        assert runner.server is not None
+        visitors.serve(runner.server)
         try:
-            await web.TCPSite(runner, options.host, options.port).start()
+            listening = await asyncio.get_running_loop().create_server(visitors, options.host, options.port, backlog=MOST)
         except OSError as error:
+            visitors.stop()
             await runner.cleanup()
             where = show_address(options.host, options.port)
             raise PageUnreachable(
                 f"cannot listen on {where} for HTTP: {error.strerror or error}; stop what listens there, or change http.listen"
             ) from error
-        self._runner = runner
-        host, port = runner.addresses[0][:2]
+        self._runner, self._listening, self._visitors = runner, listening, visitors
+        host, port = listening.sockets[0].getsockname()[:2]
         self.address = (str(host), int(port))
 
     async def take_over(self, old: WebServer) -> None:
@@ -103,11 +111,13 @@ class WebServer:
     async def stop(self) -> None:
         """Finish what is being answered, and close. Doing so twice is harmless."""
         runner, self._runner = self._runner, None
-        if runner is not None:
+        if runner is not None and self._listening is not None and self._visitors is not None:
+            self._listening.close()
+            self._visitors.stop()
             await runner.cleanup()
 
-    def _app(self) -> web.Application:
-        app = web.Application(middlewares=[known_hosts(self._options), token_holders(self._options), self._faults])
+    def _app(self, visitors: Visitors) -> web.Application:
+        app = web.Application(middlewares=[visitors.heard, known_hosts(self._options), token_holders(self._options), self._faults])
         app.on_response_prepare.append(add_headers)
         app.add_routes(
             [
