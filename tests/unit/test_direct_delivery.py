@@ -101,6 +101,14 @@ async def test_the_next_host_is_tried_where_nobody_listens_at_the_first() -> Non
         assert isinstance(await deliver(dns, second.port), Delivered)
 
 
+@pytest.mark.parametrize("step", [0, 1])
+async def test_no_domain_has_hundreds_of_names_looked_up(step: int) -> None:
+    records = {("example.org", "MX"): [f"{10 + n * step} mx{n}.example.org." for n in range(60)]}
+    async with SmallDns(records, rcodes={f"mx{n}.example.org": "SERVFAIL" for n in range(60)}) as dns:
+        assert isinstance(await deliver(dns, 25), Deferred)
+        assert len({name for name, kind, _ in dns.asked if kind == "A"}) == 20
+
+
 @pytest.mark.parametrize(
     ("replies", "kind", "scope"),
     [

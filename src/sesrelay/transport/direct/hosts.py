@@ -23,7 +23,7 @@ from sesrelay.transport.exchangers import addresses
 from sesrelay.transport.exchangers.mx import MailHost, MailHosts, Obstacle, loop, no_route, without_ourselves
 from sesrelay.transport.net.reach import interleaved
 
-HOST_LIMIT = 10  # of one preference: no domain makes us look up hundreds of names
+HOST_LIMIT = 20  # of a domain: hundreds whose names nobody answers for, one after the other, would make an attempt of hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,11 @@ class Places:
             yield loop(domain)
             return
         last: list[Place | Obstacle] = []
+        left = HOST_LIMIT
         for _, equals in groupby(preferred, attrgetter("preference")):
-            places = await self._equals(domain, list(equals))
+            hosts = sorted(equals, key=lambda _host: self.clock.chance())[:left]
+            left -= len(hosts)
+            places = await self._equals(domain, hosts)
             if places is None:  # we are one of these hosts: those after it would hand the mail back to us
                 last.append(loop(domain))
                 break
@@ -71,8 +74,7 @@ class Places:
             yield place
 
     async def _equals(self, domain: str, hosts: list[MailHost]) -> list[Place | Obstacle] | None:
-        """Return the places of hosts of one preference, in an order by chance; None where one of them is this host."""
-        hosts = sorted(hosts, key=lambda _host: self.clock.chance())[:HOST_LIMIT]
+        """Return the places of hosts of one preference; None where one of them is this host."""
         found = await asyncio.gather(*(self.dns.addresses(host.name, self.families) for host in hosts))
         places: list[Place | Obstacle] = []
         for host, result in zip(hosts, found, strict=True):
