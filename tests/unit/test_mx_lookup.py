@@ -61,6 +61,14 @@ async def test_answers_are_kept_for_their_ttl() -> None:
         assert len(dns.asked) == 1
 
 
+async def test_an_answer_of_many_records_is_not_kept() -> None:
+    async with SmallDns({("example.org", "MX"): [f"{n} mx{n}.example.org." for n in range(200)]}) as dns:
+        look = MailHosts(FakeClock(), [dns.nameserver])
+        first = await look.hosts("example.org")
+        assert await look.hosts("example.org") == first
+        assert [over for _, _, over in dns.asked] == ["udp", "tcp"] * 2
+
+
 async def test_what_is_kept_ends_with_its_ttl() -> None:
     clock = FakeClock()
     async with SmallDns(dict(RECORDS)) as dns:  # which says 60 s for everything

@@ -3,6 +3,7 @@
 Implements what dnspython wants of a resolver's cache, by the clock that we are given.
 
 Invariant: a negative answer without an SOA record is not kept, as nothing says for how long it holds.
+Invariant: no answer is kept that is larger than one datagram, so that no stranger's zone fills the memory.
 
 Source: RFC 2308 §5 (negative answers), RFC 2181 §8 (a TTL of long is cut).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import dns.exception
 import dns.name
 import dns.resolver
 from dns.rdataclass import RdataClass
@@ -19,6 +21,7 @@ from dns.rdatatype import RdataType
 from sesrelay.seams import Clock
 
 SIZE = 10_000  # answers
+LARGEST = 1232  # octets of one, DNS Flag Day 2020; read, it takes fifteen times as much
 LONGEST = 86_400.0  # seconds; what a careless zone says for longer is asked again
 LONGEST_NEGATIVE = 10_800.0  # RFC 2308 §5: one to three hours have worked well
 
@@ -48,12 +51,20 @@ class AnswerCache:
     def put(self, key: Key, answer: dns.resolver.Answer) -> None:
         """Keep an answer, positive or negative."""
         seconds = lifetime(answer)
-        if seconds <= 0.0:
+        if seconds <= 0.0 or _large(answer):
             return
         self._kept[key] = self._clock.monotonic() + seconds, answer
         self._kept.move_to_end(key)
         if len(self._kept) > self._size:
             self._kept.popitem(last=False)
+
+
+def _large(answer: dns.resolver.Answer) -> bool:
+    try:
+        answer.response.to_wire(max_size=LARGEST)
+    except dns.exception.TooBig:
+        return True
+    return False
 
 
 def lifetime(answer: dns.resolver.Answer) -> float:
