@@ -102,6 +102,30 @@ async def test_a_host_that_wants_no_second_transaction_fails_nobody(kind: str, r
 
 
 @BOTH
+@pytest.mark.parametrize("reply", ["550 5.7.0 One message a connection", "451 4.7.0 Later"])
+async def test_who_wants_one_transaction_a_connection_gets_more_connections(kind: str, reply: str) -> None:
+    replies: dict[str, Any] = {"RCPT r4@example.org": ["452 4.5.3 Too many", "250 Ok"], "MAIL": ["250 Ok", reply, "250 Ok"]}
+    async with ScriptedHost(replies) as host:
+        assert [type(one) for one in await offer(kind, host)] == [Delivered] * 5
+        assert ([len(taken.rcpt) for taken in host.messages], host.connections) == ([4, 1], 2)
+
+
+@BOTH
+@pytest.mark.parametrize("greeting", [DROP, "554 5.7.1 Not again"])
+async def test_a_connection_that_cannot_be_had_changes_nothing_for_those_served(kind: str, greeting: str) -> None:
+    replies: dict[str, Any] = {"CONNECT": ["220 Hello", greeting]}
+    async with ScriptedHost(replies, offers=("PIPELINING", "LIMITS RCPTMAX=3 MAILMAX=1")) as host:
+        assert [type(one) for one in await offer(kind, host)] == [Delivered] * 3 + [Deferred] * 2
+
+
+@BOTH
+async def test_the_limit_of_transactions_holds_for_those_that_are_too_many(kind: str) -> None:
+    async with ScriptedHost(offers=("PIPELINING", "LIMITS RCPTMAX=1 MAILMAX=2")) as host:
+        assert [type(one) for one in await offer(kind, host)] == [Delivered] * 5
+        assert [len([line for line in session if line.startswith("MAIL")]) for session in host.commands] == [2, 2, 1]
+
+
+@BOTH
 async def test_recipients_that_are_refused_keep_nobody_from_being_offered(kind: str) -> None:
     replies: dict[str, Any] = {"RCPT r0@example.org": "452 4.2.2 Full", "RCPT r1@example.org": "550 5.1.1 Nobody"}
     async with ScriptedHost(replies, offers=("LIMITS RCPTMAX=2",)) as host:

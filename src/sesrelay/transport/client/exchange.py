@@ -3,7 +3,8 @@
 Invariant: a kept connection that turns out to be stale is replaced by a new one, once, and only while the host had accepted
 nothing of the transaction.
 Invariant: recipients that are too many for one transaction are offered again only after the host took the former ones.
-Invariant: a host that wants no second transaction in one connection, in whatever words, makes no message fail.
+Invariant: a host that wants no second transaction in one connection, in whatever words, makes no message fail; it is offered in
+another connection.
 Invariant: what goes wrong in a later transaction changes nothing for those whom a former one served, or whom it was not for.
 
 Source: RFC 5321 §4.5.3.1.10 (too many recipients), RFC 9422 (LIMITS RCPTMAX).
@@ -18,7 +19,7 @@ from sesrelay.mail.delivery import Batch, Delivery, DeliveryId
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import SpoolError
 from sesrelay.transport.client.answers import Answer, Stage
-from sesrelay.transport.client.connect import Endpoint
+from sesrelay.transport.client.connect import Endpoint, Unreached
 from sesrelay.transport.client.content import Payload
 from sesrelay.transport.client.pool import Pool
 from sesrelay.transport.client.session import Session, Transaction
@@ -41,6 +42,7 @@ async def converse(pool: Pool, session: Session, batch: Batch, payload: Payload)
 
     Raises: SpoolError, where the host has taken it for nobody.
     """
+    lines = [session]
     try:
         limit = session.recipient_limit or len(batch)
         if len(batch) <= limit:
@@ -49,21 +51,29 @@ async def converse(pool: Pool, session: Session, batch: Batch, payload: Payload)
                 return done
         else:
             done = await session.transact(Batch(batch.lane, batch.deliveries[:limit]), payload)
-        return await _go_on(session, done, batch, payload, limit)
+        return await _go_on(lines, done, batch, payload, limit)
     finally:
-        pool.put(session)
+        pool.put(lines[-1])
 
 
-async def _go_on(session: Session, done: Transaction, batch: Batch, payload: Payload, limit: int) -> Transaction:
-    """Offer to the recipients that were too many, as long as each transaction serves some."""
+async def _go_on(lines: list[Session], done: Transaction, batch: Batch, payload: Payload, limit: int) -> Transaction:
+    """Offer to the recipients that were too many, as long as each transaction serves some; the last of `lines` is in use."""
     answers, in_doubt = dict(done.answers), set[DeliveryId]()
-    while session.usable:
+    while True:
         waiting = [one for one in batch.deliveries if one.id not in answers or (done.taken and _is_too_many(answers[one.id]))]
         if not waiting or not (done.taken or done.about_recipients):
             break
         asked = waiting[:limit]
         try:
-            done = await session.transact(Batch(batch.lane, tuple(asked)), payload)
+            if lines[-1].spent:
+                lines[-1].leave()
+                lines.append(await Session.open(lines[-1].endpoint))
+            session = lines[-1]
+            if not session.usable:
+                break
+            offered = await session.transact(Batch(batch.lane, tuple(asked)), payload)
+        except Unreached:
+            break
         except SpoolError as error:  # whatever it is, those who have the message must not get it again
             unread = Answer(Stage.RCPT, Reply(451, "4.3.0", f"the content could not be read: {error}"))
             answers.update((one.id, unread) for one in waiting)
@@ -71,10 +81,13 @@ async def _go_on(session: Session, done: Transaction, batch: Batch, payload: Pay
         except Exception as error:
             done, in_doubt = replace(done, fault=error), {one.id for one in asked}
             break
-        if done.at_mail is not None:
+        if offered.at_mail is not None:
+            if session.transactions > 1 and not offered.at_mail.service_gone:
+                continue  # over a new connection, once
             break
+        done = offered
         answers.update(done.answers)
-    not_offered = Answer(Stage.RCPT, Reply(452, "4.5.3", f"{session.endpoint.name} takes no more recipients just now"))
+    not_offered = Answer(Stage.RCPT, Reply(452, "4.5.3", f"{lines[-1].endpoint.name} takes no more recipients just now"))
     for_all = next((answer for answer in answers.values() if answer.stage is Stage.MAIL), not_offered)  # of the first transaction
     for delivery in batch.deliveries:
         answers.setdefault(delivery.id, for_all)

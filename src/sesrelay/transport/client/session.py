@@ -106,6 +106,11 @@ class Session:
         """Open, and not in the middle of something."""
         return self._clean and self._dialogue.open
 
+    @property
+    def spent(self) -> bool:
+        """The host wants no more transactions in this connection."""
+        return self.transaction_limit is not None and self.transactions >= self.transaction_limit
+
     def leave(self) -> None:
         """Say QUIT without waiting for the answer, and close (as Postfix does: smtp_skip_quit_response)."""
         if self._clean:
