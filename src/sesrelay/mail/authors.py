@@ -12,6 +12,7 @@ import re
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 
+from sesrelay.mail.address import DOMAIN_MAX
 from sesrelay.mail.bare import bare, possible, suspected
 from sesrelay.mail.headers import unfold
 from sesrelay.mail.tokens import Token, tokens
@@ -22,6 +23,9 @@ _SIMPLE = re.compile(
     r"|([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+))\Z"
 )
 _NOTHING_QUOTED = str.maketrans(dict.fromkeys('"()\\', " "))
+_WITHOUT_MARKS = str.maketrans(dict.fromkeys('"()\\', ""))
+_ENCODED = re.compile(r"=\?[^?]*+\?[bqBQ]\?")  # how a word begins, as laxly as the standard library reads it; it ends by ?=
+_BETWEEN = re.compile(r"(?<=\?=)\s++(?==\?)")  # no part of what is encoded (RFC 2047 §6.2)
 
 Word = tuple[str, str]  # its kind, as of a token, and its text
 
@@ -39,35 +43,89 @@ def authors(head: bytes, domain: str = "") -> tuple[str, ...]:
             found.append(simple[1] or simple[2])
             continue
         wanted = domain if possible(each[1]) else ""
-        here = _scan(text, wanted)
-        if "=?" in text and not _scan(text):
-            here = _scan(_decoded(text), wanted)
-        found += here
+        found += _scan(_decoded(text) if "=?" in text and not _scan(text) else text, wanted)
+        for member, addressed in _members(text):
+            if "=?" in member or '"' in member:
+                found += _scan(_decoded(member) if addressed else _decoded(member).translate(_NOTHING_QUOTED))
     return tuple(dict.fromkeys(found))
 
 
 def _scan(text: str, domain: str = "") -> list[str]:
     """Return what stands around each @ outside of quotes and comments, and the names without one, completed by `domain`."""
     found = tokens(text)
-    certain = bare(found) if domain and found is not None else None
-    if found is None:
-        # Where quotes or comments end is anybody's guess: then nothing is quoted.
-        found = tokens(text.translate(_NOTHING_QUOTED)) or []
+    if found is not None:
+        return _named(found, bare(found) if domain else None, domain)
+    # Where quotes or comments end is anybody's guess: then nothing is quoted, and what is in parentheses stands there or does
+    # not, and the marks are a space or nothing.
+    readings = [each.translate(marks) for each in (text, _uncommented(text)) for marks in (_NOTHING_QUOTED, _WITHOUT_MARKS)]
+    return [address for reading in readings for address in _named(tokens(reading) or [], None, domain)]
+
+
+def _named(found: list[Token], certain: list[Token] | None, domain: str) -> list[str]:
+    """Return the addresses in `found`; `certain`: which of them are names without a domain, where that can be told."""
     words = _joined(found)
-    addresses: list[str] = []
+    addresses = []
     for n, (_, sign) in enumerate(words):
         if sign == "@":
             before, after = words[n - 1] if n else ("sign", ""), words[n + 1] if n + 1 < len(words) else ("sign", "")
-            local = before[1] if before[0] in ("atom", "quoted") else ""
-            addresses.append(f"{local}@{after[1] if after[0] in ('atom', 'literal') else ''}")
+            local = before[1].replace(" ", "") if before[0] == "atom" else before[1] if before[0] == "quoted" else ""
+            hosts = _hosts(after[1]) if after[0] == "atom" else [after[1] if after[0] == "literal" else ""]
+            addresses += [f"{local}@{host}" for host in hosts]
     if domain:
-        names = suspected(words) if certain is None else [name for _, name, _ in certain]
+        solid = ((kind, text.replace(" ", "") if kind == "atom" else text) for kind, text in words)
+        names = suspected(solid) if certain is None else [name for _, name, _ in certain]
         addresses += [f"{name}@{domain}" for name in names]
     return addresses
 
 
+def _hosts(atom: str) -> list[str]:
+    """Return the domains that what is joined over spaces may be: all of it, or what has come up to one of them."""
+    hosts = [atom.replace(" ", "")]
+    at = atom.find(" ")
+    while 0 < at < 2 * DOMAIN_MAX:
+        host = atom[:at].replace(" ", "")
+        if "." in host[1:-1]:  # else nobody would take it for one
+            hosts.append(host)
+        at = atom.find(" ", at + 1)
+    return hosts
+
+
+def _members(text: str) -> list[tuple[str, bool]]:
+    """Return the members of a list that have no address in brackets, and whether there is an @ in them.
+
+    To some readers what is encoded in such a one is its address, or, where it has none, what is quoted.
+    """
+    found = tokens(text)
+    if found is None:
+        return [(member, False) for member in re.split("[,;]", text)]
+    members: list[tuple[str, bool]] = []
+    begins, signs = 0, ""
+    for kind, sign, end in (*found, ("sign", ",", len(text) + 1)):
+        if kind == "sign":
+            signs += sign
+        if sign in (",", ";"):
+            if not ("<" in signs and "@" in signs):
+                members.append((text[begins : end - 1], "@" in signs))
+            begins, signs = end, ""
+    return members
+
+
+def _uncommented(text: str) -> str:
+    """Return `text` without what stands between parentheses that belong together."""
+    kept: list[str] = []
+    opened: list[int] = []
+    for letter in text:
+        if letter == ")" and opened:
+            del kept[opened.pop() :]
+            continue
+        if letter == "(":
+            opened.append(len(kept))
+        kept.append(letter)
+    return "".join(kept)
+
+
 def _joined(found: list[Token]) -> list[Word]:
-    """Return the tokens without space; atoms are one where nothing, or space beside a dot, parts them."""
+    """Return the tokens without space; atoms are one where nothing parts them, or space beside a dot, which is kept as one."""
     words: list[Word] = []
     spaced = False
     for kind, text, _ in found:
@@ -76,7 +134,7 @@ def _joined(found: list[Token]) -> list[Word]:
             continue
         last_kind, last = words[-1] if words else ("", "")
         if kind == last_kind == "atom" and (not spaced or text.startswith(".") or last.endswith(".")):
-            words[-1] = ("atom", last + text)
+            words[-1] = ("atom", f"{last} {text}" if spaced else last + text)
         else:
             words.append((kind, text))
         spaced = False
@@ -84,7 +142,18 @@ def _joined(found: list[Token]) -> list[Word]:
 
 
 def _decoded(text: str) -> str:
+    """Return `text` with each encoded word in it decoded by itself, whatever is beside it."""
+    text = _BETWEEN.sub("", text)
+    parts: list[str] = []
+    at = 0
+    while (begins := _ENCODED.search(text, at)) and (ends := text.find("?=", begins.end()) + 2) > 1:
+        parts += (text[at : begins.start()], _word_decoded(text[begins.start() : ends]))
+        at = ends
+    return "".join((*parts, text[at:]))
+
+
+def _word_decoded(word: str) -> str:
     try:
-        return str(make_header(decode_header(text)))
+        return str(make_header(decode_header(word)))
     except (HeaderParseError, LookupError, ValueError):
-        return text
+        return word
