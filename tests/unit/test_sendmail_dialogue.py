@@ -234,6 +234,17 @@ async def test_bs_ends_well_where_the_relay_says_good_bye() -> None:
     assert (await bs(host, b"MAIL FROM:<>\r\nQUIT\r\n", gone))[0] == 75
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_bs_takes_no_connection_for_what_its_caller_has_closed(closed: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        env = {"SESRELAY_SUBMIT": f"127.0.0.1:{server.getsockname()[1]}"}
+        command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-ISc", PROGRAM, "-bs"]
+        assert subprocess.run(command, env=env, stdin=subprocess.DEVNULL, check=False, timeout=30).returncode == 75
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
 async def test_standard_input_that_does_not_block_is_waited_for() -> None:
     source, sink = os.pipe()
     os.set_blocking(source, False)

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 
 def relay() -> int:
-    """Carry one session; return the exit code."""
+    """Carry one session; return the exit code. Raises: OSError where the caller has closed standard input or output"""
+    for standard in (0, 1):
+        os.fstat(standard)  # the connection would take its place, and the relay hear itself
     try:
         sock = connect(place())
     except Broken as broken:
