@@ -331,6 +331,10 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "access: {networks: [192.0.2.1/24]}\n",
         ["1:21: access.networks[0]: '192.0.2.1/24' has bits set behind its prefix (did you mean 192.0.2.0/24?)"],
     ),
+    "network of IPv4 as IPv6": (
+        "access: {networks: ['::ffff:10.0.0.0/104']}\n",
+        ["1:21: access.networks[0]: '::ffff:10.0.0.0/104' is IPv4 in the clothes of IPv6 (did you mean 10.0.0.0/8?)"],
+    ),
     "transport type": (
         "transports: {a: {type: sess}, b: {host: h}}\n",
         [

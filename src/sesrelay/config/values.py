@@ -31,6 +31,7 @@ UNIX_PATH_MAX = 107  # octets of sun_path without its final NUL, unix(7)
 _DURATION_MAX = 3650 * 86400.0
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 LOOPBACK: tuple[Network, ...] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
 
 
@@ -177,9 +178,14 @@ def parse_network(value: object) -> Network:
     if not isinstance(value, str):
         raise ValueError("a network is meant, as in 192.0.2.0/24")
     try:
-        return ipaddress.ip_network(value)
+        network = ipaddress.ip_network(value)
     except ValueError:
         pass
+    else:
+        if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):  # clients never look like that
+            plain = ipaddress.IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+            raise ValueError(f"{shown(value)} is IPv4 in the clothes of IPv6 (did you mean {plain}?)")
+        return network
     try:
         wide = ipaddress.ip_network(value, strict=False)
     except ValueError:
