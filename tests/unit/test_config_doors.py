@@ -220,3 +220,16 @@ def test_doctor_tells_of_a_listener_that_no_other_host_may_reach(folder: Path, n
         f"access: {{networks: {networks}, users: [{{name: blog, password_hash: '{HASH}'}}]}}\n",
     )
     assert [(one.subject, one.status) for one in reach(loaded)] == ([("0.0.0.0:587", "warn")] if told else [])
+
+
+def test_doctor_tells_of_a_listener_on_loopback_that_nobody_may_reach(folder: Path) -> None:
+    text = "listeners: [{listen: '127.0.0.1:25'}, {listen: '[::1]:25'}, {listen: 'unix:s.sock'}]\naccess: {networks: [%s]}\n"
+    told = {
+        "10.0.0.0/8": ["127.0.0.1:25", "[::1]:25"],
+        "10.0.0.0/8, 127.0.0.0/8": ["[::1]:25"],
+        "127.0.0.1, '::1'": [],
+        "0.0.0.0/0, '::/0'": [],
+    }
+    for networks, names in told.items():
+        found = list(reach(checked(folder, text % networks)))
+        assert [(one.subject, one.status) for one in found] == [(name, "warn") for name in names], networks

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import socket
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from sesrelay.config.doors import is_loopback
 from sesrelay.config.loading import Loaded
 from sesrelay.config.model import Listener
-from sesrelay.config.values import UNIX
+from sesrelay.config.values import LOOPBACK, UNIX
 from sesrelay.setup.checkup.check import Check, fail, ok, warn
 
 OLD = 3600.0  # seconds after which a message that waits is worth a look
@@ -38,14 +39,21 @@ def listeners(loaded: Loaded, open_now: Collection[str] | None) -> Iterator[Chec
 
 
 def reach(loaded: Loaded) -> Iterator[Check]:
-    """Tell of listeners beyond this machine where no other host may connect, login or not."""
-    if any(not network.is_loopback for network in loaded.config.access.networks):
-        return
+    """Tell of listeners beyond this machine where no other host may connect, login or not, and of those on it where nobody may."""
+    networks = loaded.config.access.networks
+    beyond = any(not network.is_loopback for network in networks)
     for listener in loaded.config.listeners:
-        if not is_loopback(listener.listen):
-            yield warn(
-                "listener", listener.listen, "only this machine may connect", "name the networks of the others in access.networks"
-            )
+        name = listener.listen
+        if name.startswith(UNIX):
+            continue
+        if not is_loopback(name):
+            if not beyond:
+                yield warn("listener", name, "only this machine may connect", "name the networks of the others in access.networks")
+            continue
+        host = ipaddress.ip_address(listener.address.host)
+        home = next(network for network in LOOPBACK if network.version == host.version)
+        if not any(network.version == home.version and network.overlaps(home) for network in networks):
+            yield warn("listener", name, "nobody may connect", f"name {home} in access.networks too")
 
 
 def relay(version: str | None) -> Check:
