@@ -173,6 +173,15 @@ def test_a_recipient_that_is_refused_leaves_the_others_theirs(relay: Relay, ses:
     assert len(list((folder(relay) / "bad").iterdir())) == 1
 
 
+def test_more_refusals_than_a_session_bears_leave_the_others_theirs(relay: Relay, ses: StandIn) -> None:
+    relay.write(f"transports:\n{ses_transport('ses', ses.url)}\ndefault_route: {{transport: ses}}\n")
+    send(relay, " ".join([*(f"u{n}@localhost" for n in range(150)), "patient@example.org"]))
+    relay.start()
+    wait_for("SES has it", lambda: taken(ses, "patient@example.org"))
+    wait_for(GONE, lambda: not dropped(relay))
+    assert "u0@localhost" in troubles(relay)[-1]
+
+
 def test_what_is_moved_back_goes_to_those_who_have_not_had_it(relay: Relay) -> None:
     """Refused in part, moved back once the cause is mended, and come back from the dead: each has it, and has it once."""
     way = "transports: {park: {type: hold}}\ndefault_route: {transport: park}\nlimits: {recipients: 3}\nlocal: {unaliased: %s}"

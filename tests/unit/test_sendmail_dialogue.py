@@ -119,6 +119,24 @@ async def test_too_many_recipients_go_in_a_further_transaction() -> None:
     assert [taken.rcpt for taken in host.messages] == [["RCPT TO:<a@example.org>"], ["RCPT TO:<b@example.org>"]]
 
 
+@pytest.mark.parametrize("offers", [ALL, ALL[1:]])
+@pytest.mark.parametrize("farewell", ["421 4.7.0 Too many errors", DROP])
+async def test_a_relay_that_has_enough_of_bad_addresses_gets_the_good_ones_anew(offers: tuple[str, ...], farewell: str) -> None:
+    replies: dict[str, str | list[str]] = {
+        "RCPT bad@example.org": "550 5.1.1 Who?",
+        "RCPT b@example.org": [farewell, "250 2.1.5 Ok"],
+    }
+    async with ScriptedHost(dict(replies), offers=offers) as host:
+        code, said = await send(host, "a@example.org", "bad@example.org", "b@example.org")
+        assert (code, said.count("\n"), "bad@example.org: 550" in said) == (67, 1, True)
+        assert [taken.rcpt for taken in host.messages] == [["RCPT TO:<a@example.org>", "RCPT TO:<b@example.org>"]]
+        # Without anybody to leave out it would end in the same way, and nobody is to be tried for ever.
+        host.replies["RCPT b@example.org"] = farewell
+        code, said = await send(host, "a@example.org", "bad@example.org", "b@example.org")
+        assert (code, "not sent to a@example.org, b@example.org, try again later" in said) == (67, True)
+        assert len(host.messages) == 1
+
+
 async def test_a_message_above_the_size_is_not_sent() -> None:
     async with ScriptedHost(offers=("SIZE 100",)) as host:
         code, said = await send(host, "a@example.org", text=TEXT + b"x" * 100)

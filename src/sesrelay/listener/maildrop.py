@@ -191,9 +191,18 @@ class Maildrop:
             refusal = await talk.say(b"EHLO " + name.encode() + b"\r\n", "2") or await talk.say(dropped.mail + b"\r\n", "2")
             if refusal:
                 return dict.fromkeys(chosen, refusal)
-            refusals = {n: await talk.say(dropped.recipients[n] + b"\r\n", "2") for n in chosen}
-            if any(refusals.values()):
-                return {n: refusal for n, refusal in refusals.items() if refusal}
+            refusals: dict[int, str] = {}
+            for n in chosen:
+                try:
+                    refusal = await talk.say(dropped.recipients[n] + b"\r\n", "2")
+                except Later:
+                    if not refusals:
+                        raise
+                    break  # a session bears so many refusals and no more; the next one does without these
+                if refusal:
+                    refusals[n] = refusal
+            if refusals:
+                return refusals
             refusal = await talk.say(b"DATA\r\n", "3") or await talk.say(dropped.content, "2")
             return dict.fromkeys(chosen, refusal) if refusal else {}
         finally:

@@ -60,14 +60,18 @@ class Envelope:
 
 
 class Transaction:
-    """How one transaction ended: `accepted` recipients, `refused` ones with their replies, and what the relay had no room for."""
+    """How one transaction ended: `accepted` recipients, `refused` ones with their replies, and what the relay had no room for.
 
-    __slots__ = ("accepted", "refused", "too_many")
+    `over`: so many were refused that the relay has ended the connection, and the others want a new one.
+    """
+
+    __slots__ = ("accepted", "over", "refused", "too_many")
 
     def __init__(self) -> None:
         self.accepted: list[str] = []
         self.refused: list[tuple[str, str]] = []
         self.too_many: list[str] = []
+        self.over = False
 
 
 class Client:
@@ -108,7 +112,17 @@ class Client:
         ended = Transaction()
         commands = envelope.commands(recipients, content, self.offers)
         pipelined = "PIPELINING" in self.offers
-        replies = self._ask([*commands, b"DATA\r\n"] if pipelined else commands)
+        replies: list[str] = []
+        try:
+            self._ask([*commands, b"DATA\r\n"] if pipelined else commands, replies)
+        except Broken:
+            answers = dict(zip(recipients, replies[1:], strict=False))
+            ended.refused = [(recipient, reply) for recipient, reply in answers.items() if reply.startswith("5")]
+            if not ended.refused:
+                raise
+            ended.over = True
+            ended.too_many = [recipient for recipient in recipients if not answers.get(recipient, "").startswith("5")]
+            return ended
         for recipient, reply in zip(recipients, replies[1:], strict=False):
             if reply.startswith("2"):
                 ended.accepted.append(recipient)
@@ -118,7 +132,10 @@ class Client:
                 ended.refused.append((recipient, reply))
         if not ended.accepted:
             return ended  # the connection is of no use now: it may wait for content
-        go = replies[-1] if pipelined else self._ask([b"DATA\r\n"])[0]
+        if not pipelined:
+            replies = []
+            self._ask([b"DATA\r\n"], replies)
+        go = replies[-1]
         if not go.startswith("3"):
             raise Broken(go)
         self._write_content(content)
@@ -129,17 +146,17 @@ class Client:
             ended.accepted = []
         return ended
 
-    def _ask(self, commands: list[bytes]) -> list[str]:
-        """Return the reply to each. Raises: Broken with the first one's where that is a refusal"""
+    def _ask(self, commands: list[bytes], replies: list[str]) -> None:
+        """Add the reply to each. Raises: Broken with the first one's where that is a refusal, or a later one's that is a farewell"""
         step = AT_ONCE if "PIPELINING" in self.offers else 1
-        replies: list[str] = []
         for at in range(0, len(commands), step):
             self._write(b"".join(commands[at : at + step]))
             for _ in commands[at : at + step]:
                 replies.append(_shown(self._reply()))
                 if not replies[0].startswith(("2", "3")):
                     raise Broken(replies[0])
-        return replies
+                if replies[-1].startswith("421"):
+                    raise Broken(replies[-1])
 
     def _write_content(self, content: Content) -> None:
         waiting: list[bytes] = []

@@ -119,6 +119,9 @@ def _deliver(envelope: Envelope, content: Content) -> tuple[list[tuple[str, str]
                 else:
                     later.append(address)
                     reason = reply
+            if ended.over:
+                client.close()
+                client = Client(place()) if waiting else None
         if client:
             client.quit()
     except Broken as broken:
