@@ -106,7 +106,7 @@ def _release(session: SmtpSession, command: MailCommand) -> float | Reply | None
 
 
 def _sender(session: SmtpSession, command: MailCommand) -> str | Reply:
-    address, local = command.address, session.options.local
+    address, local = _undotted(command.address), session.options.local
     if address and _is_local(session, address):
         return _check_name(address, command.smtputf8, "5.1.7") or complete_sender(address, local)
     return check_mailbox(address, smtputf8=command.smtputf8, sender=True) or address
@@ -142,7 +142,7 @@ def rcpt(session: SmtpSession, argument: str) -> None:
 
 
 def _recipient(session: SmtpSession, command: RcptCommand, *, smtputf8: bool) -> Recipient | Reply:
-    address = command.address
+    address = _undotted(command.address)
     if command.orcpt and not (smtputf8 or command.orcpt.isascii()):
         return ORCPT_WANTS_UTF8
     if _is_local(session, address):
@@ -150,6 +150,11 @@ def _recipient(session: SmtpSession, command: RcptCommand, *, smtputf8: bool) ->
     else:
         refusal = check_mailbox(address, smtputf8=smtputf8, sender=False)
     return refusal or complete_recipient(Recipient(address, command.notify, command.orcpt), session.options.local)
+
+
+def _undotted(address: str) -> str:
+    """Return `address` without a final dot of its domain: no host has to take it, and some do not (RFC 5321 §2.3.5)."""
+    return address[:-1] if "@" in address and address.endswith(".") and address[-2] not in "@." else address
 
 
 def _is_local(session: SmtpSession, address: str) -> bool:
