@@ -16,7 +16,7 @@ from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseRea
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.limits import DAY, HOUR, SLOT, RouteLimits, WarmUp
 from sesrelay.policy.retry import RetryPolicy
-from sesrelay.seams import Filter, SpoolError
+from sesrelay.seams import Claim, Filter, SpoolError
 
 LATER, NO = Reply(451, "4.2.0", "later"), Reply(550, "5.1.1", "no such user")
 
@@ -234,6 +234,35 @@ async def test_a_reload_raises_a_cap_at_once_and_keeps_the_count() -> None:
     await rig.scheduler.swap(rig.snapshot(way, rules=rules()))
     await rig.quiet()
     assert sent(way)["a"] == 10
+
+
+async def test_what_a_reload_puts_under_a_cap_waits_for_it_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = ScriptedTransport("t", answer=lambda to: Deferred(LATER, Scope.RECIPIENT), gate=asyncio.Event())
+    rig = Rig(way)
+    (queue_id,) = await submit(rig, "a", 1)  # under way by the default route while the site gets one of its own
+    capped = rules(hourly_cap=1)
+    await rig.scheduler.swap(rig.snapshot(way, rules=capped))
+    assert way.gate is not None
+    way.gate.set()
+    await rig.quiet()
+    assert (await rig.record(queue_id)).deliveries[0].delivery.placement.site == "default", "the store has it as it was"
+    way.answer = lambda to: Delivered(OK)
+    await submit(rig, "a", 1)
+    assert sent(way)["a"] == 2
+    asked, claim = 0, rig.spool.claim
+
+    async def counted(*args: object, **more: object) -> Claim:
+        nonlocal asked
+        asked += 1
+        return await claim(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rig.spool, "claim", counted)
+    await rig.pass_time(40.0)
+    assert asked < 10, "it is not claimed and given back without end"
+    assert sent(way)["a"] == 2
+    await rig.pass_time(HOUR + SLOT)
+    assert sent(way)["a"] == 3
+    assert await rig.waiting() == 0
 
 
 async def test_a_capped_site_fills_no_memory_that_others_need() -> None:

@@ -93,7 +93,8 @@ class Supply:
         for stream in {*lane.streams(), *lane.wakes}:
             until = self.gates.shut_until(stream.site, now) if stream is not None else None
             if stream is not None and until is not None:
-                self.give_back(self.lanes.empty(lane, stream))
+                if readies := self.lanes.empty(lane, stream):
+                    self.tasks.spawn(self._give_back(readies, to_stay=True))
                 lane.rest([stream], until)
                 self.gates.wait_for(stream.site, lane.key)
 
@@ -153,12 +154,10 @@ class Supply:
         crowded, self._crowded = self._crowded, []
         await self._give_back(crowded)
 
-    def give_back(self, readies: list[Ready]) -> None:
-        """Let the store have claimed batches again."""
-        if readies:
-            self.tasks.spawn(self._give_back(readies))
-
-    async def _give_back(self, readies: list[Ready]) -> None:
+    async def _give_back(self, readies: list[Ready], *, to_stay: bool = False) -> None:
+        """Let the store have claimed batches again. `to_stay`: where they belong now; it would hand them out again at once for a site
+        by which another configuration placed them.
+        """
         try:
             await self.spool.unclaim([delivery.id for ready in readies for delivery in ready.batch.deliveries])
         except SpoolError as error:
@@ -166,11 +165,12 @@ class Supply:
             self.lanes.keep(readies)
             self.stall(True)
             return
+        moved = to_stay and await self._moved_home(readies)
         now = self.clock.wall()
         homes: dict[LaneKey, Lane] = {}
         for ready in readies:
             for delivery in ready.batch.deliveries:
-                key, stream = home_of(delivery)
+                key, stream = (ready.batch.lane, ready.stream) if moved else home_of(delivery)
                 homes[key] = self.lanes.get(key)
                 if key == ready.batch.lane:
                     homes[key].note(stream, now)  # it claims it when it has room
@@ -179,6 +179,24 @@ class Supply:
                     self.lanes.get(ready.batch.lane).turn_away(key, {stream})
         for lane in homes.values():
             self.pump(lane)
+
+    async def _moved_home(self, readies: Iterable[Ready]) -> bool:
+        """Have what was given back stand in the store where it waited; tell whether it does."""
+        away = [one.id for ready in readies for one in ready.batch.deliveries if home_of(one) != (ready.batch.lane, ready.stream)]
+        reached: DeliveryId | None = None
+        try:
+            for one in sorted(away):
+                if reached is None or one > reached:
+                    reached = await self._place(
+                        DeliveryId(one.message, one.n - 1), chosen=False, limit=len(away), hasten=frozenset()
+                    )
+                    if reached is None:
+                        break
+        except SpoolError as error:
+            self.observer.trouble("what waits cannot be placed anew in the queue", error)
+            self.stall(True)
+            return False
+        return True
 
     def sender_waits(self, batch: Batch, now: float) -> float | None:
         """Return until when a batch waits for its sender's domain, None where it need not: for the pause, or, where that lasts
@@ -271,13 +289,15 @@ class Supply:
             after = await self._place(after, chosen=True)
         await self.refresh()
 
-    async def _place(self, after: DeliveryId | None, *, chosen: bool) -> DeliveryId | None:
+    async def _place(
+        self, after: DeliveryId | None, *, chosen: bool, limit: int = SLICE, hasten: frozenset[str] = WAITS_FOR_OTHERS
+    ) -> DeliveryId | None:
         now, snapshot = self.clock.wall(), self.snapshot()
 
         def place(one: Delivery) -> Placement:
             return placing.placement_now(one, snapshot, self.pauses, now)
 
-        return await self.spool.rekey(place, after, SLICE, hasten=WAITS_FOR_OTHERS, now=now, chosen=chosen)
+        return await self.spool.rekey(place, after, limit, hasten=hasten, now=now, chosen=chosen)
 
     async def catch_up(self) -> None:
         """Place anew what is queued where another configuration placed it: what waits for later knows nothing of this one."""
