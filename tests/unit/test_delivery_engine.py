@@ -13,7 +13,7 @@ from sesrelay.delivery import fresh, lane, pauses, pump, scheduler, slots
 from sesrelay.delivery.attempt import READ_ALONG
 from sesrelay.delivery.lane import ROOM, Ready
 from sesrelay.delivery.room import LARGE, PIECES, STREAMED
-from sesrelay.mail.delivery import DeliveryId, State
+from sesrelay.mail.delivery import DeliveryId, LaneKey, State
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.filed import Filed
 from sesrelay.mail.lineends import Canonical
@@ -722,6 +722,41 @@ async def test_a_disk_that_is_full_at_the_start_keeps_nobody_from_starting(monke
     assert [await rig.states(one) for one in (waiting, accepted)] == [[State.DELIVERED]] * 2
     (delivery,) = (await rig.record(interrupted)).deliveries
     assert (delivery.delivery.state, delivery.delivery.doubts) == (State.QUEUED, 1)
+
+
+async def test_what_a_start_sends_is_not_taken_for_interrupted_where_the_queue_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = Rig(ScriptedTransport("t"))
+    await first.die()
+    monkeypatch.setattr(scheduler, "RECOVERY", 0.01)
+    monkeypatch.setattr(scheduler, "STALL", 0.01)
+    way = ScriptedTransport("t", gate=asyncio.Event())
+    rig = Rig(way, before=first)
+    lanes, mended, asked = rig.spool.lanes, asyncio.Event(), asyncio.Event()
+
+    async def failing() -> Mapping[LaneKey, float]:
+        await asked.wait()
+        if not mended.is_set():
+            raise SpoolError("input/output error")
+        return await lanes()
+
+    monkeypatch.setattr(rig.spool, "lanes", failing)
+    await rig.scheduler.start()
+    queue_id = await rig.submit("b@example.org")
+    await rig.quiet()
+    asked.set()
+    await asyncio.sleep(0.05)
+    mended.set()
+    await asyncio.sleep(0.05)
+    (delivery,) = (await rig.record(queue_id)).deliveries
+    assert (delivery.delivery.state, delivery.delivery.doubts) == (State.IN_FLIGHT, 0)
+    await rig.pass_time(100.0)
+    assert way.most_under_way == 1
+    assert way.gate is not None
+    way.gate.set()
+    await rig.quiet()
+    assert (len(way.seen), await rig.states(queue_id)) == (1, [State.DELIVERED])
 
 
 async def test_reject_routes_refuse_and_loops_end() -> None:

@@ -132,10 +132,10 @@ class Scheduler:
         while True:
             try:
                 doubts = await close_open_attempts(self._spool, self.attempts, self._clock)
-                self._pump.begin()
                 if doubts:
                     self._observer.notice("attempts were interrupted and are in doubt", deliveries=doubts)
                 await self.refresh()
+                self._pump.begin()  # once all of this is done: what is under way by then is not closed as interrupted
                 break
             except SpoolError as error:
                 if not self._started:
