@@ -265,6 +265,30 @@ async def test_what_a_reload_puts_under_a_cap_waits_for_it_in_peace(monkeypatch:
     assert await rig.waiting() == 0
 
 
+async def test_a_cap_that_is_reached_keeps_no_lane_of_others_in_memory() -> None:
+    grey = {f"b-{n}@d{n}.example" for n in range(20)}
+
+    def answer(to: str) -> Outcome:
+        return Deferred(LATER, Scope.RECIPIENT) if to in grey else Delivered(OK)
+
+    way = ScriptedTransport("t", answer=answer, by_domain=True)
+    rig = Rig(way, rules=rules(daily_cap=1))
+    await submit(rig, "a", 2)
+    for to in sorted(grey):
+        await rig.submit(to, sender="x@b.example")
+    await rig.quiet()
+    grey.clear()
+    for _ in range(2):
+        await rig.pass_time(40.0)
+    for lane in rig.scheduler._lanes.values():
+        if lane.timer is not None:  # as if it had rung
+            lane.timer.cancel()
+            rig.scheduler._lanes._rung(lane)
+    await rig.quiet()
+    assert sent(way) == {"a": 1, "b": 20 + 20}
+    assert [lane.key.nexthop for lane in rig.scheduler._lanes.values()] == ["example.org"], "where the capped site has mail"
+
+
 async def test_a_capped_site_fills_no_memory_that_others_need() -> None:
     way = ScriptedTransport("t")
     rig = Rig(way, rules=rules(daily_cap=1))

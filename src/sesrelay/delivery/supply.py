@@ -19,7 +19,7 @@ from sesrelay.delivery.lanes import Lanes
 from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.delivery.tasks import Tasks
-from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Priority, Stream
+from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Stream
 from sesrelay.mail.outcome import PauseReason
 from sesrelay.policy.batching import batches
 from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
@@ -81,10 +81,12 @@ class Supply:
             return
         passed_over = lane.well_stocked() if None in wanted else {*lane.streams(), *lane.wakes} - wanted.keys()
         for site, found, _ in self.gates.shut(now) if self.gates else ():
-            for priority in Priority:
-                passed_over.add(Stream(priority, site))
-                lane.put_off(Stream(priority, site), found.until)
-            self.gates.wait_for(site, lane.key)
+            known = [stream for stream in lane.wakes if stream is not None and stream.site == site]
+            for stream in known:  # what is not known is claimed once, given back, and known then: most lanes have nothing of it
+                passed_over.add(stream)
+                lane.put_off(stream, found.until)
+            if known:
+                self.gates.wait_for(site, lane.key)
         lane.claiming = True
         self.tasks.spawn(self._claim(lane, min(sum(wanted.values()), ROOM), passed_over))
 
