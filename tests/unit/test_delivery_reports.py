@@ -296,8 +296,10 @@ async def test_a_message_that_cannot_be_read_for_its_report_is_held_and_stops_no
     rig.spool.content = damaged  # type: ignore[method-assign,assignment]
     for _ in range(3):
         await rig.pass_time(60.0)
-    (delivery,) = (await rig.record(queue_id)).deliveries
+    record = await rig.record(queue_id)
+    (delivery,) = record.deliveries
     assert (delivery.delivery.state, delivery.delivery.reason) == (State.HELD, "unreadable")
+    assert [(event.event, event.outcome) for event in record.events][-2:] == [("attempt", "deferred"), ("held", "unreadable")]
     assert await reports(rig) == []
     other = await rig.submit("c@example.org")
     await rig.quiet()

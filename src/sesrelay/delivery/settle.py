@@ -61,25 +61,27 @@ class Settler:
         snapshot = self._gates.patient(self._snapshot(), batch, now)
         verdicts: dict[DeliveryId, Verdict] = {}
         news: list[Pause] = []
-        events: list[Event] = []
         for delivery in batch.deliveries:
             outcome = outcomes[delivery.id]
             pause = self._note(batch, outcome, began, now, chance, news)
-            verdict = policy.decide(
+            verdicts[delivery.id] = policy.decide(
                 delivery, outcome, transport=batch.lane.transport, retry=snapshot.retry, now=now, chance=chance, pause=pause
             )
-            verdicts[delivery.id] = verdict
-            events += _events(batch, delivery, outcome, verdict, now, seconds)
         made: tuple[Submission, ...] = ()
+        told: list[Event] = []
         due = reports.due(batch.deliveries, verdicts, outcomes, now)
         if due:
             try:
                 made, told = reports.make(due, batch, await content.reported(), snapshot, self._pauses, self._ids)
-                events += told
             except SpoolError as error:
                 self._observer.trouble("a report cannot be made, as the message cannot be read", error, queue_id=batch.message.id)
                 verdicts = {one: unreportable(verdict) for one, verdict in verdicts.items()}
-        return Judged(batch, Settlement(verdicts, tuple(events), made), tuple(news))
+        events = [
+            event
+            for delivery in batch.deliveries
+            for event in _events(batch, delivery, outcomes[delivery.id], verdicts[delivery.id], now, seconds)
+        ]
+        return Judged(batch, Settlement(verdicts, (*events, *told), made), tuple(news))
 
     def announce(self, judged: Judged) -> None:
         """Tell observers what is durable now."""
