@@ -10,6 +10,7 @@ from sesrelay.delivery.housekeeping import Housekeeping
 from sesrelay.mail.delivery import State
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.limits import SLOT, RouteLimits
 from sesrelay.policy.retry import RetryPolicy
 
 DAY, HOUR = 86400.0, 3600.0
@@ -92,3 +93,21 @@ async def test_a_clock_that_is_slewed_or_a_loop_that_was_busy_is_no_step() -> No
     (after,) = (await rig.record(name)).deliveries
     assert after.delivery.due == before.delivery.due
     assert rig.witness.events("notice") == []
+
+
+async def test_a_cap_waits_no_longer_where_the_clock_is_set_back() -> None:
+    capped = {"a.example": {"transports": ("out",), "limits": RouteLimits(hourly_cap=2)}}
+    rig = Timed(Delivered(OK, "remote"))
+    await rig.scheduler.swap(rig.snapshot(rig.out, rules=capped))
+    for n in range(3):
+        await rig.submit(f"b{n}@example.org", sender="x@a.example")
+    await rig.quiet()
+    await rig.set_clock(-10 * DAY)
+    assert len(rig.out.seen) == 2, "nor is it open at once"
+    again = Rig(rig.out, rules=capped, before=rig)
+    await rig.die()
+    await again.scheduler.start()
+    await again.pass_time(HOUR / 2)
+    assert len(rig.out.seen) == 2, "after a restart neither"
+    await again.pass_time(HOUR / 2 + 2 * SLOT)
+    assert len(rig.out.seen) == 3

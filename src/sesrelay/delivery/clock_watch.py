@@ -50,7 +50,7 @@ class ClockWatch:
             return
         if step < 0.0:
             await self.spool.set_back(-step, self.clock.wall())
-            self.scheduler.pauses.set_back(-step)
+            self.scheduler.set_back(-step)
         self._offset += step
         self.observer.notice("the clock was set", seconds=round(step, 1))
         await self.scheduler.refresh()

@@ -15,7 +15,7 @@ from dataclasses import replace
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.mail.delivery import Batch, LaneKey, Stream
 from sesrelay.mail.outcome import PauseReason
-from sesrelay.policy.limits import HOUR, Allowance, RouteLimits, Sent, allowance, slot_of
+from sesrelay.policy.limits import HOUR, SLOT, Allowance, RouteLimits, Sent, allowance, slot_of
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.routing import RouteRule
 from sesrelay.seams import Pause
@@ -65,11 +65,16 @@ class Gate:
         return self._allowance
 
     def count(self, recipients: int, now: float) -> int:
-        self._seen = -1
+        self.forget()
         return self.sent.add(recipients, now)
 
+    def forget(self) -> None:
+        """Look anew at what the caps leave when it is asked for."""
+        self._seen = -1
+
     def changed(self, limits: RouteLimits, monotonic: float) -> None:
-        self.limits, self._seen = limits, -1
+        self.limits = limits
+        self.forget()
         if self.pace.rate != limits.rate:
             self.pace.set_rate(limits.rate, monotonic)
 
@@ -102,6 +107,20 @@ class Gates:
                 self._shut.setdefault(site.removeprefix(SHUT), {})[slot] = n
                 continue
             self._sent.setdefault(site, Sent()).slots[slot] = n
+
+    def set_back(self, seconds: float) -> bool:
+        """Let what was sent be as long ago as it was before the clock was set back by `seconds`; tell whether counts have to be saved.
+
+        Slots are whole, so that it may seem up to one later: no hour and no day has more than its cap.
+        """
+        by = int(seconds // SLOT)
+        for site, sent in self._sent.items() if by else ():
+            moved = {slot - by: n for slot, n in sent.slots.items()}
+            self._unsaved.update({(site, slot): moved.get(slot, 0) for slot in sent.slots.keys() | moved.keys()})
+            sent.slots = moved
+        for gate in self._gates.values():
+            gate.forget()
+        return bool(self._unsaved)
 
     # --- may it go? ---
 

@@ -199,6 +199,12 @@ class Scheduler:
         """Wait until no attempt by any of `transports`, which are no longer in force, is under way."""
         await self._pump.slots.unused(transports)
 
+    def set_back(self, seconds: float) -> None:
+        """Let pauses and caps keep what is left of them after the clock was set back by `seconds`."""
+        self.pauses.set_back(seconds)
+        if self.gates.set_back(seconds):
+            self._pump.counts.save()
+
     def hurry(self) -> None:
         """Probe every pause now."""
         self.pauses.hurry(self._clock.wall())
