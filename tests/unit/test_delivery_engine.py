@@ -23,7 +23,7 @@ from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.budget import COPIES_OUT, ByteBudget
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
-from sesrelay.seams import Claim, ContentGone, Filter, NoSpace, Settlement, SpoolError, Submission
+from sesrelay.seams import Claim, ContentGone, Filter, NoSpace, Opened, Settlement, SpoolError, Submission
 
 LATER, NO = Reply(451, "4.2.0", "later"), Reply(550, "5.1.1", "no such user")
 
@@ -757,6 +757,31 @@ async def test_what_a_start_sends_is_not_taken_for_interrupted_where_the_queue_c
     way.gate.set()
     await rig.quiet()
     assert (len(way.seen), await rig.states(queue_id)) == (1, [State.DELIVERED])
+
+
+async def test_what_could_not_be_put_on_record_goes_where_a_reload_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = ScriptedTransport("old", concurrency=1), ScriptedTransport("new")
+    rig = Rig(old)
+    asked, answer, opening = asyncio.Event(), asyncio.Event(), rig.spool.open_attempt
+
+    async def failing(*_: object, **__: object) -> Opened:
+        asked.set()
+        await answer.wait()
+        raise SpoolError("the disk is full")
+
+    monkeypatch.setattr(rig.spool, "open_attempt", failing)
+    old.gate = asyncio.Event()
+    ids = [await rig.submit(f"b{n}@example.org") for n in range(2)]
+    old.gate.set()
+    await asked.wait()
+    await rig.scheduler.swap(rig.snapshot(new))
+    answer.set()
+    await rig.quiet()
+    monkeypatch.setattr(rig.spool, "open_attempt", opening)
+    rig.scheduler._pump.stall(False)
+    await rig.quiet()
+    assert [await rig.states(each) for each in ids] == [[State.DELIVERED]] * 2
+    assert (len(old.seen), len(new.seen)) == (1, 1)
 
 
 async def test_reject_routes_refuse_and_loops_end() -> None:

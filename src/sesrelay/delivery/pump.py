@@ -118,7 +118,7 @@ class Pump:
             self.stall(True)
             tried = False
             transport.give_back(len(ready.batch))
-            lane.put_back(Ready(ready.batch, ready.stream))
+            self.supply.put_anew(Ready(ready.batch, ready.stream), self._clock.wall())  # a reload may have come between
         finally:
             if not opened:
                 self.lanes.fresh.drop(ready)
