@@ -3,17 +3,19 @@
 import asyncio
 import math
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 
 from engine_rig import OK, Rig, ScriptedTransport
 from sesrelay.delivery.lane import ROOM
-from sesrelay.mail.delivery import Priority
+from sesrelay.mail.delivery import Batch, DeliveryId, Priority
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.fairness import PASSED_OVER_MAX
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
+from sesrelay.seams import Content
 
 RULES = {
     "high.example": {"transports": ("t",), "priority": Priority.HIGH},
@@ -79,6 +81,25 @@ async def test_low_does_not_starve() -> None:
     order = await sent(rig, way, 5 * PASSED_OVER_MAX)
     assert 3 <= order.count("low") <= 6
     assert order[:10] == ["high"] * 10
+
+
+async def test_low_does_not_starve_where_the_others_keep_every_attempt_busy() -> None:
+    at_once = 10
+    going, order = asyncio.Semaphore(0), list[str]()
+
+    class Slow(ScriptedTransport):
+        async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
+            order.append(batch.deliveries[0].recipient.address.partition("-")[0])
+            await going.acquire()
+            return {delivery.id: Delivered(OK) for delivery in batch.deliveries}
+
+    rig = Rig(Slow("t", concurrency=at_once), rules=RULES)
+    await submit(rig, "high", 12 * PASSED_OVER_MAX)
+    await submit(rig, "low", 5)
+    for _ in range(6 * PASSED_OVER_MAX):
+        going.release()
+        await rig.quiet()
+    assert 3 <= order.count("low") <= 5
 
 
 async def test_sites_of_one_priority_take_turns_in_memory() -> None:

@@ -130,21 +130,23 @@ class Pump:
                 if settled.due and moves != self.supply.moves:
                     self.tasks.spawn(self.supply.place_chosen())
             untaken = 0 if settled is not None and not self._gates else len(ready.batch) - (settled.accepted if settled else 0)
-            self.freed(lane, transport, ready.stream.site, untaken, tried=tried)
+            self.freed(lane, transport, ready.stream, untaken, tried=tried)
 
-    def take(self, lane: Lane, transport: Transport, site: str, recipients: int) -> None:
+    def take(self, lane: Lane, transport: Transport, stream: Stream, recipients: int) -> None:
         """Take the slot, and what the route's limits count, of a batch that goes out; its tokens are taken already."""
         lane.inflight += 1
+        lane.low += stream.priority is Priority.LOW
         self.slots.take(transport)
-        if self._gates and self._gates.take(site, recipients, self._clock.wall(), self._clock.monotonic()):
+        if self._gates and self._gates.take(stream.site, recipients, self._clock.wall(), self._clock.monotonic()):
             self.counts.save()
 
-    def freed(self, lane: Lane, transport: Transport, site: str, untaken: int, *, tried: bool = True) -> None:
+    def freed(self, lane: Lane, transport: Transport, stream: Stream, untaken: int, *, tried: bool = True) -> None:
         """Take note of a slot that is free again; a lane that had to wait for one comes before the lane that gave it back."""
         lane.inflight -= 1
+        lane.low -= stream.priority is Priority.LOW
         self.slots.give_back(transport)
         if self._gates:
-            waiting, changed = self._gates.ended(site, untaken, self._clock.wall(), tried=tried)
+            waiting, changed = self._gates.ended(stream.site, untaken, self._clock.wall(), tried=tried)
             if changed:
                 self.counts.save()
             for key in waiting:
@@ -212,7 +214,7 @@ class Pump:
                 urgent_only = True
                 continue
             ready = lane.pop(stream)
-            self.take(lane, transport, stream.site, len(batch))
+            self.take(lane, transport, stream, len(batch))
             if self._pauses:
                 self._pauses.probe_sender(lane.key.transport, sender_domain_of(batch.message, self._snapshot()), now)
             if probing:
@@ -260,7 +262,7 @@ class Pump:
             gated = self._gates.closed(lane.key, now, self._clock.monotonic(), lambda wait: self.lanes.arm(lane, wait))
         if urgent_only:
             lowest = Priority.HIGH
-        elif lane.inflight >= attempts_at_once(Priority.LOW, limit):
+        elif lane.low >= attempts_at_once(Priority.LOW, limit):
             lowest = Priority.NORMAL
         else:
             return gated

@@ -77,13 +77,13 @@ class Scheduler:
             return None
         if transport.pace(len(batch), self._clock.monotonic(), batch.priority) > 0.0:
             return None
-        self._pump.take(lane, transport, batch.deliveries[0].placement.site, len(batch))
+        self._pump.take(lane, transport, batch.deliveries[0].placement.stream, len(batch))
         return transport
 
     def withdraw(self, batch: Batch, transport: Transport) -> None:
         """Give back what `offer` took: the message could not be stored."""
         transport.give_back(len(batch))
-        self._pump.freed(self._lanes.get(batch.lane), transport, batch.deliveries[0].placement.site, len(batch), tried=False)
+        self._pump.freed(self._lanes.get(batch.lane), transport, batch.deliveries[0].placement.stream, len(batch), tried=False)
 
     def launch(self, batch: Batch, content: Large, transport: Transport) -> None:
         """Send a batch that was offered and is now stored as in flight."""
