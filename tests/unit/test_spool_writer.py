@@ -189,6 +189,24 @@ async def test_a_claim_survives_that_its_group_runs_again(tmp_path: Path) -> Non
     await spool.close()
 
 
+async def test_a_claim_that_nobody_waits_for_any_more_is_no_fault_at_the_end(tmp_path: Path) -> None:
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+    spool = await opened(tmp_path, FakeClock(NOW))
+    await spool.accept(submission(1))
+    gate = await Gate.shut(_writer(spool))
+    claiming = asyncio.ensure_future(spool.claim(SES, 9, NOW))
+    await asyncio.sleep(0)
+    claiming.cancel()
+    closing = asyncio.ensure_future(_writer(spool).close())
+    await asyncio.sleep(0)
+    await gate.open()
+    await closing
+    await spool.close()
+    assert claiming.cancelled()
+    assert faults == []
+
+
 async def test_the_log_is_written_home_when_it_is_quiet_and_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sesrelay.spool.writer.committing.WAL_PAGES", 50)
     spool = await opened(tmp_path)

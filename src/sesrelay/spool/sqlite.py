@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -162,7 +163,8 @@ class SqliteSpool(Parking):
     def _take_back(self, future: asyncio.Future[Claim]) -> None:
         if not future.cancelled() and future.exception() is None:
             keys = [key_of(each.id) for each in future.result().deliveries]
-            self._writer.submit(partial(flow.unclaim, keys=keys))
+            with contextlib.suppress(SpoolError):  # closed meanwhile: no claim outlives that
+                self._writer.submit(partial(flow.unclaim, keys=keys))
 
     async def unclaim(self, ids: Sequence[DeliveryId]) -> None:
         keys = [key_of(each) for each in ids]
