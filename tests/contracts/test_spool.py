@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -599,6 +600,16 @@ async def test_many_lanes(spool: Store) -> None:
     lanes = [LaneKey("direct", f"d{n}.example") for n in range(600)]
     await asyncio.gather(*(spool.accept(submission(n, lane=lane, due=NOW + n)) for n, lane in enumerate(lanes)))
     assert await spool.lanes() == {lane: NOW + n for n, lane in enumerate(lanes)}
+
+
+async def test_lanes_of_many_sites_and_priorities(spool: Store) -> None:
+    lanes = [LaneKey("direct", f"d{n}.example") for n in range(20)]
+    made = [
+        submission(n, lane=lane, site=f"s{site}", priority=priority, due=NOW + n)
+        for n, (lane, site, priority) in enumerate(product(lanes, range(40), Priority))
+    ]
+    await asyncio.gather(*(spool.accept(each) for each in made))
+    assert await spool.lanes() == {lane: NOW + 120 * n for n, lane in enumerate(lanes)}
 
 
 async def test_aged_pages_through_old_and_unclaimed(spool: Store) -> None:

@@ -7,9 +7,15 @@ from pathlib import Path
 import apsw
 import pytest
 
+from sesrelay.mail.delivery import LaneKey
 from sesrelay.spool import bulk, changing, desk, flow, oldest, reading, selecting
+from sesrelay.spool.claims import Claims
 from sesrelay.spool.opening import open_store
 from sesrelay.spool.query import sized
+from sesrelay.spool.records import pack
+from sesrelay.spool.tally import Tally
+from sesrelay.spool.transaction import Transaction
+from spool_world import submission
 
 QUESTIONS = {
     "claim": (flow.CLAIM, "SEARCH delivery USING INDEX delivery_claim (transport=? AND nexthop=? AND priority=? AND site=?)"),
@@ -57,7 +63,7 @@ QUESTIONS = {
         oldest.MEANT,
         "SEARCH delivery USING INDEX delivery_open (state=? AND transport=? AND (message,n)>(?,?))",
     ),
-    "what may be forgotten": (flow.FINISHED, "SEARCH message USING INTEGER PRIMARY KEY (rowid>?)"),
+    "what may be forgotten": (flow.FINISHED, "SEARCH message USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
 }
 
 
@@ -75,6 +81,24 @@ def test_the_plan(db: apsw.Connection, question: str) -> None:
     # A sort would read all of a lane or a queue before it gives the first row.
     if question != "by Message-ID":
         assert not [line for line in plan if "TEMP B-TREE" in line]
+
+
+def test_lanes_of_many_sites_are_looked_at_a_few_at_a_time(db: apsw.Connection) -> None:
+    tx = Transaction(db, Claims(), Tally(db))
+    for serial in range(40 * 50):
+        made = submission(serial, lane=LaneKey("direct", f"d{serial // 50:02}.example"), site=f"s{serial % 50}")
+        flow.accept(tx, pack(made, in_file=False), False)
+    steps: list[int] = []
+    found, after = 0, None
+    while after is not None or not steps:
+        asked: list[object] = []
+        db.set_exec_trace(lambda _, sql, __, asked=asked: asked.append(sql) or True)
+        page, after = flow.lanes(tx, after)
+        db.set_exec_trace(None)
+        steps.append(len(asked))
+        found += len(page)
+    assert found == 40
+    assert max(steps) < flow.LANES_PAGE + 3 * 51
 
 
 def test_the_end_of_a_message_is_seen_in_an_index(db: apsw.Connection) -> None:

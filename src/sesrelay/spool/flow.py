@@ -16,6 +16,7 @@ from typing import NamedTuple, cast
 
 import apsw
 
+from sesrelay.mail import queue_id
 from sesrelay.mail.delivery import Delivery, LaneKey, Placement, Priority, Stream
 from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.seams import Claim, SpoolError, Superseded
@@ -80,10 +81,10 @@ BY_SITE = (
 FIRST_SITE = BY_SITE.replace("site, due, message, n FROM", "site FROM") + " LIMIT 1"
 FIRST_LANES = "SELECT DISTINCT transport, nexthop FROM backlog WHERE state = 0 AND n > 0 ORDER BY transport, nexthop LIMIT ?"
 LANES = FIRST_LANES.replace("ORDER", "AND (transport, nexthop) > (?, ?) ORDER")
-LANES_PAGE = PAGE // 4  # lanes in one operation: each takes some steps of an index
-FINISHED = (
+LANES_PAGE = PAGE // 4  # steps of an index in one operation: a lane takes some, and one more for each of its sites
+FINISHED = (  # the bound by id, as queue ids grow with time: where little is old, all that is younger would be looked at
     "SELECT id, EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.id AND state < 3) "
-    "FROM message WHERE id > ? AND accepted < ? ORDER BY id LIMIT ?"
+    "FROM message WHERE id > ? AND id < ? AND accepted < ? ORDER BY id LIMIT ?"
 )
 COUNT_SENT = "INSERT INTO sent (site, slot, n) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = excluded.n"
 FORGET_SENT = "DELETE FROM sent WHERE site = ? AND slot < ?"
@@ -337,12 +338,16 @@ def lanes(tx: Transaction, after: tuple[str, str] | None) -> tuple[dict[LaneKey,
     tx.tally.flush(tx.cursor)
     found: dict[LaneKey, float] = {}
     listed = rows(tx.cursor, FIRST_LANES, (LANES_PAGE,)) if after is None else rows(tx.cursor, LANES, (*after, LANES_PAGE))
-    page = [LaneKey(*each) for each in listed]
-    for lane in page:
+    steps = 0
+    for place, each in enumerate(listed, 1):
+        lane = LaneKey(*each)
         dues = [due for priority in Priority for due in _first_dues(tx, lane, priority)]
         if dues:
             found[lane] = min(dues)
-    return found, page[-1] if len(page) == LANES_PAGE else None
+        steps += 1 + len(dues)
+        if steps >= LANES_PAGE and place < len(listed):
+            return found, lane
+    return found, LaneKey(*listed[-1]) if len(listed) == LANES_PAGE else None
 
 
 def _first_dues(tx: Transaction, lane: LaneKey, priority: Priority) -> Iterator[float]:
@@ -375,7 +380,8 @@ def aged(tx: Transaction, accepted_before: float, after: Key, limit: int) -> tup
 
 def purge(tx: Transaction, finished_before: float, after: int, limit: int) -> tuple[int, int | None]:
     """Forget at most `limit` of the next page of old messages; return how many, and where the next page starts."""
-    seen = rows(tx.cursor, FINISHED, (after, finished_before, PAGE))
+    bound = queue_id.number(max(finished_before, 0.0), 0)
+    seen = rows(tx.cursor, FINISHED, (after, bound, finished_before, PAGE))
     gone = [(number,) for number, remains in seen if not remains][:limit]
     for table in ("delivery", "event", "digest"):
         tx.cursor.executemany(f"DELETE FROM {table} WHERE message = ?", gone)
