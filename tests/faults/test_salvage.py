@@ -94,14 +94,19 @@ async def test_nothing_of_a_delivery_is_lost_on_the_way(tmp_path: Path) -> None:
         await store.close()
 
 
-@pytest.mark.parametrize("what", ["header", "roots"])
+@pytest.mark.parametrize("what", ["header", "a bit of it", "roots"])
 async def test_without_its_header_or_its_roots_the_mail_is_there(tmp_path: Path, what: str) -> None:
     wanted = await filled(tmp_path / "state")
     path = tmp_path / "state" / "queue.db"
-    wipe(path, [1] if what == "header" else [page for page in roots(path) if page != 1])
+    if what == "a bit of it":
+        data = bytearray(path.read_bytes())
+        data[20] ^= 1 << 5  # how much of each page is reserved for others
+        path.write_bytes(data)
+    else:
+        wipe(path, [1] if what == "header" else [page for page in roots(path) if page != 1])
     found = await had_back(tmp_path / "state", tmp_path / "new")
     # Small tables are their roots; what then is left of a message is not enough to send it.
-    assert found == wanted if what == "header" else found.items() <= wanted.items()
+    assert found.items() <= wanted.items() if what == "roots" else found == wanted
 
 
 async def test_what_stands_in_the_log_alone_counts(tmp_path: Path) -> None:

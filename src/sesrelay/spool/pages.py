@@ -45,7 +45,6 @@ class Pages:
             said = int.from_bytes(head[16:18], "big")
             said = 65536 if said == 1 else said
             self.size = said if said in {1 << n for n in range(9, 17)} else PAGE
-            self.usable = self.size - (head[20] if len(head) == 100 and head[20] < 100 else 0)
             self.count = os.fstat(self._file).st_size // self.size
             log = Path(f"{path}-wal")
             if log.exists():
@@ -112,7 +111,7 @@ class Pages:
             if len(page) < self.size:
                 break
             trunk, leaves = struct.unpack(">2I", page[:8])
-            leaves = min(leaves, (self.usable - 8) // 4)
+            leaves = min(leaves, (self.size - 8) // 4)
             free.update(struct.unpack(f">{leaves}I", page[8 : 8 + 4 * leaves]))
         return free
 
@@ -144,7 +143,7 @@ class Pages:
     def _payload(self, page: bytes, place: int, length: int, kind: int) -> bytes:
         if not 0 < length <= PAYLOAD_MAX:
             raise _Senseless
-        u = self.usable
+        u = self.size  # ours reserve nothing of a page, whatever a damaged header says
         most = u - 35 if kind == TABLE_LEAF else (u - 12) * 64 // 255 - 23
         least = (u - 12) * 32 // 255 - 23
         here = length
