@@ -40,6 +40,19 @@ async def test_a_store_outlives_its_process(tmp_path: Path) -> None:
     await spool.close()
 
 
+async def test_a_new_store_is_on_the_disk_with_all_folders_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    sync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        sync(descriptor)
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    monkeypatch.setattr(os, "fsync", noting)
+    await filled(tmp_path / "deep" / "state")
+    assert {tmp_path, tmp_path / "deep", tmp_path / "deep" / "state"} <= set(synced)
+
+
 async def test_files_are_not_for_others(tmp_path: Path) -> None:
     state = tmp_path / "state"
     spool = await opened(state)

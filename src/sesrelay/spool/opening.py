@@ -7,6 +7,7 @@ acknowledged mail at a power loss.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,9 @@ def create(path: Path) -> None:
             db.close(True)
     except apsw.Error as error:
         raise StoreRefused(f"{path} cannot be created: {error}") from error
+    for above in path.parent.absolute().parents:  # the folder may be as new as what is in it, and so may these
+        with contextlib.suppress(PermissionError):  # not ours to read, so nothing that we have made
+            sync_folder(above)
     fresh.rename(path)
     sync_folder(path.parent)
 
