@@ -14,6 +14,7 @@ from fakes import FakeClock
 from sesrelay.mail.delivery import State
 from sesrelay.mail.lineends import Canonical
 from sesrelay.seams import Filter
+from sesrelay.spool.errors import StoreRefused
 from sesrelay.spool.files import THRESHOLD
 from sesrelay.spool.salvage import salvage
 from spool_world import MX, NOW, SES, deferred, delivered, held, opened, settlement, submission
@@ -116,6 +117,38 @@ async def test_what_stands_in_the_log_alone_counts(tmp_path: Path) -> None:
     assert await had_back(killed, tmp_path / "new") == wanted
     (killed / "queue.db").unlink()
     assert await had_back(killed, tmp_path / "newer") == wanted, "the log has every page here"
+
+
+@pytest.mark.parametrize("where", [2, 10, 20, 26, 0.3, 0.6])
+async def test_what_stands_behind_a_damaged_place_of_the_log_is_neither_passed_over_nor_lost(tmp_path: Path, where: float) -> None:
+    wanted = await filled(tmp_path / "state", log=True)
+    killed = tmp_path / "killed"
+    log = killed / "queue.db-wal"
+    data = bytearray(log.read_bytes())
+    data[where if isinstance(where, int) else int(len(data) * where)] ^= 1  # in its header, or behind it
+    log.write_bytes(data)
+    with pytest.raises(StoreRefused, match="queue export"):
+        await opened(killed)
+    assert log.read_bytes() == data, "what is refused is left alone"
+    found = await had_back(killed, tmp_path / "new")
+    assert found.items() <= wanted.items()
+    assert len(found) >= len(wanted) - 4
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.6, 0.999])
+async def test_a_log_that_is_cut_off_counts_up_to_there(tmp_path: Path, cut: float) -> None:
+    wanted = await filled(tmp_path / "state", log=True)
+    killed = tmp_path / "killed"
+    log = killed / "queue.db-wal"
+    log.write_bytes(log.read_bytes()[: int(log.stat().st_size * cut)])
+    found = await had_back(killed, tmp_path / "new")
+    spool = await opened(killed)
+    assert found == {
+        each.delivery.id.message: await spool.content(each.delivery.id.message)
+        for each in await spool.list(Filter(), NOW, None, 9999)
+    }
+    await spool.close()
+    assert cut < 0.9 or found.items() <= wanted.items()
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,23 @@ async def test_a_commit_that_fails_stores_nothing_and_says_so_to_all(tmp_path: P
     spool = await opened(tmp_path)
     assert (await spool.stats()).counts == {("ses", State.QUEUED): 21}
     assert len(await spool.list(Filter(), NOW, None, 99)) == 21
+    await spool.close()
+
+
+async def test_what_failed_syncs_left_in_the_log_is_not_taken_for_damage(tmp_path: Path, disk: FailingFiles) -> None:
+    spool = await opened(tmp_path / "state", vfs=disk.name)
+    await spool.accept(submission(1))
+    disk.fail_sync = True
+    for count in (60, 40, 20, 5):  # each leaves the end of the one before behind it
+        await asyncio.gather(*(spool.accept(submission(100 + serial)) for serial in range(count)), return_exceptions=True)
+    disk.fail_sync = False
+    await spool.accept(submission(2))
+    shutil.copytree(tmp_path / "state", tmp_path / "killed")
+    await spool.close()
+    spool = await opened(tmp_path / "killed")
+    assert {submission(1).message.id, submission(2).message.id} <= {
+        each.delivery.id.message for each in await spool.list(Filter(), NOW, None, 99)
+    }
     await spool.close()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sesrelay.spool.errors import StoreDamaged, StoreRefused
 from sesrelay.spool.files import sync_folder
 from sesrelay.spool.migrations import migrate
 from sesrelay.spool.owner import give_to_owner
+from sesrelay.spool.pages import log_is_whole
 
 SQLITE_MIN = 3_051_003  # 3.51.3; before it, two connections that write and checkpoint at once can lose commits
 BUSY_TIMEOUT = 2_000  # milliseconds
@@ -121,6 +123,7 @@ def _look_at(path: Path) -> None:
 def _open_checked(path: Path, vfs: str | None) -> apsw.Connection:
     db = connect(path, write=True, vfs=vfs)
     try:
+        _check_log(db, path)
         migrate(db, str(path))  # which may sort a whole queue for a new index: on disk
         db.pragma("temp_store", "memory")
         if db.pragma("auto_vacuum") != 2:
@@ -136,6 +139,23 @@ def _open_checked(path: Path, vfs: str | None) -> apsw.Connection:
         db.close(True)
         raise
     return db
+
+
+def _check_log(db: apsw.Connection, path: Path) -> None:
+    """See that SQLite counts all of the log: behind what is damaged it sees no more, takes it for the end, and writes over it.
+
+    Raises: StoreDamaged
+    """
+    log = Path(f"{path}-wal")
+    db.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # SQLite has read it then
+    if not log.exists() or not log.stat().st_size:
+        return
+    with Path(f"{path}-shm").open("rb") as index:
+        head = index.read(40)
+    # Source: sqlite.org/walformat.html §2.3: mxFrame, and the salts of the log that is counted.
+    if not log_is_whole(log, int.from_bytes(head[16:20], sys.byteorder), head[32:40]):
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)  # which would remove it
+        raise StoreDamaged(f"{path} is damaged: there is mail behind a damaged place of its log {log}; {_RESTORE}")
 
 
 def _guarded(path: Path, do: Callable[[], apsw.Connection]) -> apsw.Connection:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ TABLE_LEAF, INDEX_LEAF, INDEX_INTERIOR = 0x0D, 0x0A, 0x02
 CELLS = {TABLE_LEAF: 8, INDEX_LEAF: 8, INDEX_INTERIOR: 12}
 """Kinds of pages that hold rows, and the octets of their headers."""
 PAYLOAD_MAX = 1 << 30
+MAGIC = (0x377F0682, 0x377F0683)  # of a log
+HEAD, FRAME = 32, 24  # octets of its header, and of what stands before each page in it
 
 Value = int | float | str | bytes | None
 
@@ -26,6 +29,10 @@ class Row(NamedTuple):
 
     rowid: int | None
     values: tuple[Value, ...]
+
+
+_Places = dict[int, int | None]
+"""Where a page stands in the log; None where that place is damaged."""
 
 
 class _Senseless(Exception):
@@ -39,7 +46,7 @@ class Pages:
         # A file that is gone may have left its log, and mail in it.
         self._file = os.open(path if path.exists() else os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._log: int | None = None
-        self._at: dict[int, int] = {}
+        self._at: _Places = {}
         try:
             head = os.pread(self._file, 100, 0)
             said = int.from_bytes(head[16:18], "big")
@@ -62,7 +69,8 @@ class Pages:
 
     def page(self, number: int) -> bytes:
         if number in self._at and self._log is not None:
-            return os.pread(self._log, self.size, self._at[number])
+            at = self._at[number]
+            return b"" if at is None else os.pread(self._log, self.size, at)
         return os.pread(self._file, self.size, (number - 1) * self.size)
 
     def rows(self) -> Iterator[Row]:
@@ -75,31 +83,45 @@ class Pages:
     # --- the log ---------------------------------------------------------------------------------------------
 
     def _read_log(self) -> None:
-        """Note where the newest committed copy of each page stands; what follows a damaged frame does not count."""
+        """Note where the newest committed copy of each page stands, also behind a damaged frame; of what that had there is no copy.
+
+        A transaction with such a frame counts where another goes on from its sums: then it was synced, not cut off by a power loss.
+        """
         assert self._log is not None
-        head = os.pread(self._log, 32, 0)
-        if len(head) < 32:
+        head = os.pread(self._log, HEAD, 0)
+        if len(head) < HEAD:
             return
-        magic, _, size, _, salt_1, salt_2, *said = struct.unpack(">8I", head)
-        if magic not in (0x377F0682, 0x377F0683) or size != self.size:
-            return
-        order = ">" if magic & 1 else "<"
-        sums = _sums(head[:24], (0, 0), order)
-        if sums != tuple(said):
-            return
-        place = 32
-        open_: dict[int, int] = {}
-        while len(frame := os.pread(self._log, 24 + size, place)) == 24 + size:
-            number, after, of_1, of_2, *said = struct.unpack(">6I", frame[:24])
-            sums = _sums(frame[24:], _sums(frame[:8], sums, order), order)
-            if (of_1, of_2) != (salt_1, salt_2) or sums != tuple(said):
-                return
-            open_[number] = place + 24
-            place += 24 + size
+        magic, _, size, _, *salts, first, second = struct.unpack(">8I", head)
+        order, sums = ">" if magic & 1 else "<", (first, second)
+        if magic not in MAGIC or size != self.size or sums != _sums(head[:24], (0, 0), order):
+            order, size = (
+                ">" if sys.byteorder == "big" else "<",
+                self.size,
+            )  # it is damaged; what stands first tells whose it all is
+            salts = list(struct.unpack(">2I", os.pread(self._log, 16, HEAD)[8:].ljust(8, b"\0")))
+        place = HEAD
+        open_: _Places = {}
+        doubtful: tuple[_Places, int] = {}, 0
+        while len(frame := os.pread(self._log, FRAME + size, place)) == FRAME + size:
+            number, after, of_1, of_2, *said = struct.unpack(">6I", frame[:FRAME])
+            sums = _sums(frame[FRAME:], _sums(frame[:8], sums, order), order)
+            whole = [of_1, of_2] == salts and sums == tuple(said)
+            if whole:
+                self._count(*doubtful)
+            doubtful = {}, 0
+            open_[number] = place + FRAME if whole else None
+            sums = said[0], said[1]
+            place += FRAME + size
             if after:
-                self._at.update(open_)
-                open_.clear()
-                self.count = max(self.count, after)
+                if None in open_.values():
+                    doubtful = open_, after
+                else:
+                    self._count(open_, after)
+                open_ = {}
+
+    def _count(self, places: _Places, pages: int) -> None:
+        self._at.update(places)
+        self.count = max(self.count, pages)
 
     def _free(self) -> set[int]:
         """Return the pages that the file holds ready: what stands in them is of the past."""
@@ -165,6 +187,33 @@ class Pages:
         if follow:
             raise _Senseless  # the last page of a row leads to no other: this one is something else
         return b"".join(parts)
+
+
+def log_is_whole(log: Path, counted: int, salts: bytes) -> bool:
+    """Tell whether nothing that was synced stands behind the first `counted` frames of the log that has those `salts`.
+
+    A transaction is written behind one that was synced, and goes on from its sums; what a power loss has cut off, or a failed sync has
+    left, nothing goes on from. Raises: OSError
+    """
+    with log.open("rb") as file:
+        head, octets = file.read(HEAD), os.fstat(file.fileno()).st_size
+        if octets <= HEAD:
+            return True  # its header is synced before anything stands behind it
+        magic, _, size, _, _, _, *said = struct.unpack(">8I", head)
+        if magic not in MAGIC or _sums(head[:24], (0, 0), ">" if magic & 1 else "<") != tuple(said):
+            return False
+        if head[16:24] != salts:
+            return True  # it is done with, and starts anew with the next transaction
+        order = ">" if magic & 1 else "<"
+        end: tuple[int, int] | None = None
+        for n in range(counted, (octets - HEAD) // (FRAME + size)):
+            frame = os.pread(file.fileno(), FRAME + size, HEAD + n * (FRAME + size))
+            after, *_, first, second = struct.unpack(">5I", frame[4:FRAME])
+            ours = frame[8:16] == salts
+            if end and ours and _sums(frame[FRAME:], _sums(frame[:8], end, order), order) == (first, second):
+                return False
+            end = (first, second) if ours and after else None
+    return True
 
 
 def _varint(octets: bytes, place: int) -> tuple[int, int]:
