@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -327,6 +327,57 @@ async def test_temporary_credentials_are_renewed_ahead_and_off_the_loop() -> Non
     assert latest is not None
     assert latest.secret_key == "s3"
     sessions.close()
+
+
+@dataclass
+class Silent(Temporary):
+    """Answers when it is `let`, and then with an error if it has one."""
+
+    error: Exception | None = None
+    let: threading.Event = field(default_factory=threading.Event)
+
+    def get_frozen_credentials(self) -> FrozenCredentials:
+        found = super().get_frozen_credentials()
+        self.let.wait(30)
+        if self.error is not None:
+            raise self.error
+        return found
+
+
+async def test_a_source_that_does_not_answer_is_asked_once_and_holds_up_no_other(sessions: Sessions) -> None:
+    slow, other = sessions.get(keyed()), sessions.get(replace(keyed(), region="eu-west-2"))
+    await slow.endpoint()
+    assert slow._opened is not None
+    silent = Silent(0.0, error=OSError("no answer"))
+    slow._opened = replace(slow._opened, credentials=silent)
+    asking = [asyncio.create_task(slow.credentials()) for _ in range(8)]
+    try:
+        async with asyncio.timeout(20):
+            assert await other.credentials() == FrozenCredentials(KEY, SECRET, None)
+    finally:
+        silent.let.set()
+    ends = await asyncio.gather(*asking, return_exceptions=True)
+    assert [str(end) for end in ends] == ["no answer"] * 8
+    assert silent.asked == 1
+    with pytest.raises(OSError, match="no answer"):
+        await slow.credentials()
+    assert silent.asked == 2  # and then it is asked again
+
+
+async def test_what_a_source_gave_before_it_was_read_anew_is_not_kept(sessions: Sessions) -> None:
+    session = sessions.get(keyed())
+    await session.endpoint()
+    assert session._opened is not None
+    silent = Silent(0.0)
+    session._opened = replace(session._opened, credentials=silent)
+    asking = asyncio.create_task(session.credentials())
+    while not silent.asked:
+        await asyncio.sleep(0.01)
+    await session.reload()
+    assert await session.credentials() == FrozenCredentials(KEY, SECRET, None)
+    silent.let.set()
+    await asking
+    assert await session.credentials() == FrozenCredentials(KEY, SECRET, None)
 
 
 @pytest.mark.parametrize("v2", [True, False])

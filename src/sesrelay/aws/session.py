@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 AHEAD = 15 * 60  # seconds before expiry at which temporary credentials are renewed
 LOOK_EVERY = 5.0  # seconds between looks at the expiry
+THREADS = 3  # of a source: its account, its identities and its credentials may be asked for at one time
 CONNECT, READ = 5, 20  # seconds; a call under way holds up the end of the process
 
 
@@ -80,12 +81,12 @@ class Session:
     def __init__(self, source: Source, clock: Clock, threads: ThreadPoolExecutor) -> None:
         self.source = source
         self._clock = clock
-        self._threads = threads
+        self.threads = threads
         self._opened: _Opened | None = None
         self._opening = asyncio.Lock()
         self._frozen: FrozenCredentials | None = None
         self._look_at = 0.0
-        self._renewing: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[FrozenCredentials | None] | None = None
         self._reloaded_at: float | None = None
 
     def __repr__(self) -> str:
@@ -111,12 +112,14 @@ class Session:
             return self._frozen
         renewable = getattr(opened.credentials, "refresh_needed", None)
         if self._frozen is None or (renewable is not None and renewable(refresh_in=60)):
-            await self._renew(opened)
-        elif renewable is not None and renewable(refresh_in=AHEAD) and (self._renewing is None or self._renewing.done()):
-            self._renewing = asyncio.get_running_loop().create_task(self._renew_ahead(opened), name="aws credentials")
+            found = await asyncio.shield(self._renewal(opened))
+            if found is None and self._opened is opened:
+                self._opened = None  # read the source anew next time: credentials may have been put there meanwhile
+            return found
+        if renewable is not None and renewable(refresh_in=AHEAD):
+            # Where that fails those in hand are still good, and botocore logs why; who needs others gets the error.
+            self._renewal(opened)
         self._look_at = now + LOOK_EVERY
-        if self._frozen is None and self._opened is opened:
-            self._opened = None  # read the source anew next time: credentials may have been put there meanwhile
         return self._frozen
 
     async def reload(self) -> None:
@@ -125,7 +128,7 @@ class Session:
         async with self._opening:
             if self._reloaded_at is not None and asked - self._reloaded_at < 1.0:
                 return
-            self._opened = self._frozen = None
+            self._opened = self._frozen = self._renewing = None
             self._reloaded_at = self._clock.monotonic()
 
     async def account(self) -> Account:
@@ -159,18 +162,21 @@ class Session:
                 self._opened = await self._in_thread(lambda: _open(self.source))
             return self._opened
 
-    async def _renew(self, opened: _Opened) -> None:
-        self._frozen = await self._in_thread(lambda: _freeze(opened.credentials))
+    def _renewal(self, opened: _Opened) -> asyncio.Task[FrozenCredentials | None]:
+        """Return the renewal under way, or begin one: botocore lets one caller ask at a time, and each would wait out a silence anew."""
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.get_running_loop().create_task(self._renew(opened), name="aws credentials")
+            self._renewing.add_done_callback(_noted)
+        return self._renewing
 
-    async def _renew_ahead(self, opened: _Opened) -> None:
-        try:
-            await self._renew(opened)
-        except Exception:
-            # Those in hand are still good, and botocore has logged why; when they are not, who needs them gets the error.
-            self._look_at = self._clock.monotonic() + LOOK_EVERY
+    async def _renew(self, opened: _Opened) -> FrozenCredentials | None:
+        found = await self._in_thread(lambda: _freeze(opened.credentials))
+        if self._opened is opened:  # else the source was read anew meanwhile
+            self._frozen, self._look_at = found, self._clock.monotonic() + LOOK_EVERY
+        return found
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
 
 
 class Sessions:
@@ -178,13 +184,13 @@ class Sessions:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="aws")
         self._sessions: dict[Source, Session] = {}
 
     def get(self, source: Source) -> Session:
         """Return the session of `source`, the same one each time."""
         if source not in self._sessions:
-            self._sessions[source] = Session(source, self._clock, self._threads)
+            # Threads of its own, so that a source that is slow to answer holds up no other.
+            self._sessions[source] = Session(source, self._clock, ThreadPoolExecutor(THREADS, "aws"))
         return self._sessions[source]
 
     def retain(self, sources: Iterable[Source]) -> None:
@@ -194,7 +200,14 @@ class Sessions:
 
     def close(self) -> None:
         """Let the threads end; calls under way are not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for session in self._sessions.values():
+            session.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _noted(renewal: asyncio.Task[FrozenCredentials | None]) -> None:
+    """Take note of how a renewal ended, so that asyncio does not complain where nobody waited for it."""
+    if not renewal.cancelled():
+        renewal.exception()
 
 
 def _open(source: Source) -> _Opened:
