@@ -52,6 +52,14 @@ def test_a_site_names_its_secret_from_its_own_folder(tmp_path: Path) -> None:
     assert ses.secret_access_key.get_secret_value() == CANARY
 
 
+def test_a_line_end_behind_a_key_id_of_the_environment_is_not_part_of_it(tmp_path: Path) -> None:
+    transport = "transports: {s: {type: ses, access_key_id: '${KEY_ID}', secret_access_key: s}}\n"
+    config = write(tmp_path / "config.yaml", transport, 0o600)
+    ses = load(config, environ={"KEY_ID": "AKIA1\n"}).config.transports["s"]
+    assert isinstance(ses, SesTransport)
+    assert ses.access_key_id == "AKIA1"
+
+
 def test_a_systemd_credential_comes_first_and_its_mode_is_systemds_affair(tmp_path: Path) -> None:
     write(tmp_path / "r.password", "beside", 0o600)
     write(tmp_path / "credentials" / "r.password", CANARY, 0o444)

@@ -256,6 +256,19 @@ async def test_the_chain_and_a_reload(sessions: Sessions, monkeypatch: pytest.Mo
     assert await session.credentials() == FrozenCredentials("AKIAENV", "two", None)
 
 
+@pytest.mark.parametrize("blank", ["\n", "\r\n", " "])
+async def test_blanks_around_keys_are_none_of_theirs(sessions: Sessions, blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = sessions.get(Source("eu-west-1", access_key_id=f"{KEY}{blank}", secret_access_key=f"{SECRET}{blank}"))
+    assert await given.credentials() == FrozenCredentials(KEY, SECRET, None)
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    for name, value in zip(names, (KEY, SECRET, "token"), strict=True):
+        monkeypatch.setenv(name, f" {value}{blank}")
+    async with SesStandIn(keys={KEY: SECRET}, account=ses_rules.Account("eu-west-1", rate=21.0)) as ses:
+        chain = sessions.get(Source("eu-west-1", endpoint_url=ses.url))
+        assert await chain.credentials() == FrozenCredentials(KEY, SECRET, "token")
+        assert (await chain.account()).max_send_rate == 21.0
+
+
 async def test_a_role(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -235,12 +235,24 @@ def boto_session(source: Source) -> boto3.Session:
 
     inner = BotocoreSession(profile=source.profile)
     session = boto3.Session(source.access_key_id, source.secret_access_key, region_name=source.region, botocore_session=inner)
+    _trim(session.get_credentials())
     if source.role_arn:
         role = _role(session.client("sts", config=client_config(source)), source)
         inner = BotocoreSession(profile=source.profile)
         inner.register_component("credential_provider", role)
         session = boto3.Session(region_name=source.region, botocore_session=inner)
     return session
+
+
+def _trim(credentials: Any) -> None:
+    """Take blanks off keys that stand somewhere: no key has any, and `echo KEY | base64` leaves a line end in the environment, with
+    which no request can be made, and the error shows the token.
+    """
+    from botocore.credentials import Credentials  # noqa: PLC0415
+
+    if type(credentials) is Credentials:  # those that are refreshed come from programs
+        credentials.access_key, credentials.secret_key = credentials.access_key.strip(), credentials.secret_key.strip()
+        credentials.token = credentials.token and credentials.token.strip()
 
 
 def _role(sts: Any, source: Source) -> Any:

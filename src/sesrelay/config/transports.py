@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 
 from sesrelay.config.dkim import Dkim
 from sesrelay.config.part import Part
@@ -57,6 +57,8 @@ def _without_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
 
 
+KeyId = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+"""As of an environment variable, which may have a line end behind it."""
 TagName = Annotated[Tag, AfterValidator(_not_the_relays)]
 Share = Annotated[Percent, AfterValidator(_something)]
 Reserve = Annotated[Percent, AfterValidator(_not_all)]
@@ -110,8 +112,8 @@ class SesTransport(Part):
         description="Endpoints with IPv6 too. Default: as AWS_USE_DUALSTACK_ENDPOINT or the AWS configuration says.",
         json_schema_extra=_without_default,
     )
-    access_key_id: str | None = Field(
-        None, min_length=1, description="With `secret_access_key`. Without it, `profile` and `role_arn`: boto3's own chain."
+    access_key_id: KeyId | None = Field(
+        None, description="With `secret_access_key`. Without it, `profile` and `role_arn`: boto3's own chain."
     )
     secret_access_key: SecretStr | None = Field(None, description="The secret of `access_key_id`.")
     secret_access_key_file: FilePath | None = Field(
