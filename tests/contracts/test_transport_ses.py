@@ -539,6 +539,16 @@ async def test_a_wrong_clock_is_told_from_a_wrong_key() -> None:
     assert outcome.reason is PauseReason.CLOCK
 
 
+async def test_so_is_one_that_keeps_a_role_from_being_assumed() -> None:
+    said = "An error occurred (SignatureDoesNotMatch) when calling the AssumeRole operation: Signature expired: 1 is now earlier than 2"
+    session = PaperSession("http://127.0.0.1:9", keys=RuntimeError(said))
+    async with world(session.url, session=session) as here:
+        (outcome,) = await here.send("b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.CLOCK)
+    assert "timedatectl" in outcome.remedy
+
+
 async def test_a_set_that_the_message_names_pauses_the_message_alone() -> None:
     raw = message("From: a@example.com", "X-SES-CONFIGURATION-SET: nowhere")
     async with SesStandIn() as ses, world(ses.url, trusted_headers=("X-SES-CONFIGURATION-SET",)) as w:

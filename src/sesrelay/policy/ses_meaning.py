@@ -117,6 +117,11 @@ def by_smtp(text: str) -> Refused:
     return Refused(400, code, text[kind.end() :] if kind else text)
 
 
+def without_credentials(said: str) -> Meaning:
+    """Return what it means that credentials could not be had, by what was `said`: who hands them out looks at the clock as SES does."""
+    return CLOCK if _CLOCK_SAID.search(said) else NO_CREDENTIALS
+
+
 def _codes(text: str) -> frozenset[str]:
     return frozenset(text.lower().split())
 
@@ -290,6 +295,7 @@ _NOT_VERIFIED_TEXT = _text(r"not verified|failed the check in region|not have au
 _FAULT_TEXT = _text(r"\btemporary (?:service|authentication) failure|\binternal failure|\bservice unavailable")
 _NO_SET_TEXT = _text(r"\A(?=.*configuration[ -]?set\b).*\bdoes not exist\b")
 _CLOCK_TEXT = _text(r"signature (?:not yet current|expired)|clock|skew")
+_CLOCK_SAID = _text(r"\bsignature (?:not yet current|expired)\b|\bRequest(?:Expired|TimeTooSkewed|InTheFuture)\b")
 _SET_PAUSED_TEXT = _text(rf"\A(?=.*configuration[ -]?set).*{_STOPPED}")
 _NOT_OF_TENANT_TEXT = _text(r"\Atenant not associated\b(?!.*:(?:configuration-set|template)/).*:identity/")
 

@@ -133,7 +133,8 @@ class Attempt:
             endpoint = await line.session.endpoint()
             credentials = await line.session.credentials()
         except Exception as error:
-            return self._deferred(meaning.NO_CREDENTIALS, f"{type(error).__name__}: {error}")
+            said = f"{type(error).__name__}: {error}"
+            return self._deferred(meaning.without_credentials(said), said)
         if credentials is None:
             return self._deferred(meaning.NO_CREDENTIALS, "no credentials were found")
         try:
