@@ -133,6 +133,16 @@ def test_a_forwarded_message_is_encoded_inside() -> None:
     assert leaves(made.content) == [LONG]
 
 
+def test_a_forwarded_message_that_is_called_base64_and_is_none_keeps_its_parts() -> None:
+    inner = (
+        b"Subject: caf\xc3\xa9\r\nContent-Type: multipart/mixed; boundary=in\r\n\r\n--in\r\n\r\ncaf\xe9\r\n--in\r\n\r\nb\r\n--in--"
+    )
+    content = multipart(part(inner, b"base64", b"message/rfc822"))
+    made = done(content)
+    assert leaves(made.content) == leaves(content) == [b"caf\xe9", b"b"]
+    assert b"Subject: =?utf-8?" in made.content
+
+
 def test_the_digest_takes_its_parts_for_messages() -> None:
     made = done(multipart(b"\r\nSubject: " + b"word " * 300 + b"\r\n\r\nbody\r\n", kind=b"digest"))
     assert made.changes == ("broke a line of Subject that was longer than 998 octets in part 1.1",)

@@ -125,7 +125,9 @@ class _Work:
             if pieces is None:
                 return None, {}
             return self._parts(pieces, kind, path), self._relabelled(kind)
-        if kind.type in ("message/rfc822", "message/global", "message/news") and kind.encoding in _IDENTITY:
+        # What is called base64 and begins with a field is none: many readers know, and all would lose it with its signs taken out.
+        plain = kind.encoding in _IDENTITY or (kind.encoding == "base64" and headers.head_length(body) > 0)
+        if plain and kind.type in ("message/rfc822", "message/global", "message/news"):
             noted, changed = len(self.receipts), self.body
             try:
                 return self._within(kind).entity(body, (*path, 1), "text/plain"), self._relabelled(kind)
