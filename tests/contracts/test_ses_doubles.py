@@ -84,6 +84,22 @@ def test_a_source_that_is_not_verified_is_refused(send: Send) -> None:
     assert "not verified" in text or "not have authority" in text  # SES has said both in its time
 
 
+@pytest.mark.parametrize("api", ["v1", "v2"])
+def test_an_envelope_that_a_call_leaves_out_is_the_headers(double: Double, api: str) -> None:
+    def send(sender: str) -> None:
+        raw = message(f"From: A <{sender}>", "To: b@example.org, C <c@example.org>", "Subject: s")
+        if api == "v1":
+            double.v1.send_raw_email(RawMessage={"Data": raw})
+        else:
+            double.v2.send_email(Content={"Raw": {"Data": raw}})
+
+    before = double.v1.get_send_quota()["SentLast24Hours"]
+    send("a@example.com")
+    assert double.v1.get_send_quota()["SentLast24Hours"] == before + 2
+    with pytest.raises(ClientError, match=r"not verified|not have authority"):
+        send("a@example.net")
+
+
 def test_more_than_fifty_recipients_are_refused(double: Double) -> None:
     with pytest.raises(ClientError):
         double.send(*(f"r{n}@example.org" for n in range(51)))

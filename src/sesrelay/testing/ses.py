@@ -28,7 +28,7 @@ from aiohttp import web
 from sesrelay.testing import ses_identities, ses_v1_identities, ses_v2, sigv4
 from sesrelay.testing.ses_faults import Fault, after, before
 from sesrelay.testing.ses_journal import Taken
-from sesrelay.testing.ses_rules import Account, Refusal
+from sesrelay.testing.ses_rules import Account, Refusal, envelope
 from sesrelay.testing.ses_smtp import SmtpDoor
 from sesrelay.testing.ses_suppression import handle as handle_suppression
 
@@ -146,7 +146,6 @@ class SesStandIn:
         answer = await before(fault, request, _refused, _refused, self._stopping)
         if answer is not None:
             return answer
-        destinations = tuple(_members(form, "Destinations.member"))
         try:
             raw = base64.b64decode(form.get("RawMessage.Data", ""), validate=True)
         except binascii.Error:
@@ -154,8 +153,9 @@ class SesStandIn:
         names, values = _members(form, "Tags.member", ".Name"), _members(form, "Tags.member", ".Value")
         tags = dict(zip(names, values, strict=True))
         named = {name: form[name] for name in ("SourceArn", "FromArn", "ReturnPathArn") if name in form}
-        self.account.admit(form.get("Source", ""), destinations, raw, form.get("ConfigurationSetName"))
-        taken = self._take(form.get("Source", ""), destinations, raw, tags, form.get("ConfigurationSetName"), fault, "v1", named)
+        source, destinations = envelope(form.get("Source", ""), tuple(_members(form, "Destinations.member")), raw)
+        self.account.admit(source, destinations, raw, form.get("ConfigurationSetName"))
+        taken = self._take(source, destinations, raw, tags, form.get("ConfigurationSetName"), fault, "v1", named)
         shown = "" if fault.name == "no_message_id" else f"<MessageId>{taken.message_id}</MessageId>"
         return after(fault, request, "v1") or _success("SendRawEmail", shown)
 
@@ -171,6 +171,7 @@ class SesStandIn:
             if answer is not None:
                 return answer
             source, destinations, raw, tags, named = ses_v2.read(body)
+            source, destinations = envelope(source, destinations, raw)
             configuration_set = named.pop("ConfigurationSetName", None)
             self.account.admit(source, destinations, raw, configuration_set, ses_v2.SIZE_MAX)
             taken = self._take(source, destinations, raw, tags, configuration_set, fault, "v2", named)

@@ -159,6 +159,13 @@ class Account:
         return not names.isdisjoint(self.verified)
 
 
+def envelope(source: str, destinations: tuple[str, ...], raw: bytes) -> tuple[str, tuple[str, ...]]:
+    """Return both as SES has them: what a call leaves out it takes from the header."""
+    head = _head(raw)
+    named = dict.fromkeys([*_addresses(head, b"to"), *_addresses(head, b"cc")])
+    return source or next(iter(_addresses(head, b"from")), ""), destinations or tuple(named)
+
+
 def check_form(source: str, destinations: Sequence[str], raw: bytes, head: bytes, size_max: int = SIZE_MAX) -> None:
     """Check size, count, addresses, header and lines. Raises: Refusal"""
     if len(raw) > size_max:
