@@ -313,7 +313,22 @@ def test_what_no_program_shows_goes() -> None:
             'Content-Type: application/pdf; name="Rés umé.pdf"',
             "Content-Type: application/pdf;\r\n name*=utf-8''R%C3%A9s%20um%C3%A9.pdf",
         ),
+        (
+            "Content-Disposition: attachment; filename=\"é.txt\"; filename*=UTF-8''%C3%A9.txt",
+            "Content-Disposition: attachment; filename*=UTF-8''%C3%A9.txt",
+        ),
+        (
+            "Content-Disposition: attachment; FileName*0*=UTF-8''%C3%A9; filename*1=.txt; filename=é.txt",
+            "Content-Disposition: attachment; FileName*0*=UTF-8''%C3%A9; filename*1=.txt",
+        ),
+        ("Content-Disposition: attachment; filename*=é.txt", "Content-Disposition: attachment; filename*=?.txt"),
         ("Message-ID: <é@x>", "Message-ID: <?@x>"),
+        ("MIME-Version: 1.0 (é)", "MIME-Version: 1.0 (?)"),
+        ("List-Id: Größe <all.example.org>", "List-Id: =?utf-8?b?R3LDtsOfZQ==?= <all.example.org>"),
+        (
+            "List-Unsubscribe: <https://example.org/u?of=ü&x=%20>, <mailto:u@example.org>",
+            "List-Unsubscribe: <https://example.org/u?of=%C3%BC&x=%20>, <mailto:u@example.org>",
+        ),
     ],
 )
 def test_header_fields_become_ascii(field: str, made: str) -> None:

@@ -22,8 +22,14 @@ _ADDRESSED_NAMES = """
 """
 _ADDRESSED = frozenset(_ADDRESSED_NAMES.split())
 _PARAMETERS = frozenset({"content-type", "content-disposition"})
-_IDS = frozenset({"message-id", "in-reply-to", "references", "content-id", "received", "resent-message-id", "dkim-signature"})
-_PARAMETER = re.compile(r';\s*([!#$&+.^_`|~A-Za-z0-9-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))')
+_IDS_NAMES = """
+    message-id in-reply-to references content-id received resent-message-id dkim-signature mime-version content-transfer-encoding
+"""
+_IDS = frozenset(_IDS_NAMES.split())
+_LISTS_NAMES = "list-id list-help list-unsubscribe list-subscribe list-post list-owner list-archive archived-at"
+_LISTS = frozenset(_LISTS_NAMES.split())
+_ANGLED = re.compile(r"(<[^<>]*>)")
+_PARAMETER = re.compile(r';\s*([!#$&*+.^_`|~A-Za-z0-9-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))')
 _BLANKS = re.compile("[\t-\r\x1c-\x20\x85\u2028\u2029]+")  # what ends a line to the library too; others are text
 _QUOTED_PAIR = re.compile(r"\\(.)", re.S)
 _HIGH = re.compile(r"[^\x00-\x7f]+")
@@ -45,7 +51,9 @@ def ascii_field(field: Field) -> Field:
     if field.key in _ADDRESSED:
         made = _addresses(field.name, value)
     elif field.key in _PARAMETERS:
-        made = _HIGH.sub("?", _PARAMETER.sub(_extended, value))
+        made = _HIGH.sub("?", _parameters(value))
+    elif field.key in _LISTS:
+        made = _angled(value)
     elif field.key in _IDS:
         made = _HIGH.sub("?", value)
     else:
@@ -93,8 +101,31 @@ def _addresses(name: str, value: str) -> str:
     return ",\r\n ".join(made)
 
 
-def _extended(found: re.Match[str]) -> str:
-    name, value = found[1], _QUOTED_PAIR.sub(r"\1", found[2]) if found[2] is not None else found[3]
-    if value.isascii():
-        return found[0]
-    return f";\r\n {name}*=utf-8''{quote(value, safe='')}"
+def _angled(value: str) -> str:
+    """Return a value in which programs look for what is in angle brackets: a URL, or a list's id."""
+    parts = [
+        part if part.isascii() else _HIGH.sub(_percent, part) if part[0] == "<" else _phrase(part) for part in _ANGLED.split(value)
+    ]
+    return "".join(parts).strip()
+
+
+def _percent(found: re.Match[str]) -> str:
+    return quote(found[0])
+
+
+def _phrase(text: str) -> str:
+    return f" {_words(text.strip())} "
+
+
+def _parameters(value: str) -> str:
+    names = {found[1].lower() for found in _PARAMETER.finditer(value)}
+
+    def extended(found: re.Match[str]) -> str:
+        name, text = found[1], _QUOTED_PAIR.sub(r"\1", found[2]) if found[2] is not None else found[3]
+        if text.isascii() or "*" in name:
+            return found[0]
+        if any(other.startswith(f"{name.lower()}*") for other in names):
+            return ""  # it stands there in ASCII too, and a second one would be read as more of it
+        return f";\r\n {name}*=utf-8''{quote(text, safe='')}"
+
+    return _PARAMETER.sub(extended, value)
