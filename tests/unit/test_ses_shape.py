@@ -162,7 +162,7 @@ def test_an_unverified_from_is_rewritten_where_the_route_says_so() -> None:
     made = shaped(start=start, rewrite_from="post@ok.example", verified=only_ok, source="a@other.example")
     assert made.source == "post@ok.example"
     assert [field.raw.decode() for field in headers.fields(head_of(made))] == [
-        "From: post@ok.example\r\n",
+        'From: "Shop, Inc." <post@ok.example>\r\n',
         'X-Original-From: "Shop, Inc." <a@other.example>\r\n',
         'Reply-To: "Shop, Inc." <a@other.example>\r\n',
         "Sender: post@ok.example\r\n",
@@ -180,6 +180,9 @@ def test_an_unverified_from_is_rewritten_where_the_route_says_so() -> None:
         ("From: Shop <a@other.example>", "From: Shop <post@ok.example>"),
         ("From: =?utf-8?q?J=C3=BCrgen?= <a@other.example>", "From: =?utf-8?q?J=C3=BCrgen?= <post@ok.example>"),
         ("From: Jürgen <a@other.example>", "From: =?utf-8?q?J=C3=BCrgen?= <post@ok.example>"),
+        ('From: "Doe, \\"J\\"" <a@other.example>', 'From: "Doe, \\"J\\"" <post@ok.example>'),
+        ("From: a@other.example (Jane)", "From: Jane <post@ok.example>"),
+        ('From: "=?utf-8?q?J?=, Jr." <a@other.example>', 'From: "=?utf-8?q?J?=, Jr." <post@ok.example>'),
         ("From: x@ok.example", "From: x@ok.example"),
         ("From: x@ok.example, a@other.example", "From: post@ok.example"),
     ],

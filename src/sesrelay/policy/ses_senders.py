@@ -13,7 +13,9 @@ from email.utils import formataddr
 from sesrelay.mail import headers
 from sesrelay.mail.address import comparable, domain_of
 from sesrelay.mail.headers import Field
+from sesrelay.mail.mailboxes import mailboxes
 
+_SPECIALS = frozenset('()<>[]:;@\\,"')  # RFC 5322 §3.2.3
 Verified = Callable[[str], bool | None]
 """Tells of an address whether the account may send from it; None: nobody knows."""
 
@@ -88,16 +90,11 @@ def _unverified(addresses: Iterable[str], instead: str, verified: Verified) -> b
 
 
 def _with_name(field: Field, address: str) -> str:
-    name = _display(field.value)
-    if "=?" in name:  # encoded words lose their meaning in quotes
+    named = [name for name, old in mailboxes([field.value]) if "@" in old]
+    name = named[0] if len(named) == 1 else ""
+    if "=?" in name and _SPECIALS.isdisjoint(name):  # encoded words lose their meaning in quotes
         return f"{name} <{address}>"
     return formataddr((name, address)) if name else address
-
-
-def _display(value: str) -> str:
-    before, bracket, _ = value.rpartition("<")
-    name = before.strip().strip('"').strip() if bracket else ""
-    return "" if any(sign in name for sign in ',<>"') else name
 
 
 def _field(name: str, value: str) -> Field:
