@@ -44,9 +44,7 @@ def environment(tree: Path, interpreter: Path) -> None:
     run(interpreter, "-m", "venv", "--without-pip", "--symlinks", home)
     python = home / "bin/python3"
     wanted = tree.parent / "requirements.txt"
-    wanted.write_text(
-        run(BIN / "uv", "export", "--frozen", "--no-dev", "--extra", "doctor", "--no-emit-project", "--no-header", "--quiet")
-    )
+    wanted.write_text(run(BIN / "uv", "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--quiet"))
     wheels = tree.parent / "wheel"
     run(BIN / "uv", "build", "--quiet", "--wheel", "--out-dir", wheels)
     install = (BIN / "uv", "pip", "install", "--quiet", "--python", python, "--no-deps", "--link-mode", "copy")

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import checkdmarc.utils
 import pytest
 
 from aws_world import AwsWorld, Said, aws_world, sesrelay
@@ -36,11 +35,6 @@ FAULTS = {
 
 def checks(said: Said) -> list[tuple[str, str, str]]:
     return [(one["check"], one["subject"], f"{one['status']}: {one['message']}") for one in said.json["checks"]]
-
-
-@pytest.fixture(autouse=True)
-def nothing_remembered() -> None:
-    checkdmarc.utils.DNS_CACHE.clear()  # a verb is a process of its own; these are not
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import checkdmarc.utils
 import pytest
 
 from aws_world import AwsWorld, Elsewhere, Said, aws_world, sesrelay
@@ -232,7 +231,6 @@ def _parts(text: str) -> list[str]:
 
 @pytest.fixture
 def direct(tmp_path: Path) -> Iterator[Direct]:
-    checkdmarc.utils.DNS_CACHE.clear()  # a verb is a process of its own; these are not
     with socket.create_server((HOST, 0)) as exchanger:
         here = Direct(tmp_path, exchanger.getsockname()[1])
         greeter = asyncio.run_coroutine_threadsafe(_greet(exchanger), here.elsewhere._loop)

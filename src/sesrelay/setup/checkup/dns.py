@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sesrelay.aws.identities import Identity
 from sesrelay.mail.address import parents
 from sesrelay.seams import Clock
 from sesrelay.setup.checkup.check import Check, fail, ok, warn
+from sesrelay.setup.checkup.spf import Broken, Evaluation, Unanswered
 from sesrelay.setup.zones.lookup import LIFETIME, Answers, Dns
 from sesrelay.setup.zones.records import Finding, Found, is_dmarc, key_of
-from sesrelay.setup.zones.spf import is_spf
+from sesrelay.setup.zones.spf import is_spf, merge
 from sesrelay.transport.exchangers.addresses import refusal
 from sesrelay.transport.exchangers.mx import MailHosts
 from sesrelay.transport.exchangers.validation import validation
@@ -58,6 +58,8 @@ def records(domain: str, found: Iterable[Finding]) -> Iterator[Check]:
         there = f": {', '.join(finding.found)}" if finding.found else ""
         message = f"{finding.state}{there}" + (f" ({finding.note})" if finding.note else "")
         remedy = f"publish {record.type} {record.value}" if record.value else f"sesrelay domain dns {domain}"
+        if record.is_spf:
+            remedy = _one_record(finding.found, record.spf_terms)
         yield (warn if record.purpose == "dmarc" else fail)(check, subject, message, remedy)
 
 
@@ -230,55 +232,26 @@ async def _spf(dns: Dns, domain: str, host: DirectHost, found: Found) -> Check:
     if found.values is None:
         return _unknown("spf", domain, found)
     there = [value for value in found.values if is_spf(value)]
-    terms = [f"ip{ipaddress.ip_address(one).version}:{one}" for one in host.addresses] or [f"a:{host.name}"]
-    remedy = f"publish TXT v=spf1 {' '.join(terms)} ~all"
+    public = [one for one in host.addresses if not refusal(one, allow_private=host.private)]
+    terms = [f"ip{ipaddress.ip_address(one).version}:{one}" for one in public] or [f"a:{host.name}"]
+    remedy = _one_record(there, terms)
     if len(there) != 1:
         many = "several SPF records count as none" if there else "no SPF record: this host is not covered"
         return fail("spf", domain, many, remedy)
-    public = [one for one in host.addresses if not refusal(one, allow_private=host.private)]
     if not public:
         return warn("spf", domain, "whether it covers this host is not known: its public address is not", "look at it by hand")
     try:
-        networks = await asyncio.to_thread(_networks, dns, domain)
-    except ImportError:
-        return warn("spf", domain, "whether it covers this host was not looked at", "pip install 'sesrelay[doctor]'")
-    except ValueError as error:
-        return fail("spf", domain, f"not valid: {error}", remedy)
-    uncovered = [one for one in public if not any(ipaddress.ip_address(one) in network for network in networks)]
+        verdicts = [await Evaluation(dns, one, domain, host.name).verdict() for one in public]
+    except Unanswered as trouble:
+        return _unknown("spf", domain, Found(None, str(trouble)))
+    except Broken as error:
+        return fail("spf", domain, f"not valid: {error}", f"mend {there[0]}, with {' '.join(terms)} in it")
+    uncovered = [one for one, verdict in zip(public, verdicts, strict=True) if verdict != "pass"]
     if uncovered:
         return fail("spf", domain, f"does not cover {', '.join(uncovered)}", remedy)
     return ok("spf", domain, f"covers {', '.join(public)}")
 
 
-def _networks(dns: Dns, domain: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """Return the networks that an SPF record passes, those of included ones among them. Blocks.
-
-    Raises: ImportError without the extra, ValueError for a record that is not valid
-    """
-    from checkdmarc.spf import check_spf  # noqa: PLC0415 - 50 MB, and an extra
-
-    found: Mapping[str, Any] = check_spf(domain, resolver=dns.blocking())
-    if not found.get("valid"):
-        raise ValueError(found.get("error", "it cannot be read"))
-    return list(_passed(found["parsed"]))
-
-
-def _passed(parsed: Mapping[str, Any]) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    for one in parsed["mechanisms"]:
-        if one["action"] != "pass":
-            continue
-        if one["mechanism"] in ("ip4", "ip6"):
-            yield ipaddress.ip_network(one["value"], strict=False)
-        elif one["mechanism"] == "include":
-            yield from _passed(one["parsed"])
-        else:
-            yield from (ipaddress.ip_network(address) for address in _addresses(one))
-    redirect = parsed.get("redirect")
-    if isinstance(redirect, Mapping) and "parsed" in redirect:
-        yield from _passed(redirect["parsed"])
-
-
-def _addresses(mechanism: Mapping[str, Any]) -> Iterator[str]:
-    yield from mechanism.get("addresses") or ()
-    for each in mechanism.get("hosts") or ():
-        yield from each.get("addresses") or () if isinstance(each, Mapping) else ()
+def _one_record(there: Sequence[str], terms: Sequence[str]) -> str:
+    """Return what to publish so that these mechanisms count, and what is there does so too."""
+    return f"publish TXT {merge(there, terms)}" + (f" in place of {', '.join(there)}" if there else "")
