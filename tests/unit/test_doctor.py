@@ -307,6 +307,10 @@ def test_what_the_dns_does_not_tell_is_not_missing(direct: Direct) -> None:
     direct.dns.rcodes.update({"_dmarc.example.org": "SERVFAIL"})
     assert [one.partition(":")[0] for one in found(direct.examined(), "dmarc")] == ["warn"]
     assert "could not be looked up" in found(direct.examined(), "dmarc")[0]
+    direct.dns.rcodes.update({"1.0.0.127.in-addr.arpa": "SERVFAIL"})
+    assert [one.partition(" (")[0] for one in found(direct.examined(), "reverse dns")] == [
+        "warn: could not be looked up: no name server has a usable answer"
+    ]
 
 
 def test_port_25_is_tried_where_no_route_names_a_sender(direct: Direct) -> None:

@@ -148,3 +148,8 @@ async def test_an_address_behind_nat_is_not_published() -> None:
 async def test_an_included_record_that_gets_no_answer_is_no_failure() -> None:
     records = {("example.test", "TXT"): ['"v=spf1 include:down.test -all"']}
     assert (await told("spf", records, down_test="SERVFAIL"))[0] == "warn"
+
+
+async def test_several_dmarc_records_count_as_none() -> None:
+    status, message, _ = await told("dmarc", {("_dmarc.example.test", "TXT"): ['"v=DMARC1; p=none"', '"v=DMARC1; p=reject"']})
+    assert (status, message) == ("warn", "_dmarc.example.test has several records, which count as none")

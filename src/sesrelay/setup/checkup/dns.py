@@ -193,7 +193,10 @@ def addresses(source: str | None) -> tuple[str, ...]:
 
 async def _reverse(dns: Dns, address: str, name: str, named: set[str]) -> Check:
     pointer = ipaddress.ip_address(address).reverse_pointer
-    names = [value.rstrip(".").lower() for value in (await dns.ask([(pointer, "PTR")]))[pointer, "PTR"].values or ()]
+    found = (await dns.ask([(pointer, "PTR")]))[pointer, "PTR"]
+    if found.values is None:
+        return _unknown("reverse dns", address, found)
+    names = [value.rstrip(".").lower() for value in found.values]
     remedy = f"have {address} point to {name} (the provider's panel), and {name} to {address}"
     if not names:
         return fail("reverse dns", address, "no name: large providers refuse such hosts", remedy)
@@ -223,7 +226,12 @@ def _dmarc(domain: str, answers: Answers) -> Check:
         found = answers[f"_dmarc.{name}", "TXT"]
         if found.values is None:
             return _unknown("dmarc", domain, found)
-        if any(is_dmarc(value) for value in found.values):
+        there = [value for value in found.values if is_dmarc(value)]
+        if len(there) > 1:
+            return warn(
+                "dmarc", domain, f"_dmarc.{name} has several records, which count as none", f"keep one of {', '.join(there)}"
+            )
+        if there:
             return ok("dmarc", domain, f"_dmarc.{name} says what receivers are to do")
     return warn("dmarc", domain, "no policy: large receivers want one", f"publish at _dmarc.{domain} TXT v=DMARC1; p=none")
 
