@@ -276,6 +276,62 @@ def test_postfix_tables_become_sites_and_the_rest_is_told(config: Path) -> None:
     ]  # fmt: skip
 
 
+def test_postfix_tables_as_people_write_them(config: Path) -> None:
+    folder = config.parent / "postfix"
+    folder.mkdir()
+    (folder / "main.cf").write_text(
+        "smtp_sender_dependent_authentication = yes\n"
+        "sender_dependent_relayhost_maps = proxy:$default_database_type:$config_directory/relays regexp:$config_directory/more\n"
+        f"smtp_sasl_password_maps = {folder}/passwords, regexp:$config_directory/secrets,\n"
+        "  inline:{ {x@x.example = x:inlined} }, static:all:forall\n"
+    )
+    (folder / "relays").write_text(
+        "@A.example [one.example]:587\n@a.example [two.example]:587\n@corp.example [corp.example]:587\n"
+        "bob@corp.example [corp.example]:587\njoe@corp.example DUNNO\na@b.example [b.example]:587\n@a.b.example [c.example]:587\n"
+        "@bücher.example [d.example]\n@xn--bcher-kva.example [d.example]\n"
+    )
+    (folder / "more").write_text(
+        "/@m\\.example$/ [m.example]:587\nif /x/\n/@n\\.example$/ [n.example]:587\nendif\n/@o\\.example$/ [o.example]\n"
+    )
+    (folder / "passwords").write_text(
+        "@a.example a:one\nbob@corp.example bob:two\nalice@corp.example alice:three\njoe@corp.example joe:four\n"
+        "[corp.example]:587 corp:other\ncorp.example corp:five\n"
+    )
+    (folder / "secrets").write_text("/@m\\.example$/ m:pa$$word\n")
+    done = sesrelay("import", "postfix", "--main-cf", folder / "main.cf", "--yes", "--json", "--config", config)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "inlined" not in done.stdout, "what is in a table is a secret"
+    assert {site["name"]: site["domains"] for site in found["sites"]} == {
+        "a.example": ["A.example"],
+        "corp.example": ["corp.example"],
+        "bob.corp.example": ["bob@corp.example"],
+        "alice.corp.example": ["alice@corp.example"],
+        "a.b.example": ["a@b.example"],
+        "a.b.example-2": ["a.b.example"],
+        "xn--bcher-kva.example": ["bücher.example"],
+        "m.example": ["m.example"],
+        "o.example": ["o.example"],
+    }
+    secrets = {file.stem: file.read_text().strip() for file in (config.parent / "sites.d").glob("*.secret")}
+    wanted = {
+        "a.example": "one",
+        "bob.corp.example": "two",
+        "alice.corp.example": "three",
+        "corp.example": "five",
+        "m.example": "pa$word",
+    }
+    assert secrets == {**dict.fromkeys(("a.b.example", "a.b.example-2", "xn--bcher-kva.example", "o.example"), "forall"), **wanted}
+    notes = "\n".join(found["notes"])
+    for said in (
+        "relays:2: @a.example stands further up",
+        "relays:5: joe@corp.example has no relay",
+        "more:2: what holds",
+        "inline:…: tables",
+    ):
+        assert said in notes
+
+
 @pytest.mark.parametrize(
     ("settings", "tls"),
     [

@@ -10,8 +10,9 @@ keeps one file a site in sender_dependent_relayhost_map.d and smtp_sasl_password
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 
 from sesrelay.mail.address import AddressError
@@ -20,6 +21,7 @@ from sesrelay.setup.sites.site import Relay, Secret, Site, relay_host
 
 INDEXED = ("hash", "btree", "lmdb", "dbm", "cdb", "texthash")
 PATTERNS = ("regexp", "pcre")
+SERVERS = ("ldap", "mysql", "pgsql", "sqlite", "mongodb")  # whose name or file is no secret
 UBOS = Path("/etc/amazonses")
 RELAYHOSTS_D, PASSWORDS_D = "sender_dependent_relayhost_map.d", "smtp_sasl_password_map.d"
 
@@ -28,6 +30,9 @@ UNREAD = (
 )  # fmt: skip
 ENCRYPTED = ("encrypt", "verify", "secure", "dane-only", "fingerprint")  # levels at which nothing leaves in clear text
 NO_END = "the pattern has no end"
+EVERYBODY = "*"  # the key of a table that has one answer for all
+# One table of a list: what braces hold belongs to it, two deep.
+_TABLE = re.compile(r"(?:[^\s,{}]|\{(?:[^{}]|\{[^{}]*\})*\})+")
 _PATTERN_LINE = re.compile(r"(?P<delimiter>[^\w\s])(?P<pattern>.*)(?P=delimiter)(?P<flags>[a-zA-Z]*)\s+(?P<result>.*)\Z")
 # What people write for `everybody at this domain`: an optional start, the @, the domain with its dots escaped, an optional end.
 _DOMAIN_PATTERN = re.compile(
@@ -59,7 +64,7 @@ class Entry:
 def from_postfix(main_cf: Path) -> Imported:
     """Read Postfix's main.cf and the tables it names. Raises: CannotRead"""
     try:
-        settings = _main_cf(main_cf.read_text(encoding="utf-8", errors="replace"))
+        settings = _main_cf(main_cf.read_text(encoding="utf-8", errors="replace"), main_cf.absolute().parent)
     except OSError as error:
         raise CannotRead(f"{main_cf}: {error.strerror}") from error
     found = Imported()
@@ -69,12 +74,25 @@ def from_postfix(main_cf: Path) -> Imported:
     found.notes += [note for note in unread.notes if not note.partition(": ")[2].startswith(NO_END)]
     by_sender, tls = settings.get("smtp_sender_dependent_authentication", "no") == "yes", _tls(settings, main_cf, found)
     null = settings.get("empty_address_relayhost_maps_lookup_key", "<>")
+    known: dict[str, str] = {}  # sender: the next hop of the line that counts, which is the first
+    names: dict[str, str] = {}  # site: whose it is
     for entry in relays:
         unfit = _unfit(entry, null)
-        if unfit is None:
-            _add(found, _name(entry.key), entry, passwords, by_sender=by_sender, tls=tls)
-        else:
+        sender = "" if unfit else pattern_key(entry.key.removeprefix("@"))
+        if not unfit and sender in known:
+            if known[sender] == entry.value:
+                continue
+            unfit = f"{entry.key} stands further up already, where Postfix finds it; left out"
+        elif not unfit:
+            known[sender] = entry.value
+        if not unfit and "@" in sender and _is_none(entry.value):
+            unfit = f"{entry.key} has no relay of its own in Postfix, whatever its domain has: its route is for you to write"
+        if unfit:
             found.notes.append(f"{entry.place}: {unfit}")
+        else:
+            _add(found, _name(sender, names), entry, passwords, by_sender=by_sender, tls=tls)
+    for entry in _own_logins(known, passwords) if by_sender else ():
+        _add(found, _name(entry.key, names), entry, passwords, by_sender=True, tls=tls)
     found.sites = _joined(found.sites)
     if not relays:
         found.notes.append(f"{main_cf}: sender_dependent_relayhost_maps names no sender")
@@ -114,6 +132,8 @@ def _unfit(entry: Entry, null: str) -> str | None:
             f"mail with the null sender goes by {entry.value} in Postfix; here by its header From, "
             "or by null_sender_route: {transport: NAME}, for you to write"
         )
+    if entry.key == EVERYBODY:
+        return f"{entry.value} is for all senders: a transport of type smtp, named by default_route, does that here"
     if "@" not in entry.key:
         return f"Postfix looks up addresses and @domain, never {entry.key}, so this line does nothing there; left out"
     try:
@@ -135,7 +155,7 @@ def _tls(settings: Mapping[str, str], main_cf: Path, found: Imported) -> str | N
 
 def _add(found: Imported, name: str, entry: Entry, passwords: list[Entry], *, by_sender: bool, tls: str | None = None) -> None:
     """Make a site of one line, or a note."""
-    if entry.value.strip().upper() in ("", "DUNNO"):
+    if _is_none(entry.value):
         return
     try:
         host, port, by_mx = relay_host(entry.value)
@@ -156,14 +176,30 @@ def _add(found: Imported, name: str, entry: Entry, passwords: list[Entry], *, by
     found.sites.append(Site(name, (entry.key.removeprefix("@"),), relay))
 
 
+def _is_none(value: str) -> bool:
+    return value.strip().upper() in ("", "DUNNO")
+
+
+def _own_logins(known: Mapping[str, str], passwords: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield the senders who log in for themselves at the relay of their domain. `known`: senders and their next hops."""
+    for one in passwords:
+        try:
+            sender = pattern_key(one.key)
+        except AddressError:
+            continue
+        relay = known.get(sender.rpartition("@")[2])
+        if sender.rpartition("@")[0] and sender not in known and relay is not None:
+            yield Entry(sender, relay, one.place)
+
+
 def _login(entry: Entry, host: str, passwords: list[Entry], *, by_sender: bool) -> tuple[str, str] | None:
     """Return user name and password as Postfix's SMTP client would find them: by sender, then by next hop."""
     domain = f"@{entry.key.rpartition('@')[2]}"
-    wanted = [*([entry.key, domain] if by_sender else []), entry.value, host, f"[{host}]"]
+    wanted = [*([entry.key, domain] if by_sender else []), host, entry.value, f"[{host}]"]
     known: dict[str, str] = {}
     for one in passwords:
         known.setdefault(one.key.lower(), one.value)
-    value = next((known[key.lower()] for key in wanted if key.lower() in known), None)
+    value = next((known[key.lower()] for key in wanted if key.lower() in known), known.get(EVERYBODY))
     if value is None:
         return None
     username, _, password = value.partition(":")
@@ -184,15 +220,23 @@ def _joined(sites: list[Site]) -> list[Site]:
 
 
 def _tables(value: str, found: Imported) -> Iterator[Entry]:
-    for table in filter(None, re.split(r"[,\s]+", value)):
+    """Yield what the tables of a setting say. A note names a table that cannot be read by no more than its kind and file: the rest of
+    some kinds is what they hold, passwords too. Source: postconf(5), DATABASE_README «Postfix lookup table types»
+    """
+    for table in (one.removeprefix("proxy:") for one in _TABLE.findall(value)):
         kind, _, path = table.partition(":")
         file = Path(path)
         if kind in PATTERNS:
             yield from _patterns(file, found)
         elif kind in INDEXED:
             yield from _indexed(file, found)
+        elif table.startswith("/"):
+            yield from _indexed(Path(table), found)  # of default_database_type
+        elif kind == "static" and path:
+            yield Entry(EVERYBODY, path.strip("{} "), "static:")
         else:
-            found.notes.append(f"{table}: tables of this kind cannot be read here")
+            shown = table if path.startswith("/") or kind in SERVERS else f"{kind.partition('{')[0]}:…"
+            found.notes.append(f"{shown}: tables of this kind cannot be read here")
 
 
 def _indexed(file: Path, found: Imported) -> Iterator[Entry]:
@@ -206,8 +250,18 @@ def _indexed(file: Path, found: Imported) -> Iterator[Entry]:
 
 def _patterns(file: Path, found: Imported) -> Iterator[Entry]:
     """Yield the lines of a regexp table that mean one domain."""
+    depth = 0
     for number, line in _logical_lines(file, found):
-        place = f"{file}:{number}"
+        place, word = f"{file}:{number}", line[:5].lower()
+        if word == "endif" or re.match(r"if\b", word):
+            depth += -1 if word == "endif" else 1
+            if word != "endif":
+                found.notes.append(
+                    f"{place}: what holds under a condition only is left out, up to its endif; write its routes by hand"
+                )
+            continue
+        if depth > 0:
+            continue
         parts = _PATTERN_LINE.match(line)
         domain = _DOMAIN_PATTERN.match(parts["pattern"]) if parts else None
         if parts is None or domain is None:
@@ -218,9 +272,10 @@ def _patterns(file: Path, found: Imported) -> Iterator[Entry]:
             found.notes.append(
                 f"{place}: the pattern has no end, so {key[1:]}.evil.example matched too; here the domain alone does"
             )
-        yield Entry(key, parts["result"].strip(), place)
+        result = parts["result"].strip().replace("$$", "$")
+        yield Entry(key, result, place)
         if domain["sub"]:
-            yield Entry(f"@*.{key[1:]}", parts["result"].strip(), place)
+            yield Entry(f"@*.{key[1:]}", result, place)
 
 
 def _logical_lines(file: Path, found: Imported) -> Iterator[tuple[int, str]]:
@@ -241,9 +296,9 @@ def _logical_lines(file: Path, found: Imported) -> Iterator[tuple[int, str]]:
     yield from lines
 
 
-def _main_cf(text: str) -> Mapping[str, str]:
-    """Return the settings of a main.cf, with `$name` put in. Source: postconf(5)."""
-    settings: dict[str, str] = {}
+def _main_cf(text: str, folder: Path) -> Mapping[str, str]:
+    """Return the settings of the main.cf in `folder`, with `$name` put in. Source: postconf(5)."""
+    settings = {"config_directory": str(folder), "default_database_type": "hash"}
     name = ""
 
     def value_of(found: re.Match[str]) -> str:
@@ -264,6 +319,8 @@ def _main_cf(text: str) -> Mapping[str, str]:
     return settings
 
 
-def _name(key: str) -> str:
-    """Return a name for the site of an address or `@domain`."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", key.strip("@*.").replace("@", ".")).strip("-._")[:64]
+def _name(sender: str, names: dict[str, str]) -> str:
+    """Return a name for the site of a pattern that no other one has. `names`: whose each is."""
+    whose = sender.removeprefix("*.")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", whose.replace("@", ".")).strip("-._")[:60] or "site"
+    return next(one for one in chain([name], (f"{name}-{n}" for n in count(2))) if names.setdefault(one, whose) == whose)
