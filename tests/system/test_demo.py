@@ -78,3 +78,22 @@ def test_a_taken_port_ends_it_and_is_told(option: str) -> None:
     assert "taken" in done.stderr or "in use" in done.stderr
     assert option in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(closed: str) -> None:
+    """libuv aborts where a socket of its own is one of the first three descriptors, so the daemon dumped core under some supervisors."""
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", PYTHON, "-m", "sesrelay", "demo", *FREE, "--once"],
+        check=False,
+        capture_output=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_who_has_read_enough_of_the_demo_is_told_of_no_failure() -> None:
+    command = f"{PYTHON} -m sesrelay demo --once {' '.join(FREE)} | head -n 1"
+    ended = subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True, text=True, timeout=60)
+    assert ended.stdout.startswith("smtp ")
+    assert ended.stderr == ""

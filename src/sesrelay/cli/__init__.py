@@ -81,6 +81,7 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    _open_closed_streams()
     try:
         code = _run(args)
         sys.stdout.flush()
@@ -91,6 +92,19 @@ def main(args: list[str] | None = None) -> int:
         reader_left()  # from Python 3.13 on what could not be written would be tried, and complained of, once more at the end
         return EX_FAILED
     return code
+
+
+def _open_closed_streams() -> None:
+    """Have /dev/null where a standard stream was closed (`2>&-`): the next file or socket would have its number, and libuv, which closes
+    none of the three, ends the process by abort.
+    """
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - to the end of the process
 
 
 def _run(args: list[str] | None) -> int:

@@ -41,6 +41,8 @@ def command(smtp_port: int, http_port: int, ses_port: int, timeout: float, once:
     try:
         with tempfile.TemporaryDirectory(prefix="sesrelay-demo-") as folder, asyncio.Runner(loop_factory=new_event_loop) as runner:
             arrived = runner.run(run(Path(folder)))
+    except BrokenPipeError:  # whoever read the addresses has gone
+        raise
     except (ListenError, SpoolError, OSError) as error:
         other = "--smtp-port, --http-port and --ses-port choose other ports; 0 is any free one"
         fail(f"the demo cannot start: {error}\n{other}")
