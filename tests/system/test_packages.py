@@ -185,7 +185,16 @@ def test_what_systemd_is_asked_when_it_is_removed_and_back(debian: Debian) -> No
     link.unlink()
     debian.dpkg("--install", f"/tmp/{file.name}")
     assert asked() == ["try-restart sesrelay.service"], "one that is disabled is left as it is"
+    debian.path("/etc/sesrelay/config.yaml").unlink()
+    debian.dpkg("--install", f"/tmp/{file.name}")
+    assert not debian.path("/etc/sesrelay/config.yaml").exists(), "who removed it does without"
     link.symlink_to("/lib/systemd/system/sesrelay.service")
+    secret = debian.path("/etc/sesrelay/ses-main.secret")
+    secret.touch()
+    assert "/etc/sesrelay is left" in debian.run("dpkg", "--purge", "sesrelay").stderr
+    assert secret.exists()
+    secret.unlink()
+    debian.dpkg("--install", f"/tmp/{file.name}")
     debian.dpkg("--purge", "sesrelay")
     assert not link.is_symlink()
     assert not held.is_symlink()
