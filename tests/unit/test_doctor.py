@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -391,6 +392,37 @@ def test_a_folder_that_its_owner_may_not_write_to_fails(tmp_path: Path) -> None:
     assert one["remedy"] == f"chmod u+rwx {state}"
     state.chmod(0o750)
     assert [one["status"] for one in disk(tmp_path)] == ["ok"]
+
+
+@as_root
+def test_what_root_may_read_and_the_relay_may_not_fails() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # where the way to it is everybody's, as pytest's own is not
+        folder = Path(name)
+        folder.chmod(0o755)
+        secret, config = folder / "ses.secret", folder / "config.yaml"
+        secret.write_text("x" * 40)
+        secret.chmod(0o600)
+        (folder / "state").mkdir(0o750)
+        os.chown(folder / "state", UNNAMED, UNNAMED)
+        config.write_text(
+            "state_dir: state\nlisteners: [{listen: 127.0.0.1:0}]\nhttp: {listen: 127.0.0.1:0}\ndefault_route: {reject: true}\n"
+            "transports: {s: {type: ses, region: us-east-1, access_key_id: K, secret_access_key_file: ses.secret, tags: {key: x}}}\n"
+        )
+
+        def told() -> tuple[str, str, str | None]:
+            said = sesrelay("doctor", "--json", "--config", config)
+            (one,) = (one for one in said.json["checks"] if one["check"] == "configuration")
+            return one["status"], one["message"], one["remedy"]
+
+        stops = f"{UNNAMED} may not read it, so that the relay neither starts nor reloads"
+        assert told() == ("fail", f"{secret}: {stops}", f"chgrp {UNNAMED} {secret} && chmod g+r {secret}")
+        os.chown(secret, 0, UNNAMED)
+        secret.chmod(0o640)
+        assert told()[0] == "fail", "modes are not all: without a name there is no group"
+        os.chown(secret, UNNAMED, 0)
+        assert told() == ("ok", "0 site files, no problem", None)
+        folder.chmod(0o700)
+        assert told()[:2] == ("fail", f"{config}: {stops}")
 
 
 @as_root

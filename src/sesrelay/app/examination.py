@@ -25,6 +25,7 @@ from sesrelay.setup.checkup import disk as checkup_disk
 from sesrelay.setup.checkup import dns as checkup_dns
 from sesrelay.setup.checkup import login as checkup_login
 from sesrelay.setup.checkup import machine as checkup_machine
+from sesrelay.setup.checkup import readable as checkup_readable
 from sesrelay.setup.checkup import ses as checkup_ses
 from sesrelay.setup.checkup.check import Check, fail, ok
 from sesrelay.setup.checkup.dns import DirectHost, SigningKey
@@ -36,8 +37,7 @@ AT_ONCE = 20  # looks at the DNS
 
 async def examine(loaded: Loaded, domains: Sequence[str] = (), nameservers: Sequence[str] = ()) -> list[Check]:
     """Look at everything. `domains`: look at these senders alone; none: at all that routes name."""
-    checks = [ok("configuration", str(loaded.files[0]), f"{len(loaded.files) - 1} site files, no problem")]
-    checks += await _machine(loaded)
+    checks = await _machine(loaded)
     checks += checkup_machine.reach(loaded)
     checks += checkup_machine.senders(loaded)
     asked = [domain_key(domain) for domain in domains] or routed(loaded)
@@ -83,8 +83,10 @@ async def _machine(loaded: Loaded) -> list[Check]:
             async with daemon:
                 status = dict(await daemon.call("status"))
     except (DaemonUnreachable, ControlError, OSError) as error:
-        return [fail("relay", "sesrelay", str(error), "run doctor as root, or as a member of the socket's group")]
-    checks = [checkup_machine.relay(str(status["version"]) if status else None)]
+        trouble_there = fail("relay", "sesrelay", str(error), "run doctor as root, or as a member of the socket's group")
+        return [checkup_readable.configuration(loaded, None), trouble_there]
+    checks = [checkup_readable.configuration(loaded, int(status["pid"]) if status else None)]
+    checks.append(checkup_machine.relay(str(status["version"]) if status else None))
     checks += checkup_machine.listeners(loaded, set(status["listeners"]) if status else None)
     checks.append(checkup_disk.disk(loaded, int(status["pid"]) if status else None))
     troubles: list[Check] = []

@@ -6,6 +6,7 @@ Source: statvfs(3); proc(5): /proc/PID/status.
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import pwd
 import stat
@@ -61,8 +62,10 @@ def _room(folder: Path, found: os.statvfs_result, wanted: int) -> Check:
 
 def _shut(folder: Path, pid: int | None) -> Check | None:
     """Return what keeps the relay's user from writing there, as far as modes and owners tell."""
-    uid = _relay_user(folder, pid)
-    name = _name(uid)
+    uid = relay_user(folder, pid)
+    if uid is None:
+        return None
+    name = name_of(uid)
     with contextlib.suppress(OSError):  # not for us to look into: who opens the queue says so
         found = folder.stat()
         if not _may_write(found, uid):
@@ -72,7 +75,7 @@ def _shut(folder: Path, pid: int | None) -> Check | None:
             )
         for path in (folder / each for each in WRITTEN):
             if path.exists() and not _may_write(one := path.stat(), uid):
-                told = f"{path} is {_name(one.st_uid)}'s, and {name} may not write to it: {NOTHING}"
+                told = f"{path} is {name_of(one.st_uid)}'s, and {name} may not write to it: {NOTHING}"
                 return fail("disk", str(folder), told, f"chown -R {name}: {folder}")
     return None
 
@@ -84,20 +87,27 @@ def _unmade(state_dir: Path, parent: Path) -> Check | None:
     return warn("disk", str(parent), f"{state_dir} does not exist, and this user may not make it", remedy)
 
 
-def _relay_user(folder: Path, pid: int | None) -> int:
-    """Return who has to write there: the running relay's user, else the folder's owner, where that is root we ourselves."""
+def relay_user(folder: Path, pid: int | None) -> int | None:
+    """Return the running relay's user, else the owner of the queue's folder, where that is root we ourselves; None: nobody knows."""
     if pid is not None:
         with contextlib.suppress(OSError, StopIteration):
             lines = Path(f"/proc/{pid}/status").read_text().splitlines()
             return int(next(line for line in lines if line.startswith("Uid:")).split()[2])  # the effective one
-    return folder.stat().st_uid or os.geteuid()
+    try:
+        return folder.stat().st_uid or os.geteuid()
+    except OSError:
+        return None
 
 
 def _may_write(found: os.stat_result, uid: int) -> bool:
+    return may(found, uid, stat.S_IWOTH | (stat.S_IXOTH if stat.S_ISDIR(found.st_mode) else 0))
+
+
+def may(found: os.stat_result, uid: int, wanted: int) -> bool:
+    """Tell whether a user has the rights `wanted`, given as those of others (S_IROTH and the like), by owner, group and mode."""
     if uid == 0:
         return True
     shift = 6 if found.st_uid == uid else 3 if found.st_gid in _groups(uid) else 0
-    wanted = stat.S_IWOTH | (stat.S_IXOTH if stat.S_ISDIR(found.st_mode) else 0)
     return (found.st_mode >> shift) & wanted == wanted
 
 
@@ -109,9 +119,18 @@ def _groups(uid: int) -> list[int]:
     return os.getgrouplist(user.pw_name, user.pw_gid)
 
 
-def _name(uid: int) -> str:
+def name_of(uid: int) -> str:
+    """Return the name of a user, or the number of one who has none."""
     try:
         return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def group_of(uid: int) -> str:
+    """Return the name of a user's own group, or the number."""
+    try:
+        return grp.getgrgid(pwd.getpwuid(uid).pw_gid).gr_name
     except KeyError:
         return str(uid)
 
