@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,12 @@ def test_each_kind_of_pattern_has_its_expectation_and_its_hint(pattern: str, som
     assert f"sesrelay send --from {sends} --to YOU" in done.output
     (held,) = load(file).config.expect
     assert held.sender == somebody
+
+
+def test_what_is_advised_for_a_password_in_place_of_a_key_is_no_other_verbs_option(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("BMXhUYlu5Z3gSXVQORxlVa7XPaz91aGWdfHxvkOZdWZ2\n")
+    said = ["--access-key-id", "AKIAIOSFODNN7EXAMPLE", "--secret-access-key-file", str(tmp_path / "secret"), "--yes"]
+    done = CliRunner().invoke(command, [*said, "--config", str(tmp_path / "config.yaml")])
+    assert (done.exit_code, "shape of an SMTP password" in done.output) == (2, True)
+    own = {option for parameter in command.params for option in parameter.opts}
+    assert set(re.findall(r"--[a-z][a-z-]*", done.output)) <= own | {"--help"}

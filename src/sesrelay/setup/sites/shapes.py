@@ -28,6 +28,6 @@ def wrong_secret(text: str, *, smtp: bool) -> str | None:
     if not smtp and is_smtp_password(text):
         return (
             "this has the shape of an SMTP password of SES, which its API does not take; a secret access key is meant "
-            "(or give it as SMTP credentials: --aws-access-key-id and --aws-secret-key-file)"
+            "(or give it as what it is, with its user name: --help has the options for SMTP credentials)"
         )
     return None
