@@ -447,6 +447,8 @@ def test_what_root_left_in_the_folder_of_the_relays_user_fails(tmp_path: Path) -
         ("master", "systemctl disable --now postfix"),
         ("sendmail-mta", "systemctl disable --now sendmail"),
         ("exim4", "systemctl disable --now exim4"),
+        ("sesrelay", "it goes by another configuration than this one, or by an older one: name that with --config, or restart it"),
+        ("systemd", "see whose socket that is: systemctl list-sockets (the relay's own starts it: systemctl start sesrelay)"),
     ],
 )
 def test_the_remedy_names_the_unit_of_who_has_the_port(monkeypatch: pytest.MonkeyPatch, name: str, stop: str) -> None:

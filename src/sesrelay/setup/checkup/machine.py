@@ -115,7 +115,7 @@ def _can_bind(listener: Listener) -> Check:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 holder = holder_of(port)
-                stop = f"systemctl disable --now {_unit(holder.split()[0])}" if holder else "see: ss -ltnp"
+                stop = _stop(holder.split()[0]) if holder else "see: ss -ltnp"
                 return fail("listener", listener.listen, f"taken by {holder or 'another program'}", f"{stop}, or listen elsewhere")
             if error.errno == errno.EACCES:
                 return warn("listener", listener.listen, "only root can tell whether it is free", "run doctor as root")
@@ -125,8 +125,13 @@ def _can_bind(listener: Listener) -> Check:
     return ok("listener", listener.listen, "free")
 
 
-def _unit(name: str) -> str:
-    return UNITS.get(name, name)
+def _stop(name: str) -> str:
+    """Return what to do about a program that has the port, by its name."""
+    if name == "sesrelay":
+        return "it goes by another configuration than this one, or by an older one: name that with --config, or restart it"
+    if name == "systemd":
+        return "see whose socket that is: systemctl list-sockets (the relay's own starts it: systemctl start sesrelay)"
+    return f"systemctl disable --now {UNITS.get(name, name)}"
 
 
 def holder_of(port: int) -> str | None:
