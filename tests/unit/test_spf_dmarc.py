@@ -1,4 +1,4 @@
-"""SPF as receivers evaluate it, before a real name server. Source: RFC 7208, appendix A and §4.6.4."""
+"""SPF as receivers evaluate it, and DMARC as they find it, before a real name server. Source: RFC 7208, appendix A and §4.6.4."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 
 from sesrelay.setup.checkup.dns import DirectHost, direct_domain
 from sesrelay.setup.checkup.spf import Broken, Evaluation, Unanswered
-from sesrelay.setup.zones.lookup import Dns
+from sesrelay.setup.zones.lookup import Dns, findings
+from sesrelay.setup.zones.records import Found, Record
 from small_dns import SmallDns
 
 HERE, SIX = "8.8.4.4", "2001:4860::44"
@@ -153,3 +154,10 @@ async def test_an_included_record_that_gets_no_answer_is_no_failure() -> None:
 async def test_several_dmarc_records_count_as_none() -> None:
     status, message, _ = await told("dmarc", {("_dmarc.example.test", "TXT"): ['"v=DMARC1; p=none"', '"v=DMARC1; p=reject"']})
     assert (status, message) == ("warn", "_dmarc.example.test has several records, which count as none")
+
+
+def test_a_domain_above_that_gets_no_answer_may_have_a_dmarc_record() -> None:
+    wanted = Record("_dmarc.shop.example.test", "TXT", "v=DMARC1; p=none", "dmarc")
+    silent = Found(None, "no answer in time")
+    (one,) = findings([wanted], {(wanted.name, "TXT"): Found(()), ("_dmarc.example.test", "TXT"): silent})
+    assert (one.state, one.note) == ("unknown", "_dmarc.example.test: no answer in time")

@@ -73,8 +73,10 @@ def _finding(record: Record, answers: Answers) -> Finding:
     finding = compare(record, answers.get((record.name, record.type), Found(None, "not asked")))
     if record.purpose == "dmarc" and finding.state == "missing":
         for parent in parents(record.name.removeprefix("_dmarc.")):
-            values = answers.get((f"_dmarc.{parent}", "TXT"), Found(())).values or ()
-            if any(same_kind(record, value) for value in values):
+            found = answers.get((f"_dmarc.{parent}", "TXT"), Found(()))
+            if found.values is None:
+                return Finding(record, "unknown", note=f"_dmarc.{parent}: {found.trouble}")
+            if any(same_kind(record, value) for value in found.values):
                 return Finding(record, "ok", note=f"_dmarc.{parent} speaks for it")
     return finding
 
