@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,13 +19,20 @@ Verdict = Literal["pass", "fail", "softfail", "neutral", "none"]
 MX_MAX = 10  # RFC 7208 §4.6.4, for the hosts of one `mx`, and the names of one `ptr`
 VOID_MAX = 2  # RFC 7208 §4.6.4: look-ups that find nothing
 
+MODIFIER = "="  # in the place of a mechanism's qualifier
 _VERDICTS: dict[str, Verdict] = {"": "pass", "+": "pass", "-": "fail", "~": "softfail", "?": "neutral"}
+_LENGTH = r"(?:0|[1-9]\d{0,2})"
+_EXPAND = r"%(?:\{([slodiphv])((?:[1-9]\d*)?)(r?)([.+,/_=-]*)\}|([%_-]))"
+_TEXT = rf"(?:[!-$&-~]|{_EXPAND})*"
+_LAST_LABEL = r"\.(?=[a-z0-9-]*[a-z-])[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.?"
 _MECHANISM = re.compile(
-    r"(?P<qualifier>[+?~-]?)(?P<name>all|include|exists|ptr|a|mx|ip4|ip6)(?::(?P<target>.+?))?(?P<prefix>(?:/\d{1,3})?(?://\d{1,3})?)",
+    r"(?P<qualifier>[+?~-]?)(?P<name>all|include|exists|ptr|a|mx|ip4|ip6)"
+    rf"(?::(?P<target>.+?))?(?P<prefix>(?:/{_LENGTH})?(?://{_LENGTH})?)",
     re.I,
 )
-_MODIFIER = re.compile(r"(?P<name>[a-z][a-z0-9_.-]*)=(?P<value>.*)", re.I)
-_MACRO = re.compile(r"%(?:\{([slodiphv])(\d*)(r?)([.+,/_=-]*)\}|([%_-]))", re.I)
+_MODIFIER = re.compile(rf"(?P<name>[a-z][a-z0-9_.-]*)=(?P<value>{_TEXT})", re.I)
+_MACRO = re.compile(_EXPAND, re.I)
+_NAME = re.compile(f"{_TEXT}(?:{_LAST_LABEL}|{_EXPAND})", re.I)
 _LITERAL = {"%": "%", "_": " ", "-": "%20"}
 
 
@@ -40,9 +46,11 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Term:
+    """A mechanism, or a modifier: its `qualifier` is MODIFIER."""
+
     qualifier: str
     name: str
-    target: str
+    target: str | None
     prefix: str
 
 
@@ -81,7 +89,7 @@ class Evaluation:
         if term.name == "all":
             return True
         if term.name in ("ip4", "ip6"):
-            return self._address in ipaddress.ip_network(term.target + term.prefix, strict=False)
+            return self._address in ipaddress.ip_network(f"{term.target}{term.prefix}", strict=False)
         target = self._expand(term.target, here) if term.target else here
         if term.name == "include":
             return await self._other(target, f"include:{target}") == "pass"
@@ -154,37 +162,40 @@ class Evaluation:
 
 def _terms(record: str, domain: str) -> tuple[list[_Term], str | None]:
     """Return the mechanisms of a record and where it redirects to, None where `all` decides. Raises: Broken"""
-    found = list(_read(record, domain))
-    terms = [one for one in found if isinstance(one, _Term)]
-    redirects = [one for one in found if isinstance(one, str)]
-    if len(redirects) > 1:
-        raise Broken(f"{domain}: several redirect=")
-    return terms, redirects[0] if redirects and not any(term.name == "all" for term in terms) else None
+    found = [_read(text, domain) for text in record.split(" ")[1:] if text]
+    for name in ("redirect", "exp"):
+        if sum(term.name == name for term in found) > 1:
+            raise Broken(f"{domain}: several {name}=")
+    mechanisms = [term for term in found if term.qualifier != MODIFIER]
+    decided = any(term.name == "all" for term in mechanisms)
+    return mechanisms, next((term.target for term in found if term.name == "redirect" and not decided), None)
 
 
-def _read(record: str, domain: str) -> Iterator[_Term | str]:
-    for text in record.split()[1:]:
-        mechanism, modifier = _MECHANISM.fullmatch(text), _MODIFIER.fullmatch(text)
-        if mechanism is not None:
-            term = _Term(mechanism["qualifier"], mechanism["name"].lower(), mechanism["target"] or "", mechanism["prefix"])
-            if not _is_sound(term):
-                raise Broken(f"{domain}: {text} cannot be read")
-            yield term
-        elif modifier is None:
-            raise Broken(f"{domain}: {text} cannot be read")
-        elif modifier["name"].lower() == "redirect":
-            yield modifier["value"]
+def _read(text: str, domain: str) -> _Term:
+    mechanism, modifier = _MECHANISM.fullmatch(text), _MODIFIER.fullmatch(text)
+    if mechanism is not None:
+        term = _Term(mechanism["qualifier"], mechanism["name"].lower(), mechanism["target"], mechanism["prefix"])
+    elif modifier is not None:
+        term = _Term(MODIFIER, modifier["name"].lower(), modifier["value"], "")
+    else:
+        raise Broken(f"{domain}: {text} cannot be read")
+    if not _is_sound(term):
+        raise Broken(f"{domain}: {text} cannot be read")
+    return term
 
 
 def _is_sound(term: _Term) -> bool:
     if term.name in ("ip4", "ip6"):
         try:
-            return ipaddress.ip_network(term.target + term.prefix, strict=False).version == int(term.name[-1])
+            network = ipaddress.ip_network(f"{term.target}{term.prefix}", strict=False)
         except ValueError:
             return False
-    if term.name in ("a", "mx"):
-        four, _, six = term.prefix.partition("//")
-        return int(four[1:] or 0) <= 32 and int(six or 0) <= 128
-    if term.name == "ptr":
-        return not term.prefix
-    return not term.prefix and bool(term.target) == (term.name != "all")
+        return network.version == int(term.name[-1]) and "/" not in f"{term.target}"
+    four, _, six = term.prefix.partition("//")
+    if int(four[1:] or 0) > 32 or int(six or 0) > 128 or (term.prefix and term.name not in ("a", "mx")):
+        return False
+    if term.target is None:
+        return term.name in ("all", "a", "mx", "ptr")
+    if term.qualifier == MODIFIER and term.name not in ("redirect", "exp"):
+        return True
+    return term.name != "all" and _NAME.fullmatch(term.target) is not None
