@@ -22,10 +22,10 @@ _ADDRESSED_NAMES = """
 """
 _ADDRESSED = frozenset(_ADDRESSED_NAMES.split())
 _PARAMETERS = frozenset({"content-type", "content-disposition"})
-_IDS_NAMES = """
+_TEXTLESS_NAMES = """
     message-id in-reply-to references content-id received resent-message-id dkim-signature mime-version content-transfer-encoding
 """
-_IDS = frozenset(_IDS_NAMES.split())
+_TEXTLESS = frozenset(_TEXTLESS_NAMES.split())  # where no encoded word means anything
 _LISTS_NAMES = "list-id list-help list-unsubscribe list-subscribe list-post list-owner list-archive archived-at"
 _LISTS = frozenset(_LISTS_NAMES.split())
 _ANGLED = re.compile(r"(<[^<>]*>)")
@@ -54,7 +54,7 @@ def ascii_field(field: Field) -> Field:
         made = _HIGH.sub("?", _parameters(value))
     elif field.key in _LISTS:
         made = _angled(value)
-    elif field.key in _IDS:
+    elif field.key in _TEXTLESS:
         made = _HIGH.sub("?", value)
     else:
         made = _words(value, field.name)

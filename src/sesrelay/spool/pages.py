@@ -94,10 +94,8 @@ class Pages:
         magic, _, size, _, *salts, first, second = struct.unpack(">8I", head)
         order, sums = ">" if magic & 1 else "<", (first, second)
         if magic not in MAGIC or size != self.size or sums != _sums(head[:24], (0, 0), order):
-            order, size = (
-                ">" if sys.byteorder == "big" else "<",
-                self.size,
-            )  # it is damaged; what stands first tells whose it all is
+            # It is damaged; what stands first tells whose it all is.
+            order, size = ">" if sys.byteorder == "big" else "<", self.size
             salts = list(struct.unpack(">2I", os.pread(self._log, 16, HEAD)[8:].ljust(8, b"\0")))
         place = HEAD
         open_: _Places = {}
