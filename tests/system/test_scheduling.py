@@ -139,7 +139,7 @@ def test_an_operator_sends_what_is_stuck_by_another_way_out(tmp_path: Path, ses:
         "default_route: {transport: ses-main}\nroutes: [{sender: x.example, transport: [other, park]}]"
     )
     with Relay(tmp_path, more) as relay:
-        ses.tell(chances={"503": 1.0})
+        ses.tell(chances={"quota": 1.0})  # which is asked again once a minute
         ids = [relay.submit("a@example.com", f"b{n}@example.org") for n in range(3)]
         wait_for("they wait", lambda: relay.ask("summary")["paused"])
         assert relay.run("queue", "retry", ids[0], "--transport", "elsewhere").returncode == 64
