@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from engine_rig import Witness
 from fakes import FakeClock
-from sesrelay.app.wiring import Shared, snapshot
+from sesrelay.app.ways_out import Shared
+from sesrelay.app.wiring import snapshot
 from sesrelay.config.dkim_keys import generate
 from sesrelay.config.loading import load
 from sesrelay.config.problem import ConfigError

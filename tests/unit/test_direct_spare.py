@@ -80,7 +80,7 @@ def test_a_relay_that_sends_nothing_directly_does_without_dns(tmp_path: Path, mo
     config = tmp_path / "config.yaml"
     config.write_text(f"hostname: relay.example.net\nstate_dir: {tmp_path}\ntransports:\n  park: {{type: hold}}\n{more}\n")
     code = (
-        "import sys\nfrom pathlib import Path\nfrom sesrelay.app.daemon import Daemon\nfrom sesrelay.app.wiring import Shared, snapshot\n"
+        "import sys\nfrom pathlib import Path\nfrom sesrelay.app.daemon import Daemon\nfrom sesrelay.app.ways_out import Shared\nfrom sesrelay.app.wiring import snapshot\n"
         "from sesrelay.config.loading import load\n"
         "made = snapshot(load(Path(sys.argv[1])), Shared(None, None))\n"
         "print(type(made.transports['direct']).__name__, 'dns' in sys.modules)"

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 from fakes import FakeClock
 from ses_world import Figures, Remembers
-from sesrelay.app.wiring import Shared, tariffs
+from sesrelay.app.ways_out import Shared, paced, ses
+from sesrelay.app.wiring import tariffs
 from sesrelay.config import transports as configured
 from sesrelay.transport.hold import HoldTransport
 from sesrelay.transport.ses.transport import SesTransport
@@ -30,7 +31,7 @@ def smtp(username: str | None, host: str = "email-smtp.us-east-1.amazonaws.com",
 
 
 @pytest.mark.parametrize(
-    ("username", "host", "shared"),
+    ("username", "host", "same"),
     [
         (KEY, "email-smtp.us-east-1.amazonaws.com", True),
         (OTHER_KEY, "email-smtp.us-east-1.amazonaws.com", True),
@@ -38,44 +39,44 @@ def smtp(username: str | None, host: str = "email-smtp.us-east-1.amazonaws.com",
         (ELSEWHERE, "email-smtp.us-east-1.amazonaws.com", False),
     ],
 )
-async def test_smtp_credentials_of_an_account_share_the_pace_of_its_api(username: str, host: str, shared: bool) -> None:
+async def test_smtp_credentials_of_an_account_share_the_pace_of_its_api(username: str, host: str, same: bool) -> None:
     clock = FakeClock()
     observer: Any = Remembers()
-    ways = Shared(clock, observer)
-    by_api = ways.ses("api", config(type="ses", region="us-east-1", access_key_id=KEY, secret_access_key="s"), frozenset())
-    by_smtp = ways.paced(HoldTransport("smtp"), smtp(username, host))
+    shared = Shared(clock, observer)
+    by_api = ses("api", config(type="ses", region="us-east-1", access_key_id=KEY, secret_access_key="s"), shared, frozenset(), None)
+    by_smtp = paced(HoldTransport("smtp"), smtp(username, host), shared, None, None)
     assert isinstance(by_api, SesTransport)
     assert isinstance(by_smtp, PacedSmtp)
     assert by_smtp.ses
     await by_api._accounts.merge(by_api._account, by_api._session)
-    assert (by_api._account.ledger is by_smtp.budget) is shared
+    assert (by_api._account.ledger is by_smtp.budget) is same
     assert by_api._account.number == "029608264753"
     await by_api.close()
-    await ways.close()
+    await shared.close()
 
 
 async def test_a_relay_has_a_pace_only_where_it_is_sess_or_has_a_rate() -> None:
     observer: Any = Remembers()
-    ways, inner = Shared(FakeClock(), observer), HoldTransport("smtp")
-    assert ways.paced(inner, smtp(None, "smtp.example.com")) is inner
-    paced = ways.paced(inner, smtp(None, "smtp.example.com", rate=5))
-    assert isinstance(paced, PacedSmtp)
-    assert (paced.rate, paced.ses) == (5.0, False)
-    assert (paced.name, paced.batch_limit, paced.nexthop("b@example.org")) == ("smtp", inner.batch_limit, "hold")
-    await ways.close()
+    shared, inner = Shared(FakeClock(), observer), HoldTransport("smtp")
+    assert paced(inner, smtp(None, "smtp.example.com"), shared, None, None) is inner
+    way = paced(inner, smtp(None, "smtp.example.com", rate=5), shared, None, None)
+    assert isinstance(way, PacedSmtp)
+    assert (way.rate, way.ses) == (5.0, False)
+    assert (way.name, way.batch_limit, way.nexthop("b@example.org")) == ("smtp", inner.batch_limit, "hold")
+    await shared.close()
 
 
 async def test_a_rate_that_a_reload_takes_out_of_the_configuration_vouches_for_nothing_more() -> None:
     clock = FakeClock()
     observer: Any = Remembers()
-    ways = Shared(clock, observer)
+    shared = Shared(clock, observer)
     key = {"type": "ses", "region": "us-east-1", "access_key_id": KEY, "secret_access_key": "s"}
     before, after = config(**key, rate=50), [config(**key), config(**key, share="50%")]
-    fast, *both = [ways.ses(name, one, frozenset()) for name, one in zip("fab", (before, *after), strict=True)]
+    fast, *both = [ses(name, one, shared, frozenset(), None) for name, one in zip("fab", (before, *after), strict=True)]
     assert isinstance(fast, SesTransport)
     fast._account.ledger.told(Figures(14.0, -1.0), 0.0)
     await fast.close()
-    ways.retain(after)
+    shared.retain(after)
     taken = 0
     for way in both:
         assert isinstance(way, SesTransport)
@@ -88,15 +89,16 @@ async def test_a_rate_that_a_reload_takes_out_of_the_configuration_vouches_for_n
     assert taken == pytest.approx(14 * 100, rel=0.02)
     for way in both:
         await way.close()
-    await ways.close()
+    await shared.close()
 
 
 async def test_rates_of_two_transports_to_a_relay_that_is_not_sess_are_their_own() -> None:
     clock = FakeClock()
     observer: Any = Remembers()
-    ways = Shared(clock, observer)
+    shared = Shared(clock, observer)
     fast, slow = (
-        ways.paced(HoldTransport(name), smtp(None, "smtp.example.com", rate=rate)) for name, rate in (("f", 50), ("s", 40))
+        paced(HoldTransport(name), smtp(None, "smtp.example.com", rate=rate), shared, None, None)
+        for name, rate in (("f", 50), ("s", 40))
     )
     taken = {"f": 0, "s": 0}
     for _ in range(1_000):
@@ -106,7 +108,7 @@ async def test_rates_of_two_transports_to_a_relay_that_is_not_sess_are_their_own
                 taken[way.name] += 1
     assert taken["f"] == pytest.approx(500, rel=0.02)
     assert taken["s"] == pytest.approx(400, rel=0.02)
-    await ways.close()
+    await shared.close()
 
 
 def test_only_named_tariffs_count() -> None:

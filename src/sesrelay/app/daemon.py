@@ -24,6 +24,7 @@ from sesrelay.app.notify import Systemd
 from sesrelay.app.operator import undeliverable
 from sesrelay.app.places import queue_of
 from sesrelay.app.reloading import needs_restart
+from sesrelay.app.ways_out import Shared
 from sesrelay.config.loading import Loaded, load
 from sesrelay.config.problem import ConfigError
 from sesrelay.control.desk import SpoolDesk
@@ -79,7 +80,7 @@ class Daemon:
         self._began = self.clock.wall()
         self._metrics = MetricsSink(self.clock)
         self.observer = Fanout(self._sinks(loaded))
-        self._shared = wiring.Shared(self.clock, self.observer)
+        self._shared = Shared(self.clock, self.observer)
         self._options = wiring.listener_options(loaded)
         self._memory = ByteBudget(*wiring.memory(loaded))
         self._reloading = asyncio.Lock()

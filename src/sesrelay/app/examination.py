@@ -9,10 +9,10 @@ import asyncio
 import os
 from collections.abc import Coroutine, Iterable, Sequence
 
-from sesrelay.app import wiring
 from sesrelay.app.clock import SystemClock
 from sesrelay.app.operator import DaemonUnreachable, open_desk, reach_daemon
 from sesrelay.app.ses_access import direct_senders, leads_to_ses, name_servers, rules_of, source_of
+from sesrelay.app.ways_out import relay_options
 from sesrelay.aws.clients import Clients
 from sesrelay.aws.identities import Identity
 from sesrelay.config import transports as configured
@@ -138,7 +138,7 @@ async def _published(loaded: Loaded, dns: Dns, domain: str, check: Check, identi
 async def _login(loaded: Loaded, name: str) -> list[Check]:
     config = _config(loaded, name)
     assert isinstance(config, configured.SmtpTransport)
-    return await checkup_login.relay(name, wiring.relay_options(config, loaded), SystemClock(), ses=leads_to_ses(config))
+    return await checkup_login.relay(name, relay_options(config, loaded), SystemClock(), ses=leads_to_ses(config))
 
 
 async def _direct(loaded: Loaded, name: str, domains: Sequence[str], nameservers: Sequence[str]) -> list[Check]:

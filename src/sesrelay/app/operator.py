@@ -195,10 +195,11 @@ def _write_bare(found: Found, store: Path, folder: Path) -> Path:
 
 def _importer(spool: SqliteSpool, loaded: Loaded, clock: SystemClock) -> Callable[[Submission], Awaitable[bool]]:
     """Return what places messages as a daemon with this configuration would. Raises: OSError, ValueError"""
-    from sesrelay.app import wiring
+    from sesrelay.app.ways_out import Shared
+    from sesrelay.app.wiring import snapshot
     from sesrelay.delivery.importing import Importer
     from sesrelay.delivery.pauses import Pauses
     from sesrelay.observe.fanout import Fanout
 
-    snapshot = wiring.snapshot(loaded, wiring.Shared(clock, Fanout([])))
-    return Importer(spool, spool, lambda: snapshot, Pauses(), clock).take
+    view = snapshot(loaded, Shared(clock, Fanout([])))
+    return Importer(spool, spool, lambda: view, Pauses(), clock).take
