@@ -87,7 +87,7 @@ async def by_api(code: str, text: str, times: int) -> list[Outcome]:
 async def by_smtp(reply: str, times: int) -> list[Outcome]:
     async with ScriptedHost({".": [*[reply] * times, "250 Ok 0100018f5a5f2f2e-1c1c1c1c-0000"]}) as host:
         relay = SmtpTransport("out", SmtpOptions(["127.0.0.1"], "relay.example.com", host.port, ses=True), FakeClock())
-        way = PacedSmtp(relay, Accounts(FakeClock()).ledger("us-east-1", "KEY"), "auto", ses=True)
+        way = PacedSmtp(relay, Accounts(FakeClock()).ledger("us-east-1", "KEY"), "auto", "us-east-1")
         message = batch("b@example.org", "c@example.org")
         found = await way.deliver(message, Bytes())
         await way.close()

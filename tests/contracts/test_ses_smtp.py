@@ -79,7 +79,7 @@ async def world(
         } | options  # fmt: skip
         clock = FakeClock()
         inner = SmtpTransport("ses-smtp", SmtpOptions(local_hostname="relay.example.com", **chosen), clock)
-        yield World(ses, dns, PacedSmtp(inner, Accounts(clock).ledger(REGION, "account"), "auto", ses=True))
+        yield World(ses, dns, PacedSmtp(inner, Accounts(clock).ledger(REGION, "account"), "auto", REGION))
         await inner.close()
 
 
@@ -208,14 +208,14 @@ async def test_what_ses_rejects_is_kept_and_nothing_else(ca_file: Path) -> None:
 
 async def test_smtp_and_api_spend_one_budget_in_one_account(ca_file: Path) -> None:
     async with world(ca_file) as w:
-        budget = w.way.budget
-        budget.told(Figures(10.0, 100.0, 0.0), 0.0)  # type: ignore[attr-defined]
+        ledger = w.way.ledger
+        ledger.told(Figures(10.0, 100.0, 0.0), 0.0)  # type: ignore[attr-defined]
         assert w.way.pace(2, 0.0) == 0.0
         await w.send("b@example.org", "c@example.org")
-        assert w.ses.account.sent_last_24h == budget.window.sent == 2  # type: ignore[attr-defined]
+        assert w.ses.account.sent_last_24h == ledger.window.sent == 2  # type: ignore[attr-defined]
         w.ses.fail("throttle")
         await w.send("b@example.org")
-        assert budget.governor("auto", 1.0).current == pytest.approx(7.0)  # type: ignore[attr-defined]
+        assert ledger.governor("auto", 1.0).current == pytest.approx(7.0)  # type: ignore[attr-defined]
 
 
 REWRITING = {"shaping": Shaping(Rules(rewrite_from="post@example.com"))}
@@ -283,9 +283,9 @@ async def test_preflight_refuses_by_the_list_of_a_transport_with_keys() -> None:
         def refusal(self, address: str, region: str) -> Reply | None:
             return Reply(550, "5.7.1", f"{address} {region}") if address.endswith("shop.example") else None
 
-    budget = Accounts(FakeClock()).ledger(REGION, "account")
+    ledger = Accounts(FakeClock()).ledger(REGION, "account")
     for preflight in (True, False):
-        way = PacedSmtp(HoldTransport("smtp"), budget, "auto", ses=True, identities=Known(), preflight=preflight, region=REGION)
+        way = PacedSmtp(HoldTransport("smtp"), ledger, "auto", REGION, identities=Known(), preflight=preflight)
         assert way.refusal("a@example.com") is None
         assert (way.refusal("a@shop.example") is not None) is preflight
 

@@ -50,10 +50,12 @@ class Ways:
             )
             way: Any = DirectTransport("out", options, FakeClock())
         else:
-            ses = kind == "ses by smtp"
-            way = SmtpTransport("out", SmtpOptions(["127.0.0.1"], "relay.example.com", self.host.port, ses=ses), FakeClock())
+            region = "us-east-1" if kind == "ses by smtp" else None
+            way = SmtpTransport(
+                "out", SmtpOptions(["127.0.0.1"], "relay.example.com", self.host.port, ses=region is not None), FakeClock()
+            )
             if kind != "smtp":
-                way = PacedSmtp(way, Accounts(FakeClock()).ledger("us-east-1" if ses else "", "KEY"), 1000.0, ses)
+                way = PacedSmtp(way, Accounts(FakeClock()).ledger(region or "", "KEY"), 1000.0, region)
         self.stack.push_async_callback(way.close)
         return way
 

@@ -47,9 +47,9 @@ async def test_smtp_credentials_of_an_account_share_the_pace_of_its_api(username
     by_smtp = paced(HoldTransport("smtp"), smtp(username, host), shared, None, None)
     assert isinstance(by_api, SesTransport)
     assert isinstance(by_smtp, PacedSmtp)
-    assert by_smtp.ses
+    assert by_smtp.region
     await by_api._accounts.merge(by_api._account, by_api._session)
-    assert (by_api._account.ledger is by_smtp.budget) is same
+    assert (by_api._account.ledger is by_smtp.ledger) is same
     assert by_api._account.number == "029608264753"
     await by_api.close()
     await shared.close()
@@ -61,7 +61,7 @@ async def test_a_relay_has_a_pace_only_where_it_is_sess_or_has_a_rate() -> None:
     assert paced(inner, smtp(None, "smtp.example.com"), shared, None, None) is inner
     way = paced(inner, smtp(None, "smtp.example.com", rate=5), shared, None, None)
     assert isinstance(way, PacedSmtp)
-    assert (way.rate, way.ses) == (5.0, False)
+    assert (way.rate, way.region) == (5.0, None)
     assert (way.name, way.batch_limit, way.nexthop("b@example.org")) == ("smtp", inner.batch_limit, "hold")
     await shared.close()
 

@@ -58,8 +58,8 @@ class Endpoint(HoldTransport):
 
 
 def made(answer: Callable[[Sequence[str]], str], clock: FakeClock | None = None, rate: float | str = "auto") -> PacedSmtp:
-    budget = Accounts(clock or FakeClock()).ledger("us-east-1", "AKIAX")
-    return PacedSmtp(Endpoint(answer=answer), budget, rate, ses=True)
+    ledger = Accounts(clock or FakeClock()).ledger("us-east-1", "AKIAX")
+    return PacedSmtp(Endpoint(answer=answer), ledger, rate, "us-east-1")
 
 
 async def send(way: PacedSmtp, *to: str) -> list[Outcome]:
@@ -226,9 +226,9 @@ async def test_the_account_learns_what_was_taken_and_that_it_was_too_fast() -> N
     clock = FakeClock()
     answers = iter([TAKEN, "454 Throttling failure: Maximum sending rate exceeded."])
     way = made(lambda _: next(answers), clock)
-    budget = way.budget
+    ledger = way.ledger
     await send(way, "b@example.org", "c@example.org")
-    assert budget.window.spent == 2  # type: ignore[attr-defined]
+    assert ledger.window.spent == 2  # type: ignore[attr-defined]
     assert way.pace(1, clock.monotonic()) == 0.0
     assert way.pace(1, clock.monotonic()) == pytest.approx(1 / (14 * 0.99))
     (throttled,) = await send(way, "b@example.org")
@@ -240,7 +240,7 @@ async def test_the_account_learns_what_was_taken_and_that_it_was_too_fast() -> N
 async def test_urgent_mail_has_the_rest_of_a_quota_while_that_is_known() -> None:
     clock = FakeClock()
     way = made(lambda _: TAKEN, clock)
-    way.budget.told(Figures(14.0, 200.0, 185.0), 0)  # type: ignore[attr-defined]
+    way.ledger.told(Figures(14.0, 200.0, 185.0), 0)  # type: ignore[attr-defined]
     assert way.pace(1, clock.monotonic()) == 60.0
     assert way.pace(1, clock.monotonic(), Priority.HIGH) == 0.0
     clock.advance(901.0)  # the transport that asked is gone: the window has moved on, and nobody has seen how far
@@ -250,7 +250,7 @@ async def test_urgent_mail_has_the_rest_of_a_quota_while_that_is_known() -> None
 async def test_a_rate_of_ones_own_goes_for_any_relay() -> None:
     clock = FakeClock()
     way = PacedSmtp(
-        Endpoint(answer=lambda _: "554 Transaction failed: Illegal address"), made(lambda _: TAKEN, clock).budget, 2.0, ses=False
+        Endpoint(answer=lambda _: "554 Transaction failed: Illegal address"), made(lambda _: TAKEN, clock).ledger, 2.0, None
     )
     assert way.pace(1, clock.monotonic()) == 0.0
     assert way.pace(1, clock.monotonic()) == pytest.approx(1 / 1.98)

@@ -205,11 +205,9 @@ def paced(
 
     # The user name of SES's SMTP is the id of an access key, and tells the account like one.
     who = number.of_key(config.username) or config.username or config.relays[0]
-    budget = shared.accounts().ledger(region or "", who)
+    ledger = shared.accounts().ledger(region or "", who)
     refuses = config.preflight and config.rewrite_from is None
-    return PacedSmtp(
-        relay, budget, _rate(config), region is not None, config.share, config.daily_reserve, known, refuses, region or "", keep
-    )
+    return PacedSmtp(relay, ledger, _rate(config), region, config.share, config.daily_reserve, known, refuses, keep)
 
 
 def _token(config: configured.SmtpTransport) -> Callable[[], str] | None:

@@ -44,8 +44,8 @@ class Identities(Protocol):
     def refusal(self, address: str, region: str) -> Reply | None: ...
 
 
-class Budget(Protocol):
-    """What the ways to one account share."""
+class Ledger(Protocol):
+    """What the ways to one account share (decision 22)."""
 
     def governor(self, rate: float | str, share: float) -> Pace: ...
     def reserved_from(self, recipients: int, priority: Priority, reserve: float) -> bool: ...
@@ -57,19 +57,18 @@ class Budget(Protocol):
 class PacedSmtp:
     """Implements `sesrelay.seams.Transport` over another one. `rate`: recipients a second, or `auto`: the account's.
 
-    `ses`: the relay is SES's, and its texts are read. `share`, `reserve`: parts of 1, of the account's rate and of its 24 hours.
-    `keep` gets what SES rejects for what it is. `preflight`: refuse at MAIL whom `identities` do not have, in the words for `region`.
+    `region`: the relay is SES's there, and its texts are read; None: another's. `share`, `reserve`: parts of 1, of the account's
+    rate and of its 24 hours. `keep` gets what SES rejects for what it is. `preflight`: refuse at MAIL whom `identities` do not have.
     """
 
     inner: Transport
-    budget: Budget
+    ledger: Ledger
     rate: float | str
-    ses: bool
+    region: str | None
     share: float = 1.0
     reserve: float = 0.1
     identities: Identities | None = None
     preflight: bool = False
-    region: str = ""
     keep: Callable[[Message, Content], Awaitable[None]] | None = None
 
     @property
@@ -95,7 +94,7 @@ class PacedSmtp:
 
     def refusal(self, sender: str) -> Reply | None:
         """Return the refusal at MAIL of a sender that SES would certainly not take (`preflight`), or None."""
-        if self.identities is None or not self.preflight:
+        if self.identities is None or not self.preflight or self.region is None:
             return None
         return self.identities.refusal(ascii_address(sender) or sender, self.region)
 
@@ -103,12 +102,12 @@ class PacedSmtp:
         return self.inner.nexthop(recipient)
 
     def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
-        if self.budget.reserved_from(recipients, priority, self.reserve):
+        if self.ledger.reserved_from(recipients, priority, self.reserve):
             return RESERVE_WAIT
-        return self.budget.governor(self.rate, self.share).take(recipients, now)
+        return self.ledger.governor(self.rate, self.share).take(recipients, now)
 
     def give_back(self, recipients: int) -> None:
-        self.budget.governor(self.rate, self.share).give_back(recipients)
+        self.ledger.governor(self.rate, self.share).give_back(recipients)
 
     async def close(self) -> None:
         if self.identities is not None:
@@ -134,7 +133,7 @@ class PacedSmtp:
             outcomes = await self.inner.deliver(Batch(batch.lane, group), content)
             self._note(outcomes.values())
             known.update(outcomes)
-            if not self.ses:
+            if self.region is None:
                 continue
             if self.keep is not None and rejected(outcomes.values()):
                 await self.keep(batch.message, content)
@@ -150,9 +149,9 @@ class PacedSmtp:
             taken += isinstance(outcome, Delivered)
             throttled = throttled or (isinstance(outcome, Deferred) and outcome.reason is PauseReason.THROTTLED)
         if taken:
-            self.budget.spent(taken)
+            self.ledger.spent(taken)
         if throttled:
-            self.budget.throttled()
+            self.ledger.throttled()
 
 
 def _judged(split: _Split, group: tuple[Delivery, ...], outcomes: _Outcomes) -> dict[DeliveryId, Outcome]:
