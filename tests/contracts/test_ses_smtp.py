@@ -78,7 +78,7 @@ async def world(
             "username": KEY, "password": derive(SECRET, REGION), "nameservers": [dns.nameserver],
         } | options  # fmt: skip
         clock = FakeClock()
-        inner = SmtpTransport("ses-smtp", SmtpOptions(local_hostname="relay.example.com", **chosen), clock)
+        inner = SmtpTransport("ses-smtp", SmtpOptions(local_hostname="relay.example.com", ses=True, **chosen), clock)
         yield World(ses, dns, PacedSmtp(inner, Accounts(clock).ledger(REGION, "account"), "auto", REGION))
         await inner.close()
 

@@ -159,13 +159,13 @@ async def test_none_does_not_ask_for_tls() -> None:
 
 # --- logins ---
 
-LOGIN = {"username": "site", "password": "canary"}
+LOGIN: dict[str, Any] = {"tls": "required", "username": "site", "password": "canary"}
 
 
 @pytest.mark.parametrize("methods", ["PLAIN LOGIN", "PLAIN"])
 async def test_plain(ca_file: Path, methods: str) -> None:
     async with ScriptedHost(tls=certificate(), offers=("STARTTLS", f"AUTH {methods}")) as host:
-        assert isinstance(await deliver(host, ca_file=ca_file, **LOGIN), Delivered)  # tls: required, by default with a password
+        assert isinstance(await deliver(host, ca_file=ca_file, **LOGIN), Delivered)
         assert host.said("AUTH") == ["AUTH PLAIN " + base64.b64encode(b"\0site\0canary").decode()]
         assert host.said("STARTTLS")
 
@@ -178,12 +178,12 @@ async def test_login(ca_file: Path) -> None:
 
 
 def oauth(token: str = "canary") -> dict[str, Any]:
-    return {"username": "site@example.com", "token": lambda: token}
+    return {"tls": "required", "username": "site@example.com", "token": lambda: token}
 
 
 async def test_xoauth2(ca_file: Path) -> None:
     async with ScriptedHost(tls=certificate(), offers=("STARTTLS", "AUTH PLAIN XOAUTH2")) as host:
-        assert isinstance(await deliver(host, ca_file=ca_file, **oauth()), Delivered)  # tls: required, by default with a token
+        assert isinstance(await deliver(host, ca_file=ca_file, **oauth()), Delivered)
         said = base64.b64encode(b"user=site@example.com\x01auth=Bearer canary\x01\x01").decode()
         assert host.said("AUTH") == [f"AUTH XOAUTH2 {said}"]
 
@@ -255,7 +255,7 @@ async def test_a_host_that_takes_no_login_is_a_matter_of_configuration(ca_file: 
 
 async def test_on_loopback_a_password_may_go_in_clear() -> None:
     async with ScriptedHost(offers=("AUTH PLAIN",)) as host:
-        assert isinstance(await deliver(host, tls="none", **LOGIN), Delivered)
+        assert isinstance(await deliver(host, **LOGIN | {"tls": "none"}), Delivered)
 
 
 async def test_elsewhere_a_password_never_goes_in_clear(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +263,7 @@ async def test_elsewhere_a_password_never_goes_in_clear(monkeypatch: pytest.Monk
     monkeypatch.setattr("sesrelay.transport.client.connect._on_loopback", lambda _client: False)
     async with ScriptedHost(offers=("AUTH PLAIN",)) as host:
         for tls in ("none", "opportunistic"):
-            outcome = await deliver(host, tls=tls, **LOGIN)
+            outcome = await deliver(host, **LOGIN | {"tls": tls})
             assert isinstance(outcome, Deferred)
             assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.CONFIGURATION)
         assert host.said("AUTH") == []

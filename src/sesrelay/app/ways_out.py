@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sesrelay.app.places import rejected_path
-from sesrelay.app.ses_access import source_of
+from sesrelay.app.ses_access import leads_to_ses, source_of
 from sesrelay.config import transports as configured
 from sesrelay.config.dkim import Dkim
 from sesrelay.config.loading import Loaded
@@ -174,6 +174,7 @@ def relay_options(config: configured.SmtpTransport, loaded: Loaded) -> SmtpOptio
         nameservers=config.nameservers,
         source_address=config.source_address,
         rewrite_sender=config.rewrite_sender,
+        ses=leads_to_ses(config),
         failover_after=config.failover_after, dkim=_dkim(config.dkim),
     )  # fmt: skip
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
 from sesrelay.mail.outcome import Deferred, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
-from sesrelay.policy.ses_hosts import is_ses
 from sesrelay.seams import Clock, Content, SpoolError
 from sesrelay.transport.client.answers import Answer, from_relay, most_telling
 from sesrelay.transport.client.connect import Endpoint, Timeouts, Unreached
@@ -36,16 +35,16 @@ DOWN_FOR = 60.0  # seconds for which a host that could not be reached comes afte
 class SmtpOptions:
     """`hosts` in order of preference. `ca_file` replaces the system's issuers. Units: `failover_after` seconds.
 
-    `tls` None: required with a password or a token, else opportunistic. `tls_name` instead of the host's is what its
-    certificate must be for; `tls_fingerprints` (SHA-256, hexadecimal) are instead of any verification. `token` returns the
-    access token for XOAUTH2, or raises OSError or ValueError. `rewrite_sender`: the envelope sender of all that has one.
-    `ses` None: as the host's name says; `shaping` is for SES. `nameservers` as `MailHosts` has them; empty: as the system finds names.
+    `tls_name` instead of the host's is what its certificate must be for; `tls_fingerprints` (SHA-256, hexadecimal) are instead
+    of any verification. `token` returns the access token for XOAUTH2, or raises OSError or ValueError. `rewrite_sender`: the
+    envelope sender of all that has one. `ses`: the hosts are SES's, whose texts are read, and mail is made fit for it by `shaping`.
+    `nameservers` as `MailHosts` has them; empty: as the system finds names.
     """
 
     hosts: Sequence[str]
     local_hostname: str
     port: int = 587
-    tls: Tls | None = None
+    tls: Tls = "opportunistic"
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
@@ -55,7 +54,7 @@ class SmtpOptions:
     nameservers: Sequence[str] = ()
     source_address: str | None = None
     rewrite_sender: str | None = None
-    ses: bool | None = None
+    ses: bool = False
     shaping: Shaping = field(default_factory=Shaping)
     batch_limit: int = 50  # the most that SES takes in a transaction, and Postfix's default
     concurrency: int = 20  # as Postfix has it for one destination
@@ -78,7 +77,7 @@ class SmtpTransport:
         self._clock = clock
         self._dkim = options.dkim
         self._nexthop = f"smtp/{options.hosts[0]}:{options.port}/{options.username or ''}"
-        self._ses = options.ses if options.ses is not None else is_ses(options.hosts[0])
+        self._ses = options.ses
         self._shaping = options.shaping
         self._rewrite_sender = options.rewrite_sender
         self._endpoints = endpoints(options, clock)
@@ -179,7 +178,7 @@ def endpoints(options: SmtpOptions, clock: Clock) -> list[Endpoint]:
 
 def _security(options: SmtpOptions) -> Security:
     """Raises: OSError, ssl.SSLError where `ca_file` cannot be used."""
-    asked = security(options.tls or ("required" if options.password or options.token else "opportunistic"), options.ca_file)
+    asked = security(options.tls, options.ca_file)
     if options.tls_fingerprints and asked.context is not None:
         asked = replace(asked, context=unverified(), label="fingerprint")
     return replace(asked, name=options.tls_name)
