@@ -11,8 +11,7 @@ from sesrelay.seams.clock import Clock
 from sesrelay.seams.desk import Desk, Document
 from sesrelay.seams.intake import Intake
 from sesrelay.seams.observer import Observer, Pause
-from sesrelay.seams.out import Content, Interrupted, Preflight, Transport
-from sesrelay.seams.rest import (
+from sesrelay.seams.spool import (
     Claim,
     ContentGone,
     NoSpace,
@@ -27,6 +26,7 @@ from sesrelay.seams.rest import (
     Unfit,
     Verb,
 )
+from sesrelay.seams.transport import Content, Interrupted, Preflight, Transport
 
 __all__ = [
     "Claim",

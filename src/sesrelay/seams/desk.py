@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from sesrelay.mail.records import Filter
-from sesrelay.seams.rest import Told, Verb
+from sesrelay.seams.spool import Told, Verb
 
 Document = dict[str, Any]
 """A JSON object of the public contract; keys are never absent, unknown is None."""
