@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sesrelay.cli.answers import secret_from
 from sesrelay.cli.options import DEFAULT_CONFIG, DOMAIN, PATTERN, REGION, value
 from sesrelay.cli.reload import changing
 from sesrelay.cli.remedies import as_run, fail
+from sesrelay.cli.secret import secret_from
 
 if TYPE_CHECKING:
     from sesrelay.setup.sites.first_config import Answers

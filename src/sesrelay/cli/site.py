@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sesrelay.cli.answers import secret_from
 from sesrelay.cli.options import EX_CONFIG, NAME, PATTERN, REGION, config_option, json_option, load_or_exit, reason, value
 from sesrelay.cli.reload import changing, take_up
 from sesrelay.cli.remedies import as_run, fail
+from sesrelay.cli.secret import secret_from
 
 if TYPE_CHECKING:
     from sesrelay.setup.sites.site import Secret, Site, Way
