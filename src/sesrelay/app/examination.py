@@ -16,10 +16,10 @@ from sesrelay.app.ways_out import relay_options
 from sesrelay.aws.clients import Clients
 from sesrelay.aws.identities import Identity
 from sesrelay.config import transports as configured
-from sesrelay.config.checks import pattern_domain
 from sesrelay.config.loading import Loaded
 from sesrelay.control.client import ControlError
 from sesrelay.mail.address import domain_key, parents
+from sesrelay.policy.patterns import domain_of_pattern
 from sesrelay.seams import Document, SpoolError
 from sesrelay.setup.checkup import disk as checkup_disk
 from sesrelay.setup.checkup import dns as checkup_dns
@@ -58,7 +58,7 @@ async def examine(loaded: Loaded, domains: Sequence[str] = (), nameservers: Sequ
 
 def routed(loaded: Loaded) -> list[str]:
     """Return the domains of senders that routes name, in A-labels, each once."""
-    return list(dict.fromkeys(domain_key(pattern_domain(rule.pattern)) for rule in loaded.routing.rules if not rule.reject))
+    return list(dict.fromkeys(domain_key(domain_of_pattern(rule.pattern)) for rule in loaded.routing.rules if not rule.reject))
 
 
 def _used(loaded: Loaded) -> list[str]:

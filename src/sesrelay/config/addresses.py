@@ -9,10 +9,9 @@ import ipaddress
 import os
 from pathlib import Path
 
-from sesrelay.config.checks import control_path
 from sesrelay.config.document import Document
 from sesrelay.config.explain import part
-from sesrelay.config.model import RUN_DIR, Config
+from sesrelay.config.model import Config
 from sesrelay.config.problem import KeyPath
 from sesrelay.config.values import UNIX, UNIX_PATH_MAX, host_port
 
@@ -40,12 +39,11 @@ def check_addresses(document: Document, config: Config, failed: set[str]) -> Non
     if "http" not in failed:
         taken.append((config.http.listen, f"the page{_at(document, ('http', 'listen'))}"))
     if not failed & {"control", "state_dir"}:
-        control = control_path(config, RUN_DIR)
-        taken.append((f"{UNIX}{control}", f"the control socket{_at(document, ('control',))}"))
-        if (octets := len(os.fsencode(control))) > UNIX_PATH_MAX:
+        taken.append((f"{UNIX}{config.control}", f"the control socket{_at(document, ('control',))}"))
+        if (octets := len(os.fsencode(config.control))) > UNIX_PATH_MAX:
             document.report(
                 ("control",),
-                f"{control} has {octets} octets, and the path of a socket at most {UNIX_PATH_MAX} (set it to a shorter one)",
+                f"{config.control} has {octets} octets, and the path of a socket at most {UNIX_PATH_MAX} (set it to a shorter one)",
             )
     for index, listener in enumerate(config.listeners):
         if part(("listeners",), index) in failed:

@@ -6,10 +6,9 @@ Invariant: each check looks at the raw values or at sections that are valid, so 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from sesrelay.config.document import Document
-from sesrelay.config.model import STATE_DIR, Config, alias_name
+from sesrelay.config.model import Config, alias_name
 from sesrelay.config.problem import KeyPath, Place, meant, one_of, shown
 from sesrelay.config.routes import NullSenderTarget, Route
 from sesrelay.config.transports import SesTransport, SmtpTransport
@@ -18,7 +17,7 @@ from sesrelay.mail.delivery import Priority
 from sesrelay.policy.admission import LocalMail, follow, is_local, local_name
 from sesrelay.policy.budget import COPIES_IN, COPIES_OUT
 from sesrelay.policy.ladder import FOLDER
-from sesrelay.policy.patterns import pattern_key
+from sesrelay.policy.patterns import domain_of_pattern, pattern_key
 from sesrelay.policy.routing import RouteRule, RoutingTable
 from sesrelay.policy.ses_hosts import region_of
 
@@ -65,7 +64,7 @@ def check_aliases(document: Document, config: Config, failed: set[str]) -> None:
             at = document.key_place(("local", "aliases", first))
             what = f"is the same name as {shown(first)} (at {at}): case and needless quotes do not count"
             document.report(("local", "aliases", each), what, at_key=True)
-    local = LocalMail(config.hostname, config.local.domain or config.hostname, config.local.aliases)
+    local = LocalMail(config.hostname, config.local.domain, config.local.aliases)
     told: set[str] = set()
     for name in config.local.aliases:
         circle = _circle(name, local)
@@ -168,7 +167,7 @@ def _at(source: str) -> str:
 
 
 def route_name(route: Route) -> str:
-    return route.name or pattern_domain(route.sender[0])
+    return route.name or domain_of_pattern(route.sender[0])
 
 
 def check_limits(document: Document, config: Config) -> None:
@@ -184,11 +183,6 @@ def check_limits(document: Document, config: Config) -> None:
                 f"the route at {document.value_place(('routes', before))} is called {shown(name)} too, and its limits are others "
                 "(give one of them a name of its own)",
             )
-
-
-def pattern_domain(pattern: str) -> str:
-    """Return the domain that a pattern is about: the default name of its route."""
-    return pattern.rpartition("@")[2].removeprefix("*.")
 
 
 def _as_expected(document: Document, index: int, wanted: tuple[str, ...] | None, winner: RouteRule) -> bool:
@@ -219,17 +213,3 @@ def _patterns(document: Document) -> Iterator[tuple[KeyPath, str]]:
     routes = document.root.get("routes")
     for index in range(len(routes) if isinstance(routes, list) else 0):
         yield from document.texts(("routes", index, "sender"))
-
-
-def control_path(config: Config, run_dir: Path) -> Path:
-    """Return the control socket: as named, or in `state_dir` where there is no folder for it under /run."""
-    if "control" in config.model_fields_set or run_dir.is_dir():
-        return config.control
-    return config.state_dir / "control.sock"
-
-
-def maildrop_path(config: Config) -> Path:
-    """Return the maildrop: as named, or the system's own for the relay that is the system's; another must not empty it."""
-    if "maildrop" in config.model_fields_set or config.state_dir == STATE_DIR:
-        return config.maildrop
-    return config.state_dir / "maildrop"

@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import SecretStr
-
 from sesrelay.config.certificates import wrong_with_certificate, wrong_with_key, wrong_with_pair
 from sesrelay.config.document import Document
 from sesrelay.config.explain import part
@@ -106,8 +104,8 @@ def check_certificates(document: Document, config: Config, failed: set[str], env
             document.report(("listeners", index, "key"), mismatch)
 
 
-def check_users(document: Document, config: Config, read: Mapping[KeyPath, SecretStr], failed: set[str]) -> None:
-    """Report users that stand twice, and hashes that are none. `read`: the secrets that stood in files."""
+def check_users(document: Document, config: Config, failed: set[str]) -> None:
+    """Report users that stand twice, and hashes that are none, wherever they stand."""
     if "access" in failed:
         return
     first: dict[str, Place] = {}
@@ -119,10 +117,9 @@ def check_users(document: Document, config: Config, read: Mapping[KeyPath, Secre
         if user.name in first:
             document.report((*path, "name"), f"{shown(user.name)} stands twice (first at {first[user.name]})")
         first.setdefault(user.name, place)
-        secret = user.password_hash or read.get((*path, "password_hash"))
-        problem = wrong_with_hash(secret.get_secret_value()) if secret else None
+        problem = wrong_with_hash(user.password_hash.get_secret_value()) if user.password_hash else None
         if problem:
-            document.report((*path, "password_hash" if user.password_hash else "password_hash_file"), problem)
+            document.report((*path, "password_hash_file" if user.password_hash_file else "password_hash"), problem)
 
 
 def wrong_with_hash(value: str) -> str | None:

@@ -18,7 +18,7 @@ from sesrelay.config.compose import SIZE_MAX
 from sesrelay.config.document import Document, parse
 from sesrelay.config.explain import explain, without_failed
 from sesrelay.config.machine import has_ipv6
-from sesrelay.config.model import RUN_DIR, Config
+from sesrelay.config.model import RUN_DIR, STATE_DIR, Config
 from sesrelay.config.private import read_regular
 from sesrelay.config.problem import ConfigError, KeyPath, Place, Problem
 from sesrelay.config.sites import merge, site_files
@@ -87,6 +87,7 @@ def load(
     secrets.anchor_paths(document, environ)
     read = secrets.read_secrets(document, environ, proposed)
     config, failed = _validate(document)
+    config = _filled(config, read)
     table = None
     passed_over: tuple[str, ...] = ()
     if not broken:
@@ -99,9 +100,8 @@ def load(
         addresses.check_addresses(document, config, failed)
         doors.check_doors(document, config, failed)
         doors.check_certificates(document, config, failed, environ, now)
-        doors.check_users(document, config, read, failed)
+        doors.check_users(document, config, failed)
         dkim.check_keys(document, failed, environ)
-        config = _filled(config, read)
         config, passed_over = _as_reachable(config)
         if not failed & checks.ROUTING and not _problems_in(document, checks.ROUTING):
             checks.check_limits(document, config)
@@ -167,13 +167,27 @@ def _filled(config: Config, read: Mapping[KeyPath, SecretStr]) -> Config:
     token = {str(path[1]): secret for path, secret in read.items() if path[0] == "http"}
     update = {
         "access": config.access.model_copy(update={"users": users}),
-        "control": checks.control_path(config, RUN_DIR),
-        "maildrop": checks.maildrop_path(config),
+        "control": _control(config),
+        "maildrop": _maildrop(config),
         "local": config.local.model_copy(update={"domain": config.local.domain or config.hostname}),
         "transports": transports,
         "http": config.http.model_copy(update=token),
     }
     return config.model_copy(update=update)
+
+
+def _control(config: Config) -> Path:
+    """Return the control socket: as named, or in `state_dir` where there is no folder for it under /run."""
+    if "control" in config.model_fields_set or RUN_DIR.is_dir():
+        return config.control
+    return config.state_dir / "control.sock"
+
+
+def _maildrop(config: Config) -> Path:
+    """Return the maildrop: as named, or the system's own for the relay that is the system's; another must not empty it."""
+    if "maildrop" in config.model_fields_set or config.state_dir == STATE_DIR:
+        return config.maildrop
+    return config.state_dir / "maildrop"
 
 
 def _as_reachable(config: Config) -> tuple[Config, tuple[str, ...]]:

@@ -30,6 +30,11 @@ def somebody(pattern: str, name: str = "postmaster") -> str:
     return f"{name}@{'www' + pattern[1:] if pattern.startswith('*.') else pattern}"
 
 
+def domain_of_pattern(pattern: str) -> str:
+    """Return the domain that a pattern is about, as it is written there."""
+    return pattern.rpartition("@")[2].removeprefix("*.")
+
+
 class PatternTable(Generic[T]):
     """What each pattern stands for. Fill it once, then ask."""
 
