@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sesrelay.seams import Told
+    from sesrelay.seams import Desk, Filter, Told
 
 SHOWN_AFTER = 0.5  # seconds; what is done by then, nobody needs a bar for
 
@@ -36,6 +36,23 @@ def progress(label: str, total: int | None, done: str = "changed") -> Iterator[T
             bar(looked, changed)
 
         yield told
+
+
+async def with_progress(desk: Desk, verb: str, wanted: Filter, work: Callable[[Told], Any]) -> Any:
+    """Run a change of the queue under a bar and return what it does.
+
+    What has the state and the transport is looked at, and counted beforehand unless it has ended.
+    """
+    counted = not wanted.ids and not any(state.final for state in wanted.states) and sys.stderr.isatty()
+    total = _to_look_at(wanted, (await desk.summary())["by_transport"]) if counted else None
+    with progress(verb, total) as told:
+        return await work(told)
+
+
+def _to_look_at(wanted: Filter, by_transport: dict[str, dict[str, int]]) -> int:
+    names = [state.value for state in wanted.states]
+    found = (counts for name, counts in by_transport.items() if wanted.transport in (None, name))
+    return sum(n for counts in found for state, n in counts.items() if not names or state in names)
 
 
 @contextmanager

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +13,18 @@ from sesrelay.cli import exchange
 from sesrelay.cli.desk import ask_daemon, with_desk
 from sesrelay.cli.filters import STATE_COLOUR, filter_of, filter_options, names_any, warn_of_what_cannot_match
 from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option, load_or_exit
-from sesrelay.cli.progress import progress
+from sesrelay.cli.progress import with_progress
 from sesrelay.cli.remedies import as_run
+from sesrelay.cli.standing import FUTURE, change_future, check_future, list_future, print_future
 from sesrelay.cli.words import age, harmless, number, size
 
 if TYPE_CHECKING:
-    from sesrelay.seams import Desk, Document, Filter, Told, Verb
+    from sesrelay.seams import Desk, Document, Filter, Verb
 
 COUNTED_MAX = 10_000  # deliveries that are counted before somebody is asked whether to delete them
-FUTURE = {
-    "hold": "Also hold what comes from now on, until released with --future; also after restarts.",
-    "release": "Also hold no longer what comes; alone: list what is held as it comes.",
-}
+WAYS = ("retry", "release")
+"""Verbs that may send mail by another way out."""
+VIA = click.option("--via", metavar="NAME", help="The transport by which what is chosen leaves from now on, whatever its route.")
 
 
 @click.group()
@@ -63,13 +61,6 @@ def summary(config: Path, as_json: bool) -> None:
     with_desk(config, lambda desk: _summary(desk, as_json))
 
 
-VIA = click.option("--via", metavar="NAME", help="The transport by which what is chosen leaves from now on, whatever its route.")
-
-
-WAYS = ("retry", "release")
-"""Verbs that may send mail by another way out."""
-
-
 def _changing(verb: Verb, help: str) -> None:
     """Add one of the verbs that change the queue."""
 
@@ -77,17 +68,12 @@ def _changing(verb: Verb, help: str) -> None:
         via = _way(config, verb, ids, chosen) if verb in WAYS else None
         wanted = filter_of(ids, chosen)
         if future and verb == "release" and not names_any(wanted):
-            with_desk(config, lambda desk: _list_future(desk, as_json))
+            with_desk(config, lambda desk: list_future(desk, as_json))
         if not names_any(wanted):
             raise click.UsageError(f"name the messages to {verb} by ID, or choose them with --sender, --state and the like")
         if future:
-            if via is not None:
-                raise click.UsageError("--via moves what is here: what comes goes by its route")
-            if wanted.ids or wanted.states or wanted.older_than is not None:
-                raise click.UsageError(
-                    "--future goes with --sender, --recipient and --transport: the rest is not known of what comes"
-                )
-            with_desk(config, lambda desk: _change_future(desk, verb, wanted, as_json, config))
+            check_future(wanted, via)
+            with_desk(config, lambda desk: change_future(desk, verb, wanted, as_json, config))
         if verb == "delete" and not ids and not yes and not sys.stdin.isatty():
             raise click.UsageError("deleting by filter wants --yes where nobody can be asked")
         ask = verb == "delete" and not yes and sys.stdin.isatty()
@@ -194,7 +180,7 @@ def _print_summary(found: Document, as_json: bool) -> int:
         click.echo(as_run(f"    {harmless(pause['remedy'])}"))
     if found["future_holds"]:
         click.secho("\nheld as it comes:", fg="magenta")
-        _print_future(found["future_holds"])
+        print_future(found["future_holds"])
     kept = found["undeliverable"]
     if kept["messages"]:
         click.secho(f"\n{number(kept['messages'], 'bounce')} could not be sent; kept in {kept['folder']}", fg="red")
@@ -240,7 +226,7 @@ async def _change(
     if ask and not await _sure(desk, wanted):
         click.echo("nothing was deleted", err=True)
         return EX_FAILED
-    count = await _with_progress(desk, verb, wanted, lambda told: desk.change(verb, wanted, via, told))
+    count = await with_progress(desk, verb, wanted, lambda told: desk.change(verb, wanted, via, told))
     click.echo(json.dumps({"changed": count}) if as_json else f"{count} deliveries changed")
     if verb == "retry" and not count and (told := await _left_by_retry(desk, wanted)):
         click.echo(as_run(told), err=True)
@@ -270,63 +256,3 @@ async def _sure(desk: Desk, wanted: Filter) -> bool:
         return True
     many = f"{COUNTED_MAX:,} deliveries or more" if count == COUNTED_MAX else number(count, "delivery")
     return click.confirm(f"Delete {many} for good, without a bounce?", err=True)
-
-
-async def _with_progress(desk: Desk, verb: str, wanted: Filter, work: Callable[[Told], Any]) -> Any:
-    """Run a change under a bar; what has the state and the transport is looked at, and counted unless it has ended."""
-    counted = not wanted.ids and not any(state.final for state in wanted.states) and sys.stderr.isatty()
-    total = _to_look_at(wanted, (await desk.summary())["by_transport"]) if counted else None
-    with progress(verb, total) as told:
-        return await work(told)
-
-
-def _to_look_at(wanted: Filter, by_transport: dict[str, dict[str, int]]) -> int:
-    names = [state.value for state in wanted.states]
-    found = (counts for name, counts in by_transport.items() if wanted.transport in (None, name))
-    return sum(n for counts in found for state, n in counts.items() if not names or state in names)
-
-
-async def _change_future(desk: Desk, verb: Verb, wanted: Filter, as_json: bool, config: Path) -> int:
-    changing = desk.park if verb == "hold" else desk.unpark
-    count = await _with_progress(desk, verb, wanted, lambda told: changing(wanted, told))
-    standing = (await desk.summary())["future_holds"]
-    if count is None:
-        click.echo("nothing of exactly that is held as it comes; nothing was changed", err=True)
-        _print_future(standing, err=True)
-        return EX_FAILED
-    if not count:
-        await warn_of_what_cannot_match(desk, wanted, config)
-    if as_json:
-        click.echo(json.dumps({"changed": count, "future_holds": standing}, ensure_ascii=False))
-        return EX_OK
-    click.echo(f"{count} deliveries changed")
-    if verb == "hold":
-        click.echo(as_run(f"What comes is held, until: sesrelay queue release {_as_options(wanted)} --future"))
-    else:
-        click.echo("What comes is held no longer.")
-    return EX_OK
-
-
-async def _list_future(desk: Desk, as_json: bool) -> int:
-    standing = (await desk.summary())["future_holds"]
-    if as_json:
-        click.echo(json.dumps(standing, ensure_ascii=False))
-    elif standing:
-        _print_future(standing)
-    else:
-        click.echo("Nothing is held as it comes.", err=True)
-    return EX_OK
-
-
-def _print_future(standing: list[Document], *, err: bool = False) -> None:
-    from sesrelay.seams import Filter
-
-    for one in standing:
-        wanted = Filter(sender=one["sender"], recipient=one["recipient"], transport=one["transport"])
-        click.echo(as_run(f"    since {one['since']}; to end it: sesrelay queue release {_as_options(wanted)} --future"), err=err)
-
-
-def _as_options(wanted: Filter) -> str:
-    """Return the options that name what `wanted` does, as a shell takes them."""
-    named = {"--sender": wanted.sender, "--recipient": wanted.recipient, "--transport": wanted.transport}
-    return " ".join(f"{option} {shlex.quote(value)}" for option, value in named.items() if value is not None)
