@@ -1,4 +1,4 @@
-"""What of the configuration concerns an SES account: where its credentials come from, and who sends through it."""
+"""What of the configuration AWS and the DNS have to match: where credentials come from, and who sends by which way."""
 
 from __future__ import annotations
 
