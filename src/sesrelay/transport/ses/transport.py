@@ -137,7 +137,7 @@ class SesTransport:
             source = addressing.source(batch.message, self.options.local_domains)
             if not isinstance(source, str):
                 return dict.fromkeys((delivery.id for delivery in batch.deliveries), source)
-            by_address = _by_address(batch, outcomes)
+            by_address, outcomes = _by_address(batch)
             if not by_address:
                 return outcomes
             draft = await self._draft(batch, source, content)
@@ -225,16 +225,17 @@ class SesTransport:
         }
 
 
-def _by_address(batch: Batch, outcomes: dict[DeliveryId, Outcome]) -> dict[str, list[Delivery]]:
-    """Group deliveries by the address that SES is given; those that have none fail into `outcomes`."""
+def _by_address(batch: Batch) -> tuple[dict[str, list[Delivery]], dict[DeliveryId, Outcome]]:
+    """Return the deliveries by the address that SES is given, and the outcomes of those that have none."""
     groups: dict[str, list[Delivery]] = {}
+    unsent: dict[DeliveryId, Outcome] = {}
     for delivery in batch.deliveries:
         address = ascii_address(delivery.recipient.address)
         if address is None:
-            outcomes[delivery.id] = addressing.NOT_ASCII
+            unsent[delivery.id] = addressing.NOT_ASCII
         else:
             groups.setdefault(address, []).append(delivery)
-    return groups
+    return groups, unsent
 
 
 def _tags(head: bytes) -> dict[str, str]:
