@@ -54,7 +54,7 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
     """Ask what is needed, write a commented configuration, and nothing else."""
     from sesrelay.config.loading import load
     from sesrelay.policy.patterns import somebody
-    from sesrelay.setup.sites.files import write
+    from sesrelay.setup.files import NewFile, write_files
     from sesrelay.setup.sites.first_config import compose
 
     if config.exists() and not force:
@@ -64,7 +64,7 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
     with changing(config, "nothing was written; the configuration would have problems"):
         load(config, proposed={config: text.encode()})
         config.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        write(config, text, config.parent)
+        write_files([NewFile(config, text, config.parent)])
     click.echo(f"wrote {config}")
     if answers.way is not None and not answers.domains and answers.rest != "ses":
         told = "that is what --domain, --rest ses or `sesrelay site add` is for"

@@ -115,11 +115,6 @@ def listed(config: Path) -> Iterator[Listed]:
         )
 
 
-def write(file: Path, text: str, like: Path) -> None:
-    """Write `file` durably in one step, mode 0640, owned as `like` is where that may be set. Raises: OSError"""
-    write_files([NewFile(file, text, like)])
-
-
 def _own(file: Path, like: Path) -> None:
     """Give a new folder to those who have `like`, so that the daemon can read one as the other; only root can."""
     if os.geteuid() == 0 and like.exists():
