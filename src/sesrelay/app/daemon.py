@@ -104,7 +104,7 @@ class Daemon:
         lock = StateLock.acquire(config.state_dir)
         async with self._reloading:
             with contextlib.ExitStack() as made:  # the file of a Unix socket would stay, where the start fails
-                doors = {listen: made.enter_context(sock) for listen, sock in opening.listeners(config, self._trouble)}
+                doors = {listen: made.enter_context(sock) for listen, sock in opening.listeners(config, self.observer.trouble)}
                 await self._open(lock, doors, made.enter_context(opening.control(config)))
                 made.pop_all()
             before_ready()
@@ -113,7 +113,7 @@ class Daemon:
     async def _open(self, lock: StateLock, doors: dict[str, socket.socket], control: sockets.UnixListener) -> None:
         config = self._loaded.config
         spool = await SqliteSpool.open(
-            config.state_dir, clock=self.clock, on_trouble=self._trouble, min_free_disk=config.limits.min_free_disk, lock=lock,
+            config.state_dir, clock=self.clock, on_trouble=self.observer.trouble, min_free_disk=config.limits.min_free_disk, lock=lock,
             apart=True,
         )  # fmt: skip
         snapshot = wiring.snapshot(self._loaded, self._shared)
@@ -390,7 +390,3 @@ class Daemon:
             else:
                 self._systemd.tell("WATCHDOG=1")
             await asyncio.sleep(self._systemd.watchdog / 3.0)
-
-    def _trouble(self, what: str, error: BaseException | None) -> None:
-        """Take what the store says, on whatever thread it says it."""
-        self.observer.trouble(what, error)
