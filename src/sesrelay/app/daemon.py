@@ -23,7 +23,7 @@ from sesrelay.app.clock import SystemClock
 from sesrelay.app.notify import Systemd
 from sesrelay.app.operator import undeliverable
 from sesrelay.app.places import queue_of
-from sesrelay.app.reloading import needs_restart
+from sesrelay.app.reloading import Prepared, needs_restart, prepared
 from sesrelay.app.ways_out import Shared
 from sesrelay.config.loading import Loaded, load
 from sesrelay.config.problem import ConfigError
@@ -38,7 +38,6 @@ from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.listener import sockets
 from sesrelay.listener.listening import ListenerServer
 from sesrelay.listener.maildrop import Maildrop
-from sesrelay.listener.options import ListenerOptions
 from sesrelay.observe.events import LogSink
 from sesrelay.observe.fanout import Fanout
 from sesrelay.observe.log import configure
@@ -284,42 +283,29 @@ class Daemon:
         unfit = needs_restart(self._loaded, loaded)
         if unfit:
             return unfit
-        wanted = [listener.listen for listener in loaded.config.listeners]
-        opened: dict[str, socket.socket] = {}
-        made: list[Transport] = []
         try:
-            for listen in wanted:
-                if listen not in rooms.listener.serving:
-                    opened[listen] = sockets.bind(listen)
-            snapshot = wiring.snapshot(loaded, self._shared)
-            made += snapshot.transports.values()
-            options = wiring.listener_options(loaded)
-            if rooms.control_socket.lost:
-                rooms.control_socket = opening.control(loaded.config)
-                await rooms.control.serve(rooms.control_socket)
-            await self._move_page(loaded, rooms)
+            async with prepared(loaded, rooms.listener.serving, self._shared) as new:
+                if rooms.control_socket.lost:
+                    rooms.control_socket = opening.control(loaded.config)
+                    await rooms.control.serve(rooms.control_socket)
+                await self._move_page(loaded, rooms)
         except (OSError, ValueError, sockets.ListenError) as error:
-            for sock in opened.values():
-                sock.close()
-            for transport in made:
-                await transport.close()
             return [str(error)]
-        await self._swap(loaded, snapshot, options, opened, rooms)
+        await self._swap(new, rooms)
         return []
 
-    async def _swap(
-        self, loaded: Loaded, snapshot: Snapshot, options: ListenerOptions, opened: dict[str, socket.socket], rooms: _Rooms
-    ) -> None:
+    async def _swap(self, new: Prepared, rooms: _Rooms) -> None:
+        loaded, snapshot = new.loaded, new.snapshot
         old = rooms.scheduler.snapshot
         for way in snapshot.transports.values():
             way.start()
-        self._loaded, self._options = loaded, options
+        self._loaded, self._options = loaded, new.options
         self._memory.resize(*wiring.memory(loaded))
         self.observer.replace(self._sinks(loaded))
         wanted = {listener.listen for listener in loaded.config.listeners}
-        for name in (set(rooms.listener.listening) - wanted) | opened.keys():
+        for name in (set(rooms.listener.listening) - wanted) | new.doors.keys():
             rooms.listener.unlisten(name)
-        for name, sock in opened.items():
+        for name, sock in new.doors.items():
             await rooms.listener.listen(name, sock)
         self._expect(loaded, snapshot)
         self._tell_of_passed_over(loaded)

@@ -1,15 +1,49 @@
-"""What a reload cannot put in force.
+"""What a reload cannot put in force, and what it prepares before it puts anything in force.
 
-Invariant: what is named here is named before anything is prepared, and the remedy is a restart.
+Invariant: what wants a restart is named before anything is prepared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import AsyncIterator, Container, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
+from sesrelay.app import wiring
+from sesrelay.app.ways_out import Shared
 from sesrelay.config.addresses import meet
 from sesrelay.config.loading import Loaded
 from sesrelay.config.model import Config
+from sesrelay.delivery.snapshot import Snapshot
+from sesrelay.listener import sockets
+from sesrelay.listener.options import ListenerOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A configuration with all that wants making before it can be in force. `doors`: the sockets that were not open before."""
+
+    loaded: Loaded
+    snapshot: Snapshot
+    options: ListenerOptions
+    doors: Mapping[str, socket.socket]
+
+
+@asynccontextmanager
+async def prepared(loaded: Loaded, serving: Container[str], shared: Shared) -> AsyncIterator[Prepared]:
+    """Make it; all of it is closed again where the body raises. `serving`: the listeners whose sockets are open.
+
+    Raises: ListenError, OSError, ValueError
+    """
+    async with AsyncExitStack() as made:
+        wanted = [listener.listen for listener in loaded.config.listeners if listener.listen not in serving]
+        doors = {listen: made.enter_context(sockets.bind(listen)) for listen in wanted}
+        snapshot = wiring.snapshot(loaded, shared)
+        for way in snapshot.transports.values():
+            made.push_async_callback(way.close)
+        yield Prepared(loaded, snapshot, wiring.listener_options(loaded), doors)
+        made.pop_all()
 
 
 def needs_restart(old: Loaded, new: Loaded) -> list[str]:
