@@ -88,29 +88,35 @@ def load(
     read = secrets.read_secrets(document, environ, proposed)
     config, failed = _validate(document)
     config = _filled(config, read)
-    table = None
-    passed_over: tuple[str, ...] = ()
-    if not broken:
-        checks.check_names(document)
-        checks.check_patterns(document)
-        checks.check_aliases(document, config, failed)
-        claims.check_claims(document)
-        checks.check_identities(document, config)
-        checks.check_memory(document, config, failed)
-        addresses.check_addresses(document, config, failed)
-        doors.check_doors(document, config, failed)
-        doors.check_certificates(document, config, failed, environ, now)
-        doors.check_users(document, config, failed)
-        dkim.check_keys(document, failed, environ)
-        config, passed_over = _as_reachable(config)
-        if not failed & checks.ROUTING and not _problems_in(document, checks.ROUTING):
-            checks.check_limits(document, config)
-            table = checks.routing_table(document, config)
-            checks.check_expectations(document, config, table)
+    table = None if broken else _checked(document, config, failed, environ, now)
     if document.problems or table is None:
         raise ConfigError(_in_order(document.problems, files))
+    config, passed_over = _as_reachable(config)
     local = LocalMail(config.hostname, config.local.domain, config.local.aliases, config.local.unaliased)
     return Loaded(config, tuple(files), table, local, claims.sender_rules(config.access, local), passed_over)
+
+
+def _checked(
+    document: Document, config: Config, failed: set[str], environ: Mapping[str, str], now: float | None
+) -> RoutingTable | None:
+    """Report what only shows between keys; return the routes, or None where something that they are made from has a problem."""
+    checks.check_names(document)
+    checks.check_patterns(document)
+    checks.check_aliases(document, config, failed)
+    claims.check_claims(document)
+    checks.check_identities(document, config)
+    checks.check_memory(document, config, failed)
+    addresses.check_addresses(document, config, failed)
+    doors.check_doors(document, config, failed)
+    doors.check_certificates(document, config, failed, environ, now)
+    doors.check_users(document, config, failed)
+    dkim.check_keys(document, failed, environ)
+    if failed & checks.ROUTING or _problems_in(document, checks.ROUTING):
+        return None
+    checks.check_limits(document, config)
+    table = checks.routing_table(document, config)
+    checks.check_expectations(document, config, table)
+    return table
 
 
 def _read(path: Path, environ: Mapping[str, str], proposed: Mapping[Path, bytes | None]) -> Document:
