@@ -48,6 +48,19 @@ def test_try_later_is_what_the_relay_said(tmp_path: Path) -> None:
         assert (done.returncode, "452 4.3.1" in done.stderr) == (75, True)
 
 
+def test_what_is_queued_when_the_daemon_goes_away_is_unfinished(tmp_path: Path) -> None:
+    nobody = "transports: {far: {type: smtp, host: 127.0.0.1, port: 1, tls: none}}\ndefault_route: {transport: far}"
+    with Relay(tmp_path, nobody) as relay:
+        args = ["send", "--from", "a@example.com", "--to", "b@example.org", "--config", str(relay.config)]
+        command = [sys.executable, "-m", "sesrelay", *args]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sending:
+            assert sending.stdout is not None
+            queue_id = sending.stdout.readline().removeprefix("queued as ").strip()
+            relay.kill()
+            _, said = sending.communicate()
+        assert (sending.returncode, f"sesrelay trace {queue_id}" in said) == (75, True)
+
+
 def test_octets_that_are_no_text_match_nothing(relay: Relay) -> None:
     for args in (("trace", "\udcff"), ("queue", "list", "--sender", "\udcff@example.com")):
         done = relay.run(*args)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import select
 import socket
 import threading
@@ -11,15 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from engine_rig import Witness
 from fakes import FakeClock
 from sesrelay.app import operator
+from sesrelay.cli import cli
 from sesrelay.config.model import Config
-from sesrelay.control import client
+from sesrelay.control import question
 from sesrelay.control.client import RemoteDesk
 from sesrelay.control.desk import SpoolDesk
-from sesrelay.control.question import ControlError, ask
+from sesrelay.control.question import ControlError, NoAnswer, ask
 from sesrelay.control.server import ControlServer
 from sesrelay.listener import sockets
 from sesrelay.spool.memory import MemorySpool
@@ -48,15 +52,138 @@ async def test_a_daemon_of_an_older_version_is_asked_all_the_same(tmp_path: Path
 
 
 async def test_a_daemon_that_does_not_answer_is_asked_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "ANSWER_TIME", 0.05)
+    monkeypatch.setattr(question, "QUIET", 0.05)
     late = asyncio.Event()
     async with await serve(tmp_path / "c", b'{"end": null}\n', b'{"end": {"messages": 3}}\n', late=late):
         with pytest.raises(ControlError, match="does not answer"):
             await RemoteDesk.connect(tmp_path / "c", "/queue")  # or the late answer were taken for that to the next question
         config = Config.model_validate({"control": str(tmp_path / "c"), "state_dir": str(tmp_path)})
-        with pytest.raises(operator.DaemonUnreachable, match="does not answer"):
+        with pytest.raises(NoAnswer, match="does not answer"):
             await operator.reach_daemon(config)
         late.set()
+
+
+@pytest.mark.parametrize("content", [False, True])
+async def test_a_daemon_that_is_at_work_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bool) -> None:
+    monkeypatch.setattr(question, "QUIET", 0.05)
+    end = b'{"end": {"id": "1"}, "octets": 3}\n' if content else b'{"end": {"id": "1"}}\n'
+    looked, done = asyncio.Event(), asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async for line in reader:
+            if b"here" in line:
+                writer.write(b'{"end": null}\n')
+                if done.is_set():  # by now it asks again, on a connection of its own
+                    looked.set()
+                continue
+            done.set()
+            writer.write(end[:20])
+            await looked.wait()
+            writer.write(end[20:])
+            if content:
+                looked.clear()
+                await looked.wait()
+                writer.write(b"abc")
+        writer.close()
+
+    async with await asyncio.start_unix_server(talk, tmp_path / "c"):
+        async with await RemoteDesk.connect(tmp_path / "c", "/queue") as desk:
+            assert await asyncio.wait_for(desk.export("1"), 20) == ({"id": "1"}, b"abc" if content else None)
+        looked.clear()
+        if not content:
+            assert await asyncio.wait_for(asyncio.to_thread(ask, tmp_path / "c", "/queue", "reload"), 20) == {"id": "1"}
+
+
+@pytest.mark.parametrize("said", [b"", b'{"end": {"id": "1"}, "octets": 9}\nabc'])
+async def test_a_daemon_that_stops_in_its_answer_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:  # the connection that looks why is taken by nobody
+        listening.bind(str(tmp_path / "c"))
+        listening.listen()
+
+        def talk() -> socket.socket:
+            connection, _ = listening.accept()
+            connection.recv(1 << 16)
+            connection.sendall(b'{"end": null}\n' + said)
+            return connection
+
+        talking = asyncio.create_task(asyncio.to_thread(talk))
+        async with await RemoteDesk.connect(tmp_path / "c", "/queue") as desk:
+            connection = await talking
+            monkeypatch.setattr(question, "QUIET", 0.05)
+            with connection, pytest.raises(NoAnswer, match=rf"\(process {os.getpid()}\) does not answer"):
+                await asyncio.wait_for(desk.export("1"), 20)
+
+
+async def test_what_lives_and_never_does_it_is_left_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(question, "QUIET", 0.05)
+    monkeypatch.setattr(question, "WORK_TIME", 0.1)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async for line in reader:
+            writer.write(b'{"end": null}\n' if b"here" in line else b"")
+        writer.close()
+
+    async with await asyncio.start_unix_server(talk, tmp_path / "c"):
+        async with await RemoteDesk.connect(tmp_path / "c", "/queue") as desk:
+            with pytest.raises(ControlError, match="the daemon lives, but"):
+                await desk.summary()
+        with pytest.raises(ControlError, match="the daemon lives, but"):
+            await asyncio.to_thread(ask, tmp_path / "c", "/queue", "reload")
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The configuration of a daemon whose process stands still: the kernel takes connections, and nobody reads."""
+    monkeypatch.setattr(question, "QUIET", 0.05)
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"state_dir: {tmp_path}/state\ncontrol: {tmp_path}/c\nhostname: a.example\n"
+        'listeners: [{listen: "127.0.0.1:0"}]\ntransports: {nowhere: {type: discard}}\ndefault_route: {transport: nowhere}\n'
+    )
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "c"))
+        listening.listen()
+        yield config
+
+
+SAID = f"the daemon (process {os.getpid()}) does not answer within 0s; "
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["queue summary", "queue list", "queue retry --state held", "trace x", "send --from a@a.example --to b@b.example", "reload"],
+)
+def test_every_verb_says_that_the_daemon_does_not_answer(verb: str, stopped: Path) -> None:
+    done = CliRunner().invoke(cli, [*verb.split(), "--config", str(stopped)])
+    assert (done.exit_code, done.stdout) == (75, "")
+    assert done.stderr.startswith(f"sesrelay: {SAID}") and f"kill -CONT {os.getpid()}" in done.stderr
+
+
+def test_a_site_is_written_for_a_daemon_that_does_not_answer(stopped: Path) -> None:
+    done = CliRunner().invoke(
+        cli, ["site", "add", "blog", "--domain", "b.example", "--transport", "nowhere", "--config", str(stopped)]
+    )
+    assert done.exit_code == 75 and f"it is written, but {SAID}" in done.stderr
+    assert f"once it answers: sesrelay reload --config {stopped}" in done.stderr
+
+
+def test_doctor_tells_of_a_daemon_that_does_not_answer_and_goes_on(stopped: Path) -> None:
+    done = CliRunner().invoke(cli, ["doctor", "--json", "--config", str(stopped)])
+    checks = {one["check"]: one for one in json.loads(done.stdout)["checks"]}
+    assert (done.exit_code, checks["relay"]["status"], checks["disk"]["status"]) == (1, "fail", "ok")
+    assert "does not answer" in checks["relay"]["message"] and "kill -CONT" in checks["relay"]["remedy"]
+
+
+def test_a_daemon_that_takes_no_connection_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(question, "QUIET", 0.05)
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as first:
+        listening.bind(str(tmp_path / "c"))
+        listening.listen(0)
+        first.connect(str(tmp_path / "c"))
+        with pytest.raises(NoAnswer, match=r"^the daemon does not answer"):
+            ask(tmp_path / "c", "/queue", "summary")
+        with pytest.raises(NoAnswer, match=r"^the daemon does not answer"):
+            asyncio.run(RemoteDesk.connect(tmp_path / "c", "/queue"))
 
 
 @contextmanager

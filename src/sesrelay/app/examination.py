@@ -17,7 +17,7 @@ from sesrelay.aws.clients import Clients
 from sesrelay.aws.identities import Identity
 from sesrelay.config import transports as configured
 from sesrelay.config.loading import Loaded
-from sesrelay.control.client import ControlError
+from sesrelay.control.question import ControlError, NoAnswer
 from sesrelay.mail.address import domain_key, parents
 from sesrelay.policy.patterns import domain_of_pattern
 from sesrelay.seams import Document, SpoolError
@@ -82,6 +82,10 @@ async def _machine(loaded: Loaded) -> list[Check]:
         if daemon is not None:
             async with daemon:
                 status = dict(await daemon.call("status"))
+    except NoAnswer as silent:
+        told = fail("relay", "sesrelay", silent.message, silent.remedy)
+        pid = silent.pid or None
+        return [checkup_readable.configuration(loaded, pid), told, checkup_disk.disk(loaded, pid)]
     except (DaemonUnreachable, ControlError, OSError) as error:
         trouble_there = fail("relay", "sesrelay", str(error), "run doctor as root, or as a member of the socket's group")
         return [checkup_readable.configuration(loaded, None), trouble_there]

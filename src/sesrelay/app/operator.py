@@ -18,7 +18,7 @@ from sesrelay.config.loading import Loaded
 from sesrelay.config.model import Config
 from sesrelay.control.client import RemoteDesk
 from sesrelay.control.desk import SpoolDesk
-from sesrelay.control.question import ControlError, OtherQueue
+from sesrelay.control.question import ControlError, NoAnswer, OtherQueue
 from sesrelay.seams import Desk, Document, SpoolError, Submission
 from sesrelay.spool.errors import LockHeld, StoreRefused
 from sesrelay.spool.lock import StateLock
@@ -57,7 +57,7 @@ def undeliverable(config: Config) -> Document:
 async def reach_daemon(config: Config) -> RemoteDesk | None:
     """Return the desk of the running daemon, or None where none listens, or only another queue's.
 
-    Raises: DaemonUnreachable where the socket is there and not for us, or does not answer.
+    Raises: DaemonUnreachable where the socket is there and not for us; NoAnswer
     """
     try:
         return await _reach(config)
@@ -71,7 +71,7 @@ async def _reach(config: Config) -> RemoteDesk | None:
         return await RemoteDesk.connect(config.control, queue_of(config))
     except (FileNotFoundError, ConnectionRefusedError):
         return None
-    except OtherQueue:
+    except (OtherQueue, NoAnswer):
         raise
     except ControlError as error:
         raise DaemonUnreachable(f"{config.control}: {error}") from error

@@ -23,11 +23,13 @@ def ask_daemon(config: Path, verb: str) -> Any:
     Quicker by half than `with_desk`, which then finds out why.
     """
     from sesrelay.cli.glance import daemon_of
-    from sesrelay.control.question import ControlError, ask
+    from sesrelay.control.question import ControlError, NoAnswer, ask
 
     seen = daemon_of(config)
     try:
         return None if seen is None else ask(seen.control, seen.queue, verb)
+    except NoAnswer as error:
+        fail(str(error), EX_TEMPFAIL)
     except (ControlError, OSError):
         return None
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, EX_OK, EX_UNAVAILABLE, config_option, exit_with_problems, reason
-from sesrelay.cli.remedies import fail
+from sesrelay.cli.options import EX_FAILED, EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE, config_option, exit_with_problems, reason
+from sesrelay.cli.remedies import as_run, fail
 
 if TYPE_CHECKING:
     from sesrelay.config.loading import Loaded
@@ -27,26 +27,30 @@ def command(config: Path) -> None:
     """Have the running relay take up the configuration as it is now.
 
     Exits 0 when it is in force; 1 where the former one stays, and says why: a mistake in the new one, an address that is taken, or a
-    change that wants a restart; 69 where no relay answers, and 78 where the configuration does not even tell where one would.
+    change that wants a restart; 69 where no relay runs, 75 where it does not answer, and 78 where the configuration does not even
+    tell where it would.
     """
     from sesrelay.app.operator import DaemonUnreachable, reload_daemon
     from sesrelay.config.loading import load
     from sesrelay.config.problem import ConfigError
-    from sesrelay.control.client import ControlError
+    from sesrelay.control.question import ControlError, NoAnswer
 
-    problems = _asked(config)
+    problems, code = None, EX_UNAVAILABLE
     try:
+        problems = _asked(config)
         if problems is None:
             problems = asyncio.run(reload_daemon(load(config).config))
         unanswered = "no relay is running"
     except ConfigError as error:
         _signal()  # it finds the same, and its log and metrics tell
         exit_with_problems(error)
+    except NoAnswer as error:
+        unanswered, code = str(error), EX_TEMPFAIL
     except (DaemonUnreachable, ControlError, OSError) as error:
         unanswered = str(error)
     if problems is None:
         if not _signal():
-            fail(unanswered, EX_UNAVAILABLE)
+            fail(unanswered, code)
         click.echo(f"sesrelay: {unanswered} at the control socket; SIGHUP was sent, and the log tells what came of that", err=True)
         return
     for problem in problems:
@@ -58,14 +62,16 @@ def command(config: Path) -> None:
 
 def _asked(config: Path) -> list[str] | None:
     """Have the daemon that a glance finds reload, whatever is wrong with the rest of the file or cannot be read by this user; return
-    why it would not. None: no such answer.
+    why it would not. None: no such answer. Raises: NoAnswer
     """
     from sesrelay.cli.glance import daemon_of
-    from sesrelay.control.question import ControlError, ask
+    from sesrelay.control.question import ControlError, NoAnswer, ask
 
     seen = daemon_of(config)
     try:
         return None if seen is None else list(ask(seen.control, seen.queue, "reload")["problems"])
+    except NoAnswer:
+        raise
     except (ControlError, OSError):
         return None
 
@@ -117,10 +123,14 @@ def changing(config: Path, refused: str) -> Iterator[None]:
 def take_up(loaded: Loaded, *, quiet: bool = False) -> int:
     """Have a running relay reload, say what came of it (`quiet`: only trouble), and return the exit code."""
     from sesrelay.app.operator import DaemonUnreachable, reload_daemon
-    from sesrelay.control.client import ControlError
+    from sesrelay.control.question import ControlError, NoAnswer
 
     try:
         problems = asyncio.run(reload_daemon(loaded.config))
+    except NoAnswer as error:
+        told = f"it is written, but {error}; once it answers: sesrelay reload"
+        click.echo(as_run(f"sesrelay: {told}"), err=True)
+        return EX_TEMPFAIL
     except (DaemonUnreachable, ControlError, OSError) as error:
         click.echo(f"sesrelay: it is written, but the running relay could not be told: {error}", err=True)
         return EX_FAILED

@@ -21,6 +21,7 @@ from sesrelay.cli.remedies import as_run, fail
 from sesrelay.cli.trace import print_event
 from sesrelay.cli.words import harmless, moment, seconds
 from sesrelay.control.client import ControlError, RemoteDesk
+from sesrelay.control.question import NoAnswer
 from sesrelay.mail.address import AddressError, check_local_part, domain_of
 from sesrelay.mail.dates import rfc3339
 from sesrelay.policy.admission import check_mailbox
@@ -116,7 +117,7 @@ async def _send(
 
     try:
         desk = await reach_daemon(config)
-    except DaemonUnreachable as error:
+    except (DaemonUnreachable, ControlError) as error:
         click.echo(f"sesrelay: {error}", err=True)
         return EX_TEMPFAIL
     if desk is None:
@@ -141,10 +142,14 @@ async def _send(
             if at is not None and at > time.time() + timeout:
                 click.echo(as_run(f"leaves at {_not_before(at)}; until then: sesrelay queue show {queue_id}"))
                 return 0
-            return await _follow(desk, queue_id, timeout)
         except (ControlError, OSError) as error:
             click.echo(f"sesrelay: {error}", err=True)
-            return EX_UNAVAILABLE
+            return EX_TEMPFAIL if isinstance(error, NoAnswer) else EX_UNAVAILABLE
+        try:
+            return await _follow(desk, queue_id, timeout)
+        except ControlError as error:
+            click.echo(as_run(f"sesrelay: {error}; follow it with: sesrelay trace {queue_id}"), err=True)
+            return EX_TEMPFAIL
 
 
 def _message(sender: str, recipients: tuple[str, ...], subject: str) -> EmailMessage:

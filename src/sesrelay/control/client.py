@@ -6,15 +6,15 @@ Implements `seams.Desk`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sesrelay.control import wire
-from sesrelay.control.question import ANSWER_TIME, ControlRefusal, OtherQueue, read
+from sesrelay.control import question, wire
 from sesrelay.control.question import ControlError as ControlError  # noqa: PLC0414 - handed on
+from sesrelay.control.question import ControlRefusal, NoAnswer, OtherQueue, connected, pid_of, read, silent
 from sesrelay.seams import Document, Filter, Told, Unfit, Verb
 
 
@@ -22,6 +22,7 @@ from sesrelay.seams import Document, Filter, Told, Unfit, Verb
 class RemoteDesk:
     """One connection; requests one after the other. Raises: ControlError from every method."""
 
+    path: Path
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     queue: str | None = None
@@ -30,9 +31,10 @@ class RemoteDesk:
     async def connect(cls, path: Path, queue: str | None = None) -> RemoteDesk:
         """Speak to the daemon that listens at `path`, or only to the one of `queue`, the real path of a state_dir.
 
-        Raises: FileNotFoundError, ConnectionRefusedError where no daemon listens; PermissionError; OtherQueue, ControlError
+        Raises: FileNotFoundError, ConnectionRefusedError where no daemon listens; PermissionError; OtherQueue, NoAnswer, ControlError
         """
-        desk = cls(*await asyncio.open_unix_connection(path, limit=wire.LINE_MAX), queue)
+        connection = await asyncio.to_thread(connected, path)
+        desk = cls(path, *await asyncio.open_unix_connection(sock=connection, limit=wire.LINE_MAX), queue)
         if queue is not None:
             try:
                 await desk.call("here")
@@ -126,9 +128,7 @@ class RemoteDesk:
             raise ControlError("the daemon went away before it answered") from None
         while True:
             try:
-                line = await asyncio.wait_for(self.reader.readline(), ANSWER_TIME)
-            except TimeoutError:
-                raise ControlError(f"the daemon does not answer within {ANSWER_TIME:.0f}s") from None
+                line = await self._coming(self.reader.readline, at_once=verb == "here")
             except ConnectionError:
                 line = b""
             answer = read(line)
@@ -139,8 +139,20 @@ class RemoteDesk:
             if kind == "end":
                 return
 
+    async def _coming(self, reading: Callable[[], Awaitable[bytes]], *, at_once: bool = False) -> bytes:
+        """Return what `reading` waits for; given up and begun anew, that loses nothing. Raises: NoAnswer, ControlError"""
+        looks = 0
+        while True:
+            try:
+                return await asyncio.wait_for(reading(), question.QUIET)
+            except TimeoutError:
+                if at_once:
+                    raise NoAnswer(pid_of(self.writer.get_extra_info("socket"))) from None
+                looks += 1
+                await asyncio.to_thread(silent, self.path, looks)
+
     async def _octets(self, octets: int) -> bytes:
         try:
-            return await asyncio.wait_for(self.reader.readexactly(octets), ANSWER_TIME)
-        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+            return await self._coming(lambda: self.reader.readexactly(octets))
+        except (asyncio.IncompleteReadError, ConnectionError):
             raise ControlError("the daemon went away in the middle of a message") from None
