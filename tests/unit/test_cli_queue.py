@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from aws_world import Said, sesrelay
+from sesrelay.control.desk import SpoolDesk
 from sesrelay.mail.trace import Event
 from sesrelay.seams import Settlement
 from somebody import UNNAMED, somebody
-from spool_world import NOW, SES, deferred, ids, opened, submission
+from spool_world import NOW, SES, deferred, delivered, ids, opened, submission
 
 
 @pytest.fixture
@@ -98,6 +99,30 @@ def test_a_queue_that_is_not_for_this_user_says_what_to_do(folder: Path) -> None
         assert "ermission denied" in said.err
         assert "run this as root (sudo)" in said.err
         assert "while the daemon runs" in said.err
+
+
+def test_which_ids_are_known_is_one_question(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config(folder)
+    done, waiting = submission(1), submission(2)
+
+    async def make() -> None:
+        spool = await opened(folder / "state")
+        for each in (done, waiting):
+            await spool.accept(each)
+        await spool.settle(Settlement({each: delivered() for each in ids(done)}, attempted=False))
+        await spool.close()
+
+    async def show(desk: SpoolDesk, queue_id: str) -> None:
+        raise AssertionError("it is asked for one by one")
+
+    asyncio.run(make())
+    monkeypatch.setattr(SpoolDesk, "show", show)
+    known = [each.message.id for each in (done, waiting)]
+    unknown = ["0" * 13, "nonsense"]
+    said = queue(folder, "hold", *known, *unknown)
+    assert (said.code, said.out) == (1, "")
+    assert said.err == f"no such message: {', '.join(unknown)}; nothing was changed\n"
+    assert queue(folder, "hold", *known).out == "1 deliveries changed\n", "what has ended is known, and stays as it is"
 
 
 # --- filters that nothing can match ---
