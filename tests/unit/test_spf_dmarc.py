@@ -7,7 +7,8 @@ import pytest
 from sesrelay.setup.checkup.dns import DirectHost, direct_domain
 from sesrelay.setup.checkup.spf import Broken, Evaluation, Unanswered
 from sesrelay.setup.zones.lookup import Dns, findings
-from sesrelay.setup.zones.records import Found, Record
+from sesrelay.setup.zones.records import Found, Record, compare
+from sesrelay.setup.zones.spf import covers
 from small_dns import SmallDns
 
 HERE, SIX = "8.8.4.4", "2001:4860::44"
@@ -154,6 +155,35 @@ async def test_the_remedy_keeps_who_sends_besides() -> None:
     )
     several = {("example.test", "TXT"): ['"v=spf1 ip4:9.9.9.9 ~all"', '"v=spf1 mx ~all"']}
     assert (await told("spf", several))[2].startswith("publish TXT v=spf1 ip4:9.9.9.9 mx ip4:8.8.4.4 ~all in place of")
+
+
+@pytest.mark.parametrize(
+    ("there", "remedy"),
+    [
+        ("-ip4:8.8.4.4 -all", "ip4:8.8.4.4 -all"),
+        ("mx ~IP4:8.8.4.4 include:strangers.test ~all", "mx ip4:8.8.4.4 include:strangers.test ~all"),
+        ("mx -ip4:8.8.4.0/24 ?a -all", "mx ip4:8.8.4.4 -ip4:8.8.4.0/24 ?a -all"),
+        ("-ip4:8.8.4.0/24 ip4:8.8.4.4 -all", "ip4:8.8.4.4 -ip4:8.8.4.0/24 -all"),
+        ("-all ip4:8.8.4.4", "ip4:8.8.4.4 -all"),
+    ],
+)
+async def test_what_is_published_by_the_remedy_passes(there: str, remedy: str) -> None:
+    record = {("example.test", "TXT"): [f'"v=spf1 {there}"']}
+    assert (await told("spf", record))[2] == f"publish TXT v=spf1 {remedy} in place of v=spf1 {there}"
+    assert await verdict(f"v=spf1 {remedy}") == "pass"
+
+
+def test_a_mechanism_behind_all_covers_nothing() -> None:
+    assert not covers("v=spf1 -all include:amazonses.com", ["include:amazonses.com"])
+    assert covers("v=spf1 +include:amazonses.com -all", ["include:amazonses.com"])
+
+
+@pytest.mark.parametrize("value", ["", "v=DKIM1; k=rsa; p=MIIB"])
+def test_a_key_that_is_revoked_serves_nobody(value: str) -> None:
+    record = Record("s1._domainkey.example.test", "TXT", value, "dkim")
+    finding = compare(record, Found(("v=DKIM1; k=rsa; p=",)))
+    assert (finding.state, finding.note) == ("different", "it holds no key: one that is revoked")
+    assert compare(record, Found(("v=DKIM1; k=rsa; p=MIIB",))).state == "ok"
 
 
 async def test_an_address_behind_nat_is_not_published() -> None:

@@ -114,7 +114,7 @@ def compare(record: Record, found: Found) -> Finding:
         return Finding(record, "different", values, _too_many(record))
     if serves(record, values[0]):
         return Finding(record, "ok", values)
-    return Finding(record, "different", values, _wrong(record))
+    return Finding(record, "different", values, _wrong(record, values[0]))
 
 
 def same_kind(record: Record, value: str) -> bool:
@@ -133,7 +133,8 @@ def serves(record: Record, value: str) -> bool:
     if record.is_spf:
         return spf.covers(value, record.spf_terms)
     if record.type == "TXT":
-        return not record.value or key_of(value) == key_of(record.value)
+        key = key_of(value)
+        return bool(key) and (not record.value or key == key_of(record.value))
     return _plain(value) == _plain(record.value)
 
 
@@ -159,11 +160,11 @@ def _too_many(record: Record) -> str:
     return "only one is meant"
 
 
-def _wrong(record: Record) -> str:
+def _wrong(record: Record, value: str) -> str:
     if record.is_spf:
         return f"it lacks {' '.join(record.spf_terms)}"
     if record.type == "MX":
         return "SES takes its bounces elsewhere: a MAIL FROM domain serves nothing else"
     if record.type == "TXT":
-        return "it holds another key"
+        return "it holds another key" if key_of(value) else "it holds no key: one that is revoked"
     return "it leads elsewhere"
