@@ -76,6 +76,7 @@ def test_the_promises_that_no_score_counts() -> None:
         "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
         "AmbientCapabilities=CAP_NET_BIND_SERVICE",
         "RestartPreventExitStatus=78",
+        "RestartForceExitStatus=SIGHUP",
         "StateDirectory=sesrelay",
         "StartLimitIntervalSec=0",
         "ExecReload=/usr/bin/sesrelay reload",
