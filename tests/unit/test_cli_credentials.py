@@ -135,6 +135,27 @@ def test_a_new_key_that_cannot_send_changes_nothing(here: IamWorld, monkeypatch:
     assert {path.name: path.read_text() for path in here.folder.iterdir() if path.is_file()} == before
 
 
+@pytest.mark.parametrize("verb", ["create", "rotate"])
+def test_what_ends_the_verb_once_the_key_is_kept_leaves_it(here: IamWorld, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    if verb == "rotate":
+        here.run("create")
+        here.use_keys()
+    before = here.ids() if verb == "rotate" else []
+
+    def interrupted(files: list[NewFile]) -> None:
+        write_files(files)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sesrelay.setup.key_files.write_files", interrupted)
+    done = here.run(verb)
+    assert (done.code, "rotate --finish" in done.err) == (130, True)
+    key = here.text("main.access-key-id")
+    assert here.keys[key] == here.text("main.secret"), "what the files name is a key"
+    assert here.ids() == sorted([*before, key])
+    assert here.run("rotate", "--finish").code == 0
+    assert here.ids() == [key]
+
+
 def test_rotate_and_finish_later(here: IamWorld) -> None:
     here.run("create")
     here.use_keys()

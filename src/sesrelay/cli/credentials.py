@@ -201,12 +201,19 @@ def _exchangeable_or_exit(used: KeyAccess) -> None:
 
 
 def _or_without(used: KeyAccess, name: str, key: NewKey, work: Callable[[], None]) -> None:
-    """Do the work, or take the new key away again: a key that is nowhere kept is nobody's. Raises: AwsError"""
+    """Do the work, or take the new key away again: a key that is nowhere kept is nobody's. Raises: AwsError
+
+    What comes once it is kept, as Ctrl-C does, leaves it: the files and the configuration name no other.
+    """
     from sesrelay.aws.iam_user import delete_key
 
     try:
         work()
     except BaseException as error:
+        if _kept(used) == key.id:
+            told = f"the new key {key.id} is in {used.files.secret}; when no other is used any more: sesrelay credentials rotate --finish"
+            click.echo(as_run(told), err=True)
+            raise
         delete_key(used.clients, name, key.id)
         if isinstance(error, OSError):
             fail(f"{reason(error)}; the new key is deleted again")
