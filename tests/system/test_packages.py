@@ -182,6 +182,9 @@ def test_what_systemd_is_asked_when_it_is_removed_and_back(debian: Debian) -> No
         assert debian.run("/" + str(configure.relative_to(debian.root)), "configure").returncode == 0
         before = [] if active else ["start sesrelay.socket"]  # the service, once it runs, is in the socket's way
         assert asked() == ["enable sesrelay.service", *before, "restart sesrelay.service"]
+    for aborted in ("abort-remove", "abort-deconfigure"):
+        assert debian.run("/" + str(configure.relative_to(debian.root)), aborted).returncode == 0
+        assert asked() == ["start sesrelay.socket", "start sesrelay.service"], "prerm had stopped both"
     link.unlink()
     debian.dpkg("--install", f"/tmp/{file.name}")
     assert asked() == ["try-restart sesrelay.service"], "one that is disabled is left as it is"
