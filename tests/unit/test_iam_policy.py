@@ -9,7 +9,7 @@ import pytest
 
 from aws_world import sesrelay
 from iam_evaluator import allowed
-from sesrelay.aws.policy import MANAGE, READ, Sending, compact, document
+from sesrelay.aws.policy import MANAGE, RAW, READ, Sending, compact, document
 
 ME, OTHER = "123456789012", "210987654321"
 CONFIG = """\
@@ -116,6 +116,16 @@ def test_manage_adds_the_identities_of_the_routes_only(config: Path) -> None:
     assert may(policy, "ses:ListEmailIdentities", "*")
     assert not may(policy, "ses:PutAccountDetails", "*")
     assert not may(policy, "ses:SendRawEmail", identity("example.com"), "news@example.org")
+
+
+def test_who_manages_a_sub_domain_may_look_what_vouches_for_it() -> None:
+    sending = Sending("us-east-1", (RAW,), ("news.example.com", "mail.news.example.com"))
+    policy = document([sending], ME, manage=True)
+    assert may(policy, "ses:GetEmailIdentity", identity("example.com")), "doctor asks there, where news.example.com is not verified"
+    for action in MANAGE:
+        assert may(policy, action, identity("news.example.com"))
+        assert may(policy, action, identity("example.com")) == (action == "ses:GetEmailIdentity")
+    assert not may(document([sending], ME), "ses:GetEmailIdentity", identity("example.com"))
 
 
 def test_who_looks_for_verified_senders_may_list_them(config: Path) -> None:

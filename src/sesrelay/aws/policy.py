@@ -19,10 +19,11 @@ RAW, RAW_V2 = "ses:SendRawEmail", "ses:SendEmail"
 LIST = ("ses:ListEmailIdentities", "ses:ListIdentities", "ses:GetIdentityVerificationAttributes")
 """Who is verified: by v2, and by v1 where that is missing."""
 READ = ("ses:GetAccount", "ses:GetSendQuota", "ses:GetSendStatistics")
+LOOK = "ses:GetEmailIdentity"
 MANAGE = (
     "ses:CreateEmailIdentity",
     "ses:DeleteEmailIdentity",
-    "ses:GetEmailIdentity",
+    LOOK,
     "ses:PutEmailIdentityConfigurationSetAttributes",
     "ses:PutEmailIdentityDkimAttributes",
     "ses:PutEmailIdentityDkimSigningAttributes",
@@ -58,7 +59,7 @@ def document(sendings: Iterable[Sending], account_id: str = ANY, *, manage: bool
         by_region: dict[str, list[Sending]] = {}
         for (region, _, _), group in grouped.items():
             by_region.setdefault(region, []).extend(group)
-        statements += [_managing(region, group, account_id) for region, group in by_region.items()]
+        statements += [each for region, group in by_region.items() for each in _managing(region, group, account_id)]
     if manage or any(one.lists for group in grouped.values() for one in group):
         statements.append(_statement("ListIdentities", LIST, [ANY]))
     statements.append(_statement("ReadAccount", READ, [ANY]))
@@ -81,9 +82,12 @@ def _sending(region: str, actions: tuple[str, ...], group: Sequence[Sending], ac
     return statement
 
 
-def _managing(region: str, group: Sequence[Sending], account_id: str) -> dict[str, Any]:
-    resources = _identities(region, account_id, _patterns(group), vouching=False) + _sets(region, account_id, group)
-    return _statement(f"Manage{_words(region)}", MANAGE, resources)
+def _managing(region: str, group: Sequence[Sending], account_id: str) -> list[dict[str, Any]]:
+    own = _identities(region, account_id, _patterns(group), vouching=False)
+    above = [each for each in _identities(region, account_id, _patterns(group), vouching=True) if each not in own]
+    statements = [_statement(f"Manage{_words(region)}", MANAGE, own + _sets(region, account_id, group))]
+    # Doctor looks there for what vouches for a sub-domain that is not verified itself.
+    return statements + ([_statement(f"Look{_words(region)}", [LOOK], above)] if above else [])
 
 
 def _patterns(group: Sequence[Sending]) -> list[str] | None:
