@@ -112,11 +112,12 @@ class Rig:
         ladder: Ladder | None = None,
         folder: Path | None = None,
         before: Rig | None = None,
+        clock: FakeClock | None = None,
     ) -> None:
         """`before`: the life of the relay that came before this one, whose clock and store go on."""
         self.ladder = ladder or Ladder()
         self.folder = folder
-        self.clock = before.clock if before else FakeClock()
+        self.clock = before.clock if before else clock or FakeClock()
         self.witness = Witness()
         self.spool = before.spool if before else MemorySpool(self.clock)
         self.retry = retry or RetryPolicy((30.0, 120.0), max_age=10_000.0, delay_warning=None)

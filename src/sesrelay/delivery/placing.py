@@ -36,12 +36,13 @@ def sender_domain_of(message: Message, snapshot: Snapshot) -> str:
     return domain_of(snapshot.routing.routing_address(message.sender, message.header_from))
 
 
-def fails_over_at(message: Message, lane: LaneKey, snapshot: Snapshot, pauses: Pauses) -> float:
+def fails_over_at(message: Message, lane: LaneKey, snapshot: Snapshot, pauses: Pauses, otherwise: float | None = None) -> float:
     """Return from when on what keeps `message` waiting in `lane` has lasted too long, and its route's next way out is tried.
 
-    Infinite where nothing keeps it, or the route has no other way.
+    `otherwise`: since when it is kept where no pause stands for it. Infinite where nothing keeps it, or the route has no other way.
     """
     transport, since = snapshot.transports.get(lane.transport), pauses.since(lane, sender_domain_of(message, snapshot))
+    since = otherwise if since is None else since
     if since is None or transport is None or len(rule_for(message, snapshot).transports) < 2:
         return math.inf
     return since + transport.failover_after

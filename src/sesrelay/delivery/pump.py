@@ -102,6 +102,8 @@ class Pump:
             self.supply.put_off(ready, until, now)
         if lane.has_room_for_guests():
             self.supply.call_guests(lane, now)
+        if len(lane) and self._pauses and (probed := self._pauses.blocked_until(lane.key, now)) is not None:
+            self.lanes.arm(lane, probed - now)  # a probe that nobody answers keeps the others no longer from their next way out
         if lane.idle and not postponed and lane.timer is None:
             self.lanes.drop(lane)
 
@@ -238,22 +240,25 @@ class Pump:
     def _fail_over(self, lane: Lane, now: float) -> None:
         """Move what waits before a lane that has been paused for too long to the next transport of its route."""
         since = self._pauses.since(lane.key)
-        patience = self.transport(lane.key.transport).failover_after
-        if since is None or now - since < patience:
-            if since is not None and patience < math.inf:
-                self.lanes.arm(lane, since + patience - now)
+        if since is None:
             return
-        if now - lane.moved_at < MOVE_EVERY:
-            if len(lane) or lane.wake <= now:
-                self.lanes.arm(lane, lane.moved_at + MOVE_EVERY - now)
+        moves = max(since + self.transport(lane.key.transport).failover_after, lane.moved_at + MOVE_EVERY)
+        if now < moves:
+            if moves < math.inf and (waits := now if len(lane) else lane.wake) < math.inf:
+                self.lanes.arm(lane, max(moves, waits) - now)
             return
-        lane.moved_at = now
         for ready in self.lanes.empty(lane):
             for other in self.supply.put_anew(ready, now):
-                if other is not lane:
+                if other is lane:
+                    lane.moved_at = now
+                else:
                     self.run(other)
         if lane.wake <= now:
             self.supply.refill(lane, now)
+        if len(lane):
+            self.lanes.arm(lane, MOVE_EVERY)
+        elif now < lane.wake < math.inf:
+            self.lanes.arm(lane, lane.wake - now)
 
     def _shut(self, lane: Lane, now: float, limit: int, urgent_only: bool) -> Callable[[Stream], bool] | None:
         """Return the question whether a stream of `lane` has to wait, though others may go; None where none has to."""

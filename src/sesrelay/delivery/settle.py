@@ -111,8 +111,11 @@ class Settler:
         return 0.0
 
     def _patience(self, batch: Batch, seconds: float, now: float) -> float:
-        """Return for how long a batch waits: for the whole pause, or until its route's next transport may have it."""
-        moves = fails_over_at(batch.message, batch.lane, self._snapshot(), self._pauses)
+        """Return for how long a batch waits: for the whole pause, or until its route's next transport may have it.
+
+        What is tolerated waits no longer than that either: the pause may come before it is tried again.
+        """
+        moves = fails_over_at(batch.message, batch.lane, self._snapshot(), self._pauses, otherwise=now)
         return max(min(seconds, moves - now), 0.0)
 
 
