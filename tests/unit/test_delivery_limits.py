@@ -8,7 +8,7 @@ import pytest
 from engine_rig import CONTENT, OK, Rig, ScriptedTransport
 from sesrelay.control import envelopes
 from sesrelay.control.desk import SpoolDesk
-from sesrelay.delivery import supply
+from sesrelay.delivery import pump, supply
 from sesrelay.delivery.housekeeping import Housekeeping
 from sesrelay.delivery.intake import SCHEDULED
 from sesrelay.mail.delivery import Priority, State
@@ -388,7 +388,22 @@ async def test_an_operator_moves_mail_to_another_way_out_and_it_stays_there() ->
     assert (await rig.record(ids[4])).deliveries[0].delivery.placement.lane.transport == "first"
 
 
-async def test_what_is_in_flight_moves_when_its_attempt_has_ended() -> None:
+def fail_twice(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the store fail when mail is to be placed, as often as there are attempts whose end calls for it."""
+    rekey, failures = rig.spool.rekey, [SpoolError("full"), SpoolError("full")]
+
+    async def failing(*args: object, **more: object) -> object:
+        if failures:
+            raise failures.pop()
+        return await rekey(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rig.spool, "rekey", failing)
+    monkeypatch.setattr(supply, "AGAIN", 0.0)
+    monkeypatch.setattr(pump, "STALL", 0.0)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_is_in_flight_moves_when_its_attempt_has_ended(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     old = ScriptedTransport("old", answer=lambda to: Deferred(LATER, Scope.NEXTHOP, reason=PauseReason.THROTTLED))
     old.gate = asyncio.Event()
     new = ScriptedTransport("new")
@@ -399,6 +414,8 @@ async def test_what_is_in_flight_moves_when_its_attempt_has_ended() -> None:
     assert old.under_way > 0
     assert await desk.change("retry", Filter(ids=tuple(ids)), "new") == 2
     await rig.quiet()
+    if fails:
+        fail_twice(rig, monkeypatch)
     old.gate.set()
     await rig.quiet()
     assert list(rig.scheduler.pauses), "the old way is paused, and nothing is claimed from its lane"
@@ -406,7 +423,8 @@ async def test_what_is_in_flight_moves_when_its_attempt_has_ended() -> None:
     assert len(new.seen) == 2
 
 
-async def test_what_is_being_claimed_while_an_operator_chooses_moves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_is_being_claimed_while_an_operator_chooses_moves_too(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = ScriptedTransport("old"), ScriptedTransport("new")
     rig = Rig(old, new)
     at = rig.clock.now + 50.0
@@ -423,8 +441,11 @@ async def test_what_is_being_claimed_while_an_operator_chooses_moves_too(monkeyp
     await rig.pass_time(50.0)
     desk = SpoolDesk(rig.spool, rig.clock, moved=rig.scheduler.move)
     assert await desk.change("retry", Filter(ids=(queue_id,)), "new") == 1
+    if fails:
+        fail_twice(rig, monkeypatch)
     hold.set()
     await rig.quiet()
+    assert not [told for told in rig.witness.events("trouble") if "task" in str(told)]
     assert await rig.states(queue_id) == [State.DELIVERED]
     assert (len(old.seen), len(new.seen)) == (0, 1)
 

@@ -130,7 +130,7 @@ class Pump:
                 lane.learn(taken=settled.taken, trouble=settled.trouble, limit=transport.concurrency)
                 self._follow_up(settled)
                 if settled.due and moves != self.supply.moves:
-                    self.tasks.spawn(self.supply.place_chosen())
+                    self.tasks.spawn(self.supply.follow_choice())
             untaken = 0 if settled is not None and not self._gates else len(ready.batch) - (settled.accepted if settled else 0)
             self.freed(lane, transport, ready.stream, untaken, tried=tried)
 

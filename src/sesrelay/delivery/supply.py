@@ -30,6 +30,7 @@ AT_LEISURE = 9  # pauses as many times as long as the slices: what comes and goe
 WAITS_FOR_OTHERS = frozenset({*(reason.value for reason in PauseReason), "sender_domain"})
 """Reasons of mail that waits for something that another way out does not have, or a changed configuration may have mended."""
 ELSEWHERE = 5.0  # seconds at most before what found no room in another lane than its own is claimed anew
+AGAIN = 2.0  # seconds before a store that did not let mail be moved is asked again
 
 Groups = Mapping[tuple[LaneKey, Stream], list[Delivery]]
 
@@ -130,7 +131,7 @@ class Supply:
             lane.turn = claim.deliveries[-1].placement.site
         if moves != self.moves:
             await self._give_back([Ready(Batch(lane.key, (one,)), one.placement.stream) for one in claim.deliveries])
-            await self.place_chosen()
+            await self.follow_choice()
             return
         touched = {lane.key: lane}
         for (key, stream), deliveries in self.by_place(claim.deliveries, now).items():
@@ -290,6 +291,17 @@ class Supply:
         while after is not None:
             after = await self._place(after, chosen=True)
         await self.refresh()
+
+    async def follow_choice(self) -> None:
+        """Place what came back to the store only after an operator had chosen another way for it; tried until the store lets it."""
+        while not self.ended:
+            try:
+                await self.place_chosen()
+                return
+            except SpoolError as error:
+                self.observer.trouble("mail cannot be moved to the way out chosen for it; it is tried until it can", error)
+                self.stall(True)
+                await asyncio.sleep(AGAIN)
 
     async def _place(
         self, after: DeliveryId | None, *, chosen: bool, limit: int = SLICE, hasten: frozenset[str] = WAITS_FOR_OTHERS
