@@ -236,6 +236,16 @@ async def test_a_reload_raises_a_cap_at_once_and_keeps_the_count() -> None:
     assert sent(way)["a"] == 10
 
 
+async def test_a_lane_waits_for_no_cap_that_is_no_more() -> None:
+    way, other = ScriptedTransport("t"), ScriptedTransport("u")
+    rig = Rig(way, other, rules=rules(daily_cap=2))
+    await submit(rig, "a", 10)
+    await rig.scheduler.swap(rig.snapshot(way, other, rules={"a.example": ("u",)}))
+    await rig.quiet()
+    assert (sent(way)["a"], sent(other)["a"]) == (2, 8)
+    assert all(lane.idle for lane in rig.scheduler._lanes.values())
+
+
 async def test_what_a_reload_puts_under_a_cap_waits_for_it_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
     way = ScriptedTransport("t", answer=lambda to: Deferred(LATER, Scope.RECIPIENT), gate=asyncio.Event())
     rig = Rig(way)

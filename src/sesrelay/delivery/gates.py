@@ -93,12 +93,13 @@ class Gates:
     def __bool__(self) -> bool:
         return bool(self._gates)
 
-    def configure(self, limits: Mapping[str, RouteLimits], monotonic: float) -> None:
-        """Go by other limits from now on; what was sent, and what is under way, goes on counting."""
+    def configure(self, limits: Mapping[str, RouteLimits], monotonic: float) -> set[LaneKey]:
+        """Go by other limits from now on; what was sent, and what is under way, goes on counting. Return the lanes that wait at a gate."""
         before, self._gates = self._gates, {}
         for site, each in limits.items():
             gate = self._gates[site] = before.get(site) or Gate(each, self._sent.setdefault(site, Sent()))
             gate.changed(each, monotonic)
+        return {lane for gate in before.values() for lane in gate.waiting}
 
     def restore(self, counts: Iterable[Count]) -> None:
         """Take up what the store has counted: site, slot, recipients; and what `unsaved_hours` gave it."""

@@ -151,10 +151,12 @@ class Scheduler:
     async def swap(self, snapshot: Snapshot) -> None:
         """Go on with another configuration: what waits is placed anew, what is in flight ends where it is."""
         self.snapshot = snapshot
-        self.gates.configure(snapshot.routing.limits, self._clock.monotonic())
+        now = self._clock.wall()
+        for lane in map(self._lanes.get, self.gates.configure(snapshot.routing.limits, self._clock.monotonic())):
+            for stream in [*lane.wakes]:
+                lane.note(stream, now)  # which put it off for as long as the old cap would have lasted
         for lifted in self.pauses.forget():
             self._observer.resumed(lifted)
-        now = self._clock.wall()
         for ready in [ready for lane in self._lanes.values() for ready in self._lanes.empty(lane)]:
             self._supply.put_anew(ready, now)
         await self.place_anew()
