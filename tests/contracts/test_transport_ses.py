@@ -549,6 +549,26 @@ async def test_so_is_one_that_keeps_a_role_from_being_assumed() -> None:
     assert "timedatectl" in outcome.remedy
 
 
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("Error when retrieving token from sso: Token has expired and refresh failed", "`aws sso login`"),
+        ("The SSO session associated with this profile has expired or is otherwise invalid.", "`aws sso login`"),
+        ("Error loading SSO Token: Token for ours does not exist", "`aws sso login`"),
+        ("An error occurred (AccessDenied) when calling the AssumeRole operation: User: u is not authorized", "its trust policy"),
+        ("An error occurred (InvalidClientTokenId) when calling the AssumeRole operation: invalid", "its trust policy"),
+        ("An error occurred (InternalFailure) when calling the AssumeRole operation: later", "could not be had"),
+    ],
+)
+async def test_who_hands_out_no_credentials_is_told_of(said: str, remedy: str) -> None:
+    session = PaperSession("http://127.0.0.1:9", keys=RuntimeError(said))
+    async with world(session.url, session=session) as here:
+        (outcome,) = await here.send("b@example.org")
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.CREDENTIALS)
+    assert remedy in outcome.remedy
+
+
 async def test_a_set_that_the_message_names_pauses_the_message_alone() -> None:
     raw = message("From: a@example.com", "X-SES-CONFIGURATION-SET: nowhere")
     async with SesStandIn() as ses, world(ses.url, trusted_headers=("X-SES-CONFIGURATION-SET",)) as w:

@@ -119,7 +119,11 @@ def by_smtp(text: str) -> Refused:
 
 def without_credentials(said: str) -> Meaning:
     """Return what it means that credentials could not be had, by what was `said`: who hands them out looks at the clock as SES does."""
-    return CLOCK if _CLOCK_SAID.search(said) else NO_CREDENTIALS
+    if _CLOCK_SAID.search(said):
+        return CLOCK
+    if _SSO_SAID.search(said):
+        return NO_LOGIN
+    return NO_ROLE if _ROLE_SAID.search(said) else NO_CREDENTIALS
 
 
 def _codes(text: str) -> frozenset[str]:
@@ -178,6 +182,16 @@ NO_CREDENTIALS = Meaning(
     "The credentials `{credential_id}` could not be had: set access_key_id and secret_access_key_file, profile or role_arn "
     "of this transport, or see to boto3's own chain (environment, ~/.aws of the daemon's user, instance role).",
 )  # fmt: skip
+NO_LOGIN = replace(
+    NO_CREDENTIALS,
+    remedy="The login to IAM Identity Center behind `{credential_id}` is over, or there was none: run `aws sso login` for its profile "
+    "as the daemon's user, and mail goes on by itself. For a relay, whom nobody logs in, a role or keys are better.",
+)
+NO_ROLE = replace(
+    NO_CREDENTIALS,
+    remedy="STS does not let `{credential_id}` be assumed: the keys or the profile that assume it have to be valid and may do "
+    "sts:AssumeRole for it, and its trust policy has to name whose they are, and the external_id where it asks for one.",
+)
 BAD_CREDENTIALS = Meaning(
     Action.RELOAD, _NEXTHOP, "7.8", PauseReason.CREDENTIALS,
     "SES refuses the credentials `{credential_id}` in {region}: see that the key exists, is active, belongs to its secret, "
@@ -296,6 +310,10 @@ _FAULT_TEXT = _text(r"\btemporary (?:service|authentication) failure|\binternal 
 _NO_SET_TEXT = _text(r"\A(?=.*configuration[ -]?set\b).*\bdoes not exist\b")
 _CLOCK_TEXT = _text(r"signature (?:not yet current|expired)|clock|skew")
 _CLOCK_SAID = _text(r"\bsignature (?:not yet current|expired)\b|\bRequest(?:Expired|TimeTooSkewed|InTheFuture)\b")
+_SSO_SAID = _text(r"\bSSO (?:token|session)\b|\btoken from sso\b")  # botocore's exceptions
+_ROLE_SAID = _text(
+    r"\((?:AccessDenied|InvalidClientTokenId|SignatureDoesNotMatch|ExpiredToken)\w*\) when calling the AssumeRole\w* "
+)
 _SET_PAUSED_TEXT = _text(rf"\A(?=.*configuration[ -]?set).*{_STOPPED}")
 _NOT_OF_TENANT_TEXT = _text(r"\Atenant not associated\b(?!.*:(?:configuration-set|template)/).*:identity/")
 
