@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Iterator
@@ -150,6 +151,31 @@ async def test_it_is_fetched_anew_long_before_it_expires() -> None:
         clock.advance(43_201)
         await known.of("example.org")
         assert len(web.asked) == 2
+
+
+async def test_one_fetch_at_a_time_for_a_domain(monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way, most = 0, 0
+
+    async def fetch(self: Policies, domain: str) -> Policy:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.01)
+        under_way -= 1
+        return parse(ENFORCE.replace("86400", "0"))  # which is old at once, so that each comer fetches it
+
+    monkeypatch.setattr(Policies, "_fetch", fetch)
+    async with SmallDns(dict(RECORDS)) as dns:
+        known = policies(dns, PolicyHost(CA), FakeClock())
+        await known.of("example.org")
+
+        async def again() -> None:
+            for _ in range(3):
+                await known.of("example.org")
+
+        await asyncio.gather(*(again() for _ in range(3)))
+    assert most == 1
+    assert not known._locks, "nothing is kept of whom nobody asks about"
 
 
 @pytest.mark.parametrize("gone", ["record", "dns", "host"])

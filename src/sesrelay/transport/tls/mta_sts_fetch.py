@@ -13,6 +13,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -63,7 +64,7 @@ class Policies:
         self._port = port
         self._allow_private = allow_private
         self._failed: dict[str, tuple[float, str, Found]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # each for as long as somebody has or awaits it
 
     async def of(self, domain: str) -> Found:
         """Return the policy of a normalised domain."""
@@ -75,10 +76,7 @@ class Policies:
             return Found(kept.policy)
         lock = self._locks.setdefault(domain, asyncio.Lock())
         async with lock:
-            found = await self._anew(domain, announced)
-        if not lock.locked():
-            self._locks.pop(domain, None)
-        return found
+            return await self._anew(domain, announced)
 
     def _fresh(self, kept: Kept, announced: str) -> bool:
         age = self._clock.wall() - kept.fetched
