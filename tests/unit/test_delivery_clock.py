@@ -104,6 +104,7 @@ async def test_a_cap_waits_no_longer_where_the_clock_is_set_back() -> None:
     await rig.quiet()
     await rig.set_clock(-10 * DAY)
     assert len(rig.out.seen) == 2, "nor is it open at once"
+    assert [pause.since <= rig.clock.now < pause.until for pause in rig.scheduler.waits()] == [True]
     again = Rig(rig.out, rules=capped, before=rig)
     await rig.die()
     await again.scheduler.start()

@@ -120,6 +120,7 @@ class Gates:
             self._unsaved.update({(site, slot): moved.get(slot, 0) for slot in sent.slots.keys() | moved.keys()})
             sent.slots = moved
         for gate in self._gates.values():
+            gate.since -= seconds
             gate.forget()
         return bool(self._unsaved)
 
