@@ -8,7 +8,10 @@ import hashlib
 import pytest
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 
 from fakes import FakeClock
 from sesrelay.transport.exchangers.mx import MailHosts
@@ -84,6 +87,22 @@ def test_an_issuer(selector: int, matching: int) -> None:
     assert "does not lead" in holds([issuer], chain(LEAF), "another.example")
     assert "does not lead" in holds([issuer], chain(EXPIRED))
     assert holds([record(2, selector, matching, OTHER_CERT)], chain(LEAF)) != ""
+
+
+def test_a_host_whose_certificate_has_a_common_name_alone() -> None:
+    """As issuers of one's own make them. It has to be the name, and counts for nothing beside other names: RFC 6125 §6.4.4."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ours")])
+    usual = x509.CertificateBuilder().issuer_name(name).public_key(key.public_key()).serial_number(7)
+    usual = usual.not_valid_before(NOW - datetime.timedelta(days=9)).not_valid_after(NOW + datetime.timedelta(days=9))
+    issuer = usual.subject_name(name).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    leaf = usual.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "MX.example.org")]))
+    other = leaf.add_extension(x509.SubjectAlternativeName([x509.DNSName("other.test")]), critical=False)
+    ours, alone, beside = (one.sign(key, hashes.SHA256()) for one in (issuer, leaf, other))
+    records = [record(2, 0, 1, ours)]
+    assert holds(records, [alone, ours]) == ""
+    assert "does not lead" in holds(records, [alone, ours], "other.test")
+    assert "does not lead" in holds(records, [beside, ours])
+    assert "does not lead" in holds([record(2, 0, 1, ISSUER_CERT)], [alone, ours, ISSUER_CERT])
 
 
 def test_an_issuer_above_in_the_chain_or_whole_in_the_dns() -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from sesrelay.seams import Clock
@@ -50,25 +51,40 @@ class DaneProof:
         raise NotProven(f"DANE: {why}")
 
     def _wrong_with_path(self, chain: Sequence[x509.Certificate], anchor: x509.Certificate) -> str:
+        # Issuers of one's own making are what usage 2 is for: no rules of the web's.
+        named = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
+        unnamed = ExtensionPolicy.permit_all()
         builder = (
             PolicyBuilder()
             .store(Store([anchor]))
             .time(datetime.datetime.fromtimestamp(self.clock.wall(), datetime.UTC).replace(tzinfo=None))
-            .extension_policies(
-                # Issuers of one's own making are what usage 2 is for: no rules of the web's.
-                ca_policy=ExtensionPolicy.permit_all().require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None),
-                ee_policy=ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None),
-            )
         )
+        ca = ExtensionPolicy.permit_all().require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
         why = ""
         for name in self.names:
             try:
-                builder.build_server_verifier(x509.DNSName(name)).verify(chain[0], list(chain[1:]))
-            except (VerificationError, ValueError) as error:
+                if _common_name_alone(chain[0]) == name.lower():  # which has to do where there is nothing else: RFC 6125 §6.4.4
+                    builder.extension_policies(ca_policy=ca, ee_policy=unnamed).build_client_verifier().verify(
+                        chain[0], list(chain[1:])
+                    )
+                else:
+                    verifier = builder.extension_policies(ca_policy=ca, ee_policy=named).build_server_verifier(x509.DNSName(name))
+                    verifier.verify(chain[0], list(chain[1:]))
+            except (VerificationError, ValueError, x509.DuplicateExtension) as error:
                 why = why or f"the certificate does not lead from {' or '.join(self.names)} to the TLSA record's issuer ({error})"
             else:
                 return ""
         return why
+
+
+def _common_name_alone(certificate: x509.Certificate) -> str | None:
+    """Return the common name of a certificate that has no other names, in lower case."""
+    try:
+        certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(found[-1].value).lower() if found else None
+    return None
 
 
 def matches(record: Tlsa, certificate: x509.Certificate) -> bool:
