@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import ssl
 
 import pytest
 import trustme
@@ -15,6 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from fakes import FakeClock
 from sesrelay.transport.exchangers.mx import MailHosts
+from sesrelay.transport.tls import dane_proof
 from sesrelay.transport.tls.dane import Tlsa, TlsaSet
 from sesrelay.transport.tls.dane_proof import DaneProof
 from sesrelay.transport.tls.security import NotProven
@@ -117,6 +119,25 @@ def test_an_issuer_in_the_chain_that_issued_nothing() -> None:
     stranger = [load(blob.bytes()) for blob in OTHER.issue_cert("mx.example.org").cert_chain_pems]
     assert "does not lead" in holds([record(2, 0, 1, ISSUER_CERT)], [*stranger, ISSUER_CERT])
     assert holds([record(2, 0, 1, stranger[0])], stranger) != ""
+
+
+def test_a_certificate_with_a_key_of_an_unknown_kind_proves_nothing_and_is_in_nobodys_way() -> None:
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    usual = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(7)
+    usual = usual.not_valid_before(NOW - datetime.timedelta(days=9)).not_valid_after(NOW + datetime.timedelta(days=9))
+    der = usual.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+    p256, sm2 = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a811ccf5501822d")  # object identifiers
+    unknown = x509.load_der_x509_certificate(der.replace(p256, sm2))
+    assert holds([record(2, 1, 1, ROOT_CERT)], [*chain(LEAF), unknown, ROOT_CERT]) == ""
+    assert holds([record(3, 1, 1, chain(LEAF)[0])], [unknown]) == "DANE: the certificate matches no TLSA record"
+    assert "does not lead" in holds([record(2, 1, 1, ROOT_CERT)], [unknown, ROOT_CERT])
+
+
+def test_nor_does_one_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dane_proof, "chain_of", lambda tls: [b"\x30\x00"])
+    proof = DaneProof((record(2, 1, 1, ROOT_CERT),), ("mx.example.org",), FakeClock())
+    with pytest.raises(NotProven, match="cannot be read"):
+        proof(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="x"))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
@@ -35,7 +36,11 @@ class DaneProof:
     clock: Clock = field(compare=False)
 
     def __call__(self, tls: ssl.SSLObject) -> None:
-        self.check([x509.load_der_x509_certificate(der) for der in chain_of(tls)])
+        try:
+            chain = [x509.load_der_x509_certificate(der) for der in chain_of(tls)]
+        except ValueError as error:
+            raise NotProven(f"DANE: a certificate that the host sent cannot be read ({error})") from error
+        self.check(chain)
 
     def check(self, chain: Sequence[x509.Certificate]) -> None:
         """Raises: NotProven. The host's own certificate comes first in `chain`."""
@@ -70,7 +75,7 @@ class DaneProof:
                 else:
                     verifier = builder.extension_policies(ca_policy=ca, ee_policy=named).build_server_verifier(x509.DNSName(name))
                     verifier.verify(chain[0], list(chain[1:]))
-            except (VerificationError, ValueError, x509.DuplicateExtension) as error:
+            except (VerificationError, ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
                 why = why or f"the certificate does not lead from {' or '.join(self.names)} to the TLSA record's issuer ({error})"
             else:
                 return ""
@@ -92,7 +97,10 @@ def matches(record: Tlsa, certificate: x509.Certificate) -> bool:
     if record.selector == CERTIFICATE:
         found = certificate.public_bytes(Encoding.DER)
     else:
-        found = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        try:
+            found = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        except (ValueError, UnsupportedAlgorithm):  # of a kind that is not known here, as hosts may send beside others
+            return False
     if record.matching != FULL:
         found = (hashlib.sha256 if record.matching == SHA256 else hashlib.sha512)(found).digest()
     return found == record.data
