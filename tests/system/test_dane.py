@@ -56,6 +56,7 @@ SIGNED = "".join(
     '_mta-sts.unusable TXT "v=STSv1; id=one"\nmta-sts.unusable A 127.0.0.1\n'
     '_smtp._tls.ee TXT "v=TLSRPTv1; rua=mailto:tls@example.org"\n'
     '_smtp._tls.wrong TXT "v=TLSRPTv1; rua=mailto:tls@example.org"\n'
+    '_smtp._tls.unusable TXT "v=TLSRPTv1; rua=mailto:tls@example.org"\n'
     '_smtp._tls.none TXT "v=TLSRPTv1; rua=mailto:tls@example.org"\n'
 )
 PLAIN = f"@ MX 10 mx\nmx A 127.0.0.1\n*._tcp.mx TLSA {WRONG}\nsigned MX 10 mx-wrong.example.org.\n"
@@ -172,6 +173,9 @@ async def test_the_collector_is_told(dns: SignedDns, tmp_path: Path) -> None:
         assert "matches no TLSA record" in details["f"]
         (policy,) = (await told(None, "ee"))["policies"]
         assert policy["failure-details"][0]["c"] == 201
+        for leaf, code in ((SELF, 304), (None, 201)):
+            (policy,) = (await told(leaf, "unusable"))["policies"]
+            assert (policy["policy-type"], policy["f"], policy["failure-details"][0]["c"]) == (1, 1, code)
         (policy,) = (await told(SELF, "none"))["policies"]
         assert policy == {"policy-type": 9, "policy-domain": "none.example.org", "t": 0, "f": 0}
         (policy,) = (await told(None, "none"))["policies"]

@@ -130,7 +130,8 @@ class TlsPolicies:
         witness: Witness | None = None
         if record is not None:
             strings = tuple(map(str, published.records))
-            witness = Report(self._collected, domain, record, PolicyType.TLSA, published.base, strings)
+            flaw = None if published.usable else Fault.TLSA_INVALID
+            witness = Report(self._collected, domain, record, PolicyType.TLSA, published.base, strings, flaw=flaw)
         if not published.usable:  # encrypted all the same: RFC 7672 §2.2
             return Security("required", self._weak.context, published.base, label="dane: no usable TLSA record", witness=witness)
         from sesrelay.transport.tls.dane_proof import DaneProof  # noqa: PLC0415  # cryptography: loaded where a host has such records

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from dns.rdatatype import RdataType
 
 from sesrelay.transport.exchangers.mx import Absent, MailHosts, Unknown
 from sesrelay.transport.tls.mta_sts import reports_wanted
-from sesrelay.transport.tls.security import Finding
+from sesrelay.transport.tls.security import Fault, Finding
 
 VERSION = "1"
 
@@ -62,7 +62,10 @@ class Collector:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is told of connections for one domain, under one policy. Implements `security.Witness`."""
+    """What is told of connections for one domain, under one policy. Implements `security.Witness`.
+
+    `flaw`: what is wrong with the policy itself, where a connection goes well all the same.
+    """
 
     collector: Collector
     domain: str
@@ -71,8 +74,11 @@ class Report:
     policy_domain: str
     strings: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
+    flaw: Fault | None = None
 
     def __call__(self, finding: Finding) -> None:
+        if finding.fault is None and self.flaw is not None:
+            finding = replace(finding, fault=self.flaw)
         policy: dict[str, Any] = {"policy-type": int(self.kind), "policy-domain": self.policy_domain}
         if self.strings:
             policy["policy-string"] = list(self.strings)
