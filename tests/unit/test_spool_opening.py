@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from fakes import FakeClock
 from sesrelay.seams import Filter, SpoolError
-from sesrelay.spool import flow, opening
+from sesrelay.spool import flow, opening, pages
 from sesrelay.spool.errors import LockHeld, StoreRefused
 from sesrelay.spool.files import THRESHOLD, Bodies
 from sesrelay.spool.lock import StateLock
@@ -267,3 +268,32 @@ async def test_a_store_that_root_makes_is_its_folders_owners(tmp_path: Path) -> 
         assert len(made) == 5
         assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(65_534, 65_533)}
         await spool.close()
+
+
+async def test_no_other_connection_begins_the_log_anew_beneath_one_that_looked_at_it(tmp_path: Path) -> None:
+    spool = await opened(tmp_path / "state")
+    await spool.accept(submission(1))
+    shutil.copytree(tmp_path / "state", tmp_path / "killed")
+    await spool.close()
+    db = opening.open_store(tmp_path / "killed" / "queue.db")
+    # Source: sqlite.org/walformat.html §2.3: this octet is locked as long as anybody is connected.
+    other = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 128)"
+    command = [sys.executable, "-c", other, tmp_path / "killed" / "queue.db-shm"]
+    assert "BlockingIOError" in subprocess.run(command, check=False, capture_output=True, text=True).stderr
+    db.close()
+
+
+def test_a_log_that_is_done_with_and_could_not_be_begun_anew_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    db = opening.open_store(path)
+    for n in range(3):
+        db.execute("INSERT INTO sent VALUES ('site', ?, 1)", (n,))
+    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+    log = Path(f"{path}-wal").read_bytes()
+    db.execute("INSERT INTO sent VALUES ('site', 3, 1)")
+    assert pages.log_is_whole(Path(f"{path}-wal"), db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0])
+    Path(f"{path}-wal").write_bytes(log)
+    assert pages.log_is_whole(Path(f"{path}-wal"), 0)
+    Path(f"{path}-wal").write_bytes(log[:2000] + b"damaged" + log[2007:])
+    assert not pages.log_is_whole(Path(f"{path}-wal"), 0)
+    db.close()

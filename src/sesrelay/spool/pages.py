@@ -187,8 +187,8 @@ class Pages:
         return b"".join(parts)
 
 
-def log_is_whole(log: Path, counted: int, salts: bytes) -> bool:
-    """Tell whether nothing that was synced stands behind the first `counted` frames of the log that has those `salts`.
+def log_is_whole(log: Path, counted: int) -> bool:
+    """Tell whether nothing that was synced stands in the log behind the first `counted` frames, which SQLite counts.
 
     A transaction is written behind one that was synced, and goes on from its sums; what a power loss has cut off, or a failed sync has
     left, nothing goes on from. Raises: OSError
@@ -198,18 +198,20 @@ def log_is_whole(log: Path, counted: int, salts: bytes) -> bool:
         if octets <= HEAD:
             return True  # its header is synced before anything stands behind it
         magic, _, size, _, _, _, *said = struct.unpack(">8I", head)
-        if magic not in MAGIC or _sums(head[:24], (0, 0), ">" if magic & 1 else "<") != tuple(said):
-            return False
-        if head[16:24] != salts:
-            return True  # it is done with, and starts anew with the next transaction
         order = ">" if magic & 1 else "<"
+        if magic not in MAGIC or _sums(head[:24], (0, 0), order) != tuple(said):
+            return False
+        begun: tuple[int, int] | None = (said[0], said[1]) if not counted else None
         end: tuple[int, int] | None = None
         for n in range(counted, (octets - HEAD) // (FRAME + size)):
             frame = os.pread(file.fileno(), FRAME + size, HEAD + n * (FRAME + size))
             after, *_, first, second = struct.unpack(">5I", frame[4:FRAME])
-            ours = frame[8:16] == salts
-            if end and ours and _sums(frame[FRAME:], _sums(frame[:8], end, order), order) == (first, second):
-                return False
+            before = end or begun
+            ours = frame[8:16] == head[16:24]
+            goes_on = before and ours and _sums(frame[FRAME:], _sums(frame[:8], before, order), order) == (first, second)
+            if goes_on and (end or after):
+                return end is None  # whole from its first frame on, yet not counted: it is done with, and starts anew
+            begun = (first, second) if goes_on else None
             end = (first, second) if ours and after else None
     return True
 
