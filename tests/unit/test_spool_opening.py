@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import stat
@@ -52,6 +53,20 @@ async def test_a_new_store_is_on_the_disk_with_all_folders_above_it(tmp_path: Pa
     monkeypatch.setattr(os, "fsync", noting)
     await filled(tmp_path / "deep" / "state")
     assert {tmp_path, tmp_path / "deep", tmp_path / "deep" / "state"} <= set(synced)
+
+
+async def test_a_folder_above_that_cannot_be_synced_keeps_no_store_from_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def refusing(descriptor: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")) == tmp_path:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as on squashfs and autofs
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    await filled(tmp_path / "state")
 
 
 async def test_files_are_not_for_others(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ acknowledged mail at a power loss.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +27,8 @@ CACHE_READER = -2 * 1024
 STATEMENTS = 300  # that stay prepared: the writer's have a form for each number of rows
 WAL_LEFT = 32 * 1024 * 1024  # octets of the log file that stay when it starts anew
 FILE_MODE = 0o640
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EINVAL)
+"""A folder that is not for us to read, or of a file system that syncs none (squashfs, autofs): nothing that we have made."""
 _MAGIC = b"SQLite format 3\0"
 _RESTORE = (
     "`sesrelay queue export FOLDER` saves what can be read of it; then restore it from a backup, or move it away together "
@@ -95,8 +97,11 @@ def create(path: Path) -> None:
     except apsw.Error as error:
         raise StoreRefused(f"{path} cannot be created: {error}") from error
     for above in path.parent.absolute().parents:  # the folder may be as new as what is in it, and so may these
-        with contextlib.suppress(PermissionError):  # not ours to read, so nothing that we have made
+        try:
             sync_folder(above)
+        except OSError as error:
+            if error.errno not in NOT_OURS:
+                raise
     fresh.rename(path)
     sync_folder(path.parent)
 
