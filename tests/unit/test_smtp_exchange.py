@@ -89,7 +89,7 @@ async def test_a_host_lost_in_the_next_transaction_repeats_nothing(kind: str, ve
     async with ScriptedHost(replies) as host:
         found = await offer(kind, host)
         assert [type(one) for one in found] == [Delivered] * 4 + [Deferred]
-        assert (host.connections, len(host.messages)) == (1, 1)
+        assert (host.connections, len(host.messages)) == (2 if verb == "MAIL" else 1, 1)
 
 
 @BOTH
@@ -102,7 +102,7 @@ async def test_a_host_that_wants_no_second_transaction_fails_nobody(kind: str, r
 
 
 @BOTH
-@pytest.mark.parametrize("reply", ["550 5.7.0 One message a connection", "451 4.7.0 Later"])
+@pytest.mark.parametrize("reply", ["550 5.7.0 One message a connection", "451 4.7.0 Later", "421 4.7.0 Enough", DROP])
 async def test_who_wants_one_transaction_a_connection_gets_more_connections(kind: str, reply: str) -> None:
     replies: dict[str, Any] = {"RCPT r4@example.org": ["452 4.5.3 Too many", "250 Ok"], "MAIL": ["250 Ok", reply, "250 Ok"]}
     async with ScriptedHost(replies) as host:
@@ -131,6 +131,16 @@ async def test_recipients_that_are_refused_keep_nobody_from_being_offered(kind: 
     async with ScriptedHost(replies, offers=("LIMITS RCPTMAX=2",)) as host:
         assert [type(one) for one in await offer(kind, host)] == [Deferred, Failed, Delivered, Delivered, Delivered]
         assert [len(taken.rcpt) for taken in host.messages] == [2, 1]
+
+
+@BOTH
+@pytest.mark.parametrize("verb", ["MAIL", "RSET"])
+async def test_nor_does_a_host_that_ends_the_connection_after_them(kind: str, verb: str) -> None:
+    replies: dict[str, Any] = {"RCPT r0@example.org": "452 4.2.2 Full", "RCPT r1@example.org": "550 5.1.1 Nobody"}
+    replies[verb] = ["250 Ok", "421 4.7.0 Enough", "250 Ok"][verb == "RSET" :]
+    async with ScriptedHost(replies, offers=("LIMITS RCPTMAX=2",)) as host:
+        assert [type(one) for one in await offer(kind, host)] == [Deferred, Failed, Delivered, Delivered, Delivered]
+        assert host.connections == 2
 
 
 @BOTH

@@ -65,12 +65,10 @@ async def _go_on(lines: list[Session], done: Transaction, batch: Batch, payload:
             break
         asked = waiting[:limit]
         try:
-            if lines[-1].spent:
+            if lines[-1].spent or not lines[-1].usable:
                 lines[-1].leave()
                 lines.append(await Session.open(lines[-1].endpoint))
             session = lines[-1]
-            if not session.usable:
-                break
             offered = await session.transact(Batch(batch.lane, tuple(asked)), payload)
         except Unreached:
             break
@@ -82,7 +80,7 @@ async def _go_on(lines: list[Session], done: Transaction, batch: Batch, payload:
             done, in_doubt = replace(done, fault=error), {one.id for one in asked}
             break
         if offered.at_mail is not None:
-            if session.transactions > 1 and not offered.at_mail.service_gone:
+            if session.transactions > 1:
                 continue  # over a new connection, once
             break
         done = offered
