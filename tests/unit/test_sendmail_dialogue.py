@@ -137,6 +137,15 @@ async def test_a_relay_that_has_enough_of_bad_addresses_gets_the_good_ones_anew(
         assert len(host.messages) == 1
 
 
+@pytest.mark.parametrize("offers", [ALL, ALL[1:]])
+async def test_so_does_a_relay_that_says_so_behind_the_last_of_them(offers: tuple[str, ...]) -> None:
+    replies: dict[str, str | list[str]] = {"RCPT bad@example.org": "550 5.1.1 Who?", "DATA": ["421 4.7.0 Enough", "354 Go on"]}
+    async with ScriptedHost(replies, offers=offers) as host:
+        code, said = await send(host, "a@example.org", "bad@example.org")
+    assert (code, said.count("\n"), "bad@example.org: 550" in said) == (67, 1, True)
+    assert [taken.rcpt for taken in host.messages] == [["RCPT TO:<a@example.org>"]]
+
+
 async def test_a_message_above_the_size_is_not_sent() -> None:
     async with ScriptedHost(offers=("SIZE 100",)) as host:
         code, said = await send(host, "a@example.org", text=TEXT + b"x" * 100)

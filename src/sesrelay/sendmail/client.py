@@ -115,6 +115,8 @@ class Client:
         replies: list[str] = []
         try:
             self._ask([*commands, b"DATA\r\n"] if pipelined else commands, replies)
+            if not pipelined and any(reply.startswith("2") for reply in replies[1:]):
+                self._ask([b"DATA\r\n"], replies)
         except Broken:
             answers = dict(zip(recipients, replies[1:], strict=False))
             ended.refused = [(recipient, reply) for recipient, reply in answers.items() if reply.startswith("5")]
@@ -132,9 +134,6 @@ class Client:
                 ended.refused.append((recipient, reply))
         if not ended.accepted:
             return ended  # the connection is of no use now: it may wait for content
-        if not pipelined:
-            replies = []
-            self._ask([b"DATA\r\n"], replies)
         go = replies[-1]
         if not go.startswith("3"):
             raise Broken(go)
