@@ -27,6 +27,20 @@ from sesrelay.transport.client.session import Session, Transaction
 TOO_MANY = ("", "4.5.3")
 
 
+class _Line:
+    """The connection to one host that is in use."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    async def at_hand(self) -> Session:
+        """Return it, or a new one in its place where the host has ended it or wants no more in it. Raises: Unreached"""
+        if self.session.spent or not self.session.usable:
+            self.session.leave()
+            self.session = await Session.open(self.session.endpoint)
+        return self.session
+
+
 async def over_kept(pool: Pool, endpoint: Endpoint, batch: Batch, payload: Payload) -> Transaction | None:
     """Offer the message over a kept connection; None where a new one is wanted. Raises: SpoolError, as `converse`."""
     session = pool.take(endpoint)
@@ -42,7 +56,7 @@ async def converse(pool: Pool, session: Session, batch: Batch, payload: Payload)
 
     Raises: SpoolError, where the host has taken it for nobody.
     """
-    lines = [session]
+    line = _Line(session)
     try:
         limit = session.recipient_limit or len(batch)
         if len(batch) <= limit:
@@ -51,13 +65,13 @@ async def converse(pool: Pool, session: Session, batch: Batch, payload: Payload)
                 return done
         else:
             done = await session.transact(Batch(batch.lane, batch.deliveries[:limit]), payload)
-        return await _go_on(lines, done, batch, payload, limit)
+        return await _go_on(line, done, batch, payload, limit)
     finally:
-        pool.put(lines[-1])
+        pool.put(line.session)
 
 
-async def _go_on(lines: list[Session], done: Transaction, batch: Batch, payload: Payload, limit: int) -> Transaction:
-    """Offer to the recipients that were too many, as long as each transaction serves some; the last of `lines` is in use."""
+async def _go_on(line: _Line, done: Transaction, batch: Batch, payload: Payload, limit: int) -> Transaction:
+    """Offer to the recipients that were too many, as long as each transaction serves some."""
     answers, in_doubt = dict(done.answers), set[DeliveryId]()
     while True:
         waiting = [one for one in batch.deliveries if one.id not in answers or (done.taken and _is_too_many(answers[one.id]))]
@@ -65,10 +79,7 @@ async def _go_on(lines: list[Session], done: Transaction, batch: Batch, payload:
             break
         asked = waiting[:limit]
         try:
-            if lines[-1].spent or not lines[-1].usable:
-                lines[-1].leave()
-                lines.append(await Session.open(lines[-1].endpoint))
-            session = lines[-1]
+            session = await line.at_hand()
             offered = await session.transact(Batch(batch.lane, tuple(asked)), payload)
         except Unreached:
             break
@@ -85,7 +96,7 @@ async def _go_on(lines: list[Session], done: Transaction, batch: Batch, payload:
             break
         done = offered
         answers.update(done.answers)
-    not_offered = Answer(Stage.RCPT, Reply(452, "4.5.3", f"{lines[-1].endpoint.name} takes no more recipients just now"))
+    not_offered = Answer(Stage.RCPT, Reply(452, "4.5.3", f"{line.session.endpoint.name} takes no more recipients just now"))
     for_all = next((answer for answer in answers.values() if answer.stage is Stage.MAIL), not_offered)  # of the first transaction
     for delivery in batch.deliveries:
         answers.setdefault(delivery.id, for_all)
