@@ -42,11 +42,12 @@ def submission(
     content: bytes = BODY,
     message_id: str = "",
     accepted: float | None = None,
+    clock: float | None = None,
     report: Descent | None = None,
 ) -> Submission:
-    """Make a message; `serial` orders it: its queue id and acceptance grow with it."""
+    """Make a message; `serial` orders it: its queue id and acceptance grow with it. `clock`: by which its id was made."""
     accepted = NOW + serial if accepted is None else accepted
-    name = queue_id.new(accepted, serial)
+    name = queue_id.new(accepted if clock is None else clock, serial)
     rcpts = tuple(Recipient(each) if isinstance(each, str) else each for each in recipients)
     message = Message(
         name, Envelope(sender, rcpts), Origin("127.0.0.1:25", "127.0.0.1", "client.example"), len(content), accepted,

@@ -673,14 +673,24 @@ async def test_rekey_of_what_an_operator_chose_looks_at_nothing_else(spool: Stor
     assert (await spool.stats()).counts == {("ses", State.QUEUED): 7, ("direct", State.QUEUED): 1}
 
 
+async def test_purge_forgets_what_came_while_the_clock_was_ahead(spool: Store) -> None:
+    for serial in range(1, 4):
+        made = submission(serial, state=State.IN_FLIGHT, clock=NOW + 10 * 365 * 86_400)
+        await spool.accept(made)
+        await spool.settle(settlement(made, delivered(f"id-{serial}")))
+    assert await spool.purge(NOW + 3, NOW + 9, 5) == 2
+    assert await spool.purge(NOW + 3, NOW + 9, 5) == 0
+    assert len(await spool.recent(9)) == 1
+
+
 async def test_purge_forgets_what_has_ended_and_is_old(spool: Store) -> None:
     for serial in range(1, 7):
         made = submission(serial, state=State.IN_FLIGHT, message_id=f"<{serial}@x>")
         await spool.accept(made)
         await spool.settle(settlement(made, held() if serial == 2 else delivered(f"id-{serial}")))
-    assert await spool.purge(NOW + 5, 2) == 2
-    assert await spool.purge(NOW + 5, 2) == 1
-    assert await spool.purge(NOW + 5, 2) == 0
+    assert await spool.purge(NOW + 5, NOW + 9, 2) == 2
+    assert await spool.purge(NOW + 5, NOW + 9, 2) == 1
+    assert await spool.purge(NOW + 5, NOW + 9, 2) == 0
     assert [record.message.id for record in await spool.recent(9)] == [submission(serial).message.id for serial in (6, 5, 2)]
     assert await spool.find("id-3") == []
     assert await spool.find("1@x") == []
@@ -701,7 +711,7 @@ async def test_a_closed_store_says_so(spool: Store) -> None:
         spool.accept(submission(2)), spool.accept(submission(2, content=b"x" * (THRESHOLD + 1))), spool.claim(SES, 1, NOW),
         spool.unclaim([]), spool.open_attempt(ids(made), NOW), spool.settle(settlement(made, delivered())),
         spool.postpone(ids(made), NOW, None), spool.rekey(lambda each: each.placement, None, 1), spool.content(made.message.id),
-        spool.open_attempts(1), spool.lanes(), spool.aged(NOW, None, 1), spool.purge(NOW, 1), spool.ping(),
+        spool.open_attempts(1), spool.lanes(), spool.aged(NOW, None, 1), spool.purge(NOW, NOW, 1), spool.ping(),
         spool.list(Filter(), NOW, None, 1), spool.show(made.message.id), spool.find("x"), spool.recent(1),
         spool.change("retry", Filter(sender="x"), NOW), spool.stats(), spool.sent_counts(), spool.count_sent([("a", 1, 1)], 0),
         spool.fold(folded(3, "x"), digest_of(4)),

@@ -187,7 +187,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(before=dues, limit=st.integers(1, 3))
     def purge(self, before: float, limit: int) -> None:
-        self.both(lambda store: store.purge(before, limit))
+        self.both(lambda store: store.purge(before, before, limit))
 
     @rule(before=dues, limit=st.integers(1, 3))
     def aged(self, before: float, limit: int) -> None:

@@ -46,8 +46,8 @@ class Housekeeping:
         for pause in self.scheduler.pauses.drop_stale(self.clock.wall()):
             self.observer.resumed(pause)
         await self._overdue()
-        forget_before = self.clock.wall() - self.scheduler.snapshot.keep_delivered
-        while await self.spool.purge(forget_before, PAGE) == PAGE:
+        now = self.clock.wall()
+        while await self.spool.purge(now - self.scheduler.snapshot.keep_delivered, now, PAGE) == PAGE:
             continue
 
     async def _overdue(self) -> None:

@@ -12,6 +12,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]  # two digits at a time: each message asks for one id
 PATTERN = re.compile(r"[0-7][0-9a-v]{12}\Z")  # 63 bits
 
+END = (1 << 63) - 1  # no number is above
 _TICKS = 1 << 16  # a second; 48 bits of ticks last until the year 2106
 _ENTROPY = 1 << 15
 
@@ -27,6 +28,13 @@ def new(wall: float, entropy: int) -> str:
 def number(wall: float, entropy: int) -> int:
     """Return the number behind the queue id for the moment `wall`; see `new`."""
     return int(wall * _TICKS) * _ENTROPY + entropy % _ENTROPY
+
+
+def accepted_before(moment: float, now: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return above and below which numbers the ids are of what may have been accepted before `moment`: those of then, and those of
+    the future, which were made while the clock was ahead. Units: Unix seconds
+    """
+    return (-1, number(max(moment, 0.0), 0)), (number(max(now, 0.0), 0), END)
 
 
 def encode(number: int) -> str:

@@ -157,8 +157,11 @@ class Spool(Protocol):
     async def aged(self, accepted_before: float, after: DeliveryId | None, limit: int) -> Sequence[Delivery]:
         """Return queued, unclaimed deliveries of messages accepted before that moment, in order of arrival."""
 
-    async def purge(self, finished_before: float, limit: int) -> int:
-        """Forget messages that were accepted before that moment and of which every delivery has ended; return how many."""
+    async def purge(self, finished_before: float, now: float, limit: int) -> int:
+        """Forget messages that were accepted before that moment and of which every delivery has ended; return how many.
+
+        `now` tells the ids that are of the future: they were made while the clock was ahead, and say nothing of a message's age.
+        """
 
     async def count_sent(self, counts: Sequence[tuple[str, int, int]], forget_before: int) -> None:
         """Store whole numbers by name and slot, as what each site sent in five minutes, and forget older slots of those names."""

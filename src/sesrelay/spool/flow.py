@@ -16,7 +16,6 @@ from typing import NamedTuple, cast
 
 import apsw
 
-from sesrelay.mail import queue_id
 from sesrelay.mail.delivery import Delivery, LaneKey, Placement, Priority, Stream
 from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.seams import Claim, SpoolError, Superseded
@@ -82,7 +81,7 @@ FIRST_SITE = BY_SITE.replace("site, due, message, n FROM", "site FROM") + " LIMI
 FIRST_LANES = "SELECT DISTINCT transport, nexthop FROM backlog WHERE state = 0 AND n > 0 ORDER BY transport, nexthop LIMIT ?"
 LANES = FIRST_LANES.replace("ORDER", "AND (transport, nexthop) > (?, ?) ORDER")
 LANES_PAGE = PAGE // 4  # steps of an index in one operation: a lane takes some, and one more for each of its sites
-FINISHED = (  # the bound by id, as queue ids grow with time: where little is old, all that is younger would be looked at
+FINISHED = (  # bounded by id: where little is old, all that is younger would be looked at
     "SELECT id, EXISTS (SELECT 1 FROM delivery WHERE delivery.message = message.id AND state < 3) "
     "FROM message WHERE id > ? AND id < ? AND accepted < ? ORDER BY id LIMIT ?"
 )
@@ -378,10 +377,9 @@ def aged(tx: Transaction, accepted_before: float, after: Key, limit: int) -> tup
     return found, keys[-1] if len(keys) == limit else None
 
 
-def purge(tx: Transaction, finished_before: float, after: int, limit: int) -> tuple[int, int | None]:
+def purge(tx: Transaction, finished_before: float, after: int, end: int, limit: int) -> tuple[int, int | None]:
     """Forget at most `limit` of the next page of old messages; return how many, and where the next page starts."""
-    bound = queue_id.number(max(finished_before, 0.0), 0)
-    seen = rows(tx.cursor, FINISHED, (after, bound, finished_before, PAGE))
+    seen = rows(tx.cursor, FINISHED, (after, end, finished_before, PAGE))
     gone = [(number,) for number, remains in seen if not remains][:limit]
     for table in ("delivery", "event", "digest"):
         tx.cursor.executemany(f"DELETE FROM {table} WHERE message = ?", gone)

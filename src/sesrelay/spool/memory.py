@@ -192,7 +192,7 @@ class MemorySpool(Parking):
         waiting = (each.delivery for each in self._waiting(after))
         return [each for each in waiting if each.message.accepted < accepted_before][:limit]
 
-    async def purge(self, finished_before: float, limit: int) -> int:
+    async def purge(self, finished_before: float, now: float, limit: int) -> int:
         self._alive()
         old = [name for name, entry in sorted(self._entries.items()) if entry.message.accepted < finished_before and not entry.open]
         for name in old[:limit]:

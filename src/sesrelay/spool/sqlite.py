@@ -256,13 +256,14 @@ class SqliteSpool(Parking):
             found += more
         return found
 
-    async def purge(self, finished_before: float, limit: int) -> int:
+    async def purge(self, finished_before: float, now: float, limit: int) -> int:
         gone = 0
-        after: int | None = -1
-        while after is not None and gone < limit:
-            start, wanted = after, limit - gone
-            more, after = await self._writer.submit(partial(flow.purge, finished_before=finished_before, after=start, limit=wanted))
-            gone += more
+        for first, end in queue_id.accepted_before(finished_before, now):
+            after: int | None = first
+            while after is not None and gone < limit:
+                page = partial(flow.purge, finished_before=finished_before, after=after, end=end, limit=limit - gone)
+                more, after = await self._writer.submit(page)
+                gone += more
         return gone
 
     async def count_sent(self, counts: Sequence[tuple[str, int, int]], forget_before: int) -> None:
