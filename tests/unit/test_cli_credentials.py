@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,6 +155,21 @@ def test_what_ends_the_verb_once_the_key_is_kept_leaves_it(here: IamWorld, monke
     assert here.ids() == sorted([*before, key])
     assert here.run("rotate", "--finish").code == 0
     assert here.ids() == [key]
+
+
+def test_a_key_that_the_files_may_name_is_kept_where_they_cannot_be_read(here: IamWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(files: list[NewFile]) -> None:
+        write_files(files)
+        key_id = here.folder / "main.access-key-id"
+        key_id.rename(here.folder / "moved")
+        key_id.mkdir()  # which nobody reads as a file, root included
+        raise OSError(errno.EIO, "Input/output error", str(key_id))
+
+    monkeypatch.setattr("sesrelay.setup.key_files.write_files", failing)
+    done = here.run("create")
+    assert (done.code, "Input/output error" in done.err) == (1, True)
+    assert here.ids() == [here.text("moved")]
+    assert here.text("moved") in done.err
 
 
 def test_rotate_and_finish_later(here: IamWorld) -> None:

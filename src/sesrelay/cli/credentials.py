@@ -210,13 +210,17 @@ def _or_without(used: KeyAccess, name: str, key: NewKey, work: Callable[[], None
     try:
         work()
     except BaseException as error:
-        if _kept(used) == key.id:
+        try:
+            kept = used.files.current() == key.id
+        except OSError:
+            kept = True  # nobody knows: what the files name must not go
+        if kept:
             told = f"the new key {key.id} is in {used.files.secret}; when no other is used any more: sesrelay credentials rotate --finish"
             click.echo(as_run(told), err=True)
-            raise
-        delete_key(used.clients, name, key.id)
+        else:
+            delete_key(used.clients, name, key.id)
         if isinstance(error, OSError):
-            fail(f"{reason(error)}; the new key is deleted again")
+            fail(reason(error) if kept else f"{reason(error)}; the new key is deleted again")
         raise
 
 
