@@ -20,7 +20,10 @@ class Work:
         self.future = future
         self.came: list[str] = []
         self.ends: list[BaseException | None] = []
-        self.steps = Steps(self.run(), asyncio.get_running_loop(), self.ends.append)
+        self.steps = Steps(self.run(), asyncio.get_running_loop(), self.ends.append, self.ready)
+
+    def ready(self) -> None:
+        self.steps.go_on()
 
     async def run(self) -> None:
         try:
@@ -42,13 +45,13 @@ async def work() -> Work:
 async def test_input_is_taken_in_the_callback_that_brings_it(work: Work) -> None:
     work.steps.start()
     assert work.came == []
-    work.steps.input_came()
+    work.steps.go_on()
     assert work.came == ["input"]
-    work.steps.input_came()  # it waits for something else now
+    work.steps.go_on()  # it waits for something else now
     work.future.set_result("result")
     await asyncio.sleep(0)
     assert work.came == ["input", "result"]
-    work.steps.input_came()
+    work.steps.go_on()
     assert (work.came[-1], work.ends, work.steps.done) == ("more", [None], True)
 
 
@@ -56,7 +59,7 @@ async def test_input_is_taken_in_the_callback_that_brings_it(work: Work) -> None
 async def test_what_is_cancelled_where_it_waits_ends_there(work: Work, stage: str) -> None:
     work.steps.start()
     if stage == "future":
-        work.steps.input_came()
+        work.steps.go_on()
     work.steps.cancel()
     await asyncio.sleep(0)
     assert (work.came[-1], work.steps.done) == ("cancelled", True)
@@ -66,7 +69,7 @@ async def test_what_is_cancelled_where_it_waits_ends_there(work: Work, stage: st
 @pytest.mark.parametrize("failed", [False, True])
 async def test_a_result_that_comes_first_does_not_undo_the_cancellation(work: Work, failed: bool) -> None:
     work.steps.start()
-    work.steps.input_came()
+    work.steps.go_on()
     if failed:
         work.future.set_exception(OSError("unheard"))
     else:
@@ -79,7 +82,7 @@ async def test_a_result_that_comes_first_does_not_undo_the_cancellation(work: Wo
 
 async def test_an_error_ends_it_and_is_told(work: Work) -> None:
     work.steps.start()
-    work.steps.input_came()
+    work.steps.go_on()
     work.future.set_exception(OSError("heard"))
     await asyncio.sleep(0)
     assert [str(error) for error in work.ends] == ["heard"]
@@ -101,8 +104,11 @@ async def test_nothing_that_the_work_held_outlives_its_cancellation(awaited: str
         else:
             await future
 
+    def ready() -> None:
+        steps.go_on()
+
     held = Held()
-    gone, steps = weakref.ref(held), Steps(run(held), loop, lambda error: None)
+    gone, steps = weakref.ref(held), Steps(run(held), loop, lambda error: None, ready)
     del held
     gc.collect()
     gc.disable()

@@ -19,6 +19,7 @@ from sesrelay.listener.options import ListenerOptions
 from sesrelay.listener.passwords import Verifier
 from sesrelay.listener.peer import Owners, same_machine
 from sesrelay.listener.replies import GONE, LEAVING, OWNER_NOT_TOLD, OWNERLESS, TOO_MANY, TOO_MANY_OF_YOURS, encode
+from sesrelay.listener.rota import Rota
 from sesrelay.listener.session import SmtpSession
 from sesrelay.listener.sockets import BACKLOG, UnixListener
 from sesrelay.mail.envelope import Origin, Owner
@@ -49,6 +50,7 @@ class Door:
         self.verifier = whole.verifier
         self.memory = whole.memory
         self.scratch = whole.scratch
+        self.rota = whole.rota
         self._whole = whole
         self.server: asyncio.AbstractServer | None = None
 
@@ -119,6 +121,7 @@ class ListenerServer:
         self.owners = Owners()
         self.memory = memory or ByteBudget(MEMORY).incoming
         self.scratch = scratch
+        self.rota = Rota()
         self.sessions: set[SmtpSession] = set()
         self.clients: Counter[str] = Counter()
         self._options = options

@@ -57,6 +57,7 @@ class SmtpSession(Wire):
         super().__init__(
             loop,
             Deadlines(options.command_timeout, options.line_timeout, options.min_rate, options.content_time),
+            door.rota,
         )
         self.client = ""
         self.owner: Owner | None = None

@@ -1,8 +1,8 @@
 """A coroutine that goes on in the very callback which brings what it waits for, without a task in between.
 
 A task is woken through the loop's queue: one more turn of the loop, with its system calls, for each thing a client says.
-Whatever else the coroutine awaits, a future of asyncio's, wakes it as it would wake a task. `asyncio.timeout` wants a
-task and does not work here; deadlines are the Watch's.
+Whatever else the coroutine awaits, a future of asyncio's, wakes it as it would wake a task, only that its owner says when it
+goes on. `asyncio.timeout` wants a task and does not work here; deadlines are the Watch's.
 
 Runs on: the loop, asyncio's own or uvloop.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Input:
-    """Await it to wait for `Steps.input_came`."""
+    """Await it to wait for `Steps.go_on`."""
 
     __slots__ = ()
 
@@ -27,16 +27,25 @@ INPUT = Input()
 
 
 class Steps:
-    """`ended` is called once, with the error that ended the work, if one did; CancelledError is one."""
+    """`ended` is called once, with the error that ended the work, if one did; CancelledError is one.
 
-    __slots__ = ("_cancelled", "_ended", "_loop", "_waits", "_work", "done")
+    `ready` is called each time that a future which is waited for is done: its owner then calls `go_on`, at once or soon.
+    """
+
+    __slots__ = ("_cancelled", "_ended", "_loop", "_ready", "_waits", "_woken", "_work", "done")
 
     def __init__(
-        self, work: Coroutine[Any, None, None], loop: asyncio.AbstractEventLoop, ended: Callable[[BaseException | None], None]
+        self,
+        work: Coroutine[Any, Any, None],
+        loop: asyncio.AbstractEventLoop,
+        ended: Callable[[BaseException | None], None],
+        ready: Callable[[], None],
     ) -> None:
         self._work = work
         self._loop = loop
         self._ended = ended
+        self._ready = ready
+        self._woken = False  # the future that is waited for is done
         self._waits: object = None
         self._cancelled = False
         self.done = False
@@ -44,10 +53,20 @@ class Steps:
     def start(self) -> None:
         self._step(None)
 
-    def input_came(self) -> None:
-        """Go on, if that is what is waited for."""
-        if self._waits is INPUT:
+    def go_on(self) -> None:
+        """Go on, if there may be input and that is waited for, or if what is waited for is there."""
+        waits = self._waits
+        if waits is INPUT:
             self._step(None)
+        elif self._woken:
+            self._woken = False
+            if not self._cancelled:
+                self._step(None)  # the result, or the error, is taken by the future's own __await__
+                return
+            # The future may have been done before it could be cancelled: what is cancelled ends here all the same.
+            if isinstance(waits, asyncio.Future) and not waits.cancelled():
+                waits.exception()  # looked at, or asyncio complains that nobody did
+            self._step(asyncio.CancelledError())
 
     def cancel(self) -> None:
         """Raise CancelledError where the work waits; it must be waiting, or have ended."""
@@ -71,21 +90,16 @@ class Steps:
         else:
             self._waits = waits
             if waits is None:  # asyncio.sleep(0)
-                self._loop.call_soon(self._woken, None)
+                self._loop.call_soon(self._wake, None)
             elif waits is not INPUT:
                 waits._asyncio_future_blocking = False
-                waits.add_done_callback(self._woken)
+                waits.add_done_callback(self._wake)
         finally:
             del error  # its traceback holds this frame, and would hold what the work held until a collection
 
-    def _woken(self, future: asyncio.Future[Any] | None) -> None:
-        if not self._cancelled:
-            self._step(None)  # the result, or the error, is taken by the future's own __await__
-            return
-        # The future may have been done before it could be cancelled: what is cancelled ends here all the same.
-        if future is not None and not future.cancelled():
-            future.exception()  # looked at, or asyncio complains that nobody did
-        self._step(asyncio.CancelledError())
+    def _wake(self, future: asyncio.Future[Any] | None) -> None:
+        self._woken = True
+        self._ready()
 
     def _end(self, error: BaseException | None) -> None:
         self.done = True

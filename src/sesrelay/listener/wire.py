@@ -1,7 +1,8 @@
 """One client's connection: lines and content out of what comes, replies gathered, deadlines, and what a client that drops undoes.
 
-A line is answered in the very callback that brings it. What cannot be (content, a password to be verified, TLS) is a coroutine
-that the callbacks carry on, see `steps`; until it has ended nothing else that the client says is looked at.
+A line is answered in the very callback that brings it, unless it is others' turn, see `rota`. What cannot be (content, a password
+to be verified, TLS) is a coroutine that the callbacks carry on, see `steps`; until it has ended nothing else that the client says
+is looked at.
 
 Invariant: one reply to each command line, however the stream is split.
 Invariant: what is stored is never cancelled: not while `uninterrupted` is set.
@@ -22,6 +23,7 @@ from sesrelay.listener.content import Feed
 from sesrelay.listener.deadlines import Deadlines, Watch
 from sesrelay.listener.lines import Fault, LineTaker
 from sesrelay.listener.replies import TIMED_OUT, encode
+from sesrelay.listener.rota import Place, Rota
 from sesrelay.listener.steps import INPUT, Steps
 
 READ_LIMIT = 64 * 1024  # octets: a client that is twice as far ahead is not read from until no more than these are left
@@ -40,13 +42,15 @@ class Wire(Answers, asyncio.Protocol):
     `idle`: it is the client's turn to say a command. `secured`: under TLS.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, rota: Rota) -> None:
         self.loop = loop
+        self.place = Place()
         self.transport: asyncio.Transport | None = None
         self.closing = False
         self.idle = False
         self.uninterrupted = False
         self.secured = False
+        self._rota = rota
         self._buffer = bytearray()
         self._lines = LineTaker()
         self._out: list[bytes] = []
@@ -86,20 +90,14 @@ class Wire(Answers, asyncio.Protocol):
         if len(buffer) > 2 * READ_LIMIT and not (self._halted or self._handshaking) and self.transport is not None:
             self._halted = True
             self.transport.pause_reading()
-        if self._work is None:
-            self._go_on()
-        else:
-            self._work.input_came()
+        self._rota.ask(self, len(data))
 
     def eof_received(self) -> bool:
         """Answer what came before: `printf … | nc -N` sends all its commands and half-closes."""
         if self.closing:
             return False
         self._eof = True
-        if self._work is None:
-            self._go_on()
-        else:
-            self._work.input_came()
+        self.proceed()
         return not (self.secured or self._handshaking)  # TLS has no half-open end: what is still to be said would not arrive
 
     def pause_writing(self) -> None:
@@ -121,6 +119,13 @@ class Wire(Answers, asyncio.Protocol):
             self._work.cancel()
 
     # --- what the client says ---
+
+    def proceed(self) -> None:
+        """Answer what has come, or go on with what is under way, as far as that can be done now."""
+        if self._work is None:
+            self._go_on()
+        else:
+            self._work.go_on()
 
     def _go_on(self) -> None:
         """Answer what has come, as far as that can be done now; close where all has been said."""
@@ -165,8 +170,12 @@ class Wire(Answers, asyncio.Protocol):
 
     def _undertake(self, work: Work) -> None:
         """Begin what may take longer; it may have ended when this returns."""
-        self._work = Steps(work, self.loop, self._ended)
+        self._work = Steps(work, self.loop, self._ended, self._ready)
         self._work.start()
+
+    def _ready(self) -> None:
+        """What was undertaken can go on."""
+        self._rota.ask(self, 0)
 
     def _ended(self, error: BaseException | None) -> None:
         """Go on behind what was undertaken. `error`: what it ended by."""
