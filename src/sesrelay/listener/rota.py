@@ -5,7 +5,8 @@ commands, for a whole round of those that bring a newsletter. While there is suc
 each turn of the loop, and what has come meanwhile is seen between two of them. That costs them throughput (smaller
 groups to be stored), so without such a client all are answered as they come.
 
-Invariant: whoever has something to be answered is, after at most one answer to each of those in line.
+Invariant: whoever has something to be answered is, after at most one answer to each of those in line; of nine answers one is to
+somebody in line, however many go ahead.
 Invariant: nobody goes ahead for long: what is answered ahead counts, and who has brought half as much as the others waits.
 
 Runs on: one event loop. Source: Nuyens and Wierman, foreground-background (least attained service) scheduling.
@@ -23,6 +24,8 @@ LATELY = 2 * 1024 * 1024
 """Octets that all clients bring until what each has brought counts half."""
 ATTENTION = 256
 """Answers for which the others are still answered in turn, once somebody has gone ahead of them."""
+AHEAD_MAX = 8
+"""Answers ahead of the line, between two turns of the loop too, before the next one is to somebody in line."""
 
 
 class Place:
@@ -47,13 +50,14 @@ class Speaker(Protocol):
 class Rota:
     """One for all clients of a loop."""
 
-    __slots__ = ("_attention", "_brought", "_halvings", "_line", "_measure", "_one_was_answered")
+    __slots__ = ("_ahead", "_attention", "_brought", "_halvings", "_line", "_measure", "_one_was_answered")
 
     def __init__(self) -> None:
         self._line: deque[Speaker] = deque()
         self._measure = 0  # octets: what the one that was answered last, and not ahead of others, had brought
         self._attention = 0  # answers
-        self._one_was_answered = False  # in this turn of the loop
+        self._one_was_answered = False  # of those in line, in this turn of the loop
+        self._ahead = 0  # how many have gone ahead since
         self._brought = 0  # octets since the last halving
         self._halvings = 0
 
@@ -71,6 +75,9 @@ class Rota:
         brought = place.octets = place.octets + octets
         if self._measure > MUCH and 2 * brought < self._measure:
             self._attention = ATTENTION
+            if self._ahead >= AHEAD_MAX and self._line:
+                self._answer_first()
+            self._ahead += 1
         elif not self._attention:
             self._measure = brought
         elif self._one_was_answered:
@@ -79,22 +86,31 @@ class Rota:
                 self._line.append(speaker)
             return
         else:
-            self._take_note(brought)
+            self._in_turn(brought)
+            self._look_again()
         speaker.proceed()
 
-    def _take_note(self, octets: int) -> None:
-        """One is answered that has brought so much: the next one is in the next turn of the loop."""
-        self._one_was_answered = True
-        self._attention = max(self._attention - 1, 0)
+    def _in_turn(self, octets: int) -> None:
+        """Take note that one is answered, and not ahead of others, who has brought so much."""
         self._measure = octets
-        asyncio.get_running_loop().call_soon(self._go_on)
+        self._attention = max(self._attention - 1, 0)
+        self._ahead = 0
 
-    def _go_on(self) -> None:
-        if not self._line:
+    def _look_again(self) -> None:
+        """Answer no other in line before the next turn of the loop."""
+        self._one_was_answered = True
+        asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        if self._line:
+            self._look_again()
+            self._answer_first()
+        else:
             self._one_was_answered = False
-            return
+
+    def _answer_first(self) -> None:
         speaker = self._line.popleft()
         place = speaker.place
         place.in_line = False
-        self._take_note(place.octets >> (self._halvings - place.halvings))
+        self._in_turn(place.octets >> (self._halvings - place.halvings))
         speaker.proceed()
