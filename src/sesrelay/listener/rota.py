@@ -2,11 +2,11 @@
 
 A loop answers all that has come before it looks for more. So a client with one password reset waits, at each of its
 commands, for a whole round of those that bring a newsletter. While there is such a client, the others are answered one in
-each turn of the loop, and what has come meanwhile is seen between two of them. That costs them throughput (smaller
-groups to be stored), so without such a client all are answered as they come.
+each turn of the loop, and what has come meanwhile is seen between two of them. That costs throughput (smaller groups to be
+stored), so without such a client, and where such clients are most of the load, all are answered as they come.
 
-Invariant: whoever has something to be answered is, after at most one answer to each of those in line; of nine answers one is to
-somebody in line, however many go ahead.
+Invariant: whoever has something to be answered is, after at most one answer to each of those in line.
+Invariant: no more answers go ahead of the line than in their turn, but for `AHEAD` of them.
 Invariant: nobody goes ahead for long: what is answered ahead counts, and who has brought half as much as the others waits.
 
 Runs on: one event loop. Source: Nuyens and Wierman, foreground-background (least attained service) scheduling.
@@ -24,8 +24,9 @@ LATELY = 2 * 1024 * 1024
 """Octets that all clients bring until what each has brought counts half."""
 ATTENTION = 256
 """Answers for which the others are still answered in turn, once somebody has gone ahead of them."""
-AHEAD_MAX = 8
-"""Answers ahead of the line, between two turns of the loop too, before the next one is to somebody in line."""
+AHEAD = 64
+"""Answers ahead of others beyond as many in turn; then they are no exception, and nobody goes ahead for `CROWDED` answers."""
+CROWDED = 2048
 
 
 class Place:
@@ -50,14 +51,15 @@ class Speaker(Protocol):
 class Rota:
     """One for all clients of a loop."""
 
-    __slots__ = ("_ahead", "_attention", "_brought", "_halvings", "_line", "_measure", "_one_was_answered")
+    __slots__ = ("_ahead", "_attention", "_brought", "_crowded", "_halvings", "_line", "_measure", "_one_was_answered")
 
     def __init__(self) -> None:
         self._line: deque[Speaker] = deque()
         self._measure = 0  # octets: what the one that was answered last, and not ahead of others, had brought
-        self._attention = 0  # answers
+        self._attention = 0  # answers for which the others are answered in turn
+        self._ahead = AHEAD  # answers ahead that are left
+        self._crowded = 0  # answers for which nobody goes ahead
         self._one_was_answered = False  # of those in line, in this turn of the loop
-        self._ahead = 0  # how many have gone ahead since
         self._brought = 0  # octets since the last halving
         self._halvings = 0
 
@@ -73,13 +75,12 @@ class Rota:
             place.halvings = self._halvings
         self._brought += octets
         brought = place.octets = place.octets + octets
-        if self._measure > MUCH and 2 * brought < self._measure:
-            self._attention = ATTENTION
-            if self._ahead >= AHEAD_MAX and self._line:
-                self._answer_first()
-            self._ahead += 1
+        if self._measure > MUCH and 2 * brought < self._measure and not self._crowded:
+            self._goes_ahead()
         elif not self._attention:
             self._measure = brought
+            if self._crowded:
+                self._crowded -= 1
         elif self._one_was_answered:
             if not place.in_line:
                 place.in_line = True
@@ -90,11 +91,17 @@ class Rota:
             self._look_again()
         speaker.proceed()
 
+    def _goes_ahead(self) -> None:
+        self._attention = ATTENTION
+        self._ahead -= 1
+        if not self._ahead:
+            self._ahead, self._attention, self._crowded = AHEAD, 0, CROWDED
+
     def _in_turn(self, octets: int) -> None:
         """Take note that one is answered, and not ahead of others, who has brought so much."""
         self._measure = octets
         self._attention = max(self._attention - 1, 0)
-        self._ahead = 0
+        self._ahead = min(self._ahead + 1, AHEAD)
 
     def _look_again(self) -> None:
         """Answer no other in line before the next turn of the loop."""
