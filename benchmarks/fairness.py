@@ -31,7 +31,7 @@ def main() -> int:
     """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="runs for each relay (3)")
-    parser.add_argument("--messages", type=int, default=400, help="messages of the one client in a run (400)")
+    parser.add_argument("--messages", type=int, default=1500, help="messages of the one client in a run (1500)")
     parser.add_argument("--folder", default="/var/tmp", help="where the queues are (%(default)s)")
     args = parser.parse_args()
     if not (peers.find("smtp-source") and peers.find("smtp-sink")):
