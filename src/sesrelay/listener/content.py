@@ -15,7 +15,7 @@ from typing import Protocol
 
 from sesrelay.mail import headers
 from sesrelay.mail.filed import Filed, Large, Scratch
-from sesrelay.mail.lineends import Canonical, mended
+from sesrelay.mail.lineends import Canonical, dotted, mended
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.admission import TOO_LARGE
 from sesrelay.policy.budget import COPIES_IN, Share
@@ -220,10 +220,10 @@ class DataFeed:
     def feed(self, buffer: bytearray) -> bool:
         """Take the next octets; tell whether the message has ended with them."""
         data = self._held + buffer
-        dot = data.find(STUFFED)
+        dot = dotted(data)
         end = data.find(END, dot) if dot >= 0 else -1  # it begins as a stuffed dot does: no second look at what is before
         if end >= 0:
-            self._keep(data, end + 2, dotted=dot < end)
+            self._keep(data, end + 2, unstuff=dot < end)
             del buffer[: end + len(END) - len(self._held)]
             return True
         buffer.clear()
@@ -234,13 +234,13 @@ class DataFeed:
                 break
         self._held = data[cut:]
         if cut:
-            self._keep(data, cut, dotted=0 <= dot < cut)
+            self._keep(data, cut, unstuff=0 <= dot < cut)
         return False
 
-    def _keep(self, data: bytes, end: int, *, dotted: bool) -> None:
+    def _keep(self, data: bytes, end: int, *, unstuff: bool) -> None:
         # `data` begins at a border that no CR LF . crosses, so every stuffed dot stands whole in it.
         begins, self._begins = self._begins, 0
-        self.incoming.add(data[:end].replace(STUFFED, b"\r\n")[begins:] if dotted else data[begins:end])
+        self.incoming.add(data[:end].replace(STUFFED, b"\r\n")[begins:] if unstuff else data[begins:end])
 
 
 class ChunkFeed:

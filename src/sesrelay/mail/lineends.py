@@ -17,6 +17,10 @@ BARE_CR = "bare CR became a space"
 BARE_LF = "bare LF became CRLF"
 NUL = "NUL became a space"
 
+_DOTTED = b"\r\n."
+_FEW_DOTS = 64  # as a header may have
+_LARGE = 16 * 1024  # octets
+
 
 def mended(content: bytes) -> tuple[bytes, tuple[str, ...]]:
     """Return a piece of content that no CRLF is cut by, with CRLF line ends only, and receipts of what was changed.
@@ -24,8 +28,9 @@ def mended(content: bytes) -> tuple[bytes, tuple[str, ...]]:
     A bare LF becomes CRLF: it came from a Unix text. A bare CR or a NUL becomes a space, as in Postfix.
     """
     receipts: list[str] = []
-    strays = content.replace(b"\r\n", b"")  # a copy takes half the time of an expression that looks at each line end
-    cr, lf = b"\r" in strays, b"\n" in strays
+    # Counting the pairs and deleting each of their octets takes less time than deleting the pairs, and much less than an expression.
+    paired = len(content) - content.count(b"\r\n")
+    cr, lf = (len(content.replace(octet, b"")) < paired for octet in (b"\r", b"\n"))
     if cr or lf:
         # No substitution by expression: its matches, one for each octet of an empty line, would need many times the memory.
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b" ").replace(b"\n", b"\r\n")
@@ -34,6 +39,19 @@ def mended(content: bytes) -> tuple[bytes, tuple[str, ...]]:
         content = content.replace(b"\0", b" ")
         receipts.append(NUL)
     return content, tuple(receipts)
+
+
+def dotted(content: bytes) -> int:
+    """Return where the first line end is that has a dot behind it, or -1: what stuffing is about.
+
+    What is large has few dots, or many: one octet is found many times faster than three, so a few dots are looked at by themselves.
+    """
+    at = 1
+    for _ in range(_FEW_DOTS if len(content) > _LARGE else 0):
+        at = content.find(b".", at + 1)
+        if at < 0 or content.startswith(_DOTTED, at - 2):
+            return max(at - 2, -1)
+    return content.find(_DOTTED, at - 1)
 
 
 def canonical(content: bytes) -> tuple[Canonical, tuple[str, ...]]:

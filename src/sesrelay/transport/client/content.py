@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from sesrelay.mail import headers, recoding
 from sesrelay.mail.filed import Filed
-from sesrelay.mail.lineends import Canonical
+from sesrelay.mail.lineends import Canonical, dotted
 from sesrelay.mail.mime import has_long_line
 from sesrelay.mail.value import value
 from sesrelay.seams import Content
@@ -33,7 +33,8 @@ class Stuffed:
 
     def __getitem__(self, part: slice) -> bytes:
         before = b"" if part.start else b"\n"  # a dot that begins a piece begins a line by what is in front of it
-        return (before + self.content[max(part.start - 1, 0) : part.stop]).replace(b"\n.", b"\n..")[1:]
+        data = before + self.content[max(part.start - 1, 0) : part.stop]
+        return (data.replace(b"\n.", b"\n..") if b"." in data else data)[1:]
 
 
 @value(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Wire:
         """What goes out behind DATA, without the final dot."""
         if isinstance(self.data, Filed):
             return Stuffed(self.data)
-        stuffed = self.data.replace(b"\r\n.", b"\r\n..")
+        stuffed = self.data if dotted(self.data) < 0 else self.data.replace(b"\r\n.", b"\r\n..")
         return b"." + stuffed if stuffed.startswith(b".") else stuffed
 
 
