@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,4 +265,8 @@ async def _sure(desk: Desk, wanted: Filter) -> bool:
     if not count:
         return True
     many = f"{COUNTED_MAX:,} deliveries or more" if count == COUNTED_MAX else number(count, "delivery")
-    return click.confirm(f"Delete {many} for good, without a bounce?", err=True)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # the loop's own cancels what waits for it, and this does not
+    try:
+        return click.confirm(f"Delete {many} for good, without a bounce?", err=True)
+    finally:
+        signal.signal(signal.SIGINT, former)
