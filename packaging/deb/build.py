@@ -90,6 +90,13 @@ def documents(tree: Path) -> None:
         target.write_text(run(BIN / "sesrelay", _SESRELAY_COMPLETE=f"{shell}_source"))
 
 
+def readable(tree: Path) -> None:
+    """Give what is installed the modes that everybody needs, whatever umask it was made, checked out or cached under."""
+    for each in tree.rglob("*"):
+        if not each.is_symlink():
+            each.chmod(0o755 if each.is_dir() or each.stat().st_mode & 0o100 else 0o644)
+
+
 def package(description: Path, target: Path, **values: str) -> Path:
     """Have nfpm make a .deb of a description in which @NAME@ stands for a value."""
     text = re.sub(r"@(\w+)@", lambda found: values[found[1]], description.read_text())
@@ -116,6 +123,8 @@ def main() -> int:
         environment(tree, args.python)
         documents(tree)
         sendmail(mta)
+        readable(tree)
+        readable(mta)
     args.out.mkdir(parents=True, exist_ok=True)
     values = {
         "version": args.version or run(BIN / "python", "-c", "import sesrelay; print(sesrelay.__version__)").strip(),

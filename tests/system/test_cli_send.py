@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,30 @@ def test_octets_that_are_no_text_match_nothing(relay: Relay) -> None:
     for args in (("trace", "\udcff"), ("queue", "list", "--sender", "\udcff@example.com")):
         done = relay.run(*args)
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (("send", "--from", "a@example.com", "--to", "b@example.org"), 0),
+        (("queue", "summary"), 0),
+        (("route", "a@example.com"), 0),
+        (("check", "--config", "WRONG"), 78),
+    ],
+)
+def test_a_verb_whose_reader_has_gone_ends_as_it_would_have(relay: Relay, tmp_path: Path, args: tuple[str, ...], code: int) -> None:
+    (tmp_path / "wrong.yaml").write_text("a: 1\nb: 2\n")
+    command = [str(tmp_path / "wrong.yaml") if arg == "WRONG" else arg for arg in args]
+    command += [] if "--config" in args else ["--config", str(relay.config)]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "sesrelay", *command], stdout=write, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (code, b"")
 
 
 @pytest.mark.parametrize("args", [("--help",), ("--version",), ("queue", "list", "--json"), ("check",), ("route", "a@example.com")])

@@ -121,6 +121,15 @@ def test_what_cannot_be_is_refused_and_changes_nothing(config: Path, args: tuple
     assert sorted((config.parent / "sites.d").iterdir()) == before
 
 
+def test_under_a_strict_umask_the_folder_of_the_first_site_is_as_open_as_the_files_in_it(config: Path) -> None:
+    former = os.umask(0o077)
+    try:
+        done = sesrelay("site", "add", "new", "--domain", "a.example", "--direct", "--config", config)
+    finally:
+        os.umask(former)
+    assert (done.returncode, stat.S_IMODE((config.parent / "sites.d").stat().st_mode)) == (0, 0o750), done.stderr
+
+
 def test_the_first_site_that_is_refused_leaves_no_folder(config: Path) -> None:
     done = sesrelay("site", "add", "new", "--domain", "a.example", "--transport", "nowher", "--config", config)
     assert (done.returncode, (config.parent / "sites.d").exists()) == (78, False), done.stderr

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import socket
 import stat
@@ -21,7 +22,6 @@ import peers
 from relay_process import wait_for
 
 ROOT = Path(__file__).parents[2]
-BUILD = [sys.executable, str(ROOT / "packaging/deb/build.py")]
 BESIDE = """\
 listeners: [{listen: "127.0.0.1:%d"}, {listen: "unix:/run/sesrelay/submit.sock"}]
 http: {listen: "127.0.0.1:0"}
@@ -62,9 +62,12 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if python.returncode != 0:
         peers.missing("the distribution's Python has no venv")
     folder = tmp_path_factory.mktemp("packages")
-    work = ["--work", str(folder / "work")]
+    checkout = folder / "checkout"
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".*", "build", "dist", "tests", "benchmarks"))
+    subprocess.run(["chmod", "-R", "go=", checkout], check=True)  # as one is that was made under a strict umask
+    build = [sys.executable, str(checkout / "packaging/deb/build.py"), "--work", str(folder / "work"), "--out", str(folder)]
     for more in ([], ["--again", "--version", "99.0.0"]):
-        subprocess.run([*BUILD, *work, "--out", str(folder), *more], check=True, stdout=subprocess.PIPE, timeout=600)
+        subprocess.run([*build, *more], check=True, stdout=subprocess.PIPE, timeout=600, umask=0o077)
     shutil.rmtree(folder / "work")
     return folder
 
@@ -104,6 +107,14 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+@pytest.mark.timeout(900)
+def test_built_under_a_strict_umask_it_is_there_for_everybody_all_the_same(packages: Path) -> None:
+    for file in packages.glob("*.deb"):
+        listed = subprocess.run(["dpkg-deb", "--contents", file], capture_output=True, text=True, check=True).stdout.splitlines()
+        closed = {line.split()[5] for line in listed if not re.match(r"l|(d|-)rwxr-xr-x|-rw-r--r--", line)}
+        assert closed <= {"./etc/sesrelay/config.yaml"}, sorted(closed)[:9]
 
 
 @pytest.mark.timeout(900)

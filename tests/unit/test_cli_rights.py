@@ -36,3 +36,14 @@ def test_so_is_who_lists_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "listdir", refuse)
     said = sesrelay("site", "list", "--config", tmp_path / "config.yaml")
     assert (said.code, said.err) == (1, f"sesrelay: {tmp_path / 'sites.d'}: Permission denied (run this as root: sudo)\n")
+
+
+def test_so_is_who_makes_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("sesrelay.setup.dkim_key.write_key", refuse)
+    said = sesrelay("dkim", "generate", "a.example", "--config", tmp_path / "config.yaml")
+    assert said.code == 1
+    assert said.err.endswith("sesrelay.a.example.pem: Permission denied (run this as root: sudo)\n")

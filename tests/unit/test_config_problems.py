@@ -491,7 +491,10 @@ def test_every_problem_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_missing_or_no_file(tmp_path: Path) -> None:
-    assert problems(tmp_path / "none.yaml") == [f"{tmp_path}/none.yaml:1:1: file: cannot be read: No such file or directory"]
+    remedy = "`sesrelay init` writes one, and --config FILE names another"
+    assert problems(tmp_path / "none.yaml") == [
+        f"{tmp_path}/none.yaml:1:1: file: cannot be read: No such file or directory; {remedy}"
+    ]
     assert problems(tmp_path) == [f"{tmp_path}:1:1: file: cannot be read: Is a directory"]
     os.mkfifo(tmp_path / "fifo.yaml")
     assert problems(tmp_path / "fifo.yaml") == [f"{tmp_path}/fifo.yaml:1:1: file: cannot be read: it is no regular file"]

@@ -8,6 +8,7 @@ Invariant: colours are for terminals, and for those who have not set NO_COLOR (h
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import click
 
 from sesrelay import __version__
-from sesrelay.cli.options import EX_FAILED, EX_INTERRUPTED, EX_OK, EX_USAGE, reader_left, reason
+from sesrelay.cli.options import EX_FAILED, EX_INTERRUPTED, EX_OK, EX_USAGE, Stdout, reason, to_nowhere
 
 # verb: (module, what it does in one line). The module's `command` is the click command or group.
 VERBS: dict[str, tuple[str, str]] = {
@@ -82,14 +83,18 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     _open_closed_streams()
+    given = sys.__stdout__
+    if given is not None and given is sys.stdout and not given.isatty():
+        raw = Stdout(given.fileno(), "w", closefd=False)
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), given.encoding, given.errors)
     try:
         code = _run(args)
         sys.stdout.flush()
-    except BrokenPipeError:
-        return reader_left()
     except OSError as error:  # a full disk behind stdout, for one
         click.echo(f"sesrelay: {reason(error)}", err=True)
-        reader_left()  # from Python 3.13 on what could not be written would be tried, and complained of, once more at the end
+        to_nowhere(
+            sys.stdout.fileno()
+        )  # what could not be written is tried, and from Python 3.13 on complained of, once more at the end
         return EX_FAILED
     return code
 

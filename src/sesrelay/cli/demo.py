@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sesrelay.cli.options import EX_FAILED
+from sesrelay.cli.options import EX_FAILED, EX_OK, reader_left
 from sesrelay.cli.remedies import fail
 from sesrelay.cli.words import seconds
 
@@ -31,6 +31,8 @@ def command(smtp_port: int, http_port: int, ses_port: int, timeout: float, once:
     def say(line: str) -> None:
         click.echo(line)
         sys.stdout.flush()
+        if reader_left():
+            raise click.exceptions.Exit(EX_OK)
 
     async def run(folder: Path) -> bool:
         until, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -41,8 +43,6 @@ def command(smtp_port: int, http_port: int, ses_port: int, timeout: float, once:
     try:
         with tempfile.TemporaryDirectory(prefix="sesrelay-demo-") as folder, asyncio.Runner(loop_factory=new_event_loop) as runner:
             arrived = runner.run(run(Path(folder)))
-    except BrokenPipeError:  # whoever read the addresses has gone
-        raise
     except (ListenError, SpoolError, OSError) as error:
         other = "--smtp-port, --http-port and --ses-port choose other ports; 0 is any free one"
         fail(f"the demo cannot start: {error}\n{other}")

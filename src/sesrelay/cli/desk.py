@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from sesrelay.cli.options import DEFAULT_CONFIG, EX_TEMPFAIL, load_or_exit, reader_left
+from sesrelay.cli.options import DEFAULT_CONFIG, EX_TEMPFAIL, load_or_exit
 from sesrelay.cli.remedies import as_run, fail
 
 if TYPE_CHECKING:
@@ -56,8 +56,6 @@ def with_desk(
         code = None if salvage else asyncio.run(_at_the_daemon(config, work))
         if code is None:
             code = _at_any_desk(config, work, importing, salvage, salvage_in)
-    except BrokenPipeError:  # click would make a failure of it
-        code = reader_left()
     except (ControlError, SpoolError) as error:
         fail(str(error), EX_TEMPFAIL)
     sys.exit(code)

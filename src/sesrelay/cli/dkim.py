@@ -9,7 +9,7 @@ from typing import Literal
 
 import click
 
-from sesrelay.cli.options import DOMAIN, SELECTOR, config_option, json_option
+from sesrelay.cli.options import DOMAIN, SELECTOR, config_option, json_option, reason
 from sesrelay.cli.remedies import fail
 
 
@@ -69,7 +69,7 @@ def generate(
     except FileExistsError:
         fail(f"{file} is there already (another --selector or --output is meant)")
     except OSError as error:
-        fail(f"{file} cannot be written: {error.strerror}")
+        fail(f"the key cannot be written: {reason(error, file)}")
     name, value = record_name(domain, selector), record(key.algorithm, key.public)
     if as_json:
         found = {"type": "TXT", "name": name, "value": value, "ttl": TTL}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
     from sesrelay.config.loading import Loaded
     from sesrelay.config.problem import ConfigError
 
@@ -87,10 +90,31 @@ def load_or_exit(path: Path, *, problems_to_stdout: bool = False, now: float | N
         exit_with_problems(error, problems_to_stdout=problems_to_stdout)
 
 
-def reader_left() -> int:
-    """Return the exit code where the reader of stdout has gone, as in `sesrelay queue list | head`: nothing has failed."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own last flush
-    return EX_OK
+class Stdout(io.FileIO):
+    """Stdout that leads to /dev/null once its reader has gone, as in `sesrelay send … | head -1`: the verb goes on, and ends with the exit
+    code that it would have had.
+    """
+
+    left = False
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            self.left = True
+            to_nowhere(self.fileno())
+            return super().write(data)
+
+
+def to_nowhere(number: int) -> None:
+    """Lead what is still to be written to this descriptor into /dev/null."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def reader_left() -> bool:
+    """Tell whether the reader of stdout has gone, for what would otherwise go on writing for nobody."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return isinstance(raw, Stdout) and raw.left
 
 
 def exit_with_problems(error: ConfigError, *, problems_to_stdout: bool = False) -> NoReturn:

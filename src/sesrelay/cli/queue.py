@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import click
 from sesrelay.cli import exchange
 from sesrelay.cli.desk import ask_daemon, with_desk
 from sesrelay.cli.filters import STATE_COLOUR, filter_of, filter_options, names_any, warn_of_what_cannot_match
-from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option, load_or_exit
+from sesrelay.cli.options import EX_FAILED, EX_OK, config_option, json_option, load_or_exit, reader_left
 from sesrelay.cli.progress import with_progress
 from sesrelay.cli.remedies import as_run
 from sesrelay.cli.standing import FUTURE, change_future, check_future, list_future, print_future
@@ -130,6 +131,8 @@ async def _list(desk: Desk, wanted: Filter, as_json: bool, config: Path) -> int:
             click.echo(("[\n" if not count else ",\n") + json.dumps(one, ensure_ascii=False), nl=False)
         else:
             _print_delivery(one)
+        if reader_left():
+            return EX_OK
         count += 1
     if as_json:
         click.echo("[]" if not count else "\n]")
@@ -264,4 +267,8 @@ async def _sure(desk: Desk, wanted: Filter) -> bool:
     if not count:
         return True
     many = f"{COUNTED_MAX:,} deliveries or more" if count == COUNTED_MAX else number(count, "delivery")
-    return click.confirm(f"Delete {many} for good, without a bounce?", err=True)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # the loop's own cancels what waits for it, and this does not
+    try:
+        return click.confirm(f"Delete {many} for good, without a bounce?", err=True)
+    finally:
+        signal.signal(signal.SIGINT, former)

@@ -137,14 +137,14 @@ async def _send(
                 click.echo(as_run(harmless(reply)), err=True)
                 return EX_FAILED if code >= 500 else EX_TEMPFAIL
             queue_id = reply.rpartition(" ")[2]
-            click.echo(f"queued as {queue_id}")
-            sys.stdout.flush()
-            if at is not None and at > time.time() + timeout:
-                click.echo(as_run(f"leaves at {_not_before(at)}; until then: sesrelay queue show {queue_id}"))
-                return 0
         except (ControlError, OSError) as error:
             click.echo(f"sesrelay: {error}", err=True)
             return EX_TEMPFAIL if isinstance(error, NoAnswer) else EX_UNAVAILABLE
+        click.echo(f"queued as {queue_id}")
+        sys.stdout.flush()
+        if at is not None and at > time.time() + timeout:
+            click.echo(as_run(f"leaves at {_not_before(at)}; until then: sesrelay queue show {queue_id}"))
+            return 0
         try:
             return await _follow(desk, queue_id, timeout)
         except ControlError as error:

@@ -76,7 +76,7 @@ def load(
     environ = os.environ if environ is None else environ
     proposed = proposed or {}
     main_path = Path(path)
-    document = _read(main_path, environ, proposed)
+    document = _read(main_path, environ, proposed, missing="; `sesrelay init` writes one, and --config FILE names another")
     files = [main_path]
     broken = document.broken
     for site_path in _sites(main_path, document, proposed):
@@ -119,15 +119,15 @@ def _checked(
     return table
 
 
-def _read(path: Path, environ: Mapping[str, str], proposed: Mapping[Path, bytes | None]) -> Document:
-    """Read one file; one that cannot be read is a document with that problem."""
+def _read(path: Path, environ: Mapping[str, str], proposed: Mapping[Path, bytes | None], missing: str = "") -> Document:
+    """Read one file; one that cannot be read is a document with that problem. `missing`: what to do where there is none."""
     content = proposed.get(path)
     if content is not None:
         return parse(content, str(path), environ)
     try:
         return parse(read_regular(path, SIZE_MAX)[0], str(path), environ)
     except OSError as error:
-        problem = Problem(Place(str(path), 1, 1), "file", f"cannot be read: {_why(error)}")
+        problem = Problem(Place(str(path), 1, 1), "file", f"cannot be read: {_why(error, missing)}")
         return Document(str(path), problems=[problem], broken=True)
 
 
@@ -140,7 +140,9 @@ def _sites(main: Path, document: Document, proposed: Mapping[Path, bytes | None]
         return []
 
 
-def _why(error: OSError) -> str:
+def _why(error: OSError, missing: str = "") -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{error.strerror}{missing}"
     return f"{error.strerror}{' (run this as root, or as a member of its group)' if isinstance(error, PermissionError) else ''}"
 
 

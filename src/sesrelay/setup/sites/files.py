@@ -73,8 +73,9 @@ def add(config: Path, sites: Sequence[Site], *, replace: bool = False) -> list[P
         new = {**secrets, **files}
         load(config, proposed={file: text.encode() for file, text in new.items()})
         if not folder.exists():
-            folder.mkdir(mode=0o750)
+            folder.mkdir(mode=0o700)
             _own(folder, config)
+            folder.chmod(0o750)  # whatever the umask, as the files in it are 0640
         write_files([NewFile(file, text, config) for file, text in new.items()])
         for site in sites:
             if secret_place(config, site.name) not in secrets:
