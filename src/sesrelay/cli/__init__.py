@@ -84,17 +84,15 @@ def main(args: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     _open_closed_streams()
     given = sys.__stdout__
-    if given is not None and given is sys.stdout and not given.isatty():
-        raw = Stdout(given.fileno(), "w", closefd=False)
-        sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), given.encoding, given.errors)
+    if isinstance(given, io.TextIOWrapper) and given is sys.stdout and not given.isatty():
+        raw = io.BufferedWriter(Stdout(given.fileno(), "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(raw, given.encoding, given.errors, write_through=given.write_through)
     try:
         code = _run(args)
         sys.stdout.flush()
     except OSError as error:  # a full disk behind stdout, for one
         click.echo(f"sesrelay: {reason(error)}", err=True)
-        to_nowhere(
-            sys.stdout.fileno()
-        )  # what could not be written is tried, and from Python 3.13 on complained of, once more at the end
+        to_nowhere(sys.stdout.fileno())  # at the end it is tried once more, and from Python 3.13 on complained of
         return EX_FAILED
     return code
 
