@@ -328,6 +328,22 @@ async def test_what_is_retried_by_another_way_out_keeps_it_and_what_is_in_doubt_
     assert found[ids(plain)[0]].due == NOW
 
 
+@pytest.mark.parametrize(
+    ("reason", "via", "after"),
+    [("in_doubt", None, ("ses", None)), ("in_doubt", "other", (None, "other")), ("no_route", "other", (None, "other")), ("operator", "other", ("ses", None))],
+)  # fmt: skip
+async def test_what_waited_for_a_decision_is_in_doubt_no_longer_once_it_is_released_by_another_way(
+    spool: Store, reason: str, via: str | None, after: tuple[str | None, str | None]
+) -> None:
+    doubtful = submission(1, state=State.IN_FLIGHT)
+    await spool.accept(doubtful)
+    await spool.settle(settlement(doubtful, replace(held(), doubts=3, pinned="ses", reason=reason)))
+    assert await spool.change("release", Filter(ids=(doubtful.message.id,)), NOW, via) == 1
+    (found,) = await spool.list(Filter(), NOW, None, 9)
+    assert (found.delivery.state, found.delivery.doubts) == (State.QUEUED, 0)
+    assert (found.delivery.pinned, found.delivery.via) == after
+
+
 async def test_what_is_parked_is_held_as_it_comes_until_it_is_lifted(spool: Store) -> None:
     (delivery,) = submission(1).deliveries
     assert (spool.standing_hold(delivery), spool.parked()) == (None, [])

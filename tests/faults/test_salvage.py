@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from fakes import FakeClock
 from sesrelay.mail.delivery import State
 from sesrelay.mail.lineends import Canonical
-from sesrelay.seams import Filter
+from sesrelay.seams import ContentGone, Filter
 from sesrelay.spool.errors import StoreRefused
 from sesrelay.spool.files import THRESHOLD
 from sesrelay.spool.salvage import salvage
@@ -45,14 +46,18 @@ async def filled(state: Path, *, log: bool = False) -> dict[str, Canonical]:
 
 
 async def had_back(state: Path, into: Path) -> dict[str, Canonical]:
-    """Salvage, and return the content of what the new store has open; it must be a store like any other."""
+    """Salvage, and return the content, where there is any, of what the new store has open; it must be a store like any other."""
     salvage(state / "queue.db", state / "bodies", into)
     spool = await opened(into, FakeClock(NOW + 9_000))
     open_ = await spool.list(Filter(), NOW, None, 9999)
-    found = {each.delivery.id.message: await spool.content(each.delivery.id.message) for each in open_}
+    messages = {each.delivery.id.message: each.delivery.message for each in open_}
+    found = {}
+    for name in messages:
+        with contextlib.suppress(ContentGone):
+            found[name] = await spool.content(name)
     stats = await spool.stats()
-    assert (stats.messages, sum(stats.counts.values())) == (len(found), len(open_))
-    assert stats.bytes == sum(map(len, found.values()))
+    assert (stats.messages, sum(stats.counts.values())) == (len(messages), len(open_))
+    assert stats.bytes == sum(each.size for each in messages.values())
     await spool.close()
     db = apsw.Connection(str(into / "queue.db"))
     assert db.pragma("integrity_check") == "ok"
@@ -191,4 +196,21 @@ async def test_what_lost_its_envelope_is_held_for_the_operator(tmp_path: Path) -
         assert record.message.sender == ("ann@example.com" if name == names[0] else "alice@example.com")
         assert {(each.delivery.state, each.delivery.reason) for each in record.deliveries} == {(State.HELD, "salvaged")}
         assert await spool.content(name)
+    await spool.close()
+
+
+async def test_what_lost_its_content_is_named_and_not_passed_over(tmp_path: Path) -> None:
+    wanted = await filled(tmp_path / "state")
+    name = submission(58).message.id
+    db = apsw.Connection(str(tmp_path / "state" / "queue.db"))
+    db.execute("DELETE FROM content WHERE message = ?", (int(name, 32),))
+    db.close()
+    found = await had_back(tmp_path / "state", tmp_path / "new")
+    assert found.keys() == wanted.keys() - {name}
+    spool = await opened(tmp_path / "new")
+    record = await spool.show(name)
+    assert record is not None
+    assert any(not each.delivery.state.final for each in record.deliveries)
+    with pytest.raises(ContentGone):
+        await spool.content(name)
     await spool.close()

@@ -109,12 +109,14 @@ def test_a_damaged_store_is_never_started_empty_and_gives_back_what_is_whole(tmp
     with Relay(one(tmp_path, "old"), PARKED) as old:
         ids = {old.submit("a@example.com", f"b{n}@example.org", BODY) for n in range(40)}
         ids.add(old.submit("a@example.com", "large@example.org", LARGE))
-        wait_for("all wait", lambda: old.ask("summary")["by_state"]["held"] == 41)
+        lost = old.submit("a@example.com", ["b@example.org", "c@example.org"], BODY.replace(b": x", b": this one is lost"))
+        wait_for("all wait", lambda: old.ask("summary")["by_state"]["held"] == 43)
         old.stop()
         store = tmp_path / "old" / "state" / "queue.db"
         whole = {path.name: path.read_bytes() for path in store.parent.iterdir() if path.is_file()}
-        damaged = bytes(4096) + store.read_bytes()[4096:]  # without its first page it is no database to anybody
-        store.write_bytes(damaged)
+        place = store.read_bytes().index(b"Subject: this one is lost") // 4096 * 4096
+        damaged = bytes(4096) + store.read_bytes()[4096:place] + bytes(4096) + store.read_bytes()[place + 4096 :]
+        store.write_bytes(damaged)  # without its first page it is no database to anybody
         refused = old.run("run")
         assert refused.returncode == 1
         assert "queue export" in refused.stderr
@@ -122,6 +124,9 @@ def test_a_damaged_store_is_never_started_empty_and_gives_back_what_is_whole(tmp
         found = json.loads(done.stdout)
         assert "in what can be read of" in done.stderr
         assert found["exported"] == len(ids)
+        assert done.returncode == 1
+        assert [one["id"] for one in found["unreadable"]] == [lost]
+        assert "(from a@example.com to b@example.org, c@example.org)" in found["unreadable"][0]["error"]
         assert store.read_bytes() == damaged, "what is damaged is only read"
         assert whole.keys() == {path.name for path in store.parent.iterdir() if path.is_file()}
     assert {path.stem for path in out.glob("*.eml")} <= ids

@@ -26,6 +26,7 @@ from sesrelay.control.desk import SpoolDesk
 from sesrelay.control.question import ControlError, NoAnswer, ask
 from sesrelay.control.server import ControlServer
 from sesrelay.listener import sockets
+from sesrelay.seams import Filter
 from sesrelay.spool.memory import MemorySpool
 
 
@@ -61,6 +62,19 @@ async def test_a_daemon_that_does_not_answer_is_asked_nothing_more(tmp_path: Pat
         with pytest.raises(NoAnswer, match="does not answer"):
             await operator.reach_daemon(config)
         late.set()
+
+
+@pytest.mark.parametrize("end", [b'{"end": null}', b'{"error": "the queue cannot be reached"}'])
+async def test_what_is_left_of_a_listing_is_no_answer_to_the_next_question(tmp_path: Path, end: bytes) -> None:
+    items = b"".join(b'{"item": {"id": "%d"}}\n' % n for n in range(9)) + end + b"\n"
+    server = await serve(tmp_path / "c", items, items, b'{"end": {"messages": 3}}\n', b'{"end": 1}\n')
+    async with server, await RemoteDesk.connect(tmp_path / "c") as desk:
+        for _ in range(2):
+            async for one in desk.listing(Filter()):
+                assert one == {"id": "0"}
+                break
+        assert await desk.summary() == {"messages": 3}
+        assert await desk.change("delete", Filter(sender="a@example.com")) == 1
 
 
 @pytest.mark.parametrize("content", [False, True])

@@ -9,13 +9,13 @@ import pytest
 
 from engine_rig import OK, Rig, ScriptedTransport
 from sesrelay.delivery.lane import ROOM
-from sesrelay.mail.delivery import Batch, DeliveryId, Priority
+from sesrelay.mail.delivery import Batch, DeliveryId, Priority, State
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.fairness import PASSED_OVER_MAX
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
-from sesrelay.seams import Content
+from sesrelay.seams import Content, Filter
 
 RULES = {
     "high.example": {"transports": ("t",), "priority": Priority.HIGH},
@@ -203,3 +203,20 @@ async def test_low_that_is_stuck_at_a_slow_host_leaves_a_way_for_what_is_urgent(
     way.gate.set()
     await rig.quiet()
     assert len(way.seen) == 23
+
+
+async def test_what_is_released_while_memory_has_much_of_its_stream_goes_without_a_look_at_the_queue() -> None:
+    way = ScriptedTransport("t", concurrency=1, gate=asyncio.Event())
+    rig = Rig(way, rules=RULES)
+    await rig.spool.park(Filter(recipient="a-kept@example.org"), rig.clock.wall())
+    kept = await rig.submit("a-kept@example.org", sender="x@a.example")
+    await submit(rig, "a", ROOM // 2)
+    assert in_memory(rig) == ROOM // 2 - 1
+    assert await rig.spool.change("release", Filter(ids=(kept,)), rig.clock.wall()) == 1
+    await rig.scheduler.refresh()  # as after each change by an operator
+    await rig.quiet()
+    assert way.gate is not None
+    way.gate.set()
+    for _ in range(ROOM // 20):
+        await rig.quiet()
+    assert await rig.states(kept) == [State.DELIVERED]

@@ -13,7 +13,7 @@ from sesrelay.mail.reply import Reply
 from sesrelay.policy import pausing
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
-from sesrelay.policy.verdict import Verdict, decide, overdue
+from sesrelay.policy.verdict import KEPT, Verdict, decide, overdue
 
 ACCEPTED = 1_000_000.0
 RETRY = RetryPolicy((30.0, 120.0), max_age=1000.0, delay_warning=400.0)
@@ -96,6 +96,11 @@ def test_ambiguous_waits_stays_and_is_held_after_three_doubts() -> None:
 def test_what_may_have_been_sent_never_fails_by_age() -> None:
     assert judge(Deferred(TEMPORARY, ambiguous=True), age=1e6).state is State.HELD
     assert judge(Deferred(TEMPORARY), delivery(doubts=1, pinned="t"), age=1e6).state is State.HELD
+
+
+def test_what_a_transport_keeps_is_nowhere_else_whatever_a_crash_left_in_doubt() -> None:
+    verdict = judge(Held(TEMPORARY, KEPT), delivery(doubts=1, pinned="t"))
+    assert (verdict.state, verdict.doubts, verdict.pinned) == (State.HELD, 0, None)
 
 
 def test_held_costs_no_attempt() -> None:

@@ -64,7 +64,7 @@ async def _export(desk: Desk, folder: Path, wanted: Filter, as_json: bool, confi
             try:
                 found = await desk.export(queue_id)
             except (ControlError, SpoolError) as error:
-                unreadable.append({"id": queue_id, "error": str(error)})
+                unreadable.append({"id": queue_id, "error": f"{error}{await _between_whom(desk, queue_id)}"})
             else:
                 if found is not None and found[1] is not None:
                     files.write(folder, found[0], found[1])
@@ -80,6 +80,21 @@ async def _export(desk: Desk, folder: Path, wanted: Filter, as_json: bool, confi
     if not ids:
         await warn_of_what_cannot_match(desk, wanted, config)
     return EX_FAILED if unreadable else EX_OK
+
+
+async def _between_whom(desk: Desk, queue_id: str) -> str:
+    """Return from whom a message is and for whom it waits, so that they can be told; nothing where that is lost, too."""
+    from sesrelay.control.client import ControlError
+    from sesrelay.seams import SpoolError
+
+    try:
+        shown = await desk.show(queue_id)
+    except (ControlError, SpoolError):
+        return ""
+    if shown is None:
+        return ""
+    waiting = ", ".join(one["recipient"] for one in shown["deliveries"] if one["state"] not in ("delivered", "failed"))
+    return f" (from {shown['sender'] or '<>'} to {waiting})"
 
 
 async def _wanted(desk: Desk, wanted: Filter) -> list[str]:

@@ -6,8 +6,9 @@ Implements `seams.Desk`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,12 +21,16 @@ from sesrelay.seams import Document, Filter, Told, Unfit, Verb
 
 @dataclass(slots=True)
 class RemoteDesk:
-    """One connection; requests one after the other. Raises: ControlError from every method."""
+    """One connection; requests one after the other. Raises: ControlError from every method.
+
+    Invariant: what is left of a listing that was not read to its end is never taken for the answer to the next question.
+    """
 
     path: Path
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     queue: str | None = None
+    _owed: int = field(default=0, init=False)  # answers whose end has not come
 
     @classmethod
     async def connect(cls, path: Path, queue: str | None = None) -> RemoteDesk:
@@ -126,18 +131,30 @@ class RemoteDesk:
             await self.writer.drain()
         except ConnectionError:
             raise ControlError("the daemon went away before it answered") from None
-        while True:
-            try:
-                line = await self._coming(self.reader.readline, at_once=verb == "here")
-            except ConnectionError:
-                line = b""
-            answer = read(line)
-            kind = next((one for one in ("item", "progress") if one in answer), "end")
+        self._owed += 1
+        while self._owed > 1:
+            with contextlib.suppress(ControlRefusal):
+                await self._next()
+        while self._owed:
+            kind, answer = await self._next(at_once=verb == "here")
             if "octets" in answer:
                 yield "octets", await self._octets(answer["octets"])
             yield kind, answer[kind]
-            if kind == "end":
-                return
+
+    async def _next(self, *, at_once: bool = False) -> tuple[str, Document]:
+        """Return the next line of an answer, and what it is."""
+        try:
+            line = await self._coming(self.reader.readline, at_once=at_once)
+        except ConnectionError:
+            line = b""
+        try:
+            answer = read(line)
+        except ControlRefusal:
+            self._owed -= 1
+            raise
+        kind = next((one for one in ("item", "progress") if one in answer), "end")
+        self._owed -= kind == "end"
+        return kind, answer
 
     async def _coming(self, reading: Callable[[], Awaitable[bytes]], *, at_once: bool = False) -> bytes:
         """Return what `reading` waits for; given up and begun anew, that loses nothing. Raises: NoAnswer, ControlError"""

@@ -80,7 +80,12 @@ class Supply:
         wanted = lane.wanted(now)
         if not wanted or lane.claiming:
             return
-        passed_over = lane.well_stocked() if None in wanted else {*lane.streams(), *lane.wakes} - wanted.keys()
+        if None in wanted:
+            passed_over = lane.well_stocked()
+            for stream in passed_over:  # what is not known may be of it: it is asked for once little of it is left
+                lane.note(stream, now)
+        else:
+            passed_over = {*lane.streams(), *lane.wakes} - wanted.keys()
         for site, found, _ in self.gates.shut(now) if self.gates else ():
             known = [stream for stream in lane.wakes if stream is not None and stream.site == site]
             for stream in known:  # what is not known is claimed once, given back, and known then: most lanes have nothing of it

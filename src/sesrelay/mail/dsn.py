@@ -25,7 +25,10 @@ Kind = Literal["failed", "delayed", "relayed"]
 FULL_MAX = 65536  # octets of an original that is returned whole where nobody asked for that (Postfix: bounce_size_limit)
 FULL_ASKED_MAX = 4 << 20  # with RET=FULL; what is larger would not get through everywhere, and its header tells enough
 LINE_MAX = 998  # octets, RFC 5322 §2.1.1: what is longer may be cut on its way back
+INDENT = " " * 4
+FOLDED = 240  # characters of a line of a host's words: four octets each at most
 
+_ENDLESS = re.compile(rf"\S{{{FOLDED}}}")  # no line would hold it
 _STATUS = re.compile(r"\d{3} ([245]\.\d{1,3}\.\d{1,3})")
 _CLASS = {"failed": "5", "delayed": "4", "relayed": "2"}
 _SUBJECT = {
@@ -132,9 +135,9 @@ def _explanation(report: Report, returned_type: str) -> str:
     for one in report.reported:
         lines.append(f"<{one.recipient.address}>")
         if one.reply:
-            lines += _indented(f"{one.answered or report.hostname} said: {one.reply}")
+            lines.append(_filled(f"{one.answered or report.hostname} said: {one.reply}", INDENT))
         if report.kind == "delayed" and one.remedy:
-            lines += _indented(f"For the administrator of {report.hostname}: {one.remedy}")
+            lines.append(_filled(f"For the administrator of {report.hostname}: {one.remedy}", INDENT))
         lines.append("")
     whole = returned_type in ("message/rfc822", "message/global")
     lines.append(_filled(f"Attached are a report for programs and {'your message' if whole else 'the header of your message'}."))
@@ -160,12 +163,9 @@ def _what_to_do(report: Report) -> list[str]:
     return lines
 
 
-def _filled(text: str) -> str:
-    return textwrap.fill(text, 72, break_long_words=False, break_on_hyphens=False)
-
-
-def _indented(text: str) -> list[str]:
-    return textwrap.wrap(text, 72, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+def _filled(text: str, indent: str = "") -> str:
+    ended = _ENDLESS.sub(r"\g<0> ", text)
+    return textwrap.fill(ended, 72, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 # --- for a program ---
@@ -195,7 +195,8 @@ def _recipient(report: Report, one: Reported) -> Iterable[str]:
     if one.host:
         yield f"Remote-MTA: dns; {_host(one.host)}"
     if one.reply:
-        yield f"Diagnostic-Code: {one.source}; {_printable(one.reply)}"
+        said = f"Diagnostic-Code: {one.source}; {_printable(one.reply)}"
+        yield textwrap.fill(said, FOLDED, subsequent_indent=" ", break_on_hyphens=False)
     if one.attempted is not None:
         yield f"Last-Attempt-Date: {rfc5322(one.attempted)}"
     if report.kind == "delayed" and report.until is not None:

@@ -11,6 +11,7 @@ Source: RFC 3461 §4.1 (NOTIFY), §5.2.2 (relayed).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from sesrelay.mail.delivery import Delivery, State
@@ -25,6 +26,7 @@ Report = Literal["failed", "delayed", "relayed", "lower"]
 
 SPENDS_ATTEMPT = frozenset({Scope.RECIPIENT, Scope.MESSAGE})
 FAILS_AT_MAX_AGE = frozenset({Scope.RECIPIENT, Scope.MESSAGE, Scope.RECIPIENT_DOMAIN})
+KEPT = "hold"  # why mail waits that a transport keeps: nobody else has it, whatever a crash has left in doubt there
 NO_WAY = frozenset({"no_route", "no_sender", "permission"})  # why a report's way is none, though an operator could make it one
 
 
@@ -64,7 +66,8 @@ def decide(
     if isinstance(outcome, Held):
         if outcome.reason in NO_WAY and _can_go_lower(delivery) and not delivery.pinned:
             return _lower(delivery, reply, "failed", outcome.reason, now)
-        return _held(delivery, outcome.reason, reply, now, attempts=max(spent - 1, 0))
+        held = _held(delivery, outcome.reason, reply, now, attempts=max(spent - 1, 0))
+        return replace(held, doubts=0, pinned=None) if outcome.reason == KEPT else held
     if outcome.ambiguous:
         return _doubt(delivery, transport, reply, retry, now, chance)
     return _deferral(delivery, outcome, reply, retry, now, chance, pause)

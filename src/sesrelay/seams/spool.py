@@ -197,7 +197,8 @@ class SpoolAdmin(Protocol):
 
         What is scheduled keeps its hour, unless a retry names its id; a retry by filter changes nothing of it but `via`.
 
-        `via`, with retry and release: the transport to take from now on instead of the route's; what is in doubt stays where it is.
+        `via`, with retry and release: the transport to take from now on instead of the route's. What is in doubt stays where it is,
+        unless it is held for any other reason than `operator`: who releases that by another way says that it was not sent.
 
         Return how many deliveries changed; one in flight counts, and changes when its attempt ends. Deleting the last
         open delivery of a message deletes its content. Events are recorded. `told` hears how far it is.

@@ -35,7 +35,12 @@ SPARE_SCHEDULED = (
 )
 _OF_PICKED = " FROM temp.picked AS p WHERE delivery.message = p.message AND delivery.n = p.n"
 WISH = "UPDATE delivery SET wish = ?" + _OF_PICKED + " AND p.state = ? AND p.wish IS ?"
-VIA = "UPDATE delivery SET via = CASE WHEN pinned IS NULL THEN ? ELSE via END" + _OF_PICKED
+_IN_DOUBT = f"delivery.pinned IS NOT NULL AND (delivery.state <> {HELD} OR delivery.reason = '{wishes.HELD_BY_OPERATOR}')"
+"""See `entries.stays`."""
+VIA = (
+    f"UPDATE delivery SET via = CASE WHEN {_IN_DOUBT} THEN delivery.via ELSE ? END, "
+    f"pinned = CASE WHEN {_IN_DOUBT} THEN delivery.pinned END" + _OF_PICKED
+)
 HOLD = "UPDATE delivery SET state = 2, reason = 'operator', due = ?" + _OF_PICKED
 _AT = (
     "coalesce((SELECT json_extract(e.value, '$.release') FROM message AS m, json_each(m.head) AS e "

@@ -73,6 +73,15 @@ def waits_for_its_hour(delivery: Delivery, now: float) -> bool:
     return delivery.state is State.QUEUED and delivery.reason == SCHEDULED and delivery.due > now
 
 
+def stays(delivery: Delivery) -> bool:
+    """Tell whether it stays where it may be already, though an operator chooses another way.
+
+    Who so releases what waited for a decision says that it was not sent; what an operator has merely held is in doubt as before.
+    """
+    decided = delivery.state is State.HELD and delivery.reason != wishes.HELD_BY_OPERATOR
+    return delivery.pinned is not None and not decided
+
+
 def changed_by(delivery: Delivery, verb: Verb, state: State, now: float) -> Delivery:
     due = max(now, delivery.message.envelope.release or 0.0)
     if verb == "hold":

@@ -33,7 +33,7 @@ from sesrelay.seams import (
     Verb,
 )
 from sesrelay.spool import wishes
-from sesrelay.spool.entries import Entry, Stored, changed_by, hand_out, record_of, waits_for_its_hour
+from sesrelay.spool.entries import Entry, Stored, changed_by, hand_out, record_of, stays, waits_for_its_hour
 from sesrelay.spool.matching import OPEN, Match, key, restricts
 from sesrelay.spool.standing import Parking, StandingHolds
 
@@ -262,8 +262,8 @@ class MemorySpool(Parking):
             if decision is None or (keeps_hour and via is None):
                 continue
             changed += 1
-            if via is not None and stored.delivery.pinned is None:
-                stored.delivery = replace(stored.delivery, via=via)
+            if via is not None and not stays(stored.delivery):
+                stored.delivery = replace(stored.delivery, via=via, pinned=None)
             if keeps_hour:
                 continue
             if decision.state is State.IN_FLIGHT:

@@ -2,7 +2,7 @@
 
 Rows are taken page by page (`pages`), so that neither a broken index nor a lost root hides what is whole. What of a
 message is lost is not guessed: where its content is there and a delivery is not, the delivery is held, reason
-`salvaged`, for the operator to judge.
+`salvaged`, for the operator to judge. What waits and has lost its content stays, so that somebody is told of it.
 
 Invariant: the damaged store is only read; its large bodies are linked, or copied.
 """
@@ -174,7 +174,7 @@ def _reads(read: Callable[[], object]) -> bool:
 def _complete(db: apsw.Connection, bodies: Path) -> Found:
     """Lay before the operator what has lost a part, and drop what no one waits for."""
     found = Found()
-    db.execute(  # history of what ended has no use for content; a message without content has nothing to send
+    db.execute(  # history of what ended has no use for content
         "DELETE FROM content WHERE message IN (SELECT message FROM delivery GROUP BY message HAVING min(state) > 2)"
     )
     for (number,) in rows(db.cursor(), "SELECT DISTINCT message FROM delivery WHERE message NOT IN (SELECT id FROM message)"):
@@ -191,8 +191,6 @@ def _complete(db: apsw.Connection, bodies: Path) -> Found:
             db.cursor(), "SELECT message FROM content WHERE message NOT IN (SELECT message FROM delivery) AND message > 0"
         )
     )
-    lost = "SELECT id FROM message WHERE stored = 0 AND id NOT IN (SELECT message FROM content)"
-    db.execute(f"DELETE FROM delivery WHERE state < 3 AND message IN ({lost})")
     db.execute(  # the content is what it is, whatever a flipped bit made of the number beside it
         "UPDATE message SET size = length(body) FROM content WHERE content.message = message.id AND size <> length(body)"
     )

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from sesrelay.mail.delivery import Batch, DeliveryId, Priority
 from sesrelay.mail.outcome import Held, Outcome
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.verdict import KEPT
 from sesrelay.seams import Content
-
-REASON = "hold"
 
 
 class HoldTransport:
@@ -37,7 +36,7 @@ class HoldTransport:
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         held = Held(
             Reply(450, "4.7.0", f"Held: transport {self.name} keeps mail for the operator"),
-            REASON,
+            KEPT,
             "give the sender's domain a route that sends, then: sesrelay queue release ID",
         )
         return {delivery.id: held for delivery in batch.deliveries}
