@@ -84,6 +84,10 @@ def allowed(sender: str, origin: Origin) -> bool:
         (STRANGER, "a@unnamed.example", True),
         (STRANGER, "a@ｅｘａｍｐｌｅ.com", False),  # full-width letters are the same domain
         (STRANGER, "a@example\u3002com", False),
+        (STRANGER, "a@exam\ufe0fple.com", False),  # what is not to be seen is left out by many (UTS 46)
+        (STRANGER, "a@exam\u034fple.com", False),
+        (STRANGER, "a@exam\u200cple.com", False),
+        (STRANGER, "a@exam\u200dple.com", False),
         (STRANGER, "a@blog.example", False),
         (STRANGER, "", True),
     ],
