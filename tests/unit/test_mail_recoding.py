@@ -359,6 +359,14 @@ def test_many_encoded_words_in_a_header_take_no_monstrous_time() -> None:
         done(b"Subject: \xc3\xa9 " + b"=?utf-8?q?a?= " * 40_000 + b"\r\n\r\n")
 
 
+@pytest.mark.parametrize("name", ["Content-Type", "Content-Disposition"])
+@pytest.mark.parametrize("parameter", [";", ' a="b\xe9";', " {}=\xe9;"])
+def test_many_parameters_take_no_monstrous_time(name: str, parameter: str) -> None:
+    value = "".join(parameter.format(f"a{n}") for n in range(400_000 // len(parameter)))
+    with processor_time.limited(5):  # linear is below a second, quadratic up to a minute
+        done(f"{name}: text/plain;{value}\r\n\r\n\xe9".encode())
+
+
 def test_latin_1_in_a_header_is_read_as_such() -> None:
     made = done(b"Subject: caf\xe9\r\n\r\n")
     assert str(email.message_from_bytes(made.content, policy=email.policy.default)["Subject"]) == "café"

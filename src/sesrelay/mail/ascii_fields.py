@@ -130,13 +130,13 @@ def _phrase(text: str) -> str:
 
 
 def _parameters(value: str) -> str:
-    names = {found[1].lower() for found in _PARAMETER.finditer(value)}
+    starred = {name.lower() for name, star, _ in (found[1].partition("*") for found in _PARAMETER.finditer(value)) if star}
 
     def extended(found: re.Match[str]) -> str:
         name, text = found[1], _QUOTED_PAIR.sub(r"\1", found[2]) if found[2] is not None else found[3]
         if text.isascii() or "*" in name:
             return found[0]
-        if any(other.startswith(f"{name.lower()}*") for other in names):
+        if name.lower() in starred:
             return ""  # it stands there in ASCII too, and a second one would be read as more of it
         return f";\r\n {name}*=utf-8''{quote(text, safe='')}"
 
