@@ -367,6 +367,13 @@ def test_many_parameters_take_no_monstrous_time(name: str, parameter: str) -> No
         done(f"{name}: text/plain;{value}\r\n\r\n\xe9".encode())
 
 
+@pytest.mark.parametrize("parameters", ["name*0=x; name*=y", "charset*=%00''x"])
+def test_parameters_that_contradict_each_other_are_none(parameters: str) -> None:
+    made = done(f"Content-Type: text/plain; {parameters}\r\n\r\n\xe9\r\n".encode())
+    assert made.content.startswith(f"Content-Type: text/plain; {parameters}; charset=utf-8\r\n".encode())
+    assert leaves(made.content.replace(parameters.encode() + b"; ", b"")) == ["\xe9\r\n".encode()]
+
+
 def test_latin_1_in_a_header_is_read_as_such() -> None:
     made = done(b"Subject: caf\xe9\r\n\r\n")
     assert str(email.message_from_bytes(made.content, policy=email.policy.default)["Subject"]) == "café"

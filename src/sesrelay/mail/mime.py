@@ -57,7 +57,10 @@ def kind(fields: list[Field], default: str = "text/plain") -> Kind:
         return Kind(default, encoding or "")
     read = Message()
     read["Content-Type"] = content_type[:TYPE_READ]
-    boundary, charset = read.get_boundary(), read.get_content_charset()
+    try:
+        boundary, charset = read.get_boundary(), read.get_content_charset()
+    except (TypeError, ValueError):  # a parameter whose parts contradict each other: the library cannot sort them
+        boundary = charset = None
     edge = boundary.encode("utf-8", "surrogateescape") if boundary else None
     return Kind(read.get_content_type(), encoding or "", charset, edge)
 
