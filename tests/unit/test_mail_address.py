@@ -20,6 +20,8 @@ from sesrelay.mail.address import AddressError, check, domain_key, domain_of, no
         ("例え\u3002jp", "xn--r8jz45g.jp"),
         ("_dmarc.example.com", "_dmarc.example.com"),
         ("نامه\u200cای.example", "xn--mgba3gch31f060k.example"),  # RFC 5892 A.1: a non-joiner, as Persian wants it
+        ("\u0915\u094d\u200d\u0937.example", "xn--11b2ezcw70k.example"),  # A.2: a joiner behind a virama
+        ("xn--i-7iqv272g.example", "xn--i-7iqv272g.example"),  # as it is: emoji have a variation selector
         ("xn--mgba3gch31f060k.example", "xn--mgba3gch31f060k.example"),
         ("xn--i-7iq.example", "xn--i-7iq.example"),
         ("xn--a-qib.example", "xn--a-qib.example"),  # U+0378: not assigned yet, as far as this Python knows
@@ -36,7 +38,7 @@ def test_sharp_s_is_not_routed_as_double_s() -> None:
 @pytest.mark.parametrize(
     "domain",
     ["", ".", "a..b", "-a.example", "a-.example", "a b.example", "[192.0.2.1]", "x" * 64 + ".example", ".".join(["abcd"] * 60),
-     "xn--.example", "xn--a.example", "xn--0.example", "xn--zz--zz.example", "xn--abc\u00fc.example", "a\u2028b.example", "exa\x00mple.com", "ex☃mple.com"],
+     "xn--.example", "xn--a.example", "xn--0.example", "xn--zz--zz.example", "xn--abc\u00fc.example", "a\u2028b.example", "exa\x00mple.com", "ex☃mple.com", "ex\ufe0fample.com", "ex\u200dample.com", "\u200cexample.com", "\u0915\u200d.example"],
 )  # fmt: skip
 def test_no_domain(domain: str) -> None:
     with pytest.raises(AddressError):

@@ -184,6 +184,21 @@ def test_the_mbox_line_goes() -> None:
     assert headers.without_envelope_line(b"From: a@b\r\n\r\n")[1] == ()
 
 
+@pytest.mark.parametrize(
+    ("lines", "kept"),
+    [
+        (b">From a@b Mon\r\nA: b\r\n", b"A: b\r\n"),
+        (b"From a@b Mon\r\n>From c\r\n>>From d\r\nFrom : b\r\n", b"From : b\r\n"),
+        (b">From now on\r\n\r\nA: b\r\n", b">From now on\r\n\r\nA: b\r\n"),  # a text, no header
+        (b"From a\r\n>From now on\r\n\r\n", b">From now on\r\n\r\n"),
+        (b">From : b\r\nA: b\r\n", b">From : b\r\nA: b\r\n"),
+    ],
+)
+def test_quoted_and_further_mbox_lines_go_where_a_header_follows(lines: bytes, kept: bytes) -> None:
+    content, _ = canonical(lines)
+    assert headers.without_envelope_line(content)[0] == kept
+
+
 @pytest.mark.parametrize("blanks", [" ", "  ", " \t"])
 def test_a_from_with_a_blank_before_its_colon_stays(blanks: str) -> None:
     content = Canonical(f"From{blanks}: Boss <boss@full.example>\r\nA: b\r\n\r\nx".encode())

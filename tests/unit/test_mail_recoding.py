@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import processor_time
 from sesrelay.mail import mime
 from sesrelay.mail.headers import fields
 from sesrelay.mail.lineends import Canonical, canonical
@@ -307,7 +308,11 @@ def test_what_no_program_shows_goes() -> None:
     ("field", "made"),
     [
         ("Subject: Grüße", "Subject: =?utf-8?b?R3LDvMOfZQ==?="),
+        ("Subject: [é] =?utf-8?b?w6k=?= =?iso-8859-1?Q?=E9_b?= c", "Subject: =?utf-8?b?W8OpXSDDqcOpIGIgYw==?="),
+        ("Subject: é =?utf-8?q?=0D=0AX:_y?=", "Subject: =?utf-8?b?w6kgIFg6IHk=?="),
+        ("Subject: é =?x-none?q?a?=", "Subject: =?utf-8?b?w6kgPT94LW5vbmU/cT9hPz0=?="),
         ("From: Jürgen <j@example.org>", "From: =?utf-8?q?J=C3=BCrgen?= <j@example.org>"),
+        ("From: =?utf-8?q?J?= Ö <j@example.org>", "From: =?utf-8?q?J_=C3=96?= <j@example.org>"),
         ("To: a@bücher.example, Böb <b@x.example>", "To: a@xn--bcher-kva.example,\r\n =?utf-8?q?B=C3=B6b?= <b@x.example>"),
         (
             'Content-Type: application/pdf; name="Rés umé.pdf"',
@@ -347,6 +352,26 @@ def test_blanks_of_other_scripts_stay_in_a_header(blank: str) -> None:
 def test_what_ends_a_line_anywhere_is_a_blank_in_a_header(end: str) -> None:
     made = done(f"Subject: é{end}b\r\nX-A: é{end}b\r\n\r\n".encode()).content
     assert made == b"Subject: =?utf-8?q?=C3=A9_b?=\r\nX-A: =?utf-8?q?=C3=A9_b?=\r\n\r\n"
+
+
+def test_many_encoded_words_in_a_header_take_no_monstrous_time() -> None:
+    with processor_time.limited(5):  # linear is below a second
+        done(b"Subject: \xc3\xa9 " + b"=?utf-8?q?a?= " * 40_000 + b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("name", ["Content-Type", "Content-Disposition"])
+@pytest.mark.parametrize("parameter", [";", ' a="b\xe9";', " {}=\xe9;"])
+def test_many_parameters_take_no_monstrous_time(name: str, parameter: str) -> None:
+    value = "".join(parameter.format(f"a{n}") for n in range(400_000 // len(parameter)))
+    with processor_time.limited(5):  # linear is below a second, quadratic up to a minute
+        done(f"{name}: text/plain;{value}\r\n\r\n\xe9".encode())
+
+
+@pytest.mark.parametrize("parameters", ["name*0=x; name*=y", "charset*=%00''x"])
+def test_parameters_that_contradict_each_other_are_none(parameters: str) -> None:
+    made = done(f"Content-Type: text/plain; {parameters}\r\n\r\n\xe9\r\n".encode())
+    assert made.content.startswith(f"Content-Type: text/plain; {parameters}; charset=utf-8\r\n".encode())
+    assert leaves(made.content.replace(parameters.encode() + b"; ", b"")) == ["\xe9\r\n".encode()]
 
 
 def test_latin_1_in_a_header_is_read_as_such() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import pairwise
 
 LOCAL_PART_MAX = 64  # octets, RFC 5321 §4.5.3.1.1
 DOMAIN_MAX = 255  # octets, RFC 5321 §4.5.3.1.2
@@ -25,8 +26,14 @@ _QUOTED = re.compile(r'"(?:[\x20-\x21\x23-\x5b\x5d-\x7e\u0080-\U0010ffff]|\\[\x2
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\Z")
 _IN_CONTEXT = frozenset("\u00b7\u0375\u05f3\u05f4\u200c\u200d\u30fb")
 """What stands in domains beside letters, marks and digits, where its neighbours allow it (RFC 5892 appendix A)."""
+_IGNORED = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+"""Letters and marks that are not to be seen, and that many programs leave out (UTS 46): a domain with one would be another's."""
 _NEVER = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs"))
 """Controls, spaces and the like. Cn is not among them: a newer Unicode than Python's may have assigned it."""
+
+
+_VIRAMA = 9
+"""Its combining class: behind one, ZWNJ and ZWJ have a meaning; ZWNJ has it between Arabic letters too (RFC 5892 A.1, A.2)."""
 
 
 class AddressError(ValueError):
@@ -151,7 +158,22 @@ def _a_label(label: str) -> str:
         # RFC 5892: letters, marks, digits and a few more; symbols, spaces and controls never.
         if ord(char) >= 0x80 and unicodedata.category(char)[0] not in "LMN" and char not in _IN_CONTEXT:
             raise AddressError(f"the domain has the character U+{ord(char):04X}, which no domain may have")
+    unseen = _unseen(label)
+    if unseen:
+        raise AddressError(f"the domain has the character U+{ord(unseen):04X}, which cannot be seen there")
     return "xn--" + label.encode("punycode").decode("ascii")
+
+
+def _unseen(label: str) -> str:
+    """Return the first character of a label that nobody sees, and that makes no difference to a script where it stands."""
+    found = _IGNORED.search(label)
+    if found:
+        return found[0]
+    for before, char in pairwise(" " + label):
+        joins = char == "\u200c" and unicodedata.bidirectional(before) in ("AL", "R")
+        if char in "\u200c\u200d" and not joins and unicodedata.combining(before) != _VIRAMA:
+            return char
+    return ""
 
 
 def _check_label(label: str) -> None:

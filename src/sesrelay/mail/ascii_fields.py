@@ -8,7 +8,8 @@ Source: RFC 2047; RFC 2231 §4 (parameters); RFC 5891 (A-labels); RFC 6857 (what
 from __future__ import annotations
 
 import re
-from email.header import Header
+from email.errors import HeaderParseError
+from email.header import Header, decode_header, make_header
 from email.utils import formataddr
 from urllib.parse import quote
 
@@ -32,6 +33,9 @@ _ANGLED = re.compile(r"(<[^<>]*>)")
 _PARAMETER = re.compile(r';\s*([!#$&*+.^_`|~A-Za-z0-9-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))')
 _BLANKS = re.compile("[\t-\r\x1c-\x20\x85\u2028\u2029]+")  # what ends a line to the library too; others are text
 _QUOTED_PAIR = re.compile(r"\\(.)", re.S)
+_WORD = r"=\?[^?\s]+\?[bqBQ]\?[^?\s]*\?="
+# Blanks between such words do not count. The library takes quadratic time over a run of them.
+_ENCODED = re.compile(rf"(?<!\S){_WORD}(?: +{_WORD}){{0,99}}(?!\S)")
 _HIGH = re.compile(r"[^\x00-\x7f]+")
 
 
@@ -83,7 +87,15 @@ def _text(value: bytes) -> str:
 
 
 def _words(text: str, name: str = "") -> str:
+    text = _ENCODED.sub(_plain, text)  # else what is encoded already would be shown as it stands
     return Header(text, "utf-8", header_name=name or None, maxlinelen=75).encode(linesep="\r\n")
+
+
+def _plain(found: re.Match[str]) -> str:
+    try:
+        return _BLANKS.sub(" ", str(make_header(decode_header(found[0]))))
+    except (HeaderParseError, LookupError, ValueError):
+        return found[0]
 
 
 def _addresses(name: str, value: str) -> str:
@@ -118,13 +130,13 @@ def _phrase(text: str) -> str:
 
 
 def _parameters(value: str) -> str:
-    names = {found[1].lower() for found in _PARAMETER.finditer(value)}
+    starred = {name.lower() for name, star, _ in (found[1].partition("*") for found in _PARAMETER.finditer(value)) if star}
 
     def extended(found: re.Match[str]) -> str:
         name, text = found[1], _QUOTED_PAIR.sub(r"\1", found[2]) if found[2] is not None else found[3]
         if text.isascii() or "*" in name:
             return found[0]
-        if any(other.startswith(f"{name.lower()}*") for other in names):
+        if name.lower() in starred:
             return ""  # it stands there in ASCII too, and a second one would be read as more of it
         return f";\r\n {name}*=utf-8''{quote(text, safe='')}"
 

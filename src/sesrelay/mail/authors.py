@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from email.errors import HeaderParseError
-from email.header import decode_header, make_header
+from email.header import decode_header
 
 from sesrelay.mail.address import DOMAIN_MAX
 from sesrelay.mail.bare import bare, possible, suspected
@@ -20,12 +20,13 @@ from sesrelay.mail.tokens import Token, tokens
 _FROM = re.compile(rb"^from[ \t]*:([^\n]*\n(?:[ \t][^\n]*\n)*)", re.I | re.M)
 _SIMPLE = re.compile(
     r"(?:[\w !#$%&'*+/=?^`{|}~.-]*<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+)>"
-    r"|([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+))\Z"
+    r"|((?!.*=\?)[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+))\Z"
 )
 _NOTHING_QUOTED = str.maketrans(dict.fromkeys('"()\\', " "))
 _WITHOUT_MARKS = str.maketrans(dict.fromkeys('"()\\', ""))
 _ENCODED = re.compile(r"=\?[^?]*+\?[bqBQ]\?")  # how a word begins, as laxly as the standard library reads it; it ends by ?=
 _BETWEEN = re.compile(r"(?<=\?=)\s++(?==\?)")  # no part of what is encoded (RFC 2047 §6.2)
+_PLAIN_HOST = re.compile(r"[A-Za-z0-9.-]+\.[A-Za-z0-9-]+")
 
 Word = tuple[str, str]  # its kind, as of a token, and its text
 
@@ -43,10 +44,12 @@ def authors(head: bytes, domain: str = "") -> tuple[str, ...]:
             found.append(simple[1] or simple[2])
             continue
         wanted = domain if possible(each[1]) else ""
-        found += _scan(_decoded(text) if "=?" in text and not _scan(text) else text, wanted)
+        for reading in _decoded(text) if "=?" in text and not _scan(text) else [text]:
+            found += _scan(reading, wanted)
         for member, addressed in _members(text):
-            if "=?" in member or '"' in member:
-                found += _scan(_decoded(member) if addressed else _decoded(member).translate(_NOTHING_QUOTED))
+            if "=?" in member or '"' in member or ("(" in member and not addressed):
+                for reading in _decoded(member):
+                    found += _scan(reading if addressed else reading.translate(_NOTHING_QUOTED))
     return tuple(dict.fromkeys(found))
 
 
@@ -57,7 +60,8 @@ def _scan(text: str, domain: str = "") -> list[str]:
         return _named(found, bare(found) if domain else None, domain)
     # Where quotes or comments end is anybody's guess: then nothing is quoted, and what is in parentheses stands there or does
     # not, and the marks are a space or nothing.
-    readings = [each.translate(marks) for each in (text, _uncommented(text)) for marks in (_NOTHING_QUOTED, _WITHOUT_MARKS)]
+    texts = (text, _uncommented(text, ""), _uncommented(text, " "))
+    readings = [each.translate(marks) for each in texts for marks in (_NOTHING_QUOTED, _WITHOUT_MARKS)]
     return [address for reading in readings for address in _named(tokens(reading) or [], None, domain)]
 
 
@@ -68,9 +72,9 @@ def _named(found: list[Token], certain: list[Token] | None, domain: str) -> list
     for n, (_, sign) in enumerate(words):
         if sign == "@":
             before, after = words[n - 1] if n else ("sign", ""), words[n + 1] if n + 1 < len(words) else ("sign", "")
-            local = before[1].replace(" ", "") if before[0] == "atom" else before[1] if before[0] == "quoted" else ""
+            locals_ = _locals(before[1]) if before[0] == "atom" else [before[1] if before[0] == "quoted" else ""]
             hosts = _hosts(after[1]) if after[0] == "atom" else [after[1] if after[0] == "literal" else ""]
-            addresses += [f"{local}@{host}" for host in hosts]
+            addresses += [f"{local}@{host}" for local in locals_ for host in hosts]
     if domain:
         solid = ((kind, text.replace(" ", "") if kind == "atom" else text) for kind, text in words)
         names = suspected(solid) if certain is None else [name for _, name, _ in certain]
@@ -78,9 +82,19 @@ def _named(found: list[Token], certain: list[Token] | None, domain: str) -> list
     return addresses
 
 
+def _locals(atom: str) -> list[str]:
+    """Return the local parts that what is joined over spaces may be: all of it, or what has come since the last of them."""
+    return list(dict.fromkeys((atom.replace(" ", ""), atom.rpartition(" ")[2])))
+
+
 def _hosts(atom: str) -> list[str]:
-    """Return the domains that what is joined over spaces may be: all of it, or what has come up to one of them."""
+    """Return the domains that what is joined over spaces may be: all of it, or what has come up to one of them.
+
+    Some readers see a domain end where its ASCII does.
+    """
     hosts = [atom.replace(" ", "")]
+    if not atom.isascii() and (plain := _PLAIN_HOST.match(atom)):
+        hosts.append(plain[0])
     at = atom.find(" ")
     while 0 < at < 2 * DOMAIN_MAX:
         host = atom[:at].replace(" ", "")
@@ -91,32 +105,35 @@ def _hosts(atom: str) -> list[str]:
 
 
 def _members(text: str) -> list[tuple[str, bool]]:
-    """Return the members of a list that have no address in brackets, and whether there is an @ in them.
+    """Return the members of a list, without the name of one that has an address in brackets, and whether there is an @ in them.
 
-    To some readers what is encoded in such a one is its address, or, where it has none, what is quoted.
+    To some readers what is encoded in such a one is its address, or, where it has none, what is quoted or a comment.
     """
     found = tokens(text)
     if found is None:
         return [(member, False) for member in re.split("[,;]", text)]
     members: list[tuple[str, bool]] = []
     begins, signs = 0, ""
+    opens: int | None = None
     for kind, sign, end in (*found, ("sign", ",", len(text) + 1)):
         if kind == "sign":
             signs += sign
         if sign in (",", ";"):
-            if not ("<" in signs and "@" in signs):
-                members.append((text[begins : end - 1], "@" in signs))
-            begins, signs = end, ""
+            named = "@" in signs and signs.lstrip(":").startswith("<")
+            members.append((text[opens if named else begins : end - 1], "@" in signs))
+            begins, signs, opens = end, "", None
+        elif sign == "<" and opens is None:
+            opens = end - 1
     return members
 
 
-def _uncommented(text: str) -> str:
-    """Return `text` without what stands between parentheses that belong together."""
+def _uncommented(text: str, instead: str) -> str:
+    """Return `text` with `instead` of what stands between parentheses that belong together."""
     kept: list[str] = []
     opened: list[int] = []
     for letter in text:
         if letter == ")" and opened:
-            del kept[opened.pop() :]
+            kept[opened.pop() :] = instead
             continue
         if letter == "(":
             opened.append(len(kept))
@@ -125,35 +142,50 @@ def _uncommented(text: str) -> str:
 
 
 def _joined(found: list[Token]) -> list[Word]:
-    """Return the tokens without space; atoms are one where nothing parts them, or space beside a dot, which is kept as one."""
+    """Return the tokens without space; atoms are one where nothing parts them, or a comment, or space beside a dot.
+
+    Of the latter two a space is kept.
+    """
     words: list[Word] = []
-    spaced = False
+    spaced = parted = False
     for kind, text, _ in found:
         if kind == "space":
-            spaced = True
+            spaced, parted = True, parted or bool(text)
             continue
         last_kind, last = words[-1] if words else ("", "")
-        if kind == last_kind == "atom" and (not spaced or text.startswith(".") or last.endswith(".")):
+        if kind == last_kind == "atom" and (not parted or text.startswith(".") or last.endswith(".")):
             words[-1] = ("atom", f"{last} {text}" if spaced else last + text)
         else:
             words.append((kind, text))
-        spaced = False
+        spaced = parted = False
     return words
 
 
-def _decoded(text: str) -> str:
-    """Return `text` with each encoded word in it decoded by itself, whatever is beside it."""
-    text = _BETWEEN.sub("", text)
+def _decoded(text: str) -> list[str]:
+    """Return `text` with each encoded word in it decoded by itself: as part of what is beside it, and apart, as some readers do."""
+    return [_words_decoded(_BETWEEN.sub("", text), ""), _words_decoded(text, " ")]
+
+
+def _words_decoded(text: str, around: str) -> str:
     parts: list[str] = []
     at = 0
     while (begins := _ENCODED.search(text, at)) and (ends := text.find("?=", begins.end()) + 2) > 1:
-        parts += (text[at : begins.start()], _word_decoded(text[begins.start() : ends]))
+        parts += (text[at : begins.start()], around, _word_decoded(text[begins.start() : ends]), around)
         at = ends
     return "".join((*parts, text[at:]))
 
 
 def _word_decoded(word: str) -> str:
     try:
-        return str(make_header(decode_header(word)))
-    except (HeaderParseError, LookupError, ValueError):
+        parts: list[tuple[str | bytes, str | None]] = decode_header(word)
+    except (HeaderParseError, ValueError):
         return word
+    return "".join(part if isinstance(part, str) else _text(part, charset or "") for part, charset in parts)
+
+
+def _text(octets: bytes, charset: str) -> str:
+    """Return what `octets` say; the charset may have a language behind it (RFC 2231 §5), and be unknown here and known elsewhere."""
+    try:
+        return octets.decode(charset.partition("*")[0], "replace")
+    except (LookupError, ValueError):
+        return octets.decode("latin-1")

@@ -39,7 +39,11 @@ _BARE = re.compile(
     r"\s*+(?:\"?(?P<before>[^\"<>(),]*+)\"?\s*+<(?P<in>[A-Za-z0-9._+-]++)>"
     r"|(?P<alone>[A-Za-z0-9._+-]++)(?:\s*+\((?P<after>[^()]*+)\))?)\s*+\Z"
 )
-_MBOX = re.compile(rb"From (?![ \t]*:)[^\r\n]*\r\n")  # with a colon it is a field, as of old (RFC 5322 §4.5)
+_MBOX = (
+    re.compile(  # with a colon it is a field, as of old (RFC 5322 §4.5); what is quoted or further counts in front of fields only
+        rb"(?:>*From (?![ \t]*:)[^\r\n]*\r\n){1,9}(?=[!-9;-~]+[ \t]*:)|From (?![ \t]*:)[^\r\n]*\r\n"
+    )
+)
 _NEVER_LEAVES = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _SIMPLE_FROM = re.compile(
     rb"[ \t]*+(?:[A-Za-z0-9 !#$%&'*+/=?^_`{|}~.-]*+<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]++@[A-Za-z0-9.-]++)>"
@@ -170,7 +174,10 @@ def value_of(head: bytes, name: str) -> str | None:
 
 
 def without_envelope_line(content: Canonical) -> tuple[Canonical, tuple[str, ...]]:
-    """Return `content` without the mbox line `From address date` that some programs leave on top."""
+    """Return `content` without the mbox line `From address date`, or several and quoted ones, that some programs leave on top.
+
+    Source: Postfix smtpd(8), sendmail(1).
+    """
     found = _MBOX.match(content)
     return (Canonical(content[found.end() :]), ("removed the mbox From line",)) if found else (content, ())
 

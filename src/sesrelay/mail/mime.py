@@ -16,6 +16,7 @@ from sesrelay.mail.headers import Field
 
 LINE_MAX = 998  # octets without the line end, RFC 5322 §2.1.1
 DEPTH_MAX = 50  # real mail nests less than ten deep
+TYPE_READ = 16 * 1024  # characters of a Content-Type: the library takes quadratic time over its parameters
 _COMMENT = re.compile(r"\([^()]*\)")
 _TOKEN = re.compile(r"[^\s\"'();,]+")
 _MEANT = {"8-bit": "8bit", "8bits": "8bit", "8-bits": "8bit", "7-bit": "7bit", "7bits": "7bit", "7-bits": "7bit"}
@@ -55,8 +56,11 @@ def kind(fields: list[Field], default: str = "text/plain") -> Kind:
     if not content_type:
         return Kind(default, encoding or "")
     read = Message()
-    read["Content-Type"] = content_type
-    boundary, charset = read.get_boundary(), read.get_content_charset()
+    read["Content-Type"] = content_type[:TYPE_READ]
+    try:
+        boundary, charset = read.get_boundary(), read.get_content_charset()
+    except (TypeError, ValueError):  # a parameter whose parts contradict each other: the library cannot sort them
+        boundary = charset = None
     edge = boundary.encode("utf-8", "surrogateescape") if boundary else None
     return Kind(read.get_content_type(), encoding or "", charset, edge)
 

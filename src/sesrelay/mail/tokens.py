@@ -17,11 +17,11 @@ _IN_COMMENT = re.compile(r"[^()\\]++|\\.|.", re.S)
 
 
 Token = tuple[str, str, int]
-"""Its kind (quoted, literal, atom, space or sign), its text, and where it ends in what was read."""
+"""Its kind (quoted, literal, atom, space or sign), its text, and where it ends in what was read; a comment is a space without one."""
 
 
 def tokens(text: str) -> list[Token] | None:
-    """Return the tokens of `text` without its comments, or None where a quote or a comment has no end."""
+    """Return the tokens of `text` without what comments say, or None where a quote or a comment has no end."""
     found: list[Token] = []
     depth = at = 0
     while at < len(text):
@@ -30,6 +30,8 @@ def tokens(text: str) -> list[Token] | None:
         at = match.end()
         if match[0] in ("(", ")"):
             depth += 1 if match[0] == "(" else -1
+            if not depth:
+                found.append(("space", "", at))
         elif not depth:
             found.append((match.lastgroup or "", match[0], at))
         if depth < 0 or (not depth and match[0] in ('"', "\\")):

@@ -23,17 +23,10 @@ class Header:
     def __init__(self, message: bytes) -> None:
         self._message = message
         self.fields: list[tuple[bytes, bytes]] = []  # lower-case name, whole field
-        at = 0
-        self.envelope_line = b""
-        if _is_envelope_line(message):  # of an mbox; the relay takes it off
-            at = message.find(b"\r\n") + 2
-            self.envelope_line = message[:at]
-        while True:
+        at = _envelope_end(message)
+        self.envelope_line = message[:at]  # of an mbox; the relay takes it off
+        while name := _name(message, at):
             end = message.find(b"\r\n", at) + 2
-            name, colon, _ = message[at:end].partition(b":")
-            name = name.rstrip(b" \t")
-            if end < 2 or not colon or not _is_name(name):
-                break
             while message[end : end + 1] in (b" ", b"\t"):
                 end = message.find(b"\r\n", end) + 2
                 if end < 2:
@@ -106,11 +99,32 @@ def _encoded(name: str) -> str:
     return "\r\n ".join(words)
 
 
-def _is_envelope_line(message: bytes) -> bool:
-    """Tell whether it begins as in an mbox; `From :` is a field, as of old (RFC 5322 §4.5)."""
-    if not message.startswith((b"From ", b">From ")):
-        return False
-    return not message[5 : message.find(b"\r\n")].lstrip(b" \t").startswith(b":")
+def _envelope_end(message: bytes) -> int:
+    """Return where the lines of an mbox on top end; without a header behind them only a first one that is not quoted is such."""
+    at = first = 0
+    for _ in range(9):  # as many as the relay takes off
+        if not _is_envelope_line(message, at):
+            break
+        at = message.find(b"\r\n", at) + 2
+        first = first or at
+    if at and not _name(message, at):
+        return first if message.startswith(b"From ") else 0
+    return at
+
+
+def _is_envelope_line(message: bytes, at: int) -> bool:
+    """Tell whether a line begins as in an mbox; `From :` is a field, as of old (RFC 5322 §4.5)."""
+    end = message.find(b"\r\n", at)
+    line = message[at : max(end, at)].lstrip(b">")
+    return line.startswith(b"From ") and not line[5:].lstrip(b" \t").startswith(b":")
+
+
+def _name(message: bytes, at: int) -> bytes:
+    """Return the name of the field that begins there; empty where none does, or its first line has no end."""
+    end = message.find(b"\r\n", at)
+    name, colon, _ = message[at : max(end, at)].partition(b":")
+    name = name.rstrip(b" \t")
+    return name if colon and _is_name(name) else b""
 
 
 def _is_name(name: bytes) -> bool:
