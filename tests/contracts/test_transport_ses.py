@@ -856,6 +856,7 @@ async def test_a_share_is_a_part_of_the_accounts_rate_and_the_reserve_is_for_urg
             ((what, facts),) = w.observer.notices
             assert "kept for mail of priority high" in what
             assert "daily_reserve" in str(facts["remedy"])
+            assert w.observer.standings[-1][1].reserving, "the page and the metrics know as soon as the log does"
             await w.send("b@example.org", "c@example.org", "d@example.org")
             assert w.transport.pace(3, clock.monotonic(), Priority.LOW) == 60.0
             session.figures = Figures(100.0, 200.0, 20.0)
@@ -950,6 +951,8 @@ async def test_a_used_up_quota_defers_without_a_call_and_is_looked_at_once_a_min
             while not w.observer.quotas:
                 await asyncio.sleep(0.01)
             for _ in range(3):
+                clock.advance(1.0)
+                assert w.transport.pace(1, clock.monotonic()) == 0.0, "not kept for urgent mail: an attempt finds out, and that pauses"
                 (outcome,) = await w.send("b@example.org")
                 assert isinstance(outcome, Deferred)
                 assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.QUOTA)

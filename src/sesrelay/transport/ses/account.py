@@ -152,6 +152,10 @@ class Account:
 
     def reserve_begun(self) -> None:
         """Note that mail which is not urgent has to wait, for what is left of the 24 hours is kept."""
+        if "reserve" in self._told:
+            return
+        for transport, observers in self._users.items():
+            observers[-1].account(transport, self.standing())
         self._say_once(
             "reserve", "what is left of the SES account's 24 hours is kept for mail of priority high", remedy=RESERVE_REMEDY
         )

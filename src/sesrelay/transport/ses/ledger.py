@@ -111,8 +111,11 @@ class Ledger:
             governor.taken(now)
 
     def reserved_from(self, recipients: int, priority: Priority, reserve: float) -> bool:
-        """Tell whether mail of `priority` waits, because what is left of the window is kept for urgent mail."""
-        if self.window.most < 0 or not self._fresh:
+        """Tell whether mail of `priority` waits, because what is left of the window is kept for urgent mail.
+
+        Where nothing is left, nothing is kept: that is for an attempt to find out, which pauses the account.
+        """
+        if self.window.most < 0 or self.window.used_up or not self._fresh:
             self._keeping.clear()
             return False
         keeps = self.window.keeps_from(recipients, priority, reserve)
