@@ -952,7 +952,9 @@ async def test_a_used_up_quota_defers_without_a_call_and_is_looked_at_once_a_min
                 await asyncio.sleep(0.01)
             for _ in range(3):
                 clock.advance(1.0)
-                assert w.transport.pace(1, clock.monotonic()) == 0.0, "not kept for urgent mail: an attempt finds out, and that pauses"
+                assert w.transport.pace(1, clock.monotonic()) == 0.0, (
+                    "not kept for urgent mail: an attempt finds out, and that pauses"
+                )
                 (outcome,) = await w.send("b@example.org")
                 assert isinstance(outcome, Deferred)
                 assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.QUOTA)

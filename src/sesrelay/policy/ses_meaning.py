@@ -119,11 +119,16 @@ def by_smtp(text: str) -> Refused:
 
 def without_credentials(said: str) -> Meaning:
     """Return what it means that credentials could not be had, by what was `said`: who hands them out looks at the clock as SES does."""
-    if _CLOCK_SAID.search(said):
+    if blames_the_clock(said):
         return CLOCK
     if _SSO_SAID.search(said):
         return NO_LOGIN
     return NO_ROLE if _ROLE_SAID.search(said) else NO_CREDENTIALS
+
+
+def blames_the_clock(said: str) -> bool:
+    """Tell whether what AWS `said`, its code and its text, is about this machine's clock, though the code may be that of a wrong key."""
+    return _CLOCK_SAID.search(said) is not None
 
 
 def _codes(text: str) -> frozenset[str]:
