@@ -73,8 +73,6 @@ class Shared:
     async def close(self) -> None:
         if self._accounts is not None:
             await self._accounts.close()
-        if self._sessions is not None:
-            self._sessions.close()
 
 
 def way_out(name: str, loaded: Loaded, shared: Shared) -> Transport:
