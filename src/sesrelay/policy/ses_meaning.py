@@ -312,7 +312,7 @@ _QUOTA_TEXT = _text(
 )
 _NOT_VERIFIED_TEXT = _text(r"not verified|failed the check in region|not have authority to send")
 _FAULT_TEXT = _text(r"\btemporary (?:service|authentication) failure|\binternal failure|\bservice unavailable")
-_NO_SET_TEXT = _text(r"\A(?=.*configuration[ -]?set\b).*\bdoes not exist\b")
+_NO_SET_TEXT = _text(r"\A(?=.*configuration[ -]?set\b).*\b(?:(?:does not|doesn't) exist|not found)\b")
 _CLOCK_TEXT = _text(r"signature (?:not yet current|expired)|clock|skew")
 _CLOCK_SAID = _text(r"\bsignature (?:not yet current|expired)\b|\bRequest(?:Expired|TimeTooSkewed|InTheFuture)\b")
 _SSO_SAID = _text(r"\bSSO (?:token|session)\b|\btoken from sso\b")  # botocore's exceptions
