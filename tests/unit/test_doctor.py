@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -248,6 +251,25 @@ def test_a_network_that_is_down_is_not_laid_to_the_credentials(monkeypatch: pyte
         assert "Could not connect" in told[check].message
         assert "DNS, firewall, proxy" in (told[check].remedy or "")
     assert "clock" not in told
+
+
+def test_ctrl_c_does_not_wait_for_what_does_not_answer(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as silent:
+        silent.settimeout(60.0)
+        url = f"http://{HOST}:{silent.getsockname()[1]}"
+        config = tmp_path / "config.yaml"
+        ses = f"{{type: ses, region: us-east-1, endpoint_url: {url}, access_key_id: AKIAEXAMPLE, secret_access_key: {'s' * 40}}}"
+        config.write_text(f"transports: {{main: {ses}}}\ndefault_route: {{transport: main}}\nstate_dir: {tmp_path}\n{LITTLE}")
+        config.chmod(0o600)
+        verb = [sys.executable, "-m", "sesrelay", "doctor", "--config", str(config)]
+        with subprocess.Popen(verb, env={**os.environ, "AWS_ENDPOINT_URL_STS": url}) as running:
+            try:
+                asked, _ = silent.accept()
+                running.send_signal(signal.SIGINT)
+                assert running.wait(15) == 130  # a question is given up after 20 seconds, and there are several
+                asked.close()
+            finally:
+                running.kill()
 
 
 def test_regions_without_ses_are_told_from_those_with_it() -> None:

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sesrelay.aws import number
 from sesrelay.aws.account import Account, Reputation, fetch, fetch_reputation
+from sesrelay.aws.aside import aside
 from sesrelay.aws.endpoint import Endpoint, resolve
 from sesrelay.aws.verified import fetch_identities
 from sesrelay.seams import Clock
@@ -191,38 +190,11 @@ class Session:
         return found
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Do it in a thread of its own. Raises: TimeoutError, whatever `work` raises"""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
-
-        def settle(found: T | None, error: Exception | None) -> None:
-            self._free.release()
-            if done.done():
-                return
-            if error is not None:
-                done.set_exception(error)
-            else:
-                done.set_result(cast("T", found))
-
-        def run() -> None:
-            found: T | None = None
-            error: Exception | None = None
-            try:
-                found = work()
-            except Exception as raised:
-                error = raised
-            with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(settle, found, error)
-
+        """Raises: TimeoutError, whatever `work` raises"""
         try:
             async with asyncio.timeout(PATIENCE) as patience:
                 await self._free.acquire()
-                try:
-                    Thread(target=run, name="aws", daemon=True).start()  # no pool's: the end of the process would wait for it
-                except RuntimeError:
-                    self._free.release()
-                    raise
-                return await done
+                return await aside(work, self._free.release)
         except TimeoutError:
             if patience.expired():
                 raise TimeoutError(SILENT.format(PATIENCE)) from None
