@@ -981,15 +981,28 @@ async def test_a_used_up_quota_of_which_nothing_more_is_heard_is_tried() -> None
             assert isinstance((await w.send("b@example.org"))[0], Delivered)
 
 
-async def test_a_quota_that_cannot_be_read_is_said_once() -> None:
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        (
+            "An error occurred (AccessDenied) when calling the GetSendQuota operation: User is not authorized",
+            "allow ses:GetAccount",
+        ),
+        ("An error occurred (Throttling) when calling the GetSendQuota operation: Rate exceeded", "asked again"),
+        ("An error occurred (SignatureDoesNotMatch) when calling the GetSendQuota operation: Signature expired: 1", "timedatectl"),
+        ('Could not connect to the endpoint URL: "https://email.us-east-1.amazonaws.com/"', "asked again"),
+    ],
+)
+async def test_a_quota_that_cannot_be_read_is_said_once(said: str, remedy: str) -> None:
     async with SesStandIn() as ses:
         clock = FakeClock()
-        async with world(ses.url, clock=clock, session=PaperSession(ses.url, figures=PermissionError("not allowed"))) as w:
+        async with world(ses.url, clock=clock, session=PaperSession(ses.url, figures=OSError(said))) as w:
             w.transport.start()
             while not w.observer.troubles:
                 await asyncio.sleep(0.01)
             await w.transport._account.refresh(0.0)
-            assert len(w.observer.troubles) == 1
+            ((_, _, facts),) = w.observer.troubles
+            assert remedy in str(facts["remedy"])
             w.transport.pace(1, clock.monotonic())
             assert w.transport.pace(1, clock.monotonic()) == pytest.approx(1 / 13.86)
 

@@ -131,6 +131,13 @@ def blames_the_clock(said: str) -> bool:
     return _CLOCK_SAID.search(said) is not None
 
 
+def about_asking(said: str, allow: str) -> str:
+    """Return what to do where SES did not tell of the account, by what was `said`; `allow`: where a policy forbids it."""
+    if blames_the_clock(said):
+        return CLOCK.remedy
+    return allow if "AccessDenied" in said else ASKED_AGAIN
+
+
 def _codes(text: str) -> frozenset[str]:
     return frozenset(text.lower().split())
 
@@ -295,6 +302,8 @@ AMBIGUOUS = Meaning(
     Action.DEFER, _MESSAGE, "4.2", None,
     "The answer was lost, so SES may have sent it: look for it in the events of your configuration set.",
 )  # fmt: skip
+
+ASKED_AGAIN = "it is asked again by itself; the error says what is in the way"
 
 ENDS = frozenset({Action.FAIL, Action.SPLIT, Action.REPAIR})
 """What ends a delivery, if nothing else can be tried."""

@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from sesrelay.policy import reputation
 from sesrelay.policy.reputation import AccountStanding
+from sesrelay.policy.ses_meaning import about_asking
 from sesrelay.policy.ses_words import SANDBOX_LIMITS
 from sesrelay.seams import Clock, Observer
 from sesrelay.transport.ses.ledger import FALLBACK_RATE, Ledger, Way
@@ -107,7 +108,7 @@ class Account:
                 "reputation",
                 "the statistics of the SES account cannot be read",
                 error=repr(error),
-                remedy="allow ses:GetSendStatistics",
+                remedy=about_asking(str(error), "allow ses:GetSendStatistics"),
             )
 
     def _tell(self, transport: str, observer: Observer, known: Figures) -> None:
@@ -176,7 +177,7 @@ class Account:
         for transport, observers in self._users.items():
             observers[-1].trouble(
                 "the quota of the SES account cannot be read", error, transport=transport, rate=FALLBACK_RATE,
-                remedy="allow ses:GetAccount or ses:GetSendQuota, or set `rate`",
+                remedy=about_asking(str(error), "allow ses:GetAccount or ses:GetSendQuota, or set `rate`"),
             )  # fmt: skip
 
     async def _keep_fresh(self, accounts: Accounts) -> None:
