@@ -46,6 +46,8 @@ WAITS = [
     (REJECTED, "Sending is disabled for tenant t1.", TRANSPORT, PauseReason.SUSPENDED),
     (INVALID, "Configuration set <main> does not exist.", TRANSPORT, PauseReason.CONFIGURATION),
     (REJECTED, "Configuration set does not exist: main", TRANSPORT, PauseReason.CONFIGURATION),
+    (REJECTED, "Configuration set `main` does not exist.", TRANSPORT, PauseReason.CONFIGURATION),
+    (REJECTED, 'Configuration set "main" doesn\'t exist.', TRANSPORT, PauseReason.CONFIGURATION),
     (DENIED, "Tenant not associated with resources [arn:aws:ses:us-east-1:1:configuration-set/main].", TRANSPORT, PauseReason.CONFIGURATION),
     (DENIED, f"Tenant not associated with resources [{IDENTITY}].", SENDER, PauseReason.CONFIGURATION),
     (REJECTED, "The custom MAIL FROM domain is not verified.", SENDER, PauseReason.CONFIGURATION),

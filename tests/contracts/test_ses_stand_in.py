@@ -195,7 +195,6 @@ async def test_moto_takes_our_calls_and_tells_its_quota() -> None:
             await w.transport._account.refresh(0.0)
         sent = await asyncio.to_thread(lambda: client(url).get_send_quota()["SentLast24Hours"])
     finally:
-        sessions.close()
         server.stop()
     assert isinstance(first, Delivered)
     assert first == second

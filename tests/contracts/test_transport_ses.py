@@ -856,6 +856,7 @@ async def test_a_share_is_a_part_of_the_accounts_rate_and_the_reserve_is_for_urg
             ((what, facts),) = w.observer.notices
             assert "kept for mail of priority high" in what
             assert "daily_reserve" in str(facts["remedy"])
+            assert w.observer.standings[-1][1].reserving, "the page and the metrics know as soon as the log does"
             await w.send("b@example.org", "c@example.org", "d@example.org")
             assert w.transport.pace(3, clock.monotonic(), Priority.LOW) == 60.0
             session.figures = Figures(100.0, 200.0, 20.0)
@@ -950,6 +951,10 @@ async def test_a_used_up_quota_defers_without_a_call_and_is_looked_at_once_a_min
             while not w.observer.quotas:
                 await asyncio.sleep(0.01)
             for _ in range(3):
+                clock.advance(1.0)
+                assert w.transport.pace(1, clock.monotonic()) == 0.0, (
+                    "not kept for urgent mail: an attempt finds out, and that pauses"
+                )
                 (outcome,) = await w.send("b@example.org")
                 assert isinstance(outcome, Deferred)
                 assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.QUOTA)
@@ -976,15 +981,28 @@ async def test_a_used_up_quota_of_which_nothing_more_is_heard_is_tried() -> None
             assert isinstance((await w.send("b@example.org"))[0], Delivered)
 
 
-async def test_a_quota_that_cannot_be_read_is_said_once() -> None:
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        (
+            "An error occurred (AccessDenied) when calling the GetSendQuota operation: User is not authorized",
+            "allow ses:GetAccount",
+        ),
+        ("An error occurred (Throttling) when calling the GetSendQuota operation: Rate exceeded", "asked again"),
+        ("An error occurred (SignatureDoesNotMatch) when calling the GetSendQuota operation: Signature expired: 1", "timedatectl"),
+        ('Could not connect to the endpoint URL: "https://email.us-east-1.amazonaws.com/"', "asked again"),
+    ],
+)
+async def test_a_quota_that_cannot_be_read_is_said_once(said: str, remedy: str) -> None:
     async with SesStandIn() as ses:
         clock = FakeClock()
-        async with world(ses.url, clock=clock, session=PaperSession(ses.url, figures=PermissionError("not allowed"))) as w:
+        async with world(ses.url, clock=clock, session=PaperSession(ses.url, figures=OSError(said))) as w:
             w.transport.start()
             while not w.observer.troubles:
                 await asyncio.sleep(0.01)
             await w.transport._account.refresh(0.0)
-            assert len(w.observer.troubles) == 1
+            ((_, _, facts),) = w.observer.troubles
+            assert remedy in str(facts["remedy"])
             w.transport.pace(1, clock.monotonic())
             assert w.transport.pace(1, clock.monotonic()) == pytest.approx(1 / 13.86)
 

@@ -5,16 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from aws_world import AwsWorld, Elsewhere, Said, aws_world, sesrelay
 from iam_world import moto_server
+from sesrelay.aws.clients import Clients
+from sesrelay.aws.session import Source
 from sesrelay.config.dkim_keys import generate, read_key
 from sesrelay.config.model import Listener
 from sesrelay.mail.dkim import record, record_name
@@ -173,6 +182,94 @@ def test_a_configuration_with_mistakes_is_told_of_and_nothing_else(tmp_path: Pat
 @pytest.mark.parametrize(("off", "status"), [(0.0, "ok"), (90.0, "warn"), (-90.0, "warn"), (400.0, "fail")])
 def test_a_clock_that_is_off(off: float, status: str) -> None:
     assert checkup_ses._skew(off).status == status
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Refuses whatever AWS is asked, 15 minutes ahead of this machine."""
+
+    said = ("", "")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        code, text = self.said
+        by_v2 = self.path.startswith("/v2/")
+        body = json.dumps({"message": text}) if by_v2 else f"<r><Error><Code>{code}</Code><Message>{text}</Message></Error></r>"
+        self.send_response_only(403)
+        self.send_header("Date", formatdate(time.time() + 900.0, usegmt=True))
+        self.send_header("Content-Length", str(len(body)))
+        if by_v2:
+            self.send_header("X-Amzn-ErrorType", code)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    do_GET = do_POST
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def all_of(url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Check]:
+    """Return what doctor says of an account, and of a domain of it, by check."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+    clients = Clients(Source("us-east-1", "AKIAEXAMPLE", "s" * 40, endpoint_url=url))
+    checks = [*checkup_ses.account(clients, "main", time.time()), checkup_ses.identity(clients, "example.com")[0]]
+    return {check.check: check for check in checks}
+
+
+@pytest.mark.parametrize(
+    ("said", "remedies"),
+    [
+        (("SignatureDoesNotMatch", "Signature expired: 1 is now earlier than 2 (3 - 5 min.)"), ["timedatectl"] * 3),
+        (("InvalidSignatureException", "Signature not yet current: 1 is still later than 2"), ["timedatectl"] * 3),
+        (("SignatureDoesNotMatch", "The request signature we calculated does not match"), ["credentials rotate"] * 3),
+        (("AccessDenied", "not authorized"), ["credentials rotate", "sesrelay iam-policy", "ses:GetEmailIdentity"]),
+        (("ThrottlingException", "Rate exceeded"), ["STS was not asked", "look again", "look again"]),
+    ],
+)
+def test_a_refusal_is_told_of_with_the_remedy_for_it(
+    said: tuple[str, str], remedies: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Refusing, "said", said)
+    server = ThreadingHTTPServer((HOST, 0), Refusing)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        told = all_of(f"http://{HOST}:{server.server_port}", monkeypatch)
+    finally:
+        server.shutdown()
+        server.server_close()
+    for check, remedy in zip(("credentials", "account", "identity"), remedies, strict=True):
+        assert remedy in (told[check].remedy or ""), told[check]
+        assert ("keys are not valid" in told[check].message) == (said[1].startswith("The request"))
+    assert (told["clock"].status, "behind AWS: AWS refuses each request" in told["clock"].message) == ("fail", True)
+
+
+def test_a_network_that_is_down_is_not_laid_to_the_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind((HOST, 0))
+        told = all_of(f"http://{HOST}:{closed.getsockname()[1]}", monkeypatch)
+    for check in ("account", "identity"):
+        assert "Could not connect" in told[check].message
+        assert "DNS, firewall, proxy" in (told[check].remedy or "")
+    assert "clock" not in told
+
+
+def test_ctrl_c_does_not_wait_for_what_does_not_answer(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as silent:
+        silent.settimeout(60.0)
+        url = f"http://{HOST}:{silent.getsockname()[1]}"
+        config = tmp_path / "config.yaml"
+        ses = f"{{type: ses, region: us-east-1, endpoint_url: {url}, access_key_id: AKIAEXAMPLE, secret_access_key: {'s' * 40}}}"
+        config.write_text(f"transports: {{main: {ses}}}\ndefault_route: {{transport: main}}\nstate_dir: {tmp_path}\n{LITTLE}")
+        config.chmod(0o600)
+        verb = [sys.executable, "-m", "sesrelay", "doctor", "--config", str(config)]
+        with subprocess.Popen(verb, env={**os.environ, "AWS_ENDPOINT_URL_STS": url}) as running:
+            try:
+                asked, _ = silent.accept()
+                running.send_signal(signal.SIGINT)
+                assert running.wait(15) == 130  # a question is given up after 20 seconds, and there are several
+                asked.close()
+            finally:
+                running.kill()
 
 
 def test_regions_without_ses_are_told_from_those_with_it() -> None:

@@ -48,3 +48,12 @@ def test_what_is_advised_for_a_password_in_place_of_a_key_is_no_other_verbs_opti
     assert (done.exit_code, "shape of an SMTP password" in done.output) == (2, True)
     own = {option for parameter in command.params for option in parameter.opts}
     assert set(re.findall(r"--[a-z][a-z-]*", done.output)) <= own | {"--help"}
+
+
+@pytest.mark.parametrize("secret", ["wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "BMXhUYlu5Z3gSXVQORxlVa7XPaz91aGWdfHxvkOZdWZ2"])
+def test_a_secret_in_place_of_its_file_is_told_of_and_not_repeated(secret: str, tmp_path: Path) -> None:
+    said = ["--access-key-id", "AKIAIOSFODNN7EXAMPLE", "--secret-access-key-file", secret, "--yes"]
+    done = CliRunner().invoke(command, [*said, "--config", str(tmp_path / "config.yaml")])
+    assert done.exit_code == 2
+    assert "the secret itself" in done.output
+    assert secret not in done.output

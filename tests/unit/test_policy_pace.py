@@ -245,6 +245,13 @@ def test_a_reserve_of_one_way_is_not_forgotten_for_that_of_another() -> None:
     assert not ledger.reserved_from(1, Priority.NORMAL, 0.1)
 
 
+@pytest.mark.parametrize("rate", [0.0, -1.0])
+def test_an_account_without_a_rate_is_tried_so_that_ses_says_why(rate: float) -> None:
+    ledger, clock = told(rate)
+    clock.advance(5.0)
+    assert ledger.governor("auto", 1.0).take(1, clock.monotonic()) == 0.0
+
+
 @pytest.mark.parametrize("recipients", [1, 30])
 @pytest.mark.parametrize("rate", [1.0, 14.0, 200.0, 1000.0])
 def test_nearly_all_of_the_rate_is_used_and_hardly_a_call_refused(rate: float, recipients: int) -> None:

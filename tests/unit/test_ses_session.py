@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -35,10 +37,8 @@ from sesrelay.transport.ses.seam import AwsSession
 
 
 @pytest.fixture
-def sessions() -> Iterator[Sessions]:
-    made = Sessions(FakeClock())
-    yield made
-    made.close()
+def sessions() -> Sessions:
+    return Sessions(FakeClock())
 
 
 def keyed(url: str | None = None) -> Source:
@@ -229,7 +229,6 @@ async def test_the_reputation_is_asked_by_v1() -> None:
     account = ses_rules.Account(statistics={"DeliveryAttempts": 1000, "Bounces": 60, "Complaints": 2, "Rejects": 1})
     async with SesStandIn(account=account) as ses:
         assert await sessions.get(keyed(ses.url)).reputation() == Reputation(1000, 60, 2, 1)
-    sessions.close()
 
 
 async def test_a_profile(sessions: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +338,6 @@ async def test_temporary_credentials_are_renewed_ahead_and_off_the_loop() -> Non
     latest = await session.credentials()  # about to end: waited for
     assert latest is not None
     assert latest.secret_key == "s3"
-    sessions.close()
 
 
 @dataclass
@@ -375,6 +373,47 @@ async def test_a_source_that_does_not_answer_is_asked_once_and_holds_up_no_other
     with pytest.raises(OSError, match="no answer"):
         await slow.credentials()
     assert silent.asked == 2  # and then it is asked again
+
+
+async def test_a_source_that_never_answers_is_given_up_and_read_anew(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = sessions.get(keyed())
+    await session.endpoint()
+    assert session._opened is not None
+    silent = Silent(0.0)
+    session._opened = replace(session._opened, credentials=silent)
+    monkeypatch.setattr("sesrelay.aws.session.PATIENCE", 0.2)
+    ends = await asyncio.gather(*(session.credentials() for _ in range(8)), return_exceptions=True)
+    monkeypatch.undo()
+    assert {type(end) for end in ends} == {TimeoutError}
+    assert "credential_process" in str(ends[0])
+    assert silent.asked == 1
+    assert await session.credentials() == FrozenCredentials(KEY, SECRET, None)
+    silent.let.set()
+
+
+def test_a_program_that_hangs_holds_up_no_end(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(
+        "[profile p]\nregion = us-east-1\ncredential_process = sh -c 'echo $$ > pid; exec sleep 600'\n"
+    )
+    script = """
+import asyncio
+from sesrelay.app.clock import SystemClock
+from sesrelay.aws import session
+session.PATIENCE = 1.0
+async def ask():
+    one = session.Sessions(SystemClock()).get(session.Source("us-east-1", profile="p"))
+    print(await asyncio.gather(*(one.credentials() for _ in range(3)), one.account(), return_exceptions=True))
+asyncio.run(ask())
+"""
+    environ = {**os.environ, "AWS_CONFIG_FILE": str(tmp_path / "config")}
+    try:
+        # Into a file: the program would hold a pipe open.
+        with (tmp_path / "out").open("w") as out:
+            ended = subprocess.run([sys.executable, "-c", script], check=False, cwd=tmp_path, env=environ, stdout=out, timeout=30)
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert ended.returncode == 0
+    assert (tmp_path / "out").read_text().count("TimeoutError('no answer within 1 seconds") == 4
 
 
 async def test_what_a_source_gave_before_it_was_read_anew_is_not_kept(sessions: Sessions) -> None:

@@ -26,6 +26,8 @@ DENIED = "User `arn:aws:iam::1:user/tenant-mailer' is not authorized to perform 
         ("Invalid header value 'a tenant", "Invalid header value '…"),
         ('In parameter list <; a="tenant">, expected parameter value, got "tag"', "In parameter list <…>, expected parameter value, got …"),
         ("Configuration set <tenant> does not exist.", "Configuration set <…> does not exist."),
+        ("Configuration set `tenant` does not exist.", "Configuration set `… does not exist."),
+        ("User `arn:aws:iam::1:user/u' is not authorized to perform `ses:X' on it", "User `… is not authorized to perform `… on it"),
         (DENIED, "User `… is not authorized to perform `… on resource `…"),
         ("User: arn:aws:iam::1:user/tenant is not authorized", "User: arn:… is not authorized"),
         ("Value 'tenant@x' at 'tags.1.member.value' failed to satisfy constraint", "Value '… at 'tags failed to satisfy constraint"),

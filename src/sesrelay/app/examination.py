@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine, Iterable, Sequence
+from functools import partial
 
 from sesrelay.app.clock import SystemClock
 from sesrelay.app.operator import DaemonUnreachable, open_desk, reach_daemon
 from sesrelay.app.ses_access import direct_senders, leads_to_ses, name_servers, rules_of, source_of
 from sesrelay.app.ways_out import relay_options
+from sesrelay.aws.aside import aside
 from sesrelay.aws.clients import Clients
 from sesrelay.aws.identities import Identity
 from sesrelay.config import transports as configured
@@ -115,7 +117,7 @@ async def _ses(loaded: Loaded, name: str, domains: Sequence[str], nameservers: S
         clients = Clients(source_of(config))
     except ValueError as error:
         return [fail("region", name, str(error), "region under the transport")]
-    checks = await asyncio.to_thread(lambda: list(checkup_ses.account(clients, name, SystemClock().wall())))
+    checks = await aside(lambda: list(checkup_ses.account(clients, name, SystemClock().wall())))
     if any(check.check == "account" and check.status == "fail" for check in checks):
         return checks
     senders = _senders_by(loaded, name, domains)
@@ -123,7 +125,7 @@ async def _ses(loaded: Loaded, name: str, domains: Sequence[str], nameservers: S
         checks.append(checkup_ses.simulator(name, f"postmaster@{senders[0]}", by_v2=config.api == "v2"))
     dns = Dns(nameservers or name_servers(loaded))
     # One after the other: SES answers such questions once a second.
-    told = [(domain, *await asyncio.to_thread(checkup_ses.identity, clients, domain)) for domain in senders]
+    told = [(domain, *await aside(partial(checkup_ses.identity, clients, domain))) for domain in senders]
     return checks + await _together(_published(loaded, dns, *each) for each in told)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -73,8 +72,6 @@ class Shared:
     async def close(self) -> None:
         if self._accounts is not None:
             await self._accounts.close()
-        if self._sessions is not None:
-            self._sessions.close()
 
 
 def way_out(name: str, loaded: Loaded, shared: Shared) -> Transport:
@@ -185,9 +182,11 @@ def _identities(
     """Return who is verified, by the keys of the transport that `identities_from` names; None where none is named."""
     if not isinstance(source, configured.SesTransport) or not (config.preflight or config.rewrite_from):
         return None
-    from sesrelay.transport.ses.identities import CANNOT_LIST, LIST_REMEDY, Identities
+    from sesrelay.transport.ses.identities import CANNOT_LIST, Identities, list_remedy
 
-    trouble = partial(shared.observer.trouble, CANNOT_LIST, transport=name, remedy=LIST_REMEDY)
+    def trouble(error: Exception) -> None:
+        shared.observer.trouble(CANNOT_LIST, error, transport=name, remedy=list_remedy(error))
+
     return Identities(shared.session(source).identities, shared.clock, trouble)
 
 

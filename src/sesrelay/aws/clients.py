@@ -10,24 +10,43 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sesrelay.aws.session import Source, boto_session, client_config
+from sesrelay.policy.ses_meaning import blames_the_clock
 
 if TYPE_CHECKING:
     import boto3
 
 SAID_MAX = 300  # characters; what is no AWS may answer with a whole page
-_NOT_VALID = {"InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClientException", "AuthFailure"}
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+_NOT_VALID = {
+    "InvalidClientTokenId", "SignatureDoesNotMatch", "InvalidSignatureException", "UnrecognizedClientException", "AuthFailure"
+}  # fmt: skip
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 _THROTTLED = {"Throttling", "ThrottlingException", "TooManyRequestsException", "LimitExceededException", "PriorRequestNotComplete"}
+_CLOCK = " (this machine's clock is wrong: timedatectl set-ntp true)"
 
 
 class AwsError(Exception):
-    """AWS refused, or could not be asked. The text is for a person and has the remedy where there is one."""
+    """AWS refused, or could not be asked. The text is for a person and has the remedy where there is one.
 
-    def __init__(self, text: str, code: str = "", *, temporary: bool = False) -> None:
+    `code`: AWS's, empty where it said nothing; `date`: of its answer, as HTTP has it; `clock`: it blames this machine's.
+    """
+
+    def __init__(self, text: str, code: str = "", *, temporary: bool = False, date: str | None = None, clock: bool = False) -> None:
         super().__init__(text)
         self.code = code
         self.temporary = temporary
+        self.date = date
+        self.clock = clock
+
+    @property
+    def denied(self) -> bool:
+        """Whether the credentials are good, and may not do it."""
+        return self.code in _DENIED
+
+    @property
+    def unreached(self) -> bool:
+        """Whether nobody answered."""
+        return self.temporary and not self.code
 
 
 class Clients:
@@ -72,7 +91,10 @@ def told(doing: str) -> Iterator[None]:
         code, text = error.response.get("Error", {}).get("Code", ""), error.response.get("Error", {}).get("Message", "")
         # Not every service says `Message`; SES v2 says `message`, which botocore leaves aside for an unknown code.
         said = " ".join(str(text or error.response.get("message") or "no reason given").split())[:SAID_MAX]
-        raise AwsError(f"cannot {doing}: {code}: {said}{_remedy(code)}", code, temporary=code in _THROTTLED) from None
+        clock = blames_the_clock(f"{code}: {said}")
+        date = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        text = f"cannot {doing}: {code}: {said}{_CLOCK if clock else _remedy(code)}"
+        raise AwsError(text, code, temporary=code in _THROTTLED, date=date, clock=clock) from None
     except (NoCredentialsError, PartialCredentialsError):
         raise AwsError(
             f"cannot {doing}: no AWS credentials were found; name a profile (--profile), set AWS_ACCESS_KEY_ID and "

@@ -1,6 +1,8 @@
 """One boto3 session for each source of credentials: keys, a profile, a role, or boto3's own chain.
 
 Invariant: boto3 is imported when a session is first used, and never on the loop; nothing here blocks the loop.
+Invariant: whoever is asked and does not answer, as a program that hands out credentials may, is given up after PATIENCE, and the process
+ends without him.
 Invariant: a credential stands in no repr, and no error of ours carries one.
 
 Source: boto3 developer guide, "Credentials"; botocore's refreshable credentials.
@@ -10,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sesrelay.aws import number
 from sesrelay.aws.account import Account, Reputation, fetch, fetch_reputation
+from sesrelay.aws.aside import aside
 from sesrelay.aws.endpoint import Endpoint, resolve
 from sesrelay.aws.verified import fetch_identities
 from sesrelay.seams import Clock
@@ -30,7 +32,9 @@ T = TypeVar("T")
 AHEAD = 15 * 60  # seconds before expiry at which temporary credentials are renewed
 LOOK_EVERY = 5.0  # seconds between looks at the expiry
 THREADS = 3  # of a source: its account, its identities and its credentials may be asked for at one time
-CONNECT, READ = 5, 20  # seconds; a call under way holds up the end of the process
+CONNECT, READ = 5, 20  # seconds
+PATIENCE = 60.0  # seconds for all that one question takes; botocore itself waits for a program without end
+SILENT = "no answer within {:g} seconds; a program that hangs (credential_process) has to be ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +82,12 @@ class _Opened:
 class Session:
     """The credentials, the endpoint and the account of one `Source`. Opened at first use."""
 
-    def __init__(self, source: Source, clock: Clock, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, source: Source, clock: Clock) -> None:
         self.source = source
         self._clock = clock
-        self.threads = threads
+        self._free = asyncio.Semaphore(THREADS)
         self._opened: _Opened | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[_Opened] | None = None
         self._frozen: FrozenCredentials | None = None
         self._look_at = 0.0
         self._renewing: asyncio.Task[FrozenCredentials | None] | None = None
@@ -124,12 +128,10 @@ class Session:
 
     async def reload(self) -> None:
         """Read the source anew; calls that come together, as those of many refused requests do, read it once."""
-        asked = self._clock.monotonic()
-        async with self._opening:
-            if self._reloaded_at is not None and asked - self._reloaded_at < 1.0:
-                return
-            self._opened = self._frozen = self._renewing = None
-            self._reloaded_at = self._clock.monotonic()
+        now = self._clock.monotonic()
+        if self._reloaded_at is None or now - self._reloaded_at >= 1.0:
+            self._opened = self._opening = self._frozen = self._renewing = None
+            self._reloaded_at = now
 
     async def account(self) -> Account:
         """Ask the account for its limits. Raises: botocore's errors."""
@@ -157,10 +159,17 @@ class Session:
         return told or number.of_key(credentials.access_key if credentials else None)
 
     async def _open(self) -> _Opened:
-        async with self._opening:
-            if self._opened is None:
-                self._opened = await self._in_thread(lambda: _open(self.source))
-            return self._opened
+        """Wait for the opening under way, or begin one. Raises: botocore's errors, TimeoutError"""
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.get_running_loop().create_task(self._open_anew(), name="aws session")
+            self._opening.add_done_callback(_noted)
+        return await asyncio.shield(self._opening)
+
+    async def _open_anew(self) -> _Opened:
+        opened = await self._in_thread(lambda: _open(self.source))
+        if self._opening is asyncio.current_task():  # else the source was read anew meanwhile
+            self._opened = opened
+        return opened
 
     def _renewal(self, opened: _Opened) -> asyncio.Task[FrozenCredentials | None]:
         """Return the renewal under way, or begin one: botocore lets one caller ask at a time, and each would wait out a silence anew."""
@@ -170,13 +179,26 @@ class Session:
         return self._renewing
 
     async def _renew(self, opened: _Opened) -> FrozenCredentials | None:
-        found = await self._in_thread(lambda: _freeze(opened.credentials))
+        try:
+            found = await self._in_thread(lambda: _freeze(opened.credentials))
+        except TimeoutError:
+            if self._opened is opened:
+                self._opened = None  # botocore lets nobody else ask while one waits
+            raise
         if self._opened is opened:  # else the source was read anew meanwhile
             self._frozen, self._look_at = found, self._clock.monotonic() + LOOK_EVERY
         return found
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+        """Raises: TimeoutError, whatever `work` raises"""
+        try:
+            async with asyncio.timeout(PATIENCE) as patience:
+                await self._free.acquire()
+                return await aside(work, self._free.release)
+        except TimeoutError:
+            if patience.expired():
+                raise TimeoutError(SILENT.format(PATIENCE)) from None
+            raise
 
 
 class Sessions:
@@ -189,8 +211,7 @@ class Sessions:
     def get(self, source: Source) -> Session:
         """Return the session of `source`, the same one each time."""
         if source not in self._sessions:
-            # Threads of its own, so that a source that is slow to answer holds up no other.
-            self._sessions[source] = Session(source, self._clock, ThreadPoolExecutor(THREADS, "aws"))
+            self._sessions[source] = Session(source, self._clock)
         return self._sessions[source]
 
     def retain(self, sources: Iterable[Source]) -> None:
@@ -198,16 +219,11 @@ class Sessions:
         wanted = frozenset(sources)
         self._sessions = {source: session for source, session in self._sessions.items() if source in wanted}
 
-    def close(self) -> None:
-        """Let the threads end; calls under way are not waited for."""
-        for session in self._sessions.values():
-            session.threads.shutdown(wait=False, cancel_futures=True)
 
-
-def _noted(renewal: asyncio.Task[FrozenCredentials | None]) -> None:
-    """Take note of how a renewal ended, so that asyncio does not complain where nobody waited for it."""
-    if not renewal.cancelled():
-        renewal.exception()
+def _noted(asking: asyncio.Task[Any]) -> None:
+    """Take note of how it ended, so that asyncio does not complain where nobody waited for it."""
+    if not asking.cancelled():
+        asking.exception()
 
 
 def _open(source: Source) -> _Opened:

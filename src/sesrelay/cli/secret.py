@@ -20,7 +20,7 @@ def secret_from(file: str, *, smtp: bool, kept_as: str | None) -> Secret:
 
     `kept_as`: the name that a secret from stdin gets; None: only files are taken. Raises: click.UsageError
     """
-    from sesrelay.setup.sites.shapes import wrong_secret
+    from sesrelay.setup.sites.shapes import looks_secret, wrong_secret
     from sesrelay.setup.sites.site import Secret
 
     if file == "-" and kept_as is not None:
@@ -31,6 +31,10 @@ def secret_from(file: str, *, smtp: bool, kept_as: str | None) -> Secret:
         try:
             text = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
+            if looks_secret(file):  # not repeated, then
+                raise click.UsageError(
+                    "that is the secret itself; a file that holds it is meant: (umask 077; cat > FILE)"
+                ) from None
             why = error.strerror if isinstance(error, OSError) else "not text"
             raise click.UsageError(f"{file} cannot be read: {why}") from None
         found = Secret(str(path))

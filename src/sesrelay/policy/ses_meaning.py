@@ -119,11 +119,23 @@ def by_smtp(text: str) -> Refused:
 
 def without_credentials(said: str) -> Meaning:
     """Return what it means that credentials could not be had, by what was `said`: who hands them out looks at the clock as SES does."""
-    if _CLOCK_SAID.search(said):
+    if blames_the_clock(said):
         return CLOCK
     if _SSO_SAID.search(said):
         return NO_LOGIN
     return NO_ROLE if _ROLE_SAID.search(said) else NO_CREDENTIALS
+
+
+def blames_the_clock(said: str) -> bool:
+    """Tell whether what AWS `said`, its code and its text, is about this machine's clock, though the code may be that of a wrong key."""
+    return _CLOCK_SAID.search(said) is not None
+
+
+def about_asking(said: str, allow: str) -> str:
+    """Return what to do where SES did not tell of the account, by what was `said`; `allow`: where a policy forbids it."""
+    if blames_the_clock(said):
+        return CLOCK.remedy
+    return allow if "AccessDenied" in said else ASKED_AGAIN
 
 
 def _codes(text: str) -> frozenset[str]:
@@ -291,6 +303,8 @@ AMBIGUOUS = Meaning(
     "The answer was lost, so SES may have sent it: look for it in the events of your configuration set.",
 )  # fmt: skip
 
+ASKED_AGAIN = "it is asked again by itself; the error says what is in the way"
+
 ENDS = frozenset({Action.FAIL, Action.SPLIT, Action.REPAIR})
 """What ends a delivery, if nothing else can be tried."""
 _SMTP_KIND = _text(r"\A(transaction failed|message rejected|access denied): *")
@@ -307,7 +321,7 @@ _QUOTA_TEXT = _text(
 )
 _NOT_VERIFIED_TEXT = _text(r"not verified|failed the check in region|not have authority to send")
 _FAULT_TEXT = _text(r"\btemporary (?:service|authentication) failure|\binternal failure|\bservice unavailable")
-_NO_SET_TEXT = _text(r"\A(?=.*configuration[ -]?set\b).*\bdoes not exist\b")
+_NO_SET_TEXT = _text(r"\A(?=.*configuration[ -]?set\b).*\b(?:(?:does not|doesn't) exist|not found)\b")
 _CLOCK_TEXT = _text(r"signature (?:not yet current|expired)|clock|skew")
 _CLOCK_SAID = _text(r"\bsignature (?:not yet current|expired)\b|\bRequest(?:Expired|TimeTooSkewed|InTheFuture)\b")
 _SSO_SAID = _text(r"\bSSO (?:token|session)\b|\btoken from sso\b")  # botocore's exceptions

@@ -22,7 +22,7 @@ _LAST = re.compile(r"((?:failed the check in region [a-z0-9-]+:|, got) ).*", re.
 # An opening quote at the very beginning would take the whole refusal with it, and one within a word is an apostrophe.
 _QUOTED = re.compile(
     r"(?<=\bat )'(?P<member>[A-Za-z]+)[\w.]*'(?= failed to satisfy)"  # a name of the API's, not a value
-    r"|(?<=[\s:(=])(?:['`‘].*?(?:['’](?!\w)|\Z)|[\"“].*?(?:[\"”](?!\w)|\Z)|<[^<>]*)",
+    r"|(?<=[\s:(=])(?:`[^'’`]*`(?!\w)|['`‘].*?(?:['’](?!\w)|\Z)|[\"“].*?(?:[\"”](?!\w)|\Z)|<[^<>]*)",
     re.S,
 )
 _REPEATED = re.compile(

@@ -19,6 +19,9 @@ from sesrelay.setup.checkup.check import Check, fail, ok, warn
 SKEW_TOLERATED = 60.0  # seconds; AWS refuses requests that are more than five minutes off
 SKEW_REFUSED = 300.0
 NEARLY = 0.9  # of the quota
+CORRECT = "correct the transport's credentials, or sesrelay credentials rotate"
+SET_CLOCK = "timedatectl set-ntp true"
+REACH = "look at DNS, firewall, proxy (HTTPS_PROXY) and the CA certificates (AWS_CA_BUNDLE)"
 
 
 def account(clients: Clients, transport: str, now: float) -> Iterator[Check]:
@@ -28,7 +31,7 @@ def account(clients: Clients, transport: str, now: float) -> Iterator[Check]:
     try:
         found = standing(clients, now)
     except AwsError as error:
-        yield fail("account", transport, str(error), "correct the transport's credentials, or sesrelay credentials rotate")
+        yield fail("account", transport, str(error), _remedy(error, "allow what `sesrelay iam-policy` prints"))
         return
     yield from _standing(found, transport)
 
@@ -57,7 +60,9 @@ def identity(clients: Clients, domain: str) -> tuple[Check, Identity | None]:
         # A verified domain covers those below it.
         found = next((one for name in (domain, *parents(domain)) if (one := identities.read(clients, name)) is not None), None)
     except AwsError as error:
-        return warn("identity", domain, str(error), "ses:GetEmailIdentity is wanted: sesrelay iam-policy --manage"), None
+        return warn(
+            "identity", domain, str(error), _remedy(error, "ses:GetEmailIdentity is wanted: sesrelay iam-policy --manage")
+        ), None
     if found is None:
         return fail(
             "identity", domain, f"no verified domain of the account in {clients.region}", f"sesrelay domain add {domain}"
@@ -73,21 +78,30 @@ def _credentials(clients: Clients, transport: str, now: float) -> Iterator[Check
         with told("ask whose credentials these are"):
             answer = clients["sts"].get_caller_identity()
     except AwsError as error:
-        code, text = error.code, str(error)
-        if error.temporary or not code:
-            yield warn("credentials", transport, text, "STS was not asked: only what SES says counts then")
+        if error.temporary or not error.code:
+            yield warn("credentials", transport, str(error), "STS was not asked: only what SES says counts then")
         else:
-            yield fail("credentials", transport, text, "correct the transport's credentials, or sesrelay credentials rotate")
-        return
-    yield ok("credentials", transport, f"valid, of {answer.get('Arn', 'somebody')}")
-    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+            yield fail("credentials", transport, str(error), _remedy(error, CORRECT))
+        date = error.date
+    else:
+        yield ok("credentials", transport, f"valid, of {answer.get('Arn', 'somebody')}")
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     if date:
         yield _skew(parsedate_to_datetime(date).timestamp() - now)
 
 
+def _remedy(error: AwsError, denied: str) -> str:
+    """Return what to do about what AWS says, or did not say; `denied`: where its policy forbids it."""
+    if error.clock:
+        return SET_CLOCK
+    if error.temporary:
+        return REACH if error.unreached else "look again"
+    return denied if error.denied else CORRECT
+
+
 def _skew(seconds: float) -> Check:
     off = f"{abs(seconds):.0f} seconds {'behind' if seconds > 0 else 'ahead of'} AWS"
-    remedy = "timedatectl set-ntp true"
+    remedy = SET_CLOCK
     if abs(seconds) >= SKEW_REFUSED:
         return fail("clock", "this machine", f"{off}: AWS refuses each request", remedy)
     if abs(seconds) >= SKEW_TOLERATED:

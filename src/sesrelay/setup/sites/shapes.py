@@ -18,6 +18,11 @@ def is_secret_key(text: str) -> bool:
     return _SECRET_KEY.match(text) is not None
 
 
+def looks_secret(text: str) -> bool:
+    """Tell whether `text` looks like a secret of either kind."""
+    return is_secret_key(text) or is_smtp_password(text)
+
+
 def wrong_secret(text: str, *, smtp: bool) -> str | None:
     """Return what is wrong with a secret where `smtp` says which kind is meant; None: nothing that shows. Never repeats it."""
     if smtp and is_secret_key(text):

@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from sesrelay.policy import reputation
 from sesrelay.policy.reputation import AccountStanding
+from sesrelay.policy.ses_meaning import about_asking
 from sesrelay.policy.ses_words import SANDBOX_LIMITS
 from sesrelay.seams import Clock, Observer
 from sesrelay.transport.ses.ledger import FALLBACK_RATE, Ledger, Way
@@ -107,7 +108,7 @@ class Account:
                 "reputation",
                 "the statistics of the SES account cannot be read",
                 error=repr(error),
-                remedy="allow ses:GetSendStatistics",
+                remedy=about_asking(str(error), "allow ses:GetSendStatistics"),
             )
 
     def _tell(self, transport: str, observer: Observer, known: Figures) -> None:
@@ -152,6 +153,10 @@ class Account:
 
     def reserve_begun(self) -> None:
         """Note that mail which is not urgent has to wait, for what is left of the 24 hours is kept."""
+        if "reserve" in self._told:
+            return
+        for transport, observers in self._users.items():
+            observers[-1].account(transport, self.standing())
         self._say_once(
             "reserve", "what is left of the SES account's 24 hours is kept for mail of priority high", remedy=RESERVE_REMEDY
         )
@@ -172,7 +177,7 @@ class Account:
         for transport, observers in self._users.items():
             observers[-1].trouble(
                 "the quota of the SES account cannot be read", error, transport=transport, rate=FALLBACK_RATE,
-                remedy="allow ses:GetAccount or ses:GetSendQuota, or set `rate`",
+                remedy=about_asking(str(error), "allow ses:GetAccount or ses:GetSendQuota, or set `rate`"),
             )  # fmt: skip
 
     async def _keep_fresh(self, accounts: Accounts) -> None:

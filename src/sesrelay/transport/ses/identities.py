@@ -10,14 +10,20 @@ from collections.abc import Awaitable, Callable
 
 from sesrelay.mail.address import domain_of
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.ses_meaning import about_asking
 from sesrelay.policy.ses_senders import covered
 from sesrelay.seams import Clock
 
 REFRESH_EVERY = 120.0  # seconds
 GOOD_FOR = 300.0  # seconds in which a list may refuse somebody
 CANNOT_LIST = "the verified identities of the SES account cannot be listed, so no sender is refused or rewritten by them"
-LIST_REMEDY = "allow ses:ListEmailIdentities, or ses:ListIdentities and ses:GetIdentityVerificationAttributes"
+_ALLOW = "allow ses:ListEmailIdentities, or ses:ListIdentities and ses:GetIdentityVerificationAttributes"
 LOOK_AGAIN = 5.0  # seconds; a sender that the list lacks may have been verified just now
+
+
+def list_remedy(error: Exception) -> str:
+    """Return what to do where they cannot be listed."""
+    return about_asking(str(error), _ALLOW)
 
 
 class Identities:

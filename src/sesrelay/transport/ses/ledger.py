@@ -111,8 +111,11 @@ class Ledger:
             governor.taken(now)
 
     def reserved_from(self, recipients: int, priority: Priority, reserve: float) -> bool:
-        """Tell whether mail of `priority` waits, because what is left of the window is kept for urgent mail."""
-        if self.window.most < 0 or not self._fresh:
+        """Tell whether mail of `priority` waits, because what is left of the window is kept for urgent mail.
+
+        Where nothing is left, nothing is kept: that is for an attempt to find out, which pauses the account.
+        """
+        if self.window.most < 0 or self.window.used_up or not self._fresh:
             self._keeping.clear()
             return False
         keeps = self.window.keeps_from(recipients, priority, reserve)
@@ -141,4 +144,5 @@ class Ledger:
         self.window.told(figures.max_24h_send, figures.sent_last_24h, spent_before)
         # A transport that has nothing more to send does not ask again.
         self._keeping = {of: kept and self.window.keeps_from(1, Priority.NORMAL, of) for of, kept in self._keeping.items()}
-        self.set_rate(figures.max_send_rate)
+        # An account that may send nothing is not waited for in silence: SES says why, and that pauses it.
+        self.set_rate(figures.max_send_rate if figures.max_send_rate > 0.0 else FIRST_RATE)

@@ -31,7 +31,7 @@ from sesrelay.seams import Clock, Content, Observer
 from sesrelay.transport.ses import call
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.ses.attempt import Attempt, Draft, Line
-from sesrelay.transport.ses.identities import CANNOT_LIST, LIST_REMEDY, Identities
+from sesrelay.transport.ses.identities import CANNOT_LIST, Identities, list_remedy
 from sesrelay.transport.ses.seam import AwsSession, SesOptions
 from sesrelay.transport.shaping import shaped
 
@@ -99,7 +99,7 @@ class SesTransport:
         return self._identities.refusal(ascii_address(sender) or sender, self._session.region)
 
     def _unlisted(self, error: Exception) -> None:
-        self._observer.trouble(CANNOT_LIST, error, transport=self.name, remedy=LIST_REMEDY)
+        self._observer.trouble(CANNOT_LIST, error, transport=self.name, remedy=list_remedy(error))
 
     def nexthop(self, recipient: str) -> str:
         return self._nexthop
