@@ -88,6 +88,8 @@ class Wire(Answers, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
         buffer += data
+        if self._watch.line_begun and b"\n" in data:
+            self._watch.line_ended()  # now: what it waits in line is not the client's time
         if len(buffer) > 2 * READ_LIMIT and not (self._halted or self._handshaking):
             self._halt()
         self._rota.ask(self, len(data))
@@ -294,7 +296,7 @@ class Wire(Answers, asyncio.Protocol):
     def _look(self, now: float) -> bool:
         """Do what is to be done once a deadline has passed; tell whether there is another."""
         watch = self._watch
-        if self.uninterrupted:
+        if self.uninterrupted or self.place.in_line:
             watch.deadline = now + watch.grace
         elif now >= watch.deadline:
             if self.closing:
