@@ -298,3 +298,40 @@ def test_a_client_with_one_message_is_answered_ahead_of_those_with_many(loop: st
                 client.writer.close()
 
     run(loop, main())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("begun", [b"", b"NO"], ids=["whole lines", "lines in pieces"])
+def test_what_a_client_waits_in_line_is_not_its_own_time(loop: str, begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[Rota] = []
+    next_turn = Rota._next_turn
+
+    def no_turn(rota: Rota) -> None:
+        turns.append(rota)
+
+    async def main() -> None:
+        async with rig(options(command_timeout=1.0, message_size=10 * MUCH)) as at, asyncio.timeout(10):
+            client, busy, one = [await at.connect() for _ in range(3)]
+            await client.begin()
+            assert (await client.do(b"x" * 2 * MUCH + b"\r\n.")).startswith("250")
+            session = max(at.server.sessions, key=lambda session: session.place.octets)
+            await busy.begin()
+            await one.begin()  # ahead of the others, which are answered in turn from now on
+            client.writer.write(begun)
+            while session.in_a_line != bool(begun):
+                await asyncio.sleep(0.001)
+            with monkeypatch.context() as patch:
+                patch.setattr(Rota, "_next_turn", no_turn)
+                busy.writer.write(b"x" * 2 * MUCH)
+                while not turns:
+                    await asyncio.sleep(0.001)
+                client.writer.write(b"NOOP\r\n"[len(begun) :])
+                await asyncio.sleep(1.2)
+                assert session.place.in_line
+            next_turn(turns.pop())
+            assert (await client.reply()).startswith("250")
+            assert session._watch._spent < 1.0
+            for each in (client, busy, one):
+                each.writer.close()
+
+    run(loop, main())

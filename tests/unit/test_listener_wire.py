@@ -15,7 +15,9 @@ import pytest
 
 from sesrelay.listener.lines import LINE_MAX, SKIP_MAX
 from sesrelay.listener.replies import encode
-from sesrelay.listener.wire import READ_LIMIT, Wire
+from sesrelay.listener.rota import Rota
+from sesrelay.listener.session import SmtpSession
+from sesrelay.listener.wire import AT_ONCE, READ_LIMIT, Wire
 from sesrelay.mail.reply import Reply
 from transcripts.listener_rig import LOOPS, RecordingIntake, options, rig, run
 
@@ -296,8 +298,8 @@ def test_a_client_that_does_not_read_is_not_answered_until_it_does(loop: str) ->
             (session,) = at.server.sessions
             asked = most = 0
             while client.writer.transport.get_write_buffer_size() < 1_000_000:  # until the kernel takes nothing more
-                client.writer.write(b"HELP\r\n" * 1000)
-                asked += 1000
+                client.writer.write(b"HELP\r\n" * (AT_ONCE // 2))  # no more than is answered at once
+                asked += AT_ONCE // 2
                 await asyncio.sleep(0)
                 most = max(most, len(session._buffer))
             assert 2 * READ_LIMIT < most < 4 * READ_LIMIT, "what the client goes on to send stays with the kernel"
@@ -367,6 +369,55 @@ def test_many_chunks_in_one_piece(loop: str) -> None:
             assert heard.count(b"250 2.0.0 1 octets received") == 2000
             assert heard.endswith(b"221 2.0.0 Bye\r\n")
             assert [content for _, content, _ in at.intake.taken] == [b"x" * 2000 + b"\r\n"]
+
+    run(loop, main())
+
+
+@both_loops
+@pytest.mark.parametrize("command", [b"BDAT 0\r\n", b"RCPT TO:<b@example.org>\r\n"])
+def test_others_are_looked_at_while_one_has_very_much_to_be_answered(
+    loop: str, command: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[SmtpSession] = []
+    answer = SmtpSession.command
+
+    def noting(session: SmtpSession, line: bytearray) -> Any:
+        heard.append(session)
+        return answer(session, line)
+
+    async def main() -> None:
+        async with rig() as at:
+            clients = [await at.connect() for _ in range(2)]
+            for client in clients:
+                await client.reply()
+                for begun in (b"HELO x", b"MAIL FROM:<a@example.com>", b"RCPT TO:<b@example.org>"):
+                    assert (await client.do(begun)).startswith("250")
+            monkeypatch.setattr(SmtpSession, "command", noting)
+            many, one = clients
+            many.writer.write(command * 2000)
+            many.writer.write_eof()
+            assert (await one.do(b"NOOP")).startswith("250")
+            assert (await many.rest()).count(b"250 2.") == 2000
+            session = min(set(heard), key=heard.count)
+            assert heard.index(session) <= 2 * AT_ONCE
+            one.writer.close()
+
+    run(loop, main())
+
+
+@both_loops
+def test_a_session_with_very_much_to_be_answered_ends_where_the_relay_does(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask_again = Rota.ask_again
+
+    def told_to_leave(rota: Rota, session: SmtpSession) -> None:
+        ask_again(rota, session)
+        session.leave()
+
+    async def main() -> None:
+        monkeypatch.setattr(Rota, "ask_again", told_to_leave)
+        async with rig(options(junk=10**9)) as at:
+            lines = (await at.say([GREETED + b"NOOP\r\n" * AT_ONCE * 3])).split(b"\r\n")
+            assert [lines.count(b"250 2.0.0 Ok"), lines[-2][:9]] == [AT_ONCE, b"421 4.3.2"]
 
     run(loop, main())
 

@@ -82,14 +82,24 @@ class Rota:
             if self._crowded:
                 self._crowded -= 1
         elif self._one_was_answered:
-            if not place.in_line:
-                place.in_line = True
-                self._line.append(speaker)
+            self._put_in_line(speaker)
             return
         else:
             self._in_turn(brought)
             self._look_again()
         speaker.proceed()
+
+    def ask_again(self, speaker: Speaker) -> None:
+        """Have a client answered further, in a later turn of the loop: there is more to be answered than is at once."""
+        self._put_in_line(speaker)
+        if not self._one_was_answered:
+            self._look_again()
+
+    def _put_in_line(self, speaker: Speaker) -> None:
+        place = speaker.place
+        if not place.in_line:
+            place.in_line = True
+            self._line.append(speaker)
 
     def _goes_ahead(self) -> None:
         self._attention = ATTENTION

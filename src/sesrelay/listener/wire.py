@@ -1,6 +1,6 @@
 """One client's connection: lines and content out of what comes, replies gathered, deadlines, and what a client that drops undoes.
 
-A line is answered in the very callback that brings it, unless it is others' turn, see `rota`. What cannot be (content, a password
+A line is answered in the very callback that brings it, unless it is others' turn, see `rota`; of very many, some at a time. What cannot be (content, a password
 to be verified, TLS) is a coroutine that the callbacks carry on, see `steps`; until it has ended nothing else that the client says
 is looked at.
 
@@ -28,6 +28,7 @@ from sesrelay.listener.steps import INPUT, Steps
 
 READ_LIMIT = 64 * 1024  # octets: a client that is twice as far ahead is not read from until no more than these are left
 WRITE_SOON = 16 * 1024  # octets: replies are not gathered beyond this
+AT_ONCE = 128  # lines of one client that are answered before others are looked at, and then the next ones
 GOODBYE = 5.0  # seconds that a client has to answer the end of TLS
 
 
@@ -87,9 +88,10 @@ class Wire(Answers, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
         buffer += data
-        if len(buffer) > 2 * READ_LIMIT and not (self._halted or self._handshaking) and self.transport is not None:
-            self._halted = True
-            self.transport.pause_reading()
+        if self._watch.line_begun and b"\n" in data:
+            self._watch.line_ended()  # now: what it waits in line is not the client's time
+        if len(buffer) > 2 * READ_LIMIT and not (self._halted or self._handshaking):
+            self._halt()
         self._rota.ask(self, len(data))
 
     def eof_received(self) -> bool:
@@ -143,8 +145,16 @@ class Wire(Answers, asyncio.Protocol):
             self._close()
 
     def _answer(self) -> None:
-        buffer, out = self._buffer, self._out
+        buffer, out, left = self._buffer, self._out, AT_ONCE
         while not (self.closing or self._clogged or self._work):
+            if left <= 0 and b"\n" in buffer and not (self._eof and self.secured):  # then it would not arrive, see eof_received
+                if len(buffer) > READ_LIMIT and not self._halted:
+                    self._halt()
+                self.flush()
+                self._watch.allow_more(0.0)
+                self._rota.ask_again(self)
+                return
+            left -= 1
             line = self._take_line() if buffer else None
             if line is None:
                 self._watch.expect_line(begun=self._in_the_middle())
@@ -286,7 +296,7 @@ class Wire(Answers, asyncio.Protocol):
     def _look(self, now: float) -> bool:
         """Do what is to be done once a deadline has passed; tell whether there is another."""
         watch = self._watch
-        if self.uninterrupted:
+        if self.uninterrupted or self.place.in_line:
             watch.deadline = now + watch.grace
         elif now >= watch.deadline:
             if self.closing:
@@ -364,6 +374,12 @@ class Wire(Answers, asyncio.Protocol):
     def _in_the_middle(self) -> bool:
         """Tell whether a line has begun and not ended."""
         return bool(self._buffer) or self._lines.skipping > 0
+
+    def _halt(self) -> None:
+        """Read no more from the client, until little is left of what it has sent."""
+        if self.transport is not None:
+            self._halted = True
+            self.transport.pause_reading()
 
     def _read_on(self) -> None:
         """Read from the client again, once little is left of what it has sent."""
