@@ -18,8 +18,8 @@ from sesrelay.mail.filed import Large
 from sesrelay.mail.outcome import Deferred, Delivered, Held, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
+from sesrelay.policy.concurrency import troubled
 from sesrelay.policy.retry import AMBIGUOUS_WAIT
-from sesrelay.policy.window import troubled
 from sesrelay.seams import Clock, ContentGone, Interrupted, Observer, Spool, SpoolError, Submission, Transport
 
 OUR_FAULT = Reply(451, "4.3.0", "Internal error in the relay; the message is kept")

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from sesrelay.mail.delivery import Batch, Delivery, LaneKey, Priority, Stream
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.value import value
+from sesrelay.policy.concurrency import FIRST, next_window
 from sesrelay.policy.fairness import Rounds, Turns
-from sesrelay.policy.window import FIRST, next_window
 
 ROOM = 500  # batches a lane keeps in memory; beyond that they stay in the store
 LOW_WATER = 5  # what part of its share is left of a stream when it is filled again

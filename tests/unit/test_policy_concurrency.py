@@ -6,7 +6,7 @@ import pytest
 
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, Scope
 from sesrelay.mail.reply import Reply
-from sesrelay.policy.window import FIRST, next_window, troubled
+from sesrelay.policy.concurrency import FIRST, next_window, troubled
 
 LATER, NEVER = Reply(451, "4.3.0", "Later"), Reply(550, "5.1.1", "Nobody")
 
