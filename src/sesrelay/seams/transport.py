@@ -73,3 +73,11 @@ class Preflight(Protocol):
 
     def refusal(self, sender: str) -> Reply | None:
         """Return what to answer mail from `sender`, or None where it may go or nobody knows. Never waits."""
+
+
+@runtime_checkable
+class Reserving(Protocol):
+    """A transport that keeps what is left of a quota for mail of high priority."""
+
+    def reserved_since(self) -> float | None:
+        """Return since when other mail waits for that, in Unix seconds; None where none does."""

@@ -41,7 +41,7 @@ class Ledger:
         self.asking = asyncio.Lock()
         self.answers = 0
         self.told_at: float | None = None
-        self._keeping: dict[float, bool] = {}  # by reserve: whether mail that is not urgent waits, for what is left is kept
+        self._keeping: dict[float, float] = {}  # by reserve: since when mail that is not urgent waits, for what is left is kept
         self._clock = clock
         self._rate, self._climbs = FIRST_RATE, False
         self._counts = counts
@@ -119,14 +119,20 @@ class Ledger:
             self._keeping.clear()
             return False
         keeps = self.window.keeps_from(recipients, priority, reserve)
-        if priority is not Priority.HIGH:
-            self._keeping[reserve] = keeps
+        if keeps:
+            self._keeping.setdefault(reserve, self._clock.wall())
+        elif priority is not Priority.HIGH:
+            self._keeping.pop(reserve, None)
         return keeps
+
+    def reserved_since(self, reserve: float) -> float | None:
+        """Return since when mail that is not urgent waits by that reserve, in Unix seconds; None where none does."""
+        return self._keeping.get(reserve)
 
     @property
     def reserving(self) -> bool:
         """Tell whether mail that is not urgent waits, by the reserve of some transport."""
-        return any(self._keeping.values())
+        return bool(self._keeping)
 
     @property
     def exhausted(self) -> bool:
@@ -143,6 +149,6 @@ class Ledger:
         self.answers += 1
         self.window.told(figures.max_24h_send, figures.sent_last_24h, spent_before)
         # A transport that has nothing more to send does not ask again.
-        self._keeping = {of: kept and self.window.keeps_from(1, Priority.NORMAL, of) for of, kept in self._keeping.items()}
+        self._keeping = {of: at for of, at in self._keeping.items() if self.window.keeps_from(1, Priority.NORMAL, of)}
         # An account that may send nothing is not waited for in silence: SES says why, and that pauses it.
         self.set_rate(figures.max_send_rate if figures.max_send_rate > 0.0 else FIRST_RATE)

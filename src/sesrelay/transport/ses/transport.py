@@ -113,6 +113,9 @@ class SesTransport:
             return RESERVE_WAIT
         return self._governor.take(recipients, now)
 
+    def reserved_since(self) -> float | None:
+        return self._account.ledger.reserved_since(self.options.daily_reserve)
+
     def give_back(self, recipients: int) -> None:
         self._governor.give_back(recipients)
 
