@@ -316,6 +316,17 @@ def test_a_refusal_lowers_the_pace_once_for_calls_under_way_together_and_it_come
     assert governor.current == 10.0
 
 
+@pytest.mark.parametrize(("rate", "climbs"), [(50.0, False), (1_000.0, False), (50.0, True)])
+def test_what_another_host_leaves_when_it_stops_is_soon_used(rate: float, climbs: bool) -> None:
+    governor = Governor(rate, 0.0, climbs=climbs)
+    for second in range(4):  # so much less is left of the rate for as long as the other one sends
+        governor.throttled(second * 1.1)
+    assert (governor.current or 0.0) < rate / 4
+    for second in range(4, 90):
+        governor.take(1, float(second))
+    assert (governor.current or 0.0) >= 0.95 * rate
+
+
 def test_a_changed_rate_is_followed_at_once_and_what_was_learnt_is_forgotten() -> None:
     governor = Governor(10.0, 0.0)
     governor.throttled(1.0)
