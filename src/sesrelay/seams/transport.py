@@ -61,7 +61,10 @@ class Transport(Protocol):
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         """Try once. One outcome for each delivery.
 
-        Raises: CancelledError; Interrupted and anything else for a fault of ours alone: whoever has no outcome by it is in doubt.
+        Where it is cancelled before anything of the message has left, an outcome says that.
+
+        Raises: CancelledError where it may have left; Interrupted and anything else for a fault of ours alone: whoever has no
+        outcome by any of these is in doubt.
         """
 
     async def close(self) -> None: ...
