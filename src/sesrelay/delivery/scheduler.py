@@ -199,13 +199,16 @@ class Scheduler:
                 until, remedy = quota.next_look(since, now), f"{quota.KEPT}; {quota.RESERVE_REMEDY}"
                 yield Pause(name, None, PauseReason.QUOTA, since, until, remedy, cap=quota.RESERVE)
 
-    def kept_back(self, route: str, transport: str, priority: Priority) -> tuple[str, float] | None:
-        """Return by which limit of ours mail waits now, and until when in Unix seconds; None where it does not."""
+    def kept_back(self, route: str, lane: LaneKey, priority: Priority) -> tuple[str, float] | None:
+        """Return why mail waits in `lane` now, were it due, and until when in Unix seconds; None where it does not."""
         now = self._clock.wall()
         found = self.gates.reached(route, now)
         if found is not None:
             return found.cap, found.until
-        since = None if priority is Priority.HIGH else _reserved_since(self.transport(transport))
+        pause = self.pauses.longest(lane)
+        if pause is not None:
+            return pause.reason.value, pause.until
+        since = None if priority is Priority.HIGH else _reserved_since(self.transport(lane.transport))
         return None if since is None else (quota.RESERVE, quota.next_look(since, now))
 
     async def retired(self, transports: Iterable[Transport]) -> None:
