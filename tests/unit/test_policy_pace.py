@@ -245,6 +245,19 @@ def test_a_reserve_of_one_way_is_not_forgotten_for_that_of_another() -> None:
     assert not ledger.reserved_from(1, Priority.NORMAL, 0.1)
 
 
+def test_a_message_to_many_is_kept_waiting_though_others_go() -> None:
+    ledger, clock = told(14.0)
+    ledger.told(Figures(14.0, 200.0, 150.0), 0.0)
+    since = clock.wall()
+    assert ledger.reserved_from(35, Priority.NORMAL, 0.1)
+    clock.advance(5.0)
+    assert not ledger.reserved_from(1, Priority.NORMAL, 0.1)
+    ledger.told(Figures(14.0, 200.0, 151.0), 0.0)
+    assert ledger.reserved_since(0.1) == since
+    ledger.told(Figures(14.0, 200.0, 140.0), 0.0)
+    assert ledger.reserved_since(0.1) is None
+
+
 @pytest.mark.parametrize("rate", [0.0, -1.0])
 def test_an_account_without_a_rate_is_tried_so_that_ses_says_why(rate: float) -> None:
     ledger, clock = told(rate)
