@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pytest
 from batches import Bytes, Unreadable, batch, by_address, eventually
 from engine_rig import CONTENT, Rig
 from fakes import FakeClock
-from scripted_host import ScriptedHost
+from scripted_host import STALL, ScriptedHost
 from ses_world import Remembers, world
 from sesrelay.mail.delivery import State
 from sesrelay.mail.outcome import Deferred, Delivered
@@ -24,6 +25,7 @@ from sesrelay.transport.ses import attempt
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.smtp.paced import PacedSmtp
 from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
+from sesrelay.transport.stopping import CUT
 from small_dns import SmallDns
 
 BY_SMTP = ["smtp", "paced", "ses by smtp", "direct"]
@@ -136,3 +138,29 @@ async def test_a_content_that_cannot_be_read_is_no_doubt(ways: Ways, kind: str) 
         assert isinstance(outcome, Deferred)
         assert not outcome.ambiguous
     assert ways.sent == 0
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("left", [False, True], ids=["before it has left", "after that"])
+async def test_what_is_cut_at_the_end_is_in_doubt_only_where_it_may_have_left(ways: Ways, kind: str, left: bool) -> None:
+    way = await ways.make(kind)
+    rig, asked, said = Rig(way), asyncio.Event(), "." if left else "MAIL"
+    ways.host.replies[said] = STALL
+    ways.ses.fail("hang")
+    if kind == "ses" and not left:
+
+        async def silent() -> None:  # a program that hands out credentials, say
+            asked.set()
+            await asyncio.Event().wait()
+
+        way._session.credentials = silent
+    queue_id = await rig.submit("b@example.org", content=CONTENT)
+    await eventually(lambda: asked.is_set() or not ways.ses.script or bool(ways.host.said(said)) or ways.sent > 0)
+    assert await rig.scheduler.drain(0.0) == left
+    one = (await rig.record(queue_id)).deliveries[0].delivery
+    if left:
+        assert one.state is State.IN_FLIGHT, "the next start finds it, and is in doubt"
+    else:
+        assert (one.state, one.attempts, one.doubts, one.pinned, one.reply) == (State.QUEUED, 0, 0, None, str(CUT.reply))
+        assert one.due <= rig.clock.wall(), "the next start sends it at once"
+        assert not list(rig.scheduler.pauses)

@@ -850,8 +850,12 @@ async def test_a_share_is_a_part_of_the_accounts_rate_and_the_reserve_is_for_urg
             assert taken == 45
             clock.advance(5.0)
             assert w.transport.pace(5, clock.monotonic()) == 0.0
+            assert w.transport.reserved_since() is None
+            since = clock.wall()
             for _ in range(2):
                 assert w.transport.pace(6, clock.monotonic()) == 60.0
+                clock.advance(1.0)
+            assert w.transport.reserved_since() == since
             assert w.transport.pace(6, clock.monotonic(), Priority.HIGH) == 0.0
             ((what, facts),) = w.observer.notices
             assert "kept for mail of priority high" in what
@@ -861,6 +865,7 @@ async def test_a_share_is_a_part_of_the_accounts_rate_and_the_reserve_is_for_urg
             assert w.transport.pace(3, clock.monotonic(), Priority.LOW) == 60.0
             session.figures = Figures(100.0, 200.0, 20.0)
             await w.transport._account.refresh(0.0)
+            assert w.transport.reserved_since() is None
             assert w.transport.pace(3, clock.monotonic(), Priority.LOW) == 0.0
 
 

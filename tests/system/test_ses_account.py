@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ def test_near_the_end_of_the_24_hours_urgent_mail_goes_and_the_rest_waits(tmp_pa
             waiting = relay.submit("news@example.com", "b@example.com")
             urgent = relay.submit("a@alerts.example.com", "b@example.com")
             assert relay.ended(urgent)[0]["state"] == "delivered"
-            assert relay.ask("show", id=waiting)["deliveries"][0]["state"] == "queued"
+            (why,) = relay.json("queue", "list")
+            (paused,) = relay.json("queue", "summary")["paused"]
+            ends = datetime.fromisoformat(paused["until"]), datetime.fromisoformat(why["next_attempt"])
             said = wait_for(
                 "both are told",
                 lambda: [e for e in relay.events("notice") if "SES account" in e["what"]][1:] and relay.events("notice"),
@@ -84,6 +87,12 @@ def test_near_the_end_of_the_24_hours_urgent_mail_goes_and_the_rest_waits(tmp_pa
     assert "kept for mail of priority high" in texts
     assert "in the sandbox" in texts
     assert "in the sandbox" in page
+    assert (why["id"], why["state"], why["reason"]) == (waiting, "queued", "daily_reserve")
+    assert (paused["transport"], paused["reason"], paused["route"], paused["cap"]) == ("ses-main", "quota", None, "daily_reserve")
+    assert "kept for mail of priority high" in paused["remedy"]
+    since = datetime.fromisoformat(paused["since"])
+    assert all(since < at <= since + timedelta(seconds=61) for at in ends), "when it is looked at again"
+    assert 'waits: <span class="reason">daily_reserve' in page
 
 
 def test_another_region_takes_over_only_what_was_certainly_not_taken(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from sesrelay.control.desk import SpoolDesk
 from sesrelay.delivery import pump, supply
 from sesrelay.delivery.housekeeping import Housekeeping
 from sesrelay.delivery.intake import SCHEDULED
+from sesrelay.mail.dates import rfc3339
 from sesrelay.mail.delivery import Priority, State
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
@@ -514,3 +515,18 @@ async def test_another_queue_keeps_the_time_and_the_priority() -> None:
     taken = envelopes.submission(envelopes.document(record), await rig.spool.content(queue_id), rig.clock.now + 9.0)
     assert taken.message == record.message
     assert [one.due for one in taken.deliveries] == [at]
+
+
+async def test_what_waits_behind_a_pause_or_a_cap_says_so_though_it_was_never_tried() -> None:
+    way = ScriptedTransport("t", answer=lambda to: Deferred(LATER, Scope.NEXTHOP, PauseReason.SUSPENDED), concurrency=1)
+    other = ScriptedTransport("u")
+    rig = Rig(way, other, rules=rules() | {"b.example": {"transports": ("u",), "limits": RouteLimits(hourly_cap=1)}})
+    first = await submit(rig, "a", 3)
+    capped = await submit(rig, "b", 2)
+    await rig.quiet()
+    desk = SpoolDesk(rig.spool, rig.clock, rig.scheduler.waits, kept_back=rig.scheduler.kept_back)
+    (pause,) = rig.scheduler.pauses
+    found = {one["id"]: one async for one in desk.listing(Filter())}
+    assert {found[each]["reason"] for each in first} == {"suspended"}
+    assert {found[each]["next_attempt"] for each in first} == {rfc3339(pause.until)}
+    assert found[capped[1]]["reason"] == "hourly_cap"

@@ -245,6 +245,19 @@ def test_a_reserve_of_one_way_is_not_forgotten_for_that_of_another() -> None:
     assert not ledger.reserved_from(1, Priority.NORMAL, 0.1)
 
 
+def test_a_message_to_many_is_kept_waiting_though_others_go() -> None:
+    ledger, clock = told(14.0)
+    ledger.told(Figures(14.0, 200.0, 150.0), 0.0)
+    since = clock.wall()
+    assert ledger.reserved_from(35, Priority.NORMAL, 0.1)
+    clock.advance(5.0)
+    assert not ledger.reserved_from(1, Priority.NORMAL, 0.1)
+    ledger.told(Figures(14.0, 200.0, 151.0), 0.0)
+    assert ledger.reserved_since(0.1) == since
+    ledger.told(Figures(14.0, 200.0, 140.0), 0.0)
+    assert ledger.reserved_since(0.1) is None
+
+
 @pytest.mark.parametrize("rate", [0.0, -1.0])
 def test_an_account_without_a_rate_is_tried_so_that_ses_says_why(rate: float) -> None:
     ledger, clock = told(rate)
@@ -314,6 +327,17 @@ def test_a_refusal_lowers_the_pace_once_for_calls_under_way_together_and_it_come
     for second in range(60, 400):
         governor.take(1, float(second))
     assert governor.current == 10.0
+
+
+@pytest.mark.parametrize(("rate", "climbs"), [(50.0, False), (1_000.0, False), (50.0, True)])
+def test_what_another_host_leaves_when_it_stops_is_soon_used(rate: float, climbs: bool) -> None:
+    governor = Governor(rate, 0.0, climbs=climbs)
+    for second in range(4):  # so much less is left of the rate for as long as the other one sends
+        governor.throttled(second * 1.1)
+    assert (governor.current or 0.0) < rate / 4
+    for second in range(4, 90):
+        governor.take(1, float(second))
+    assert (governor.current or 0.0) >= 0.95 * rate
 
 
 def test_a_changed_rate_is_followed_at_once_and_what_was_learnt_is_forgotten() -> None:

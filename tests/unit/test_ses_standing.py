@@ -57,7 +57,10 @@ def test_what_is_not_said_is_not_known(answer: dict[str, Any], sandbox: bool | N
     assert fetch(made["sesv2"], made["ses"]).sandbox is sandbox
 
 
-@pytest.mark.parametrize("v2", ["AccessDeniedException", "TooManyRequestsException", {"ProductionAccessEnabled": True}])
+NO_FIGURE = {"SendQuota": {**FIGURES, "SentLast24Hours": float("nan")}}
+
+
+@pytest.mark.parametrize("v2", ["AccessDeniedException", "TooManyRequestsException", {"ProductionAccessEnabled": True}, NO_FIGURE])
 def test_v1_has_the_figures_where_v2_refuses_or_lacks_them(v2: dict[str, Any] | str) -> None:
     made = clients(v2, {**FIGURES, "Max24HourSend": -1.0})
     found, figures = stands(made), fetch(made["sesv2"], made["ses"])
@@ -70,3 +73,11 @@ def test_where_neither_answers_that_is_said() -> None:
     with pytest.raises(AwsError, match="cannot read the account: TooManyRequestsException") as raised:
         stands(clients("AccessDeniedException", "TooManyRequestsException"))
     assert raised.value.temporary
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", FIGURES)
+def test_what_is_no_figure_is_no_answer(name: str, bad: float) -> None:
+    quota = {**FIGURES, name: bad}
+    with pytest.raises(AwsError, match="what answered is not AWS"):
+        stands(clients({"SendQuota": quota}, quota))

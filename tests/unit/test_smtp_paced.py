@@ -242,9 +242,11 @@ async def test_urgent_mail_has_the_rest_of_a_quota_while_that_is_known() -> None
     way = made(lambda _: TAKEN, clock)
     way.ledger.told(Figures(14.0, 200.0, 185.0), 0)  # type: ignore[attr-defined]
     assert way.pace(1, clock.monotonic()) == 60.0
+    assert way.reserved_since() == clock.wall()
     assert way.pace(1, clock.monotonic(), Priority.HIGH) == 0.0
     clock.advance(901.0)  # the transport that asked is gone: the window has moved on, and nobody has seen how far
     assert way.pace(1, clock.monotonic()) == 0.0
+    assert way.reserved_since() is None
 
 
 async def test_a_rate_of_ones_own_goes_for_any_relay() -> None:

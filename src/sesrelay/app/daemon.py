@@ -120,7 +120,7 @@ class Daemon:
         acceptance = Acceptance(spool, scheduler, self.clock, self.observer)
         importer = Importer(spool, spool, lambda: scheduler.snapshot, scheduler.pauses, self.clock, scheduler.stored)
         desk = SpoolDesk(
-            spool, self.clock, scheduler.waits, self._queue_changed, scheduler.capped, scheduler.move, importer=importer.take,
+            spool, self.clock, scheduler.waits, self._queue_changed, scheduler.kept_back, scheduler.move, importer=importer.take,
             undeliverable=lambda: undeliverable(config),
         )  # fmt: skip
         listener = ListenerServer(

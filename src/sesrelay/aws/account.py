@@ -5,6 +5,7 @@ Source: Amazon SES API v2 GetAccount; API v1 GetSendQuota where v2 is missing or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -34,7 +35,7 @@ class Account:
 
 
 def fetch(v2: SESV2Client, v1: SESClient) -> Account:
-    """Ask SES. Blocks: call it in a thread. Raises: botocore's errors, those of v1 where neither answers."""
+    """Ask SES. Blocks: call it in a thread. Raises: botocore's errors, those of v1 where neither answers, with figures."""
     from botocore.exceptions import ClientError  # noqa: PLC0415 - importing it costs 100 ms
     from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
@@ -48,11 +49,16 @@ def fetch(v2: SESV2Client, v1: SESClient) -> Account:
 
 
 def _account(quota: Mapping[str, Any], answer: Mapping[str, Any]) -> Account:
-    rate, in_24h = float(quota["MaxSendRate"]), float(quota["Max24HourSend"])
+    """Raises: KeyError; ResponseParserError for what is no figure, as NaN: nothing can be paced or shown by it"""
+    rate, in_24h, sent = (float(quota[name]) for name in ("MaxSendRate", "Max24HourSend", "SentLast24Hours"))
+    if not all(map(math.isfinite, (rate, in_24h, sent))):
+        from botocore.parsers import ResponseParserError  # noqa: PLC0415 - importing it costs 100 ms
+
+        raise ResponseParserError(f"the account's quota has what is no figure: {rate:g} a second, {sent:g} of {in_24h:g} sent")
     production = answer.get("ProductionAccessEnabled")
     # The figures tell the sandbox where nothing else does, and no more than that ("Request production access" in the guide).
     by_figures = True if (rate, in_24h) == SANDBOX_FIGURES else None
-    return Account(rate, in_24h, float(quota["SentLast24Hours"]), by_figures if production is None else not production, answer)
+    return Account(rate, in_24h, sent, by_figures if production is None else not production, answer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sesrelay.control import documents, envelopes
 from sesrelay.mail.dates import rfc3339
-from sesrelay.mail.delivery import State
+from sesrelay.mail.delivery import LaneKey, Priority, State
 from sesrelay.seams import Clock, Document, Filter, Pause, SpoolAdmin, Submission, Told, Unfit, Verb
 
 PAGE = 1000  # deliveries read at once: no read transaction is longer
@@ -35,8 +35,8 @@ async def nothing_to_move() -> None:
     """Do nothing: the next daemon places anew what it claims."""
 
 
-def never_capped(route: str) -> None:
-    """Return nothing: what a cap has counted is the daemon's to know, and there is no daemon."""
+def never_kept_back(route: str, lane: LaneKey, priority: Priority) -> None:
+    """Return nothing: what is paused, and what a limit has counted, is the daemon's to know, and there is no daemon."""
 
 
 async def nobody_to_place(submission: Submission) -> bool:
@@ -46,16 +46,16 @@ async def nobody_to_place(submission: Submission) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SpoolDesk:
-    """`changed` is called after a change, so that an engine takes notice. `capped` tells by which cap a route waits now, and
-    until when; `moved` is called after mail was given another way out; `importer` places and stores a message;
-    `undeliverable` looks into the folder of reports that could not be sent; `missing`: see `seams.Desk`.
+    """`changed` is called after a change, so that an engine takes notice. `kept_back` tells why mail waits now, for a pause
+    or a limit of ours, and until when; `moved` is called after mail was given another way out; `importer` places and stores a
+    message; `undeliverable` looks into the folder of reports that could not be sent; `missing`: see `seams.Desk`.
     """
 
     spool: SpoolAdmin
     clock: Clock
     pauses: Callable[[], Iterable[Pause]] = no_pauses
     changed: Callable[[Verb], Awaitable[None]] = nobody_to_tell
-    capped: Callable[[str], tuple[str, float] | None] = never_capped
+    kept_back: Callable[[str, LaneKey, Priority], tuple[str, float] | None] = never_kept_back
     moved: Callable[[], Awaitable[None]] = nothing_to_move
     importer: Callable[[Submission], Awaitable[bool]] = nobody_to_place
     undeliverable: Callable[[], Document] = no_folder
@@ -116,8 +116,11 @@ class SpoolDesk:
     def _explained(self, delivery: Document) -> Document:
         """Put in why a delivery waits that is due: the store does not write it on each of a hundred thousand."""
         if delivery["state"] == State.QUEUED.value:
-            found = self.capped(delivery["route"])
+            lane = LaneKey(delivery["transport"] or "", delivery["nexthop"] or "")
+            found = self.kept_back(delivery["route"], lane, Priority[delivery["priority"].upper()])
             until = rfc3339(found[1]) if found else None
             if found and until is not None and (delivery["next_attempt"] or "") < until:
-                delivery["reason"], delivery["next_attempt"] = found[0], until
+                delivery["next_attempt"] = until
+                if delivery["reason"] != "in_doubt":  # which tells more: no other way out may have it
+                    delivery["reason"] = found[0]
         return delivery

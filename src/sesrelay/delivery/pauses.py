@@ -122,6 +122,10 @@ class Pauses:
                 until = max(until or 0.0, standing.pause.until, now + 1.0 if standing.probing else 0.0)
         return until
 
+    def longest(self, lane: LaneKey) -> Pause | None:
+        """Return the pause that stands for `lane`, of several the one that lasts longest; None where none does."""
+        return max((self._standing[key].pause for key in self._keys(lane)), key=lambda pause: pause.until, default=None)
+
     def must_probe(self, lane: LaneKey) -> bool:
         """Tell whether a pause stands that has run out: one batch may go, and the others wait for its outcome."""
         return any(True for _ in self._keys(lane))

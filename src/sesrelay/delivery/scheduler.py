@@ -22,11 +22,13 @@ from sesrelay.delivery.recovery import close_open_attempts
 from sesrelay.delivery.room import LARGE, Room
 from sesrelay.delivery.settle import Settler
 from sesrelay.delivery.snapshot import Snapshot
-from sesrelay.mail.delivery import Batch, LaneKey, Stream
+from sesrelay.mail.delivery import Batch, LaneKey, Priority, Stream
 from sesrelay.mail.filed import Filed, Large
+from sesrelay.mail.outcome import PauseReason
+from sesrelay.policy import quota
 from sesrelay.policy.budget import MEMORY, ByteBudget
 from sesrelay.policy.fairness import attempts_at_once
-from sesrelay.seams import Clock, Observer, Pause, Spool, SpoolError, Transport
+from sesrelay.seams import Clock, Observer, Pause, Reserving, Spool, SpoolError, Transport
 
 RECOVERY = 5.0  # seconds that a start waits for what was interrupted to be settled; a full disk may take hours
 
@@ -188,14 +190,26 @@ class Scheduler:
         await self._supply.shelve(list(paused))
 
     def waits(self) -> Iterator[Pause]:
-        """Yield all that keeps part of the queue waiting: the pauses, and the routes that have reached a cap."""
+        """Yield all that keeps part of the queue waiting: the pauses, the routes that have reached a cap, and what yields to urgent mail."""
+        now = self._clock.wall()
         yield from self.pauses
-        yield from self.gates.waits(self.snapshot.routing.rules, self._clock.wall())
+        yield from self.gates.waits(self.snapshot.routing.rules, now)
+        for name, transport in self.snapshot.transports.items():
+            if (since := _reserved_since(transport)) is not None:
+                until, remedy = quota.next_look(since, now), f"{quota.KEPT}; {quota.RESERVE_REMEDY}"
+                yield Pause(name, None, PauseReason.QUOTA, since, until, remedy, cap=quota.RESERVE)
 
-    def capped(self, route: str) -> tuple[str, float] | None:
-        """Return by which cap a route waits now, and until when in Unix seconds; None where it does not."""
-        found = self.gates.reached(route, self._clock.wall())
-        return (found.cap, found.until) if found is not None else None
+    def kept_back(self, route: str, lane: LaneKey, priority: Priority) -> tuple[str, float] | None:
+        """Return why mail waits in `lane` now, were it due, and until when in Unix seconds; None where it does not."""
+        now = self._clock.wall()
+        found = self.gates.reached(route, now)
+        if found is not None:
+            return found.cap, found.until
+        pause = self.pauses.longest(lane)
+        if pause is not None:
+            return pause.reason.value, pause.until
+        since = None if priority is Priority.HIGH else _reserved_since(self.transport(lane.transport))
+        return None if since is None else (quota.RESERVE, quota.next_look(since, now))
 
     async def retired(self, transports: Iterable[Transport]) -> None:
         """Wait until no attempt by any of `transports`, which are no longer in force, is under way."""
@@ -224,3 +238,7 @@ class Scheduler:
     @property
     def in_flight(self) -> int:
         return self._pump.slots.taken
+
+
+def _reserved_since(transport: Transport) -> float | None:
+    return transport.reserved_since() if isinstance(transport, Reserving) else None

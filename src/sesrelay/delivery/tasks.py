@@ -8,6 +8,8 @@ from typing import Any
 
 from sesrelay.seams import Observer
 
+LAST_WORDS = 2.0  # seconds for what was cut before anything had left to say so; a store in trouble does not listen
+
 
 class Tasks:
     def __init__(self, observer: Observer) -> None:
@@ -21,14 +23,17 @@ class Tasks:
         return task
 
     async def finish(self, grace: float) -> int:
-        """Give all of it `grace` seconds, then cut the rest; return how much that was."""
+        """Give all of it `grace` seconds, then cut the rest; return how much did not end by itself."""
         pending: set[asyncio.Task[None]] = set()
         if self._tasks:
             _, pending = await asyncio.wait(set(self._tasks), timeout=grace)
         for task in pending:
             task.cancel()
+        late = (await asyncio.wait(pending, timeout=LAST_WORDS))[1] if pending else pending
+        for task in late:
+            task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-        return len(pending)
+        return sum(task.cancelled() for task in pending)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -22,6 +22,7 @@ YIELD = 0.7  # what is left of the pace after a refusal
 LEAST = 1 / 16  # of the rate, however often it is refused: the limit may have been lowered, but not to nothing
 FAST = 0.05  # of the rate a second, on the way back to the last known limit
 NEAR = 0.95  # of the pace that was last refused: from here on slowly
+PAST = 1.1  # of the pace that was last refused: that limit is no more, as another host has stopped sending; quickly again
 SLOW, SLOW_BY_CALL = 0.005, 0.0002  # of the rate: a second at most, and a recipient, so that few of those on the way are refused
 SCANT = 1.0  # a second: with no more than that a next hop saves up nothing that could meet a call which overtakes another
 
@@ -134,6 +135,8 @@ class Governor:
         top = math.inf if self._climbs else 1.0
         if self.rate is None or self._factor >= top:
             return
+        if self._factor > self._refused * PAST:
+            self._refused = top
         known = self._refused < math.inf
         around = self._refused if known else self._factor  # steps are parts of the limit, where it is far from the rate
         near = min(self._refused * NEAR, top)

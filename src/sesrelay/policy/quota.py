@@ -15,7 +15,18 @@ from sesrelay.mail.delivery import Priority
 
 DAY = 86_400.0
 RESERVE_WAIT = 60.0  # seconds between looks at whether the window has freed something for others than urgent mail
+RESERVE = "daily_reserve"
+"""The reason of what waits because what is left is kept for urgent mail: the name of the key."""
+KEPT = "what is left of the SES account's 24 hours is kept for mail of priority high"
+RESERVE_REMEDY = (
+    "the rest goes on as the window frees; ask for a higher quota (SES console, Account dashboard), or set daily_reserve lower"
+)
 MEMORY = 900.0  # seconds over which the present rate of sending is told
+
+
+def next_look(since: float, now: float) -> float:
+    """Return when what has waited for the reserve `since` then is looked at next. Units: seconds of one clock."""
+    return now + RESERVE_WAIT - max(now - since, 0.0) % RESERVE_WAIT
 
 
 @dataclass(slots=True)

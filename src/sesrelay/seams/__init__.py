@@ -26,7 +26,7 @@ from sesrelay.seams.spool import (
     Unfit,
     Verb,
 )
-from sesrelay.seams.transport import Content, Interrupted, Preflight, Transport
+from sesrelay.seams.transport import Content, Interrupted, Preflight, Reserving, Transport
 
 __all__ = [
     "Claim",
@@ -45,6 +45,7 @@ __all__ = [
     "Opened",
     "Pause",
     "Preflight",
+    "Reserving",
     "Settlement",
     "Spool",
     "SpoolAdmin",

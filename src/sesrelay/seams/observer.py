@@ -18,8 +18,8 @@ from sesrelay.policy.verdict import Verdict
 class Pause:
     """Part of the queue that waits. `nexthop` None: the whole transport. `since`, `until`: Unix seconds.
 
-    `domain`: the sender's or recipient's domain that the pause is about, where it is about one. `route`, `cap`: the route that
-    has reached a limit of its own, and that limit by the name of its key.
+    `domain`: the sender's or recipient's domain that the pause is about, where it is about one. `cap`: the limit of
+    ours that was reached, by the name of its key; `route`: where that is a route's.
     """
 
     transport: str

@@ -61,7 +61,10 @@ class Transport(Protocol):
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         """Try once. One outcome for each delivery.
 
-        Raises: CancelledError; Interrupted and anything else for a fault of ours alone: whoever has no outcome by it is in doubt.
+        Where it is cancelled before anything of the message has left, an outcome says that.
+
+        Raises: CancelledError where it may have left; Interrupted and anything else for a fault of ours alone: whoever has no
+        outcome by any of these is in doubt.
         """
 
     async def close(self) -> None: ...
@@ -73,3 +76,11 @@ class Preflight(Protocol):
 
     def refusal(self, sender: str) -> Reply | None:
         """Return what to answer mail from `sender`, or None where it may go or nobody knows. Never waits."""
+
+
+@runtime_checkable
+class Reserving(Protocol):
+    """A transport that keeps what is left of a quota for mail of high priority."""
+
+    def reserved_since(self) -> float | None:
+        """Return since when other mail waits for that, in Unix seconds; None where none does."""

@@ -69,13 +69,16 @@ def wire(data: bytes | Filed, changes: tuple[str, ...] = ()) -> Wire:
 
 
 class Payload:
-    """Fetches the content when the first host wants it, and keeps it for the next one. `changes`: receipts of the envelope."""
+    """Fetches the content when the first host wants it, and keeps it for the next one. `changes`: receipts of the envelope;
+    `left`: some of it may have been handed over.
+    """
 
     def __init__(self, content: Content, *, signer: Signer | None = None, changes: tuple[str, ...] = ()) -> None:
         self._content = content
         self._changes = changes
         self._signer = signer
         self._wires: dict[bool, Wire] = {}
+        self.left = False
 
     async def load(self, *, seven_bit: bool = False) -> Wire:
         """Return the content ready to send, signed last; `seven_bit`: for a host that takes no other. Raises: SpoolError, Unsigned."""

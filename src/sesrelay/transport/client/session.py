@@ -126,6 +126,7 @@ class Session:
             self._clean = False  # until the host is known to wait for the next MAIL
             self.transactions += 1
             if await self._agreed(offer):
+                payload.left = True
                 offer.settle(await (self._chunk(wire.data) if offer.chunking else self._content(wire.stuffed, b".\r\n")))
             if offer.mail_refused and self.transactions > 1:
                 self.transaction_limit = 1  # perhaps that is what it meant: this connection is kept no longer

@@ -35,6 +35,7 @@ from sesrelay.transport.direct.visit import Visit
 from sesrelay.transport.exchangers.mx import LIFETIME, MailHosts
 from sesrelay.transport.exchangers.validation import validation
 from sesrelay.transport.net.reach import STAGGER
+from sesrelay.transport.stopping import unless_left
 from sesrelay.transport.tls.mta_sts_cache import PolicyCache
 from sesrelay.transport.tls.policy import DomainTls, Level, TlsOptions, TlsPolicies
 from sesrelay.transport.tls.security import Security
@@ -130,22 +131,19 @@ class DirectTransport(ByDomain):
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         outcome: Outcome
         try:
-            answer = await self._deliver(batch, Payload(content, signer=signer(self._options.dkim, batch.message, self._clock)))
+            payload = Payload(content, signer=signer(self._options.dkim, batch.message, self._clock))
+            return await unless_left(self._deliver(batch, payload), batch, lambda: payload.left)
         except Unsigned as error:
             outcome = error.outcome
         except SpoolError as error:
             outcome = Deferred(Reply(451, "4.3.0", f"the content could not be read: {error}"), Scope.MESSAGE)
-        else:
-            if isinstance(answer, Mapping):
-                return answer
-            outcome = answer
-        return {delivery.id: outcome for delivery in batch.deliveries}
+        return _for_all(batch, outcome)
 
-    async def _deliver(self, batch: Batch, payload: Payload) -> Mapping[DeliveryId, Outcome] | Outcome:
-        """Return the outcomes where a host dealt with the message, or the one for all where none did."""
+    async def _deliver(self, batch: Batch, payload: Payload) -> Mapping[DeliveryId, Outcome]:
         domain = domain_of(batch.deliveries[0].recipient.address)
         if not domain:
-            return Failed(Reply(550, "5.1.3", "the recipient's address has no domain that mail can be taken to"))
+            no_domain = Reply(550, "5.1.3", "the recipient's address has no domain that mail can be taken to")
+            return _for_all(batch, Failed(no_domain))
         refusals: list[Outcome] = []
         tries = ADDRESS_LIMIT
         tls: DomainTls | None = None
@@ -169,7 +167,7 @@ class DirectTransport(ByDomain):
                 )
             refusals += visit.refusals
             tries -= visit.tried
-        return agree(refusals)
+        return _for_all(batch, agree(refusals))
 
     def _endpoint(self, host: str, address: str, security: Security) -> Endpoint:
         """Return the one endpoint of this host and address under this TLS: what connections are kept by."""
@@ -190,6 +188,10 @@ class DirectTransport(ByDomain):
             del self._endpoints[next(iter(self._endpoints))]
         self._endpoints[host, address, security] = endpoint
         return endpoint
+
+
+def _for_all(batch: Batch, outcome: Outcome) -> Mapping[DeliveryId, Outcome]:
+    return dict.fromkeys((delivery.id for delivery in batch.deliveries), outcome)
 
 
 def _families(options: DirectOptions) -> tuple[RdataType, ...]:

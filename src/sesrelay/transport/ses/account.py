@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Collection
 
 from sesrelay.policy import reputation
+from sesrelay.policy.quota import KEPT, RESERVE_REMEDY
 from sesrelay.policy.reputation import AccountStanding
 from sesrelay.policy.ses_meaning import about_asking
 from sesrelay.policy.ses_words import SANDBOX_LIMITS
@@ -24,9 +25,6 @@ REFRESH_EVERY = 120.0  # seconds
 ASK_AT_MOST_EVERY = 60.0  # seconds, where the quota is used up or the last question failed
 TOGETHER = 10.0  # seconds within which the questions of several sources of one account are one
 REPUTATION_EVERY = 900.0  # seconds; the account adds it up for as many
-RESERVE_REMEDY = (
-    "the rest goes on as the window frees; ask for a higher quota (SES console, Account dashboard), or set daily_reserve lower"
-)
 
 
 class Account:
@@ -140,7 +138,9 @@ class Account:
             self._say_once("sandbox", "the SES account is in the sandbox", remedy=f"it takes {SANDBOX_LIMITS}")
         else:
             self._told.discard("sandbox")
-        if not self.ledger.reserving:
+        if self.ledger.reserving:
+            self.reserve_begun()  # where it is the SMTP endpoint's mail alone that waits
+        else:
             self._told.discard("reserve")
         fame = self.ledger.reputation
         if fame is None:
@@ -157,9 +157,7 @@ class Account:
             return
         for transport, observers in self._users.items():
             observers[-1].account(transport, self.standing())
-        self._say_once(
-            "reserve", "what is left of the SES account's 24 hours is kept for mail of priority high", remedy=RESERVE_REMEDY
-        )
+        self._say_once("reserve", KEPT, remedy=RESERVE_REMEDY)
 
     def _say_once(self, key: str, what: str, **facts: object) -> None:
         if key in self._told:

@@ -41,7 +41,9 @@ class Ledger:
         self.asking = asyncio.Lock()
         self.answers = 0
         self.told_at: float | None = None
-        self._keeping: dict[float, bool] = {}  # by reserve: whether mail that is not urgent waits, for what is left is kept
+        self._keeping: dict[
+            float, tuple[float, int]
+        ] = {}  # by reserve: since when, and how many recipients wait as the rest is kept
         self._clock = clock
         self._rate, self._climbs = FIRST_RATE, False
         self._counts = counts
@@ -119,14 +121,25 @@ class Ledger:
             self._keeping.clear()
             return False
         keeps = self.window.keeps_from(recipients, priority, reserve)
-        if priority is not Priority.HIGH:
-            self._keeping[reserve] = keeps
+        if keeps:
+            since, _ = self._keeping.get(reserve, (self._clock.wall(), 0))
+            self._keeping[reserve] = since, recipients
+        elif self._keeping:
+            self._still_keeping()
         return keeps
+
+    def reserved_since(self, reserve: float) -> float | None:
+        """Return since when mail that is not urgent waits by that reserve, in Unix seconds; None where none does."""
+        return self._keeping[reserve][0] if reserve in self._keeping else None
+
+    def _still_keeping(self) -> None:
+        """Forget what could go by now: a transport that has nothing more to send does not ask again."""
+        self._keeping = {of: kept for of, kept in self._keeping.items() if self.window.keeps_from(kept[1], Priority.NORMAL, of)}
 
     @property
     def reserving(self) -> bool:
         """Tell whether mail that is not urgent waits, by the reserve of some transport."""
-        return any(self._keeping.values())
+        return bool(self._keeping)
 
     @property
     def exhausted(self) -> bool:
@@ -142,7 +155,6 @@ class Ledger:
         self.figures, self.told_at = figures, self._clock.monotonic()
         self.answers += 1
         self.window.told(figures.max_24h_send, figures.sent_last_24h, spent_before)
-        # A transport that has nothing more to send does not ask again.
-        self._keeping = {of: kept and self.window.keeps_from(1, Priority.NORMAL, of) for of, kept in self._keeping.items()}
+        self._still_keeping()
         # An account that may send nothing is not waited for in silence: SES says why, and that pauses it.
         self.set_rate(figures.max_send_rate if figures.max_send_rate > 0.0 else FIRST_RATE)

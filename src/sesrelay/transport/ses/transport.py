@@ -8,6 +8,7 @@ Source: Amazon SES API references, SendRawEmail (v1) and SendEmail (v2); docs/se
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -34,6 +35,7 @@ from sesrelay.transport.ses.attempt import Attempt, Draft, Line
 from sesrelay.transport.ses.identities import CANNOT_LIST, Identities, list_remedy
 from sesrelay.transport.ses.seam import AwsSession, SesOptions
 from sesrelay.transport.shaping import shaped
+from sesrelay.transport.stopping import CUT
 
 CONCURRENCY = 32  # calls under way: enough to fill 1,000 a second at 30 ms each
 Keep = Callable[[Message, Content], Awaitable[None]]
@@ -113,6 +115,9 @@ class SesTransport:
             return RESERVE_WAIT
         return self._governor.take(recipients, now)
 
+    def reserved_since(self) -> float | None:
+        return self._account.ledger.reserved_since(self.options.daily_reserve)
+
     def give_back(self, recipients: int) -> None:
         self._governor.give_back(recipients)
 
@@ -149,6 +154,10 @@ class SesTransport:
             if attempt.rejected and self._keep is not None:
                 await self._keep(batch.message, content)
             outcomes.update((d.id, found[address]) for address, group in by_address.items() for d in group)
+        except asyncio.CancelledError:
+            if attempt is not None and attempt.posted:
+                raise
+            outcomes = {delivery.id: outcomes.get(delivery.id, CUT) for delivery in batch.deliveries}
         except Exception as error:
             self._observer.trouble("sending through SES failed in an unforeseen way", error, transport=self.name)
             maybe = attempt is not None and attempt.posted

@@ -49,6 +49,7 @@ class Ledger(Protocol):
 
     def governor(self, rate: float | str, share: float) -> Pace: ...
     def reserved_from(self, recipients: int, priority: Priority, reserve: float) -> bool: ...
+    def reserved_since(self, reserve: float) -> float | None: ...
     def throttled(self) -> None: ...
     def spent(self, recipients: int) -> None: ...
 
@@ -105,6 +106,9 @@ class PacedSmtp:
         if self.ledger.reserved_from(recipients, priority, self.reserve):
             return RESERVE_WAIT
         return self.ledger.governor(self.rate, self.share).take(recipients, now)
+
+    def reserved_since(self) -> float | None:
+        return self.ledger.reserved_since(self.reserve)
 
     def give_back(self, recipients: int) -> None:
         self.ledger.governor(self.rate, self.share).give_back(recipients)

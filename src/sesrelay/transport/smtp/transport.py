@@ -25,6 +25,7 @@ from sesrelay.transport.client.session import Session, Transaction
 from sesrelay.transport.client.signing import KeysByDomain, Unsigned, signer
 from sesrelay.transport.smtp.for_ses import Shaping, shaped_first
 from sesrelay.transport.smtp.ses_answers import from_ses
+from sesrelay.transport.stopping import unless_left
 from sesrelay.transport.tls.security import Security, Tls, security, unverified
 
 LookUp = Callable[[str], Awaitable[list[str]]]
@@ -106,7 +107,8 @@ class SmtpTransport:
     async def _relay(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         try:
             keys = signer(self._dkim, batch.message, self._clock)
-            return await self._deliver(batch, Payload(content, signer=keys, changes=self._receipts(batch)))
+            payload = Payload(content, signer=keys, changes=self._receipts(batch))
+            return await unless_left(self._deliver(batch, payload), batch, lambda: payload.left)
         except Unsigned as error:
             outcome = error.outcome
         except SpoolError as error:
