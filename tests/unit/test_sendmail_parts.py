@@ -287,13 +287,15 @@ def test_a_from_with_a_blank_before_its_colon_is_a_field() -> None:
     [
         (b">From x Mon\r\n", b"A: b\r\n"),
         (b"From x Mon\r\n>From y\r\n>>From z\r\n", b"A: b\r\n"),
-        (b"From x Mon\r\n", b">From now on\r\n"),
+        (b"", b"From x Mon\r\n>From now on\r\n"),
+        (b"", b"From now on we meet on Mondays\r\n"),
+        (b"", b"From now on\r\n\r\nA: b\r\n"),
         (b"", b">From now on\r\n\r\nA: b\r\n"),
         (b"", b">From now on"),
         (b"", b">From : x\r\n\r\n"),
     ],
 )
-def test_quoted_and_further_mbox_lines_stay_on_top_where_a_header_follows(lines: bytes, text: bytes) -> None:
+def test_mbox_lines_stay_on_top_where_a_header_follows_and_are_text_elsewhere(lines: bytes, text: bytes) -> None:
     header = Header(lines + text)
     assert header.envelope_line == lines
     header.add("To", "a@example.org")
