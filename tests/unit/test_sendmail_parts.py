@@ -109,6 +109,11 @@ def test_what_is_refused_is_a_fault_of_usage(line: str) -> None:
         ("björn@exämple.com", ["björn@exämple.com"]),
         (",, ,a@example.com,,", ["a@example.com"]),
         ("two words", ["two words"]),
+        ("a@example.com b@example.com, c@example.com", ["a@example.com", "b@example.com", "c@example.com"]),
+        ('a @ example.com \t "b c"@example.com (d) e@example.com', ["a@example.com", '"b c"@example.com', "e@example.com"]),
+        ("John Doe john@example.com", ["John Doe john@example.com"]),
+        ('"a@example.com" a@example.com', ['"a@example.com" a@example.com']),
+        ("<a@example.com b@example.com>", ["a@example.com b@example.com"]),
         ("<", []),
         ("(", []),
         ('"', ['"']),
@@ -267,6 +272,11 @@ def test_recipients_of_the_header_and_bcc_off() -> None:
     assert header.recipients() == ["x@example.org", "y@example.org", "z@example.org"]
     header.drop_private()
     assert header.joined() == HEADER.replace(b"Bcc: z@example.org\r\n", b"")
+
+
+def test_a_line_of_blanks_within_a_field_ends_nothing() -> None:
+    header = Header(b"To: x@example.org\r\n \t\r\n y@example.org\r\n\r\nt\r\n")
+    assert header.recipients() == ["x@example.org", "y@example.org"]
 
 
 def test_a_resent_message_goes_where_it_is_resent_to() -> None:
