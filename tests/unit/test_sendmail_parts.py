@@ -105,6 +105,8 @@ def test_what_is_refused_is_a_fault_of_usage(line: str) -> None:
         ("<@relay.example,@b.example:john@example.com>", ["john@example.com"]),
         ("john @ example . com", ["john@example.com"]),
         ("<a@example.com> <b@example.com>", ["a@example.com", "b@example.com"]),
+        ("<a@example.com> b@example.com, <c@example.com> C", ["a@example.com", "b@example.com", "c@example.com"]),
+        ('b@example.com <a@example.com> "c@example.com", d@example.com <e@example.com', ["a@example.com", "e@example.com"]),
         ("x@[IPv6:2001:db8::1], y@[192.0.2.1]", ["x@[IPv6:2001:db8::1]", "y@[192.0.2.1]"]),
         ("björn@exämple.com", ["björn@exämple.com"]),
         (",, ,a@example.com,,", ["a@example.com"]),

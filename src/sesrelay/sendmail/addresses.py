@@ -31,7 +31,7 @@ def parse(text: str) -> list[str]:
         at += 1
         if within and inside is not None:
             if letter == ">":
-                within = False
+                within, outside = False, []  # what stood before was the name
             else:
                 inside.append(letter)
         elif letter == "<":
@@ -45,7 +45,7 @@ def parse(text: str) -> list[str]:
             outside = []  # it was the name of a group
         else:
             outside.append(letter)
-    _add(found, outside, inside)
+    _add(found, [] if within else outside, inside)
     return found
 
 
@@ -73,6 +73,9 @@ def xtext(text: str) -> str:
 
 
 def _add(found: list[str], outside: list[str], inside: list[str] | None) -> None:
+    if inside is not None and "@" in outside:  # <a@b> c@d: a comma was forgotten
+        _add(found, [], inside)
+        inside = None
     address = "".join(outside if inside is None else inside).strip()
     if inside is not None and address.startswith("@") and ":" in address:
         address = address.partition(":")[2]  # a source route
