@@ -17,14 +17,19 @@ from spool_world import BODY, NOW, submission
 @pytest.fixture
 def document() -> Document:
     made = submission(1, message_id="<1@x.example>", state=State.HELD)
-    event = Event(NOW, "attempt", "bob@example.org", duration=0.5, changes=("removed Bcc",))
+    event = Event(NOW, "attempt", "bob@example.org", duration=0.5, changes=("removed Bcc",), host="192.0.2.1")
     return envelopes.document(MessageRecord(made.message, tuple(map(DeliveryRecord, made.deliveries)), (event,)))
 
 
 def test_what_is_read_back_is_what_was_written(document: Document) -> None:
     read = envelopes.submission(document, BODY, NOW)
     assert read.message == submission(1, message_id="<1@x.example>").message
-    assert read.events == (Event(NOW, "attempt", "bob@example.org", duration=0.5, changes=("removed Bcc",)),)
+    assert read.events == (Event(NOW, "attempt", "bob@example.org", duration=0.5, changes=("removed Bcc",), host="192.0.2.1"),)
+
+
+def test_an_event_of_an_older_export_names_no_host(document: Document) -> None:
+    del document["events"][0]["host"]
+    assert envelopes.submission(document, BODY, NOW).events[0].host is None
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,8 @@ def _event(given: Mapping[str, Any]) -> Event:
     fields: dict[str, Any] = {name: _text(given[name]) for name in EVENT_FIELDS if name != "duration"}
     duration = None if given["duration"] is None else float(given["duration"])
     event = _one_of(given["event"], *get_args(EventName))
-    return Event(_seconds(given["time"]), event, **fields, duration=duration, changes=_texts(given["changes"]))
+    host = _text(given.get("host"))  # older exports have none
+    return Event(_seconds(given["time"]), event, **fields, duration=duration, changes=_texts(given["changes"]), host=host)
 
 
 def _address(given: str) -> str:
