@@ -11,6 +11,7 @@ import pytest
 
 from fakes import FakeClock
 from sesrelay.mail.delivery import DeliveryId, Priority, State
+from sesrelay.mail.envelope import Origin
 from sesrelay.seams import Filter, Settlement, SpoolError, Stats, Submission
 from sesrelay.spool.memory import MemorySpool
 from sesrelay.spool.sqlite import SqliteSpool
@@ -108,6 +109,34 @@ async def test_what_is_larger_than_any_queue_id_is_none(spool: Store, text: str)
     assert await spool.change("delete", Filter(ids=(text,)), NOW) == 0
     with pytest.raises(SpoolError):
         await spool.content(text)
+
+
+async def test_greetings_are_those_of_one_message_id_and_one_listener(spool: Store) -> None:
+    def said(serial: int, helo: str, message_id: str = "<same@x.example>", listener: str = "maildrop") -> Submission:
+        made = submission(serial, message_id=message_id)
+        message = replace(made.message, origin=Origin(listener, "", helo))
+        return replace(made, message=message, deliveries=tuple(replace(each, message=message) for each in made.deliveries))
+
+    for serial, each in enumerate(
+        [
+            ("f1.d.0-1",), ("f1.d.2-3",), ("f1.e.0-1",), ("xf1.d.0-1",), ('"\\ü',), ("f1.d.0-7", "<other@x.example>"), ("f1.d.0-9", ""),
+            ("f1.d.0-f", "<same@x.example>", "127.0.0.1:25"),
+        ]
+    ):  # fmt: skip
+        await spool.accept(said(serial, *each))
+    for message_id in ("<same@x.example>", "same@x.example"):
+        assert sorted(await spool.greetings(message_id, "maildrop", "f1.d.")) == ["f1.d.0-1", "f1.d.2-3"]
+    assert await spool.greetings("<other@x.example>", "maildrop", "f1.d.") == ["f1.d.0-7"]
+    assert await spool.greetings("", "maildrop", "f1.d.") == []
+
+
+async def test_more_of_one_message_id_than_find_shows_hide_no_greeting(spool: Store) -> None:
+    for serial in range(1_001):
+        await spool.accept(submission(serial, message_id="<same@x.example>"))
+    made = submission(1_002, message_id="<same@x.example>")
+    message = replace(made.message, origin=Origin("maildrop", "", "f1.d.0-1"))
+    await spool.accept(replace(made, message=message, deliveries=tuple(replace(each, message=message) for each in made.deliveries)))
+    assert await spool.greetings("<same@x.example>", "maildrop", "f1.d.") == ["f1.d.0-1"]
 
 
 async def test_find_knows_queue_ids_message_ids_and_remote_ids(spool: Store) -> None:

@@ -190,11 +190,12 @@ def test_the_mbox_line_goes() -> None:
         (b">From a@b Mon\r\nA: b\r\n", b"A: b\r\n"),
         (b"From a@b Mon\r\n>From c\r\n>>From d\r\nFrom : b\r\n", b"From : b\r\n"),
         (b">From now on\r\n\r\nA: b\r\n", b">From now on\r\n\r\nA: b\r\n"),  # a text, no header
-        (b"From a\r\n>From now on\r\n\r\n", b">From now on\r\n\r\n"),
+        (b"From a\r\n>From now on\r\n\r\n", b"From a\r\n>From now on\r\n\r\n"),
+        (b"From now on we meet on Mondays\r\nand more\r\n", b"From now on we meet on Mondays\r\nand more\r\n"),
         (b">From : b\r\nA: b\r\n", b">From : b\r\nA: b\r\n"),
     ],
 )
-def test_quoted_and_further_mbox_lines_go_where_a_header_follows(lines: bytes, kept: bytes) -> None:
+def test_mbox_lines_go_where_a_header_follows_and_are_text_elsewhere(lines: bytes, kept: bytes) -> None:
     content, _ = canonical(lines)
     assert headers.without_envelope_line(content)[0] == kept
 

@@ -105,10 +105,17 @@ def test_what_is_refused_is_a_fault_of_usage(line: str) -> None:
         ("<@relay.example,@b.example:john@example.com>", ["john@example.com"]),
         ("john @ example . com", ["john@example.com"]),
         ("<a@example.com> <b@example.com>", ["a@example.com", "b@example.com"]),
+        ("<a@example.com> b@example.com, <c@example.com> C", ["a@example.com", "b@example.com", "c@example.com"]),
+        ('b@example.com <a@example.com> "c@example.com", d@example.com <e@example.com', ["a@example.com", "e@example.com"]),
         ("x@[IPv6:2001:db8::1], y@[192.0.2.1]", ["x@[IPv6:2001:db8::1]", "y@[192.0.2.1]"]),
         ("björn@exämple.com", ["björn@exämple.com"]),
         (",, ,a@example.com,,", ["a@example.com"]),
         ("two words", ["two words"]),
+        ("a@example.com b@example.com, c@example.com", ["a@example.com", "b@example.com", "c@example.com"]),
+        ('a @ example.com \t "b c"@example.com (d) e@example.com', ["a@example.com", '"b c"@example.com', "e@example.com"]),
+        ("John Doe john@example.com", ["John Doe john@example.com"]),
+        ('"a@example.com" a@example.com', ['"a@example.com" a@example.com']),
+        ("<a@example.com b@example.com>", ["a@example.com b@example.com"]),
         ("<", []),
         ("(", []),
         ('"', ['"']),
@@ -269,6 +276,11 @@ def test_recipients_of_the_header_and_bcc_off() -> None:
     assert header.joined() == HEADER.replace(b"Bcc: z@example.org\r\n", b"")
 
 
+def test_a_line_of_blanks_within_a_field_ends_nothing() -> None:
+    header = Header(b"To: x@example.org\r\n \t\r\n y@example.org\r\n\r\nt\r\n")
+    assert header.recipients() == ["x@example.org", "y@example.org"]
+
+
 def test_a_resent_message_goes_where_it_is_resent_to() -> None:
     header = Header(b"Resent-To: r@example.org\r\nResent-Bcc: s@example.org\r\n" + HEADER)
     assert header.recipients() == ["r@example.org", "s@example.org"]
@@ -287,13 +299,15 @@ def test_a_from_with_a_blank_before_its_colon_is_a_field() -> None:
     [
         (b">From x Mon\r\n", b"A: b\r\n"),
         (b"From x Mon\r\n>From y\r\n>>From z\r\n", b"A: b\r\n"),
-        (b"From x Mon\r\n", b">From now on\r\n"),
+        (b"", b"From x Mon\r\n>From now on\r\n"),
+        (b"", b"From now on we meet on Mondays\r\n"),
+        (b"", b"From now on\r\n\r\nA: b\r\n"),
         (b"", b">From now on\r\n\r\nA: b\r\n"),
         (b"", b">From now on"),
         (b"", b">From : x\r\n\r\n"),
     ],
 )
-def test_quoted_and_further_mbox_lines_stay_on_top_where_a_header_follows(lines: bytes, text: bytes) -> None:
+def test_mbox_lines_stay_on_top_where_a_header_follows_and_are_text_elsewhere(lines: bytes, text: bytes) -> None:
     header = Header(lines + text)
     assert header.envelope_line == lines
     header.add("To", "a@example.org")

@@ -57,6 +57,7 @@ QUESTIONS = {
         desk.BY_REMOTE_ID,
         "SEARCH delivery USING COVERING INDEX delivery_by_remote_id (remote_id=?)",
     ),
+    "what the maildrop has brought in": (desk.GREETINGS, "SEARCH message USING INDEX message_by_message_id (message_id=?)"),
     "by Message-ID": (desk.BY_MESSAGE_ID, "SEARCH message USING COVERING INDEX message_by_message_id (message_id=?)"),
     "the newest": (desk.RECENT, "SCAN message"),
     "what is not left to its hour": (

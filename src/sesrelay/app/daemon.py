@@ -131,7 +131,7 @@ class Daemon:
             spool=spool,
             scheduler=scheduler,
             listener=listener,
-            maildrop=Maildrop(listener, lambda: self._loaded.config.maildrop, wiring.taken_from_maildrop(spool), self.clock),
+            maildrop=Maildrop(listener, lambda: self._loaded.config.maildrop, spool.greetings, self.clock),
             web=self._web(self._loaded, desk, sockets.shown(next(iter(doors.values())))),
             control=ControlServer(queue_of(config), desk, self.observer, self.status, self.reload),
             control_socket=control,

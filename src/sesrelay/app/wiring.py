@@ -5,7 +5,7 @@ The ways out, which are the larger part of it, are made in `ways_out`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from sesrelay.app.places import undeliverable_path
 from sesrelay.app.ses_access import leads_to_ses
@@ -14,7 +14,6 @@ from sesrelay.config import transports as configured
 from sesrelay.config.certificates import wrong_with_certificate
 from sesrelay.config.loading import Loaded
 from sesrelay.delivery.snapshot import Snapshot
-from sesrelay.listener.maildrop import LISTENER, Taken
 from sesrelay.listener.options import DoorOptions, ListenerOptions
 from sesrelay.listener.passwords import Users
 from sesrelay.listener.peer import prove_owners
@@ -23,7 +22,7 @@ from sesrelay.policy.budget import COPIES_IN, COPIES_OUT
 from sesrelay.policy.ladder import FOLDER, Ladder
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.policy.session_rules import SessionRules
-from sesrelay.seams import Preflight, SpoolAdmin
+from sesrelay.seams import Preflight
 from sesrelay.transport.folder import FolderTransport
 from sesrelay.web.options import WebOptions
 
@@ -97,17 +96,6 @@ def stale_certificates(loaded: Loaded, now: float) -> list[str]:
     """Return what is wrong with the dates of the listeners' certificates, which keep nobody from starting."""
     certificates = dict.fromkeys(door.certificate for door in loaded.config.listeners if door.certificate)
     return [problem for certificate in certificates if (problem := wrong_with_certificate(certificate, now))]
-
-
-def taken_from_maildrop(spool: SpoolAdmin) -> Taken:
-    """Return what tells the names of the sessions in which the maildrop has brought in a message."""
-
-    async def taken(message_id: str) -> Collection[str]:
-        found = [await spool.show(queue_id) for queue_id in await spool.find(message_id)] if message_id else []
-        origins = [record.message.origin for record in found if record is not None]
-        return {origin.helo for origin in origins if origin.listener == LISTENER}
-
-    return taken
 
 
 def memory(loaded: Loaded) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from sesrelay.control import documents
 from sesrelay.mail import queue_id
@@ -19,7 +19,7 @@ from sesrelay.mail.delivery import Delivery, DeliveryId, LaneKey, Placement, Sta
 from sesrelay.mail.envelope import Descent, Envelope, Message, Origin, Owner, Recipient, Rung
 from sesrelay.mail.lineends import canonical
 from sesrelay.mail.priority import Priority
-from sesrelay.mail.trace import Event
+from sesrelay.mail.trace import Event, EventName
 from sesrelay.policy.retry import AMBIGUOUS_WAIT, DOUBTS_MAX
 from sesrelay.policy.scheduling import SCHEDULED
 from sesrelay.seams import DeliveryRecord, Document, MessageRecord, Submission, Unfit
@@ -27,6 +27,7 @@ from sesrelay.seams import DeliveryRecord, Document, MessageRecord, Submission, 
 VERSION = 1
 NOT_PLACED = Placement("", LaneKey("", ""))
 """Where a delivery waits is decided by the queue that takes it."""
+_YEARS = (1970, 9999)
 EVENT_FIELDS = (
     "recipient", "transport", "nexthop", "outcome", "reply", "remote_id", "duration", "tls",
 )  # fmt: skip
@@ -72,7 +73,7 @@ def _descent(report: Descent) -> Document:
 def _read_descent(given: Any) -> Descent | None:
     if not isinstance(given, Mapping):
         return Descent() if given else None
-    return Descent(Rung[str(given["rung"]).upper()], tuple(map(str, given["tried"])), tuple(map(str, given["domains"])))
+    return Descent(Rung[str(given["rung"]).upper()], _texts(given["tried"]), _texts(given["domains"]))
 
 
 def _recipients(envelope: Envelope, deliveries: tuple[DeliveryRecord, ...]) -> list[Document]:
@@ -105,7 +106,7 @@ def submission(given: Mapping[str, Any], content: bytes, now: float) -> Submissi
     """Return the message of a document, not placed yet, ready to be stored here. Raises: Unfit"""
     try:
         return _submission(given, content, now)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Unfit(f"the envelope is not one that `queue export` writes: {type(error).__name__}: {error}") from error
 
 
@@ -117,18 +118,19 @@ def _submission(given: Mapping[str, Any], content: bytes, now: float) -> Submiss
     if not text:
         raise Unfit("its content is empty")
     origin = given["origin"]
-    owner = None if origin["owner"] is None else Owner(int(origin["owner"]["uid"]), str(origin["owner"]["name"]))
+    owner = None if origin["owner"] is None else Owner(_count(origin["owner"]["uid"]), str(origin["owner"]["name"]))
     recipients = tuple(_read_recipient(each) for each in given["recipients"])
     envelope = Envelope(
         _address(given["sender"]) if given["sender"] else "", recipients, _one_of(given["body"], "7BIT", "8BITMIME"),
-        bool(given["smtputf8"]), _one_of(given["ret"], "FULL", "HDRS", None), _text(given["envid"]),
+        bool(given["smtputf8"]), _one_of(given["ret"], "FULL", "HDRS", None), _word(given["envid"]),
         None if given["release"] is None else _seconds(given["release"]),
     )  # fmt: skip
     message = Message(
         given["id"], envelope,
         Origin(str(origin["listener"]), str(origin["client"]), str(origin["helo"]), _text(origin["user"]), _text(origin["tls"]), owner),
-        len(text), _seconds(given["accepted"]), tuple(map(str, given["header_from"])),
-        given["message_id"] or "", given["subject"] or "", _read_descent(given["report"]), (*map(str, given["changes"]), *receipts),
+        len(text), _seconds(given["accepted"]), _texts(given["header_from"]),
+        _text(given["message_id"]) or "", _text(given["subject"]) or "", _read_descent(given["report"]),
+        (*_texts(given["changes"]), *receipts),
         None if given["priority"] is None else Priority[given["priority"].upper()],
     )  # fmt: skip
     waiting = [
@@ -145,8 +147,8 @@ def _delivery(message: Message, n: int, given: Mapping[str, Any], now: float) ->
     """Return a delivery that goes on where it stood; what was being sent is in doubt here as after a crash."""
     state = State(given["state"])
     made = Delivery(
-        DeliveryId(message.id, n), message, message.envelope.recipients[n], NOT_PLACED, state, int(given["attempts"]),
-        int(given["doubts"]), now, _text(given["pinned"]), bool(given["warned"]), _text(given["reason"]), _text(given["reply"]),
+        DeliveryId(message.id, n), message, message.envelope.recipients[n], NOT_PLACED, state, _count(given["attempts"]),
+        _count(given["doubts"]), now, _text(given["pinned"]), bool(given["warned"]), _text(given["reason"]), _text(given["reply"]),
         _text(given["via"]),
     )  # fmt: skip
     if made.reason == SCHEDULED and message.envelope.release is not None:
@@ -163,12 +165,15 @@ def _read_recipient(given: Mapping[str, Any]) -> Recipient:
     notify = None if given["notify"] is None else frozenset(given["notify"])
     if notify is not None and not notify <= {"NEVER", "SUCCESS", "FAILURE", "DELAY"}:
         raise ValueError(f"notify: {given['notify']}")
-    return Recipient(_address(given["address"]), cast(Any, notify), _text(given["orcpt"]), _text(given["hold"]))
+    return Recipient(_address(given["address"]), cast(Any, notify), _word(given["orcpt"]), _text(given["hold"]))
 
 
 def _event(given: Mapping[str, Any]) -> Event:
-    fields = {name: given[name] for name in EVENT_FIELDS}
-    return Event(_seconds(given["time"]), given["event"], **fields, changes=tuple(given["changes"]))
+    fields: dict[str, Any] = {name: _text(given[name]) for name in EVENT_FIELDS if name != "duration"}
+    duration = None if given["duration"] is None else float(given["duration"])
+    event = _one_of(given["event"], *get_args(EventName))
+    host = _text(given.get("host"))  # older exports have none
+    return Event(_seconds(given["time"]), event, **fields, duration=duration, changes=_texts(given["changes"]), host=host)
 
 
 def _address(given: str) -> str:
@@ -182,6 +187,25 @@ def _text(given: Any) -> str | None:
     return given
 
 
+def _word(given: Any) -> str | None:
+    """Return a text that may stand in an SMTP command. Raises: ValueError"""
+    if given is not None and not str(given).isprintable():
+        raise ValueError(f"{given!r} has characters that no command takes")
+    return _text(given)
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise TypeError(f"{given!r} is no list of texts")
+    return tuple(given)
+
+
+def _count(given: Any) -> int:
+    if not isinstance(given, int) or not 0 <= given < 2**32:
+        raise ValueError(f"{given!r} is no count")
+    return given
+
+
 def _one_of(given: Any, *known: Any) -> Any:
     if given not in known:
         raise ValueError(f"{given!r} is none of {known}")
@@ -189,7 +213,10 @@ def _one_of(given: Any, *known: Any) -> Any:
 
 
 def _seconds(given: str) -> float:
-    return datetime.fromisoformat(given).timestamp()
+    read = datetime.fromisoformat(given)
+    if not _YEARS[0] <= read.year < _YEARS[1]:  # what rounding, or a zone, puts into the year 10000 could not be shown any more
+        raise ValueError(f"{given} is no time of a message")
+    return read.timestamp()
 
 
 def _in_full(seconds: float) -> str:

@@ -64,8 +64,10 @@ def read(envelope: Path) -> tuple[Document, bytes]:
 
 def _put(path: Path, octets: bytes) -> None:
     part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
     try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE), "wb") as file:
+        # Made anew: in a folder that others write to, what stands there already is theirs, or leads elsewhere.
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE), "wb") as file:
             file.write(octets)
         part.replace(path)
     except BaseException:

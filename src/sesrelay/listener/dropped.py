@@ -81,7 +81,9 @@ def _octets(folder: str, name: str, limit: int) -> tuple[int, bytes]:
     except PermissionError as error:
         raise Unfit(f"it cannot be read ({error.strerror}): the folder wants mode 3733 and the daemon's group") from error
     except OSError as error:
-        raise Unfit(f"it cannot be opened ({error.strerror})", worthless=_is_no_file(path)) from error
+        if not _is_no_file(path):
+            raise  # a fault of ours, such as no descriptor left, or of the disk: it waits
+        raise Unfit(f"it cannot be opened ({error.strerror})", worthless=True) from error
     try:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode):

@@ -41,8 +41,8 @@ ABANDONED = 86400.0  # seconds after which a file that was begun and never finis
 
 NAMED_MOST = 500  # recipients of one session: more would not fit into its name, of at most 255 octets
 
-Taken = Callable[[str], Awaitable[Collection[str]]]
-"""Return the session names of what the queue has of that Message-ID and has come in by the maildrop."""
+Taken = Callable[[str, str, str], Awaitable[Collection[str]]]
+"""Return the session names, of what the queue has of a Message-ID from a listener, that begin so."""
 
 
 class Later(Exception):
@@ -134,7 +134,8 @@ class Maildrop:
         try:
             dropped = await asyncio.to_thread(read, folder, name, options.message_size)
             owner = await asyncio.to_thread(_owner, dropped.uid)
-            have = _have(dropped, await self.taken(dropped.message_id))
+            beginning = _beginning(dropped)
+            have = _have(beginning, await self.taken(dropped.message_id, LISTENER, beginning))
             refused = [
                 refusal
                 for first, part in _parts(len(dropped.recipients), have, min(options.recipients, NAMED_MOST))
@@ -289,17 +290,20 @@ class Talk:
 
 def _session_name(dropped: Dropped, first: int, chosen: Iterable[int]) -> str:
     """Return the name of a session for the recipients with the numbers `chosen`: a bit for each, counted from `first`."""
-    return f"{dropped.name}.{dropped.digest}.{first}-{sum(1 << (n - first) for n in chosen):x}"
+    return f"{_beginning(dropped)}{first}-{sum(1 << (n - first) for n in chosen):x}"
 
 
-def _have(dropped: Dropped, names: Iterable[str]) -> set[int]:
-    """Return the numbers of the recipients for whom sessions of those names have brought in this very file."""
-    prefix = f"{dropped.name}.{dropped.digest}."
+def _beginning(dropped: Dropped) -> str:
+    """Return what the names of all sessions for this very file begin with."""
+    return f"{dropped.name}.{dropped.digest}."
+
+
+def _have(beginning: str, names: Iterable[str]) -> set[int]:
+    """Return the numbers of the recipients for whom sessions of those names have brought in a file."""
     have: set[int] = set()
     for name in names:
-        if name.startswith(prefix):
-            first, _, bits = name[len(prefix) :].partition("-")
-            have.update(int(first) + at for at, bit in enumerate(reversed(f"{int(bits, 16):b}")) if bit == "1")
+        first, _, bits = name.removeprefix(beginning).partition("-")
+        have.update(int(first) + at for at, bit in enumerate(reversed(f"{int(bits, 16):b}")) if bit == "1")
     return have
 
 

@@ -39,11 +39,8 @@ _BARE = re.compile(
     r"\s*+(?:\"?(?P<before>[^\"<>(),]*+)\"?\s*+<(?P<in>[A-Za-z0-9._+-]++)>"
     r"|(?P<alone>[A-Za-z0-9._+-]++)(?:\s*+\((?P<after>[^()]*+)\))?)\s*+\Z"
 )
-_MBOX = (
-    re.compile(  # with a colon it is a field, as of old (RFC 5322 §4.5); what is quoted or further counts in front of fields only
-        rb"(?:>*From (?![ \t]*:)[^\r\n]*\r\n){1,9}(?=[!-9;-~]+[ \t]*:)|From (?![ \t]*:)[^\r\n]*\r\n"
-    )
-)
+# With a colon it is a field, as of old (RFC 5322 §4.5); a text may begin like an mbox, so what counts stands in front of fields.
+_MBOX = re.compile(rb"(?:>*From (?![ \t]*:)[^\r\n]*\r\n){1,9}(?=[!-9;-~]+[ \t]*:)")
 _NEVER_LEAVES = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _SIMPLE_FROM = re.compile(
     rb"[ \t]*+(?:[A-Za-z0-9 !#$%&'*+/=?^_`{|}~.-]*+<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]++@[A-Za-z0-9.-]++)>"

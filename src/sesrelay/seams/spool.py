@@ -189,6 +189,9 @@ class SpoolAdmin(Protocol):
     async def find(self, any_id: str) -> Sequence[str]:
         """Return queue ids for a queue id, a Message-ID (with or without <>) or a remote id, oldest first."""
 
+    async def greetings(self, message_id: str, listener: str, beginning: str) -> Sequence[str]:
+        """Return the EHLO names beginning with `beginning`, printable ASCII, of what has that Message-ID and came in by `listener`."""
+
     async def recent(self, limit: int) -> Sequence[MessageRecord]:
         """Return the messages accepted last, newest first, without events."""
 

@@ -31,7 +31,7 @@ def parse(text: str) -> list[str]:
         at += 1
         if within and inside is not None:
             if letter == ">":
-                within = False
+                within, outside = False, []  # what stood before was the name
             else:
                 inside.append(letter)
         elif letter == "<":
@@ -45,7 +45,7 @@ def parse(text: str) -> list[str]:
             outside = []  # it was the name of a group
         else:
             outside.append(letter)
-    _add(found, outside, inside)
+    _add(found, [] if within else outside, inside)
     return found
 
 
@@ -73,18 +73,26 @@ def xtext(text: str) -> str:
 
 
 def _add(found: list[str], outside: list[str], inside: list[str] | None) -> None:
+    if inside is not None and "@" in outside:  # <a@b> c@d: a comma was forgotten
+        _add(found, [], inside)
+        inside = None
     address = "".join(outside if inside is None else inside).strip()
     if inside is not None and address.startswith("@") and ":" in address:
         address = address.partition(":")[2]  # a source route
     if not address:
         return
     if any(letter.isspace() for letter in address):
-        address = _closed_up(address)
+        words = _closed_up(address)
+        # Between two whole addresses a space stands for a comma, as for Postfix and sendmail.
+        several = inside is None and all("@" in word.rpartition('"')[2] for word in words)
+        found += words if several else [" ".join(words)]
+        return
     found.append(address)
 
 
-def _closed_up(address: str) -> str:
-    """Return `address` without the spaces around dots and at signs outside quotes, which RFC 822 allowed."""
+def _closed_up(address: str) -> list[str]:
+    """Return the words of `address`, without the spaces around dots and at signs outside quotes, which RFC 822 allowed."""
+    words: list[str] = []
     made: list[str] = []
     at = 0
     while at < len(address):
@@ -98,11 +106,13 @@ def _closed_up(address: str) -> str:
         if letter.isspace():
             while address[at].isspace():  # the address ends with a letter
                 at += 1
-            if address[at] in "@." or made[-1] in "@.":
+            if address[at] in "@." or (made and made[-1] in "@."):
                 continue
-            letter = " "
+            words.append("".join(made))
+            made = []
+            continue
         made.append(letter)
-    return "".join(made)
+    return [*words, "".join(made)]
 
 
 def _quoted_end(text: str, at: int, closing: str) -> int:

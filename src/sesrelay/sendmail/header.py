@@ -100,16 +100,13 @@ def _encoded(name: str) -> str:
 
 
 def _envelope_end(message: bytes) -> int:
-    """Return where the lines of an mbox on top end; without a header behind them only a first one that is not quoted is such."""
-    at = first = 0
+    """Return where the lines of an mbox on top end; without a header behind them they are text, which may begin like that."""
+    at = 0
     for _ in range(9):  # as many as the relay takes off
         if not _is_envelope_line(message, at):
             break
         at = message.find(b"\r\n", at) + 2
-        first = first or at
-    if at and not _name(message, at):
-        return first if message.startswith(b"From ") else 0
-    return at
+    return at if _name(message, at) else 0
 
 
 def _is_envelope_line(message: bytes, at: int) -> bool:

@@ -20,6 +20,10 @@ from sesrelay.spool.records import MESSAGE_COLUMNS, RECORD_COLUMNS, Key, unpack_
 
 FIND_MAX = 1_000
 BY_MESSAGE_ID = "SELECT id FROM message WHERE message_id IN (?, ?) AND message_id <> '' ORDER BY id LIMIT ?"
+GREETINGS = (
+    "SELECT json_extract(head, '$[8]') FROM message WHERE message_id IN (?, ?) AND message_id <> '' AND instr(head, ?)"
+    " AND json_extract(head, '$[6]') = ?"
+)  # as records has `head`
 BY_REMOTE_ID = "SELECT DISTINCT message FROM delivery WHERE remote_id = ? AND remote_id IS NOT NULL ORDER BY message LIMIT ?"
 OF_MESSAGE = f"SELECT {RECORD_COLUMNS} FROM delivery WHERE message = ? ORDER BY n"
 RECENT = f"SELECT {MESSAGE_COLUMNS} FROM message ORDER BY id DESC LIMIT ?"
@@ -45,8 +49,7 @@ def show(cursor: apsw.Cursor, number: int) -> MessageRecord | None:
 
 
 def find(cursor: apsw.Cursor, any_id: str) -> list[str]:
-    text = any_id.strip()
-    bare = text[1:-1] if text.startswith("<") and text.endswith(">") else text
+    bare = _bare(any_id)
     numbers: set[Row] = set()
     if queue_id.PATTERN.match(bare):
         numbers.update(rows(cursor, "SELECT id FROM message WHERE id = ?", (queue_id.decode(bare),)))
@@ -56,6 +59,12 @@ def find(cursor: apsw.Cursor, any_id: str) -> list[str]:
     return [queue_id.encode(number) for (number,) in sorted(numbers)]
 
 
+def greetings(cursor: apsw.Cursor, message_id: str, listener: str, beginning: str) -> list[str]:
+    bare = _bare(message_id)
+    found = rows(cursor, GREETINGS, (bare, f"<{bare}>", beginning, listener))
+    return [str(helo) for (helo,) in found if str(helo).startswith(beginning)]
+
+
 def recent(cursor: apsw.Cursor, limit: int) -> list[MessageRecord]:
     found = []
     for fields in rows(cursor, RECENT, (limit,)):
@@ -63,3 +72,8 @@ def recent(cursor: apsw.Cursor, limit: int) -> list[MessageRecord]:
         deliveries = tuple(unpack_record(each, message) for each in rows(cursor, OF_MESSAGE, (fields[0],)))
         found.append(MessageRecord(message, deliveries, ()))
     return found
+
+
+def _bare(any_id: str) -> str:
+    text = any_id.strip()
+    return text[1:-1] if text.startswith("<") and text.endswith(">") else text

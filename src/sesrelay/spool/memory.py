@@ -235,8 +235,7 @@ class MemorySpool(Parking):
 
     async def find(self, any_id: str) -> Sequence[str]:
         self._alive()
-        text = any_id.strip()
-        bare = text[1:-1] if text.startswith("<") and text.endswith(">") else text
+        bare = _bare(any_id)
         remote_ids = ses_ids.meant(bare)
         return [
             name
@@ -245,6 +244,13 @@ class MemorySpool(Parking):
             or (entry.message.message_id and entry.message.message_id in (bare, f"<{bare}>"))
             or any(each.remote_id in remote_ids for each in entry.deliveries.values())
         ]
+
+    async def greetings(self, message_id: str, listener: str, beginning: str) -> Sequence[str]:
+        self._alive()
+        bare = _bare(message_id)
+        found = [each.message for each in self._entries.values() if each.message.message_id in (bare, f"<{bare}>") and bare]
+        origins = [message.origin for message in found if message.origin.listener == listener]
+        return [origin.helo for origin in origins if origin.helo.startswith(beginning)]
 
     async def recent(self, limit: int) -> Sequence[MessageRecord]:
         self._alive()
@@ -381,3 +387,8 @@ class MemorySpool(Parking):
 
 def _held(content: Large) -> Canonical:
     return content.whole() if isinstance(content, Filed) else content
+
+
+def _bare(any_id: str) -> str:
+    text = any_id.strip()
+    return text[1:-1] if text.startswith("<") and text.endswith(">") else text

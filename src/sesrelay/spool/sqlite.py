@@ -308,6 +308,9 @@ class SqliteSpool(Parking):
     async def find(self, any_id: str) -> Sequence[str]:
         return await self._desk_reader.run(lambda cursor: desk.find(cursor, any_id))
 
+    async def greetings(self, message_id: str, listener: str, beginning: str) -> Sequence[str]:
+        return await self._desk_reader.run(lambda cursor: desk.greetings(cursor, message_id, listener, beginning))
+
     async def recent(self, limit: int) -> Sequence[MessageRecord]:
         return await self._desk_reader.run(lambda cursor: desk.recent(cursor, limit))
 
