@@ -41,9 +41,7 @@ class Ledger:
         self.asking = asyncio.Lock()
         self.answers = 0
         self.told_at: float | None = None
-        self._keeping: dict[
-            float, tuple[float, int]
-        ] = {}  # by reserve: since when, and how many recipients wait as the rest is kept
+        self._keeping: dict[float, tuple[float, int]] = {}  # by reserve: since when, and how many recipients wait for it
         self._clock = clock
         self._rate, self._climbs = FIRST_RATE, False
         self._counts = counts

@@ -7,6 +7,7 @@ Invariant: another host is tried only where the former has certainly not taken t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from sesrelay.transport.client.session import Session, Transaction
 from sesrelay.transport.client.signing import KeysByDomain, Unsigned, signer
 from sesrelay.transport.smtp.for_ses import Shaping, shaped_first
 from sesrelay.transport.smtp.ses_answers import from_ses
-from sesrelay.transport.stopping import unless_left
+from sesrelay.transport.stopping import CUT
 from sesrelay.transport.tls.security import Security, Tls, security, unverified
 
 LookUp = Callable[[str], Awaitable[list[str]]]
@@ -105,10 +106,15 @@ class SmtpTransport:
         return await (shaped_first(batch, content, self._relay, self._shaping) if self._ses else self._relay(batch, content))
 
     async def _relay(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
+        outcome: Outcome
         try:
             keys = signer(self._dkim, batch.message, self._clock)
             payload = Payload(content, signer=keys, changes=self._receipts(batch))
-            return await unless_left(self._deliver(batch, payload), batch, lambda: payload.left)
+            return await self._deliver(batch, payload)
+        except asyncio.CancelledError:
+            if payload.left:
+                raise
+            outcome = CUT
         except Unsigned as error:
             outcome = error.outcome
         except SpoolError as error:
