@@ -138,6 +138,21 @@ async def test_each_recipient_has_its_own_answer() -> None:
         assert [type(one) for one in found] == [Failed, Deferred, Delivered]
 
 
+@pytest.mark.parametrize("end", ["421 4.7.0 Error: too many errors", DROP])
+@pytest.mark.parametrize("offers", [("PIPELINING",), ()])
+async def test_whom_a_host_refused_before_it_went_away_is_refused(offers: tuple[str, ...], end: str) -> None:
+    recipients = "good@example.org", "bad@example.org", "late@example.org", "last@example.org"
+    replies = {"RCPT bad@example.org": "550 5.1.1 Unknown", "RCPT late@example.org": end}
+    async with SmallDns(dict(TWO_HOSTS)) as dns, ScriptedHost(dict(replies), offers=offers) as first:
+        good, bad, late, last = await deliver(dns, first.port, *recipients)
+        assert (type(bad), bad.scope, bad.reply.enhanced) == (Failed, Scope.RECIPIENT, "5.1.1")
+        assert [type(one) for one in (good, late, last)] == [Deferred] * 3
+        async with ScriptedHost(address="127.0.0.2", port=first.port) as second:  # asked for the others alone
+            good, bad, late, last = await deliver(dns, first.port, *recipients)
+            assert [type(one) for one in (good, bad, late, last)] == [Delivered, Failed, Delivered, Delivered]
+            assert second.said("RCPT") == [f"RCPT TO:<{one}>" for one in recipients if one != "bad@example.org"]
+
+
 @pytest.mark.parametrize(
     ("second", "kind", "scope"),
     [

@@ -147,6 +147,7 @@ class DirectTransport(ByDomain):
         if not domain:
             return Failed(Reply(550, "5.1.3", "the recipient's address has no domain that mail can be taken to"))
         refusals: list[Outcome] = []
+        settled: dict[DeliveryId, Outcome] = {}
         tries = ADDRESS_LIMIT
         tls: DomainTls | None = None
         async for place in self._places.of(domain):
@@ -161,15 +162,15 @@ class DirectTransport(ByDomain):
                 refusals.append(security)
                 continue
             endpoints = [self._endpoint(place.name, address, security) for address in place.addresses[:tries]]
-            visit = Visit(self._pool, self._dead, endpoints)
-            done = await visit.offer(batch, payload, stagger=STAGGER if self._options.race_addresses else None)
+            visit = Visit(self._pool, self._dead, endpoints, batch, settled)
+            done = await visit.offer(payload, stagger=STAGGER if self._options.race_addresses else None)
             if done is not None:
-                return done.certain(
-                    {key: from_mail_host(answer, done.trail, dsn_passed_on=done.dsn) for key, answer in done.answers.items()}
-                )
+                said = {key: from_mail_host(answer, done.trail, dsn_passed_on=done.dsn) for key, answer in done.answers.items()}
+                return done.certain(settled | said)
             refusals += visit.refusals
             tries -= visit.tried
-        return agree(refusals)
+            batch = visit.batch
+        return settled | dict.fromkeys((delivery.id for delivery in batch.deliveries), agree(refusals))
 
     def _endpoint(self, host: str, address: str, security: Security) -> Endpoint:
         """Return the one endpoint of this host and address under this TLS: what connections are kept by."""
