@@ -447,6 +447,15 @@ async def test_tls_is_for_the_name_of_the_mail_host(tmp_path: Path) -> None:
     assert outcome.trail.tls
 
 
+@pytest.mark.parametrize("starttls", ["454 4.7.0 TLS not available", DROP])
+async def test_a_host_that_wants_tls_and_cannot_do_it_now_is_tried_again(starttls: str) -> None:
+    replies = {"STARTTLS": starttls, "MAIL": "530 5.7.0 Must issue a STARTTLS command first"}
+    async with SmallDns({("example.org", "A"): ["127.0.0.1"]}) as dns, ScriptedHost(dict(replies), offers=("STARTTLS",)) as host:
+        outcome = await deliver(dns, host.port)
+        assert isinstance(outcome, Deferred)
+        assert outcome.scope is Scope.RECIPIENT_DOMAIN
+
+
 def test_the_nexthop_is_the_domain() -> None:
     out = DirectTransport("direct", DirectOptions("relay.example.com"), FakeClock())
     assert out.nexthop("b@Example.ORG") == out.nexthop("c@example.org.") == "example.org"
