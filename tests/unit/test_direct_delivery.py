@@ -456,6 +456,14 @@ async def test_a_host_that_wants_tls_and_cannot_do_it_now_is_tried_again(starttl
         assert outcome.scope is Scope.RECIPIENT_DOMAIN
 
 
+async def test_a_host_whose_name_tls_cannot_say_is_a_host_without_tls() -> None:
+    name = r"\195\182" * 31 + ".example.org"  # 62 octets, and 248 characters as they are written
+    records = {("example.org", "MX"): [f"10 {name}."], (name, "A"): ["127.0.0.1"]}
+    async with SmallDns(records) as dns, ScriptedHost(tls=certificate("mx.example.org"), offers=("STARTTLS",)) as host:
+        assert isinstance(await deliver(dns, host.port), Delivered)
+        assert isinstance(await deliver(dns, host.port, tls="required"), Deferred)
+
+
 def test_the_nexthop_is_the_domain() -> None:
     out = DirectTransport("direct", DirectOptions("relay.example.com"), FakeClock())
     assert out.nexthop("b@Example.ORG") == out.nexthop("c@example.org.") == "example.org"
