@@ -64,7 +64,7 @@ class Collector:
 class Report:
     """What is told of connections for one domain, under one policy. Implements `security.Witness`.
 
-    `flaw`: what is wrong with the policy itself, where a connection goes well all the same.
+    `flaw`: what is wrong with the policy itself, where a connection goes well all the same; `why` says it to people.
     """
 
     collector: Collector
@@ -75,10 +75,11 @@ class Report:
     strings: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
     flaw: Fault | None = None
+    why: str = ""
 
     def __call__(self, finding: Finding) -> None:
         if finding.fault is None and self.flaw is not None:
-            finding = replace(finding, fault=self.flaw)
+            finding = replace(finding, fault=self.flaw, text=self.why)
         policy: dict[str, Any] = {"policy-type": int(self.kind), "policy-domain": self.policy_domain}
         if self.strings:
             policy["policy-string"] = list(self.strings)
