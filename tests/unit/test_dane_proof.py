@@ -99,11 +99,15 @@ def test_a_host_whose_certificate_has_a_common_name_alone() -> None:
     issuer = usual.subject_name(name).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     leaf = usual.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "MX.example.org")]))
     other = leaf.add_extension(x509.SubjectAlternativeName([x509.DNSName("other.test")]), critical=False)
-    ours, alone, beside = (one.sign(key, hashes.SHA256()) for one in (issuer, leaf, other))
+    star = usual.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "*.example.org")]))
+    ours, alone, beside, all_of_one_label = (one.sign(key, hashes.SHA256()) for one in (issuer, leaf, other, star))
     records = [record(2, 0, 1, ours)]
     assert holds(records, [alone, ours]) == ""
     assert "does not lead" in holds(records, [alone, ours], "other.test")
     assert "does not lead" in holds(records, [beside, ours])
+    assert holds(records, [all_of_one_label, ours]) == ""
+    for name in ("mx.other.test", "a.mx.example.org", "example.org"):
+        assert "does not lead" in holds(records, [all_of_one_label, ours], name)
     assert "does not lead" in holds([record(2, 0, 1, ISSUER_CERT)], [alone, ours, ISSUER_CERT])
 
 

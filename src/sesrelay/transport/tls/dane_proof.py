@@ -68,7 +68,8 @@ class DaneProof:
         why = ""
         for name in self.names:
             try:
-                if _common_name_alone(chain[0]) == name.lower():  # which has to do where there is nothing else: RFC 6125 §6.4.4
+                alone = _common_name_alone(chain[0])  # has to do where there is nothing else: RFC 6125 §6.4.4, RFC 7672 §3.2.3
+                if alone in (name.lower(), f"*.{name.lower().partition('.')[2]}"):
                     builder.extension_policies(ca_policy=ca, ee_policy=unnamed).build_client_verifier().verify(
                         chain[0], list(chain[1:])
                     )
