@@ -137,11 +137,17 @@ def test_a_certificate_with_a_key_of_an_unknown_kind_proves_nothing_and_is_in_no
     assert "does not lead" in holds([record(2, 1, 1, ROOT_CERT)], [unknown, ROOT_CERT])
 
 
-def test_nor_does_one_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dane_proof, "chain_of", lambda tls: [b"\x30\x00"])
+VERSION_3 = bytes.fromhex("a003020102")
+NO_VERSION = chain(LEAF)[0].public_bytes(Encoding.DER).replace(VERSION_3, VERSION_3[:-1] + b"\x20", 1)
+
+
+@pytest.mark.parametrize("sent", [b"\x30\x00", NO_VERSION])
+def test_nor_does_one_that_is_none(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(dane_proof, "chain_of", lambda tls: [sent])
     proof = DaneProof((record(2, 1, 1, ROOT_CERT),), ("mx.example.org",), FakeClock())
     with pytest.raises(NotProven, match="cannot be read"):
         proof(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="x"))
+    assert holds([Tlsa(2, 0, 0, sent), record(2, 0, 1, ISSUER_CERT)], [*chain(LEAF), ISSUER_CERT]) == ""
 
 
 @pytest.mark.parametrize(
