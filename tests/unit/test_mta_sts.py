@@ -20,11 +20,12 @@ from scripted_host import ScriptedHost
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
 from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
 from sesrelay.transport.exchangers.mx import MailHosts
-from sesrelay.transport.tls import mta_sts_fetch
+from sesrelay.transport.tls import mta_sts_fetch, tlsrpt
 from sesrelay.transport.tls.mta_sts import Policy, PolicyError, parse, record_id, reports_wanted
 from sesrelay.transport.tls.mta_sts_cache import Kept, PolicyCache
 from sesrelay.transport.tls.mta_sts_fetch import BACKOFF, Policies
 from sesrelay.transport.tls.security import Fault
+from sesrelay.transport.tls.tlsrpt import Collector
 from small_dns import SmallDns
 
 CA = trustme.CA()
@@ -416,3 +417,18 @@ async def test_each_connection_is_reported_once_whatever_is_wrong_with_the_polic
         assert [(one["c"], one["n"]) for one in told.get("failure-details", [])] == ([] if fault is None else [(fault, mx[3:-1])])
         with pytest.raises(BlockingIOError):
             collector.recv(65536)
+
+
+async def test_no_mail_waits_for_the_record_that_asks_for_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tlsrpt, "PATIENCE", 0.05)
+    clock, name = FakeClock(), "_smtp._tls.example.org"
+    records = {**RECORDS, (name, "TXT"): ['"v=TLSRPTv1; rua=mailto:tls@example.org"']}
+    async with SmallDns(records, silent={name}) as dns:
+        collector = Collector(tmp_path / "tlsrpt", MailHosts(clock, [dns.nameserver]), clock)
+        for _ in range(3):
+            assert await collector.record("example.org") is None
+        assert [asked[0] for asked in dns.asked] == [name]  # and not again for a while
+        dns.silent.clear()
+        clock.advance(BACKOFF)
+        assert await collector.record("example.org") is not None
+        collector.close()

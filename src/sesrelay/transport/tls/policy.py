@@ -71,7 +71,7 @@ class TlsPolicies:
             self._policies = Policies(
                 dns, clock, options.cache, self._strong.context, options.policy_port, allow_private=allow_private
             )
-        self._collector = Collector(options.collector, dns) if options.collector else None
+        self._collector = Collector(options.collector, dns, clock) if options.collector else None
 
     @property
     def by_dns(self) -> bool:
