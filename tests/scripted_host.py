@@ -58,6 +58,8 @@ class ScriptedHost:
     implicit: bool = False
     read_content: bool = True
     """False: answer the key CONTENT in the middle of the content."""
+    chunks: bool = True
+    """False: what follows BDAT is read as commands."""
     address: str = "127.0.0.1"
     port: int = 0
     commands: list[list[str]] = field(default_factory=list)
@@ -135,13 +137,14 @@ class ScriptedHost:
         self.peers.append(writer.get_extra_info("peername")[0])
         await self._say(writer, self._reply("CONNECT", ""))
         secured, mail, rcpt = self.implicit, "", list[str]()
-        while line := (await reader.readline()).decode().rstrip("\r\n"):
+        while raw := await reader.readline():
+            line = raw.decode("utf-8", "replace").rstrip("\r\n")
             log.append(line)
             verb = line.split(" ")[0].upper()
             if verb == "EHLO" and "EHLO" not in self.replies:
                 offers = [offer for offer in self.offers if not (offer == "STARTTLS" and secured)]
                 reply = "\r\n".join([*(f"250-{word}" for word in ("host.test", *offers)), "250 HELP"])
-            elif verb == "BDAT":
+            elif verb == "BDAT" and self.chunks:
                 reply = await self._chunk(reader, writer, line, mail, rcpt)
             else:
                 reply = self._reply(verb, line)

@@ -52,6 +52,7 @@ SIGNED = "".join(
     f"itself A 127.0.0.1\n*._tcp.itself TLSA {WRONG}\n"
     "alias MX 10 mx-alias\nmx-alias CNAME mx-ee\n"
     "elsewhere MX 10 mx.plain.test.\n"
+    f"outside MX 10 mx-outside\nmx-outside CNAME mx.plain.test.\n*._tcp.mx-outside TLSA {tlsa(3, 1, OWN)}\n"
     "bad MX 10 mx-bad\nmx-bad A 127.0.0.1\n_tcp.mx-bad NS dead\ndead A 127.0.0.99\n"
     '_mta-sts.unusable TXT "v=STSv1; id=one"\nmta-sts.unusable A 127.0.0.1\n'
     '_smtp._tls.ee TXT "v=TLSRPTv1; rua=mailto:tls@example.org"\n'
@@ -90,6 +91,7 @@ async def deliver(dns: SignedDns, port: int, domain: str, **options: Any) -> Out
         ("eecert.example.org", SELF, "dane: verified"),
         ("ta.example.org", ISSUED, "dane: verified"),
         ("alias.example.org", SELF, "dane: verified"),
+        ("outside.example.org", SELF, "dane: verified"),  # nobody vouches for the address, but for the alias and its record
         ("unusable.example.org", SELF, "dane: no usable TLSA record"),
         ("none.example.org", SELF, None),
         ("plain.test", SELF, None),  # nobody vouches for its TLSA record
@@ -115,6 +117,7 @@ async def test_what_goes_out(dns: SignedDns, domain: str, leaf: trustme.LeafCert
         ("takey.example.org", MISNAMED, "no TLS with mx-takey.example.org: DANE: the certificate does not lead"),
         ("wrong.example.org", SELF, "no TLS with mx-wrong.example.org: DANE: the certificate matches no TLSA record"),
         ("itself.example.org", SELF, "no TLS with itself.example.org: DANE: the certificate matches no TLSA record"),
+        ("outside.example.org", ISSUED, "no TLS with mx-outside.example.org: DANE: the certificate matches no TLSA record"),
         ("ee.example.org", None, "no TLS with mx-ee.example.org: the host does not offer STARTTLS"),
         ("unusable.example.org", None, "no TLS with mx-unusable.example.org: the host does not offer STARTTLS"),
         ("bad.example.org", SELF, "no TLS with mx-bad.example.org: DANE: its TLSA records cannot be looked up"),

@@ -99,11 +99,15 @@ def test_a_host_whose_certificate_has_a_common_name_alone() -> None:
     issuer = usual.subject_name(name).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     leaf = usual.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "MX.example.org")]))
     other = leaf.add_extension(x509.SubjectAlternativeName([x509.DNSName("other.test")]), critical=False)
-    ours, alone, beside = (one.sign(key, hashes.SHA256()) for one in (issuer, leaf, other))
+    star = usual.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "*.example.org")]))
+    ours, alone, beside, all_of_one_label = (one.sign(key, hashes.SHA256()) for one in (issuer, leaf, other, star))
     records = [record(2, 0, 1, ours)]
     assert holds(records, [alone, ours]) == ""
     assert "does not lead" in holds(records, [alone, ours], "other.test")
     assert "does not lead" in holds(records, [beside, ours])
+    assert holds(records, [all_of_one_label, ours]) == ""
+    for name in ("mx.other.test", "a.mx.example.org", "example.org"):
+        assert "does not lead" in holds(records, [all_of_one_label, ours], name)
     assert "does not lead" in holds([record(2, 0, 1, ISSUER_CERT)], [alone, ours, ISSUER_CERT])
 
 
@@ -133,11 +137,17 @@ def test_a_certificate_with_a_key_of_an_unknown_kind_proves_nothing_and_is_in_no
     assert "does not lead" in holds([record(2, 1, 1, ROOT_CERT)], [unknown, ROOT_CERT])
 
 
-def test_nor_does_one_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dane_proof, "chain_of", lambda tls: [b"\x30\x00"])
+VERSION_3 = bytes.fromhex("a003020102")
+NO_VERSION = chain(LEAF)[0].public_bytes(Encoding.DER).replace(VERSION_3, VERSION_3[:-1] + b"\x20", 1)
+
+
+@pytest.mark.parametrize("sent", [b"\x30\x00", NO_VERSION])
+def test_nor_does_one_that_is_none(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(dane_proof, "chain_of", lambda tls: [sent])
     proof = DaneProof((record(2, 1, 1, ROOT_CERT),), ("mx.example.org",), FakeClock())
     with pytest.raises(NotProven, match="cannot be read"):
         proof(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="x"))
+    assert holds([Tlsa(2, 0, 0, sent), record(2, 0, 1, ISSUER_CERT)], [*chain(LEAF), ISSUER_CERT]) == ""
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,21 @@ async def test_each_recipient_has_its_own_answer() -> None:
         assert [type(one) for one in found] == [Failed, Deferred, Delivered]
 
 
+@pytest.mark.parametrize("end", ["421 4.7.0 Error: too many errors", DROP])
+@pytest.mark.parametrize("offers", [("PIPELINING",), ()])
+async def test_whom_a_host_refused_before_it_went_away_is_refused(offers: tuple[str, ...], end: str) -> None:
+    recipients = "good@example.org", "bad@example.org", "late@example.org", "last@example.org"
+    replies = {"RCPT bad@example.org": "550 5.1.1 Unknown", "RCPT late@example.org": end}
+    async with SmallDns(dict(TWO_HOSTS)) as dns, ScriptedHost(dict(replies), offers=offers) as first:
+        good, bad, late, last = await deliver(dns, first.port, *recipients)
+        assert (type(bad), bad.scope, bad.reply.enhanced) == (Failed, Scope.RECIPIENT, "5.1.1")
+        assert [type(one) for one in (good, late, last)] == [Deferred] * 3
+        async with ScriptedHost(address="127.0.0.2", port=first.port) as second:  # asked for the others alone
+            good, bad, late, last = await deliver(dns, first.port, *recipients)
+            assert [type(one) for one in (good, bad, late, last)] == [Delivered, Failed, Delivered, Delivered]
+            assert second.said("RCPT") == [f"RCPT TO:<{one}>" for one in recipients if one != "bad@example.org"]
+
+
 @pytest.mark.parametrize(
     ("second", "kind", "scope"),
     [
@@ -430,6 +445,23 @@ async def test_tls_is_for_the_name_of_the_mail_host(tmp_path: Path) -> None:
     outcome, host = await secured("example.org", "opportunistic", tmp_path / "ca.pem")
     assert isinstance(outcome, Delivered)
     assert outcome.trail.tls
+
+
+@pytest.mark.parametrize("starttls", ["454 4.7.0 TLS not available", DROP])
+async def test_a_host_that_wants_tls_and_cannot_do_it_now_is_tried_again(starttls: str) -> None:
+    replies = {"STARTTLS": starttls, "MAIL": "530 5.7.0 Must issue a STARTTLS command first"}
+    async with SmallDns({("example.org", "A"): ["127.0.0.1"]}) as dns, ScriptedHost(dict(replies), offers=("STARTTLS",)) as host:
+        outcome = await deliver(dns, host.port)
+        assert isinstance(outcome, Deferred)
+        assert outcome.scope is Scope.RECIPIENT_DOMAIN
+
+
+async def test_a_host_whose_name_tls_cannot_say_is_a_host_without_tls() -> None:
+    name = r"\195\182" * 31 + ".example.org"  # 62 octets, and 248 characters as they are written
+    records = {("example.org", "MX"): [f"10 {name}."], (name, "A"): ["127.0.0.1"]}
+    async with SmallDns(records) as dns, ScriptedHost(tls=certificate("mx.example.org"), offers=("STARTTLS",)) as host:
+        assert isinstance(await deliver(dns, host.port), Delivered)
+        assert isinstance(await deliver(dns, host.port, tls="required"), Deferred)
 
 
 def test_the_nexthop_is_the_domain() -> None:

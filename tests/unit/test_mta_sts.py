@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import ssl
 from collections.abc import Iterator
@@ -19,11 +20,12 @@ from scripted_host import ScriptedHost
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
 from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
 from sesrelay.transport.exchangers.mx import MailHosts
-from sesrelay.transport.tls import mta_sts_fetch
+from sesrelay.transport.tls import mta_sts_fetch, tlsrpt
 from sesrelay.transport.tls.mta_sts import Policy, PolicyError, parse, record_id, reports_wanted
 from sesrelay.transport.tls.mta_sts_cache import Kept, PolicyCache
 from sesrelay.transport.tls.mta_sts_fetch import BACKOFF, Policies
 from sesrelay.transport.tls.security import Fault
+from sesrelay.transport.tls.tlsrpt import Collector
 from small_dns import SmallDns
 
 CA = trustme.CA()
@@ -377,3 +379,56 @@ async def test_dane_waits_where_no_name_server_can_be_trusted(monkeypatch: pytes
         assert (outcome.scope, outcome.reason) == (Scope.TRANSPORT, PauseReason.CONFIGURATION)
         assert "validating resolver" in outcome.remedy
         assert host.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("mx", "web", "kind", "fault"),
+    [
+        ("10 mx2.example.org.", {"body": TESTING}, 2, 205),  # not in the policy
+        ("10 mx.example.org.", {"status": 404}, 2, 301),
+        ("10 mx.example.org.", {"body": "hello"}, 2, 302),
+        ("10 mx.example.org.", {"body": TESTING}, 2, None),
+    ],
+)
+async def test_each_connection_is_reported_once_whatever_is_wrong_with_the_policy(
+    tmp_path: Path, ca_file: Path, mx: str, web: dict[str, Any], kind: int, fault: int | None
+) -> None:
+    records = {
+        **RECORDS,
+        ("example.org", "MX"): [mx],
+        ("mx2.example.org", "A"): ["127.0.0.1"],
+        ("_smtp._tls.example.org", "TXT"): ['"v=TLSRPTv1; rua=mailto:tls@example.org"'],
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as collector:
+        collector.bind(str(tmp_path / "tlsrpt"))
+        collector.setblocking(False)
+        async with SmallDns(records) as dns, PolicyHost(CA, **web) as policy, starttls("mx.example.org") as host:
+            options = DirectOptions(
+                "relay.example.com", host.port, "mta-sts", [dns.nameserver], True, ca_file=ca_file, policy_port=policy.port, tlsrpt_socket=tmp_path / "tlsrpt",
+            )  # fmt: skip
+            out = DirectTransport("direct", options, FakeClock())
+            for _ in range(3):  # over one connection
+                message = batch()
+                assert isinstance(by_address(message, await out.deliver(message, Bytes()))["b@example.org"], Delivered)
+            await out.close()
+            assert host.connections == 1
+        (told,) = json.loads(collector.recv(65536))["policies"]
+        assert (told["policy-type"], told["f"]) == (kind, int(fault is not None))
+        assert [(one["c"], one["n"]) for one in told.get("failure-details", [])] == ([] if fault is None else [(fault, mx[3:-1])])
+        with pytest.raises(BlockingIOError):
+            collector.recv(65536)
+
+
+async def test_no_mail_waits_for_the_record_that_asks_for_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tlsrpt, "PATIENCE", 0.05)
+    clock, name = FakeClock(), "_smtp._tls.example.org"
+    records = {**RECORDS, (name, "TXT"): ['"v=TLSRPTv1; rua=mailto:tls@example.org"']}
+    async with SmallDns(records, silent={name}) as dns:
+        collector = Collector(tmp_path / "tlsrpt", MailHosts(clock, [dns.nameserver]), clock)
+        for _ in range(3):
+            assert await collector.record("example.org") is None
+        assert [asked[0] for asked in dns.asked] == [name]  # and not again for a while
+        dns.silent.clear()
+        clock.advance(BACKOFF)
+        assert await collector.record("example.org") is not None
+        collector.close()

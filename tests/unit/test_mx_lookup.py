@@ -11,7 +11,7 @@ from batches import unused_port
 from fakes import FakeClock
 from sesrelay.mail.outcome import Deferred, Failed, PauseReason, Scope
 from sesrelay.transport.exchangers.cache import AnswerCache
-from sesrelay.transport.exchangers.mx import MailHost, MailHosts, without_ourselves
+from sesrelay.transport.exchangers.mx import Absent, MailHost, MailHosts, without_ourselves
 from small_dns import SmallDns
 
 RECORDS = {
@@ -167,6 +167,29 @@ async def test_a_host_without_addresses_cannot_be_reached(host: str) -> None:
         outcome = await MailHosts(FakeClock(), [dns.nameserver]).addresses(host)
         assert isinstance(outcome, Failed)
         assert outcome.reply.enhanced == "5.4.4"
+
+
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [
+        (RdataType.A, "has no IPv4 address, and no other is used here (address_families, source_address)"),
+        (RdataType.AAAA, "has no IPv6 address, and no other is used here (address_families, source_address)"),
+    ],
+)
+async def test_a_host_of_the_other_family_has_an_address_all_the_same(family: RdataType, text: str) -> None:
+    other = ("AAAA", "::1") if family is RdataType.A else ("A", "127.0.0.1")
+    async with SmallDns({("mx.test", other[0]): [other[1]]}) as dns:
+        found = await MailHosts(FakeClock(), [dns.nameserver]).addresses("mx.test", (family,))
+        assert isinstance(found, Failed)
+        assert str(found.reply) == f"550 5.4.4 the mail host mx.test {text}"
+
+
+async def test_a_name_that_is_too_long_to_be_one_is_not_there() -> None:
+    long = ".".join([letter * 60 for letter in "abcd"]) + ".test"
+    async with SmallDns({(long, "A"): ["127.0.0.1"]}) as dns:
+        assert await MailHosts(FakeClock(), [dns.nameserver]).addresses(long) == ["127.0.0.1"]
+        with pytest.raises(Absent):
+            await MailHosts(FakeClock(), [dns.nameserver]).answer(f"_25._tcp.{long}", RdataType.TLSA)
 
 
 async def test_one_family_in_trouble_does_not_hide_the_other() -> None:

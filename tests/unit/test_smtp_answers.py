@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sesrelay.mail.outcome import NO_TRAIL, Deferred, Delivered, Failed, Outcome, PauseReason, Scope
+from sesrelay.mail.outcome import NO_TRAIL, Deferred, Delivered, Failed, Outcome, PauseReason, Scope, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.transport.client.answers import Answer, Stage, agree, from_mail_host, from_relay, most_telling, remote_id
 from sesrelay.transport.client.connect import parse_reply
@@ -96,6 +96,16 @@ def test_a_relay_that_wants_tls_first_is_a_matter_of_configuration() -> None:
 )  # fmt: skip
 def test_the_remote_id(text: str, found: str | None) -> None:
     assert remote_id(parse_reply(250, text)) == found
+
+
+@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT])
+def test_a_mail_host_that_wants_tls_first_refuses_nothing(stage: Stage) -> None:
+    answer = Answer(stage, Reply(530, "5.7.0", "Must issue a STARTTLS command first"))
+    outcome = from_mail_host(answer, NO_TRAIL)
+    assert short(outcome) == ("deferred", DOMAIN, UNAVAILABLE)
+    assert isinstance(outcome, Deferred)
+    assert "tls_policy" in outcome.remedy
+    assert short(from_mail_host(answer, Trail("TLSv1.3 TLS_AES_256_GCM_SHA384")))[0] == "failed"
 
 
 def test_several_hosts_fail_mail_only_together() -> None:

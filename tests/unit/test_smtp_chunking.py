@@ -84,6 +84,29 @@ async def test_a_refused_chunk_is_followed_by_rset(host: ScriptedHost, send: Sen
     assert host.connections == 1
 
 
+@pytest.mark.parametrize("reply", ["500 5.5.1 Unknown command", "502 5.5.2 Error: command not recognized"])
+async def test_a_host_that_does_not_know_what_it_announced_gets_the_message_by_data(
+    host: ScriptedHost, send: Send, reply: str
+) -> None:
+    host.replies["."] = [reply, "250 2.0.0 Ok"]
+    for _ in range(2):
+        assert isinstance(await send(), Delivered)
+    assert (len(host.said("BDAT")), len(host.said("DATA")), host.connections) == (1, 2, 1)
+    assert [one.content for one in host.messages] == [HELLO, HELLO]
+
+
+@pytest.mark.parametrize("content", [HELLO, LARGE], ids=["small", "large"])
+async def test_nor_where_it_takes_the_content_for_commands(send: Send, host: ScriptedHost, content: bytes) -> None:
+    host.chunks = False
+    for _ in range(2):
+        assert isinstance(await send(content), Delivered)
+    assert [one.content for one in host.messages] == [content, content]
+    host.replies["RCPT"] = ["250 2.1.5 Ok", "550 5.1.1 Nobody"]
+    host.drop_all()
+    refused = await send(content)
+    assert (type(refused), refused.reply.enhanced) == (Failed, "5.1.1")
+
+
 async def test_nothing_leaves_for_nobody(host: ScriptedHost, send: Send) -> None:
     host.replies["RCPT"] = ["550 5.1.1 Nobody", "250 2.1.5 Ok"]
     assert isinstance(await send(), Failed)

@@ -5,11 +5,7 @@ Invariant: it is in no doubt: it goes again at once after the next start, by wha
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-
-from sesrelay.mail.delivery import Batch, DeliveryId
-from sesrelay.mail.outcome import Deferred, Outcome, PauseReason, Scope
+from sesrelay.mail.outcome import Deferred, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 
 NEVER = 1_000_000  # such cuts in a row: that the process ends says nothing of the next hop, and pauses nothing
@@ -20,15 +16,3 @@ CUT = Deferred(
     retry_after=0.0,
     tolerance=NEVER,
 )
-
-Outcomes = Mapping[DeliveryId, Outcome]
-
-
-async def unless_left(work: Awaitable[Outcomes], batch: Batch, left: Callable[[], bool]) -> Outcomes:
-    """Return what `work` does; where it is cut, and nothing has `left`, that this is so. Raises: as `work`"""
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if left():
-            raise
-        return dict.fromkeys((delivery.id for delivery in batch.deliveries), CUT)

@@ -99,6 +99,9 @@ def from_mail_host(answer: Answer, trail: Trail, *, dsn_passed_on: bool = False)
         if reply.permanent:
             return Failed(reply, Scope.RECIPIENT_DOMAIN, trail=trail)
         return Deferred(reply, Scope.RECIPIENT_DOMAIN, PauseReason.UNAVAILABLE, trail=trail)
+    if trail.tls is None and _wants_tls(reply):  # that it did not come about just now, or that we were told not to, is no refusal
+        remedy = "see why TLS with it does not come about (openssl s_client -starttls smtp), or whether tls or tls_policy says none"
+        return Deferred(reply, Scope.RECIPIENT_DOMAIN, PauseReason.UNAVAILABLE, remedy, trail=trail)
     return _transaction(answer, trail)
 
 
@@ -152,13 +155,17 @@ def _relay_trouble(answer: Answer, host: str) -> tuple[PauseReason | None, str]:
         if answer.reply.permanent:
             return PauseReason.CONFIGURATION, f"{host} refuses this client: ask whether it may relay there, and by which name"
         return PauseReason.UNAVAILABLE, f"{host} is not ready; it is tried again"
-    if answer.reply.code in _WANTS_AUTH and "starttls" in answer.reply.text.lower():
+    if _wants_tls(answer.reply):
         return PauseReason.CONFIGURATION, f"{host} wants TLS: set tls: required"
     if answer.reply.code in _WANTS_AUTH or (answer.stage is Stage.AUTH and answer.reply.permanent):
         return PauseReason.CREDENTIALS, f"{host} does not take the login: correct username and password (or the token), then reload"
     if answer.stage is Stage.AUTH:
         return PauseReason.UNAVAILABLE, f"{host} cannot check the login just now"
     return None, ""
+
+
+def _wants_tls(reply: Reply) -> bool:
+    return reply.code in _WANTS_AUTH and "starttls" in reply.text.lower()
 
 
 def _transaction(answer: Answer, trail: Trail) -> Outcome:

@@ -216,7 +216,7 @@ async def _start_tls(client: aiosmtplib.SMTP, endpoint: Endpoint, security: Secu
     except NotProven as error:
         remedy = f"ask whoever runs {endpoint.name}: its certificate is not the one that the DNS speaks of"
         raise Unreached(_tls_answer(endpoint, str(error), remedy)) from error
-    except (SMTPException, OSError, ssl.CertificateError) as error:
+    except (SMTPException, OSError, ValueError) as error:  # ValueError: a name that cannot be said in TLS
         raise Unreached(_tls_answer(endpoint, _tls_error(error) or _in_short(error))) from error
     _check_fingerprint(client, endpoint)
     try:

@@ -5,6 +5,7 @@ nothing of the transaction.
 Invariant: recipients that are too many for one transaction are offered again only after the host took the former ones.
 Invariant: a host that wants no second transaction in one connection, in whatever words, makes no message fail; it is offered in
 another connection.
+Invariant: a host that does not know the BDAT that it announced has taken nothing, and is offered the message by DATA.
 Invariant: what goes wrong in a later transaction changes nothing for those whom a former one served, or whom it was not for.
 
 Source: RFC 5321 §4.5.3.1.10 (too many recipients), RFC 9422 (LIMITS RCPTMAX).
@@ -40,6 +41,21 @@ class _Line:
             self.session = await Session.open(self.session.endpoint)
         return self.session
 
+    async def transact(self, batch: Batch, payload: Payload) -> Transaction:
+        """Offer over the connection at hand; once more, by DATA, where the host does not know the BDAT that it announced.
+
+        Raises: SpoolError.
+        """
+        done = await self.session.transact(batch, payload)
+        if not self.session.chunk_unknown:
+            return done
+        try:
+            session = await self.at_hand()
+        except Unreached as error:
+            return replace(done, answers=dict.fromkeys(done.answers, error.answer))
+        session.forget_chunks()
+        return await session.transact(batch, payload)
+
 
 async def over_kept(pool: Pool, endpoint: Endpoint, batch: Batch, payload: Payload) -> Transaction | None:
     """Offer the message over a kept connection; None where a new one is wanted. Raises: SpoolError, as `converse`."""
@@ -60,11 +76,11 @@ async def converse(pool: Pool, session: Session, batch: Batch, payload: Payload)
     try:
         limit = session.recipient_limit or len(batch)
         if len(batch) <= limit:
-            done = await session.transact(batch, payload)
+            done = await line.transact(batch, payload)
             if not _too_many(done, batch.deliveries):
                 return done
         else:
-            done = await session.transact(Batch(batch.lane, batch.deliveries[:limit]), payload)
+            done = await line.transact(Batch(batch.lane, batch.deliveries[:limit]), payload)
         return await _go_on(line, done, batch, payload, limit)
     finally:
         pool.put(line.session)
@@ -80,7 +96,7 @@ async def _go_on(line: _Line, done: Transaction, batch: Batch, payload: Payload,
         asked = waiting[:limit]
         try:
             session = await line.at_hand()
-            offered = await session.transact(Batch(batch.lane, tuple(asked)), payload)
+            offered = await line.transact(Batch(batch.lane, tuple(asked)), payload)
         except Unreached:
             break
         except SpoolError as error:  # whatever it is, those who have the message must not get it again

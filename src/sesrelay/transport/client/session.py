@@ -31,6 +31,7 @@ from sesrelay.transport.client.offer import NoSmtp, Offer, reply_of
 
 AT_ONCE = 64 * 1024  # octets that go out together with the final dot
 PIECE = 256 * 1024  # octets handed to the socket at a time above that
+NO_COMMAND = frozenset({500, 502})  # RFC 5321 §4.2.4: not recognised, not implemented
 
 
 class _Lost(Exception):
@@ -93,6 +94,7 @@ class Session:
         self.endpoint = endpoint
         self.tls = opened.tls
         self.transactions = 0
+        self.chunk_unknown = False  # the host did not know BDAT, in the transaction just now
         self.born: float | None = None
         self.since = 0.0
 
@@ -111,6 +113,11 @@ class Session:
         """The host wants no more transactions in this connection."""
         return self.transaction_limit is not None and self.transactions >= self.transaction_limit
 
+    def forget_chunks(self) -> None:
+        """Use no BDAT from here on."""
+        self._extensions = {name: what for name, what in self._extensions.items() if name != "chunking"}
+        self.chunk_unknown = True
+
     def leave(self) -> None:
         """Say QUIT without waiting for the answer, and close (as Postfix does: smtp_skip_quit_response)."""
         if self._clean:
@@ -122,6 +129,7 @@ class Session:
         """Offer the message to the host for every delivery of the batch. Raises: SpoolError."""
         wire = await payload.load(seven_bit="8bitmime" not in self._extensions)
         offer = Offer(batch, wire, self.endpoint.name, self._extensions)
+        self.chunk_unknown = False
         if offer.commands:
             self._clean = False  # until the host is known to wait for the next MAIL
             self.transactions += 1
@@ -170,6 +178,8 @@ class Session:
         command = b"BDAT %d LAST\r\n" % len(data)
         first = data.without_last(len(data) - kept) if isinstance(data, Filed) else data[:kept]
         answer = await self._content(first, data[kept:], command)
+        if answer.reply.code in NO_COMMAND:  # whoever announced it: a filter in between, say, let that pass
+            self.forget_chunks()
         if answer.stage is Stage.DOT and not answer.lost and not answer.reply.positive:
             self._clean = await self._reset()  # RFC 3030 §2: what state a refused chunk leaves is not certain
         return answer

@@ -35,7 +35,7 @@ from sesrelay.transport.direct.visit import Visit
 from sesrelay.transport.exchangers.mx import LIFETIME, MailHosts
 from sesrelay.transport.exchangers.validation import validation
 from sesrelay.transport.net.reach import STAGGER
-from sesrelay.transport.stopping import unless_left
+from sesrelay.transport.stopping import CUT
 from sesrelay.transport.tls.mta_sts_cache import PolicyCache
 from sesrelay.transport.tls.policy import DomainTls, Level, TlsOptions, TlsPolicies
 from sesrelay.transport.tls.security import Security
@@ -132,7 +132,11 @@ class DirectTransport(ByDomain):
         outcome: Outcome
         try:
             payload = Payload(content, signer=signer(self._options.dkim, batch.message, self._clock))
-            return await unless_left(self._deliver(batch, payload), batch, lambda: payload.left)
+            return await self._deliver(batch, payload)
+        except asyncio.CancelledError:
+            if payload.left:
+                raise
+            outcome = CUT
         except Unsigned as error:
             outcome = error.outcome
         except SpoolError as error:
@@ -145,6 +149,7 @@ class DirectTransport(ByDomain):
             no_domain = Reply(550, "5.1.3", "the recipient's address has no domain that mail can be taken to")
             return _for_all(batch, Failed(no_domain))
         refusals: list[Outcome] = []
+        settled: dict[DeliveryId, Outcome] = {}
         tries = ADDRESS_LIMIT
         tls: DomainTls | None = None
         async for place in self._places.of(domain):
@@ -159,15 +164,15 @@ class DirectTransport(ByDomain):
                 refusals.append(security)
                 continue
             endpoints = [self._endpoint(place.name, address, security) for address in place.addresses[:tries]]
-            visit = Visit(self._pool, self._dead, endpoints)
-            done = await visit.offer(batch, payload, stagger=STAGGER if self._options.race_addresses else None)
+            visit = Visit(self._pool, self._dead, endpoints, batch, settled)
+            done = await visit.offer(payload, stagger=STAGGER if self._options.race_addresses else None)
             if done is not None:
-                return done.certain(
-                    {key: from_mail_host(answer, done.trail, dsn_passed_on=done.dsn) for key, answer in done.answers.items()}
-                )
+                said = {key: from_mail_host(answer, done.trail, dsn_passed_on=done.dsn) for key, answer in done.answers.items()}
+                return done.certain(settled | said)
             refusals += visit.refusals
             tries -= visit.tried
-        return _for_all(batch, agree(refusals))
+            batch = visit.batch
+        return {**settled, **_for_all(batch, agree(refusals))}
 
     def _endpoint(self, host: str, address: str, security: Security) -> Endpoint:
         """Return the one endpoint of this host and address under this TLS: what connections are kept by."""

@@ -1,6 +1,8 @@
 """A visit to one mail host of a domain, which may have several addresses: a kept connection, or the first that serves.
 
 Invariant: the next address is tried only where the former has certainly not taken the message.
+Invariant: whom a host refused for good before it went away is refused: a host that leaves after so many of them would never
+hear of the others.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sesrelay.mail.delivery import Batch
+from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.outcome import Outcome
 from sesrelay.transport.client.answers import Stage, from_mail_host
 from sesrelay.transport.client.connect import Endpoint, Unreached, cannot_connect
@@ -22,19 +24,24 @@ from sesrelay.transport.net.reach import Reached, Unreachable, reach
 
 @dataclass
 class Visit:
-    """`endpoints`: the host's addresses, best first. `refusals`: what to make of those that did not serve; `tried` so many."""
+    """`endpoints`: the host's addresses, best first. `refusals`: what to make of those that did not serve; `tried` so many.
+
+    `batch`: those whom it is about, less those who are `settled`.
+    """
 
     pool: Pool
     dead: DeadHosts
     endpoints: Sequence[Endpoint]
+    batch: Batch
+    settled: dict[DeliveryId, Outcome] = field(default_factory=dict)
     refusals: list[Outcome] = field(default_factory=list)
     tried: int = 0
 
-    async def offer(self, batch: Batch, payload: Payload, *, stagger: float | None) -> Transaction | None:
+    async def offer(self, payload: Payload, *, stagger: float | None) -> Transaction | None:
         """Return what the host said, or None where the next host is to be asked. Raises: SpoolError."""
         waiting = {endpoint.address: endpoint for endpoint in self.endpoints}
         for endpoint in self.endpoints:
-            done = await over_kept(self.pool, endpoint, batch, payload)
+            done = await over_kept(self.pool, endpoint, self.batch, payload)
             if done is not None and not self._elsewhere(done):
                 return done
             if done is not None:
@@ -43,7 +50,7 @@ class Visit:
             reached = await self._reach(waiting, stagger)
             if reached is None:
                 return None
-            done = await self._through(waiting.pop(reached.address), reached, batch, payload)
+            done = await self._through(waiting.pop(reached.address), reached, payload)
             if done is not None and not self._elsewhere(done):
                 return done
         return None
@@ -67,7 +74,7 @@ class Visit:
         error = cannot_connect(endpoint, why)
         self.refusals.append(from_mail_host(error.answer, error.trail))
 
-    async def _through(self, endpoint: Endpoint, reached: Reached, batch: Batch, payload: Payload) -> Transaction | None:
+    async def _through(self, endpoint: Endpoint, reached: Reached, payload: Payload) -> Transaction | None:
         """Offer the message over the connection. Raises: SpoolError."""
         self.tried += 1
         try:
@@ -78,7 +85,7 @@ class Visit:
             self.refusals.append(from_mail_host(error.answer, error.trail))
             return None
         self.dead.forget(endpoint.address)
-        return await converse(self.pool, session, batch, payload)
+        return await converse(self.pool, session, self.batch, payload)
 
     def _elsewhere(self, done: Transaction) -> bool:
         """Tell whether another address or host is to be asked: this one refused at MAIL, or went away before the final dot."""
@@ -87,5 +94,15 @@ class Visit:
         for answer in done.answers.values():
             if answer.stage is Stage.MAIL or answer.service_gone:
                 self.refusals.append(from_mail_host(answer, done.trail))
+                self._settle(done)
                 return True
         return False
+
+    def _settle(self, done: Transaction) -> None:
+        """Leave out those whom the host refused for good, each for himself."""
+        for delivery, answer in done.answers.items():
+            if answer.stage is Stage.RCPT and answer.reply.permanent and not answer.service_gone:
+                self.settled[delivery] = from_mail_host(answer, done.trail)
+        if self.settled:
+            left = tuple(one for one in self.batch.deliveries if one.id not in self.settled)
+            self.batch = Batch(self.batch.lane, left)

@@ -116,7 +116,9 @@ class MailHosts:
             return addresses
         if trouble is not None:
             return _unknown(f"addresses of {name}", trouble)
-        return _failed("5.4.4", f"the mail host {name} has no address")
+        kind = "address" if len(families) > 1 else "IPv4 address" if families[0] is RdataType.A else "IPv6 address"
+        only = "" if len(families) > 1 else ", and no other is used here (address_families, source_address)"
+        return _failed("5.4.4", f"the mail host {name} has no {kind}{only}")
 
     async def _addresses(self, name: str, family: RdataType) -> list[str]:
         return [str(record.address) for record in await self._look_up(name, family)]
@@ -148,7 +150,7 @@ class MailHosts:
         try:
             found = await self.resolver.resolve(dns.name.from_text(name), kind, search=False)
             return Records(list(found), self._secure(found.response), _text(found.canonical_name))
-        except dns.resolver.NXDOMAIN:
+        except (dns.resolver.NXDOMAIN, dns.name.NameTooLong):  # over 255 octets, as below a long name: there can be no such name
             raise Absent(no_name=True) from None
         except dns.resolver.NoAnswer as error:
             raise Absent(no_name=False, secure=self._secure(error.kwargs["response"])) from None

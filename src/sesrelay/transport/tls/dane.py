@@ -1,6 +1,7 @@
 """DANE: what the DNS, under DNSSEC, says of a mail host's certificate. Whether the host keeps to it: `dane_proof`.
 
-Invariant: a TLSA record counts only where the name server vouches for it, for the host's addresses and for the way to them.
+Invariant: a TLSA record counts only where the name server vouches for it, for the way to the host and for its addresses, or for
+the host's being an alias.
 Invariant: what cannot be looked up is not the same as what is not there: it defers.
 
 Source: RFC 7672 §2.2 (look-ups), §3.1 (usages 2 and 3 only); RFC 7671 §9 (the strongest digest); RFC 6698 §2.
@@ -75,9 +76,13 @@ async def tlsa_of(dns: MailHosts, host: str, port: int) -> TlsaSet | None:
             found = await dns.answer(host, family)
         except Absent:
             continue
-        if not found.secure:
-            return None  # and so no TLSA record could be worth anything: RFC 7672 §2.2.2
         names.append(found.canonical)
+        if found.secure:
+            continue
+        if found.canonical == host or not await is_secure(dns, host, RdataType.CNAME):
+            return None  # and so no TLSA record could be worth anything: RFC 7672 §2.2.2
+        names = [host]  # an alias that is vouched for, of a host that is not: its own records count
+        break
     for base in dict.fromkeys((*names[:1], host)):
         try:
             found = await dns.answer(f"_{port}._tcp.{base}", RdataType.TLSA)

@@ -25,6 +25,7 @@ from sesrelay.transport.tls.dane import CERTIFICATE, EE, FULL, SHA256, TA, Tlsa
 from sesrelay.transport.tls.security import NotProven
 
 _DER = 2  # _ssl.ENCODING_DER
+_UNREADABLE = (ValueError, x509.InvalidVersion)  # the latter is none of the former; OpenSSL looks at no version
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class DaneProof:
     def __call__(self, tls: ssl.SSLObject) -> None:
         try:
             chain = [x509.load_der_x509_certificate(der) for der in chain_of(tls)]
-        except ValueError as error:
+        except _UNREADABLE as error:
             raise NotProven(f"DANE: a certificate that the host sent cannot be read ({error})") from error
         self.check(chain)
 
@@ -68,7 +69,8 @@ class DaneProof:
         why = ""
         for name in self.names:
             try:
-                if _common_name_alone(chain[0]) == name.lower():  # which has to do where there is nothing else: RFC 6125 §6.4.4
+                alone = _common_name_alone(chain[0])  # has to do where there is nothing else: RFC 6125 §6.4.4, RFC 7672 §3.2.3
+                if alone in (name.lower(), f"*.{name.lower().partition('.')[2]}"):
                     builder.extension_policies(ca_policy=ca, ee_policy=unnamed).build_client_verifier().verify(
                         chain[0], list(chain[1:])
                     )
@@ -113,7 +115,7 @@ def _published(anchors: Sequence[Tlsa]) -> list[x509.Certificate]:
         if (one.selector, one.matching) == (CERTIFICATE, FULL):
             try:
                 found.append(x509.load_der_x509_certificate(one.data))
-            except ValueError:
+            except _UNREADABLE:
                 continue
     return found
 

@@ -71,7 +71,7 @@ class TlsPolicies:
             self._policies = Policies(
                 dns, clock, options.cache, self._strong.context, options.policy_port, allow_private=allow_private
             )
-        self._collector = Collector(options.collector, dns) if options.collector else None
+        self._collector = Collector(options.collector, dns, clock) if options.collector else None
 
     @property
     def by_dns(self) -> bool:
@@ -87,10 +87,6 @@ class TlsPolicies:
         level = self._options.of(domain)
         found = await self._policies.of(domain) if level == "mta-sts" and self._policies is not None else NOTHING
         record = await self._collector.record(domain) if self._collector is not None and level != "none" else None
-        if found.fault is not None and record is not None:
-            Report(self._collected, domain, record, PolicyType.STS, domain)(
-                Finding(f"mta-sts.{domain}", "", found.fault, found.text)
-            )
         return DomainTls(self, domain, level, found, record)
 
     async def host(self, level: Level, domain: str, name: str, found: Found, record: str | None) -> Security | Deferred:
@@ -108,8 +104,8 @@ class TlsPolicies:
             if by_dns is not None and not (enforced and isinstance(by_dns, Security) and by_dns.proof is None):
                 return by_dns
         if found.policy is not None and self._strong is not None:
-            return self._by_sts(domain, name, found.policy, record, self._strong)
-        return self._watched(self._weak, domain, record)
+            return self._by_sts(domain, name, found, found.policy, record, self._strong)
+        return self._watched(self._weak, domain, record, found)
 
     async def _by_dane(self, domain: str, name: str, record: str | None) -> Security | Deferred | None:
         """Return what the TLSA records ask for, None where there are none to go by; and a deferral where nobody knows."""
@@ -139,18 +135,21 @@ class TlsPolicies:
         proof = DaneProof(published.usable, names, self._clock)
         return Security("required", self._weak.context, published.base, proof, "dane: verified", witness=witness)
 
-    def _by_sts(self, domain: str, name: str, policy: Policy, record: str | None, strong: Security) -> Security | Deferred:
+    def _by_sts(
+        self, domain: str, name: str, found: Found, policy: Policy, record: str | None, strong: Security
+    ) -> Security | Deferred:
         """Return what the domain's policy asks of the host."""
         if policy.mode == "none":
-            return self._watched(self._weak, domain, record)
-        witness = self._witness(domain, record, policy) if record is not None else None
+            return self._watched(self._weak, domain, record, found)
+        witness = self._witness(domain, record, found) if record is not None else None
         testing = replace(self._weak, label="mta-sts testing: not met")
         if not policy.names(name):
             text = f"no mail to {name}: it is not in the MTA-STS policy of {domain}"
+            if policy.mode == "testing":
+                flawed = None if witness is None else replace(witness, flaw=Fault.VALIDATION_FAILURE, why=text)
+                return replace(testing, witness=flawed)
             if witness is not None:
                 witness(Finding(name, "", Fault.VALIDATION_FAILURE, text))
-            if policy.mode == "testing":
-                return testing
             return _deferred(text, f"ask whoever runs {domain}: its MX records and its policy do not agree")
         otherwise = testing if policy.mode == "testing" else None
         return replace(strong, label=f"mta-sts {policy.mode}: verified", otherwise=otherwise, witness=witness)
@@ -161,13 +160,14 @@ class TlsPolicies:
             raise TypeError("a record is looked up only where there is a collector")
         return self._collector
 
-    def _witness(self, domain: str, record: str, policy: Policy | None) -> Witness:
-        kind = PolicyType.NONE if policy is None else PolicyType.STS
+    def _witness(self, domain: str, record: str, found: Found) -> Report:
+        policy = None if found.policy is None or found.policy.mode == "none" else found.policy
+        kind = PolicyType.NONE if policy is None and found.fault is None else PolicyType.STS
         lines, mx = (policy.lines, policy.mx) if policy else ((), ())
-        return Report(self._collected, domain, record, kind, domain, lines, mx)
+        return Report(self._collected, domain, record, kind, domain, lines, mx, found.fault, found.text)
 
-    def _watched(self, plain: Security, domain: str, record: str | None) -> Security:
-        return plain if record is None else replace(plain, witness=self._witness(domain, record, None))
+    def _watched(self, plain: Security, domain: str, record: str | None, found: Found = NOTHING) -> Security:
+        return plain if record is None else replace(plain, witness=self._witness(domain, record, found))
 
 
 @dataclass(frozen=True, slots=True)
