@@ -1,6 +1,6 @@
 """The daemon: starts the rooms in order, reloads them, and lets them end in order.
 
-Start: lock, store, sockets, ways out, what the last life left in doubt, doors, page, control socket, readiness.
+Start: lock, sockets, store, page, ways out, what the last life left in doubt, doors, control socket, readiness.
 End: doors (sessions finish what they are at), lanes (attempts finish), page and control, ways out, store, lock.
 
 Invariant: a reload prepares everything before it swaps anything; what cannot be prepared leaves the old one in force.
@@ -139,12 +139,12 @@ class Daemon:
         )
         self._expect(self._loaded, snapshot)
         self._tell_of_passed_over(self._loaded)
+        await self._rooms.web.start()  # first: where its address is taken, no attempt is under way that the end would put in doubt
         for way in snapshot.transports.values():
             way.start()
         await scheduler.start()
         for name, sock in doors.items():
             await self._rooms.listener.listen(name, sock)
-        await self._rooms.web.start()
         await self._rooms.control.serve(control)
         housekeeping = Housekeeping(spool, scheduler, self.clock, self.observer)
         lasting = (
