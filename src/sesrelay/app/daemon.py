@@ -274,12 +274,14 @@ class Daemon:
 
     async def _reload(self) -> list[str]:
         rooms = self._running()
-        if self._path is None or self._stopping:
-            return ["there is no configuration file to read, or the daemon is stopping"]
+        if self._path is None:
+            return ["there is no configuration file to read"]
         try:
             loaded = await asyncio.to_thread(load, self._path, now=self.clock.wall())
         except ConfigError as error:
             return [str(problem) for problem in error.problems]
+        if self._stopping:  # also where that began meanwhile: the doors are closed, and would be opened anew
+            return ["the daemon is stopping"]
         unfit = needs_restart(self._loaded, loaded)
         if unfit:
             return unfit
