@@ -18,9 +18,9 @@ import pytest
 
 from fakes import FakeClock
 from relay_process import wait_for
+from sesrelay.app.loop import new_event_loop
 from sesrelay.mail.delivery import Delivery, Placement, State
 from sesrelay.seams import Filter, SpoolError
-from sesrelay.app.loop import new_event_loop
 from sesrelay.spool.bulk import Accept, Open, Settle, made_of, plain
 from sesrelay.spool.errors import LockHeld, StoreDamaged, StoreRefused
 from sesrelay.spool.lock import StateLock
