@@ -368,7 +368,9 @@ class Daemon:
             return
         while True:
             try:
-                await asyncio.wait_for(self._running().scheduler.refresh(), PING_TIME)
+                # Not wait_for: that of Python 3.11 can lose a cancellation, and `stop` would wait for ever.
+                async with asyncio.timeout(PING_TIME):
+                    await self._running().scheduler.refresh()
             except TimeoutError as error:
                 self.observer.trouble("no sign of life for the watchdog: the writer or the scheduler does not answer", error)
             except SpoolError as error:
