@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import smtplib
 import socket
+import threading
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from relay_process import Relay, wait_for
+from sesrelay.app.daemon import Daemon
+from sesrelay.config.loading import load
 
 MORE = "transports: {nowhere: {type: discard}}\ndefault_route: {transport: nowhere}"
 
@@ -111,3 +116,24 @@ def test_the_page_stays_where_it_is_until_its_new_place_is_open(tmp_path: Path) 
 
         wait_for("the old place is closed", closed)
         assert relay.stop() == 0
+
+
+async def test_an_end_that_overtakes_a_reload_opens_no_door_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    relay, path, read = Relay(tmp_path, MORE), tmp_path / "submit.sock", threading.Event()
+    listen(relay, f"unix:{path}")
+    daemon = Daemon(load(relay.config), relay.config)
+    await daemon.start()
+
+    def slow(*args: Any, **named: Any) -> Any:
+        read.wait(30)
+        return load(*args, **named)
+
+    monkeypatch.setattr("sesrelay.app.daemon.load", slow)
+    reload = asyncio.create_task(daemon.reload())
+    await asyncio.sleep(0.05)
+    stop = asyncio.create_task(daemon.stop())
+    await asyncio.sleep(0.05)
+    read.set()
+    assert (await reload)["problems"] == ["the daemon is stopping"]
+    await stop
+    assert not path.exists()

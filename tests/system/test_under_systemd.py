@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import smtplib
@@ -9,11 +10,14 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from peers import require
 from relay_process import PYTHON, Relay, wait_for
+from sesrelay.app.daemon import Daemon
+from sesrelay.config.loading import load
 
 MORE = "transports: {nowhere: {type: discard}}\ndefault_route: {transport: nowhere}"
 
@@ -159,3 +163,24 @@ def test_a_full_disk_is_not_ready_and_yet_alive(tmp_path: Path, manager: socket.
         assert manager.recv(4096).startswith(b"READY=1")
         assert {manager.recv(4096) for _ in range(3)} == {b"WATCHDOG=1"}, "a restart mends no full disk"
         assert relay.ask("status")
+
+
+async def test_an_end_is_not_lost_on_the_watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`stop` waits for it, and would until systemd kills the daemon; the store may answer in that very moment."""
+    monkeypatch.setenv("WATCHDOG_USEC", "600000000")
+    relay = Relay(tmp_path, "")
+    daemon = Daemon(load(relay.config), relay.config)
+    answered = asyncio.get_running_loop().create_future()
+
+    async def refresh() -> None:
+        await answered
+
+    monkeypatch.setattr(daemon, "_running", lambda: SimpleNamespace(scheduler=SimpleNamespace(refresh=refresh)))
+    watching = asyncio.create_task(daemon._watchdog())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    answered.set_result(None)
+    await asyncio.sleep(0)
+    watching.cancel()
+    await asyncio.wait({watching}, timeout=5)
+    assert watching.cancelled()

@@ -264,3 +264,23 @@ def test_a_state_dir_that_cannot_be_is_said_with_its_key(tmp_path: Path, state_d
     relay.config.write_text(relay.config.read_text().replace(f"state_dir: {tmp_path}/state", f"state_dir: {state_dir}"))
     done = relay.run("run")
     assert (done.returncode, "state_dir must be a directory" in done.stderr) == (1, True), done.stderr
+
+
+def test_a_start_that_fails_for_its_page_puts_no_mail_in_doubt(tmp_path: Path) -> None:
+    """Tried again every two seconds by systemd, such starts would have the whole queue held."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as other:
+        relay = Relay(tmp_path, "transports: {out: {type: hold}}\ndefault_route: {transport: out}")
+        with relay:
+            queue_id = relay.submit("a@example.com", "b@example.org")
+            wait_for("it is held", lambda: relay.ask("show", id=queue_id)["deliveries"][0]["state"] == "held")
+            assert relay.stop() == 0
+        relay.write(
+            f"transports: {{out: {{type: smtp, host: 127.0.0.1, port: {silent.getsockname()[1]}}}}}\ndefault_route: {{transport: out}}"
+        )
+        assert relay.run("queue", "release", queue_id).returncode == 0
+        taken = f'http: {{listen: "127.0.0.1:{other.getsockname()[1]}"}}'
+        relay.config.write_text(relay.config.read_text().replace('http: {listen: "127.0.0.1:0"}', taken))
+        failed = relay.run("run")
+        assert (failed.returncode, "change http.listen" in failed.stderr) == (1, True), failed.stderr
+        (delivery,) = relay.json("queue", "list")
+        assert (delivery["state"], delivery["attempts"]) == ("queued", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 import ssl
 import subprocess
@@ -140,6 +141,35 @@ def test_files_that_cannot_serve(text: str, expected: list[str], folder: Path) -
         subprocess.run(shut, check=True)
         (folder / "shut.key").chmod(0o600)
     assert [line.replace(str(folder), "DIR") for line in problems(folder, text, today())] == expected
+
+
+RELAY, HOSTS = "type: smtp, host: relay.example.net", "type: direct"
+GONE = "gone.pem cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("way", "problem"),
+    [
+        (f"{RELAY}, tls: required, ca_file: gone.pem", GONE),
+        (f"{RELAY}, tls: implicit, ca_file: good.key", "good.key holds no certificate (those of the issuers to trust are meant, as PEM)"),
+        (f"{HOSTS}, tls: required, ca_file: .", "DIR cannot be read: Is a directory"),
+        (f"{HOSTS}, tls: mta-sts, ca_file: fifo", "fifo cannot be read: it is no regular file"),
+        (f"{HOSTS}, tls_policy: {{example.com: required}}, ca_file: gone.pem", GONE),
+        (f"{HOSTS}, tls: required, ca_file: good.pem", None),
+        (f"{HOSTS}, tls: dane, ca_file: gone.pem", None),
+        (f"{RELAY}, tls: opportunistic, ca_file: gone.pem", None),
+    ],
+)  # fmt: skip
+def test_issuers_that_cannot_be_read_are_said_where_they_are_wanted(way: str, problem: str | None, folder: Path) -> None:
+    """A start or reload would fail of them."""
+    os.mkfifo(folder / "fifo")
+    text = f"transports:\n  out: {{{way}}}\n"
+    if problem is None:
+        assert "out" in checked(folder, text).config.transports
+    else:
+        column = len("  out: {") + way.index("ca_file: ") + len("ca_file: ") + 1
+        (line,) = problems(folder, text)
+        assert line.replace(str(folder), "DIR") == f"2:{column}: transports.out.ca_file: {problem}"
 
 
 def test_dates_matter_to_check_and_reload_and_not_to_a_start(folder: Path) -> None:

@@ -335,6 +335,13 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "access: {networks: ['::ffff:10.0.0.0/104']}\n",
         ["1:21: access.networks[0]: '::ffff:10.0.0.0/104' is IPv4 in the clothes of IPv6 (did you mean 10.0.0.0/8?)"],
     ),
+    "addresses of IPv4 as IPv6": (
+        "listeners: [{listen: '[::ffff:127.0.0.1]:25'}]\nhttp: {listen: '[::ffff:7f00:1]:80'}\n",
+        [
+            "1:22: listeners[0].listen: '[::ffff:127.0.0.1]:25' is IPv4 in the clothes of IPv6 (did you mean 127.0.0.1:25?)",
+            "2:16: http.listen: '[::ffff:7f00:1]:80' is IPv4 in the clothes of IPv6 (did you mean 127.0.0.1:80?)",
+        ],
+    ),
     "transport type": (
         "transports: {a: {type: sess}, b: {host: h}}\n",
         [

@@ -147,6 +147,20 @@ def test_systemds_sockets_are_matched_by_address(monkeypatch: pytest.MonkeyPatch
         found[listen].close()
 
 
+@pytest.mark.parametrize("kind", ["datagram", "connection"])
+def test_what_cannot_be_listened_on_is_told_with_the_remedy(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by ListenDatagram= or Accept=yes; the start ended with nothing but `Bad file descriptor`."""
+    with bind("127.0.0.1:0") as ours, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
+        datagram.bind(("127.0.0.1", 0))
+        with socket.create_connection(ours.getsockname()) as client:
+            handed = datagram if kind == "datagram" else client
+            monkeypatch.setattr(sockets, "FIRST_FD", os.dup(handed.fileno()))
+            host, port = handed.getsockname()
+            found, (told,) = activated([f"{host}:{port}"], {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
+    assert not found
+    assert told.startswith(f"{host}:{port} was handed over by systemd, and no connections can be accepted there (ListenStream= and")
+
+
 @pytest.mark.parametrize(
     "environ", [{}, {"LISTEN_PID": "1", "LISTEN_FDS": "1"}, {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}]
 )

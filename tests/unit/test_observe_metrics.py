@@ -270,6 +270,15 @@ def test_the_account_is_shown_and_what_it_has_not_told_is_not_a_number(sink: Met
     assert sink.accounts() == {}
 
 
+def test_the_account_of_a_transport_that_a_reload_took_away_is_shown_no_longer(sink: MetricsSink) -> None:
+    live(sink)
+    sink.expect([], ["other"], {}, ["other"])
+    sink.quota("other", 1.0, 200.0, 0.0)
+    text = sink.render(Stats(), NOW).decode()
+    of_an_account = {line for line in text.splitlines() if line.startswith("sesrelay_ses_") and "_total{" not in line}
+    assert {line.partition("{")[2].partition("}")[0] for line in of_an_account if "_created" not in line} == {'transport="other"'}
+
+
 def test_what_ses_took_is_counted_by_recipient_and_priced_by_the_tariff(sink: MetricsSink) -> None:
     large = replace(MESSAGE, size=2_000_000_000)
     delivery = replace(DELIVERY, message=large)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +54,16 @@ async def test_smtp_credentials_of_an_account_share_the_pace_of_its_api(username
     assert by_api._account.number == "029608264753"
     await by_api.close()
     await shared.close()
+
+
+def test_an_unknown_region_is_said_of_a_transport(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`check` cannot know it, as AWS's own configuration has a word in it."""
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    observer: Any = Remembers()
+    with pytest.raises(ValueError, match=r"^transports\.ses-main: the AWS region is unknown: set region in the transport"):
+        ses("ses-main", config(type="ses"), Shared(FakeClock(), observer), frozenset(), None)
 
 
 async def test_a_relay_has_a_pace_only_where_it_is_sess_or_has_a_rate() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from fakes import FakeClock
 from relay_process import wait_for
+from sesrelay.app.loop import new_event_loop
 from sesrelay.mail.delivery import Delivery, Placement, State
 from sesrelay.seams import Filter, SpoolError
 from sesrelay.spool.bulk import Accept, Open, Settle, made_of, plain
@@ -188,6 +189,22 @@ async def test_a_start_that_is_given_up_leaves_nothing(rig: Rig) -> None:
     rig.lock.release()
     StateLock.acquire(rig.folder).release()
     assert rig.troubles == complaints == []
+
+
+def test_a_start_that_is_given_up_may_have_its_connection_closed_already(tmp_path: Path) -> None:
+    """uvloop closes it when SIGINT comes, and then has nothing to write an end to."""
+
+    async def given_up() -> None:
+        rig = Rig(tmp_path)
+        writer = await rig.start()
+        assert writer._transport is not None
+        writer._transport.abort()
+        await asyncio.sleep(0)
+        await writer.close()
+        rig.lock.release()
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(given_up())
 
 
 async def test_a_store_that_is_refused_says_so_as_it_does_on_a_thread(rig: Rig) -> None:

@@ -271,9 +271,15 @@ async def test_a_taken_address_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         relay = Relay(WebOptions(port=port))
-        with pytest.raises(PageUnreachable, match=f"cannot listen on 127.0.0.1:{port} for HTTP"):
+        with pytest.raises(PageUnreachable, match=f"cannot listen on 127.0.0.1:{port} for HTTP.*; stop what listens there, or"):
             await relay.server.start()
         await relay.server.stop()
+
+
+async def test_where_nothing_listens_nothing_is_to_be_stopped() -> None:
+    relay = Relay(WebOptions(host="192.0.2.7", token="t"))
+    with pytest.raises(PageUnreachable, match=r"cannot listen on 192.0.2.7:9125 for HTTP: [^;]*; change http.listen$"):
+        await relay.server.start()
 
 
 async def test_the_address_is_the_actual_one(relay: Relay) -> None:

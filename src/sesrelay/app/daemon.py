@@ -1,6 +1,6 @@
 """The daemon: starts the rooms in order, reloads them, and lets them end in order.
 
-Start: lock, store, sockets, ways out, what the last life left in doubt, doors, page, control socket, readiness.
+Start: lock, sockets, store, page, ways out, what the last life left in doubt, doors, control socket, readiness.
 End: doors (sessions finish what they are at), lanes (attempts finish), page and control, ways out, store, lock.
 
 Invariant: a reload prepares everything before it swaps anything; what cannot be prepared leaves the old one in force.
@@ -139,12 +139,12 @@ class Daemon:
         )
         self._expect(self._loaded, snapshot)
         self._tell_of_passed_over(self._loaded)
+        await self._rooms.web.start()  # first: where its address is taken, no attempt is under way that the end would put in doubt
         for way in snapshot.transports.values():
             way.start()
         await scheduler.start()
         for name, sock in doors.items():
             await self._rooms.listener.listen(name, sock)
-        await self._rooms.web.start()
         await self._rooms.control.serve(control)
         housekeeping = Housekeeping(spool, scheduler, self.clock, self.observer)
         lasting = (
@@ -274,12 +274,14 @@ class Daemon:
 
     async def _reload(self) -> list[str]:
         rooms = self._running()
-        if self._path is None or self._stopping:
-            return ["there is no configuration file to read, or the daemon is stopping"]
+        if self._path is None:
+            return ["there is no configuration file to read"]
         try:
             loaded = await asyncio.to_thread(load, self._path, now=self.clock.wall())
         except ConfigError as error:
             return [str(problem) for problem in error.problems]
+        if self._stopping:  # also where that began meanwhile: the doors are closed, and would be opened anew
+            return ["the daemon is stopping"]
         unfit = needs_restart(self._loaded, loaded)
         if unfit:
             return unfit
@@ -366,7 +368,9 @@ class Daemon:
             return
         while True:
             try:
-                await asyncio.wait_for(self._running().scheduler.refresh(), PING_TIME)
+                # Not wait_for: that of Python 3.11 can lose a cancellation, and `stop` would wait for ever.
+                async with asyncio.timeout(PING_TIME):
+                    await self._running().scheduler.refresh()
             except TimeoutError as error:
                 self.observer.trouble("no sign of life for the watchdog: the writer or the scheduler does not answer", error)
             except SpoolError as error:

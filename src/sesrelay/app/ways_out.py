@@ -111,7 +111,10 @@ def ses(name: str, config: configured.SesTransport, shared: Shared, local_domain
     from sesrelay.transport.ses.seam import SesOptions
     from sesrelay.transport.ses.transport import SesTransport
 
-    session = shared.session(config)
+    try:
+        session = shared.session(config)
+    except ValueError as error:
+        raise ValueError(f"transports.{name}: {error}") from error
     options = SesOptions(
         region=session.region,
         endpoint_url=config.endpoint_url,

@@ -74,6 +74,18 @@ def wrong_with_pair(certificate: Path, key: Path) -> str | None:
     return None
 
 
+def wrong_with_issuers(file: Path) -> str | None:
+    """Return why the certificates in a file cannot be those of trusted issuers, or None."""
+    try:
+        read_regular(file, 0)  # OpenSSL would wait for somebody to write to a FIFO
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except ssl.SSLError:
+        return f"{file} holds no certificate (those of the issuers to trust are meant, as PEM)"
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror}"
+    return None
+
+
 def validity(der: bytes) -> tuple[float, float]:
     """Return from when until when a certificate is valid. Units: Unix seconds. Raises: ValueError, IndexError"""
     certificate, _ = _element(der, 0)

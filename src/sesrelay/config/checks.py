@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sesrelay.config.certificates import wrong_with_issuers
 from sesrelay.config.document import Document
 from sesrelay.config.model import Config, alias_name
 from sesrelay.config.problem import KeyPath, Place, meant, one_of, shown
 from sesrelay.config.routes import NullSenderTarget, Route
-from sesrelay.config.transports import SesTransport, SmtpTransport
+from sesrelay.config.transports import DirectTransport, SesTransport, SmtpTransport
 from sesrelay.mail.address import AddressError
 from sesrelay.mail.delivery import Priority
 from sesrelay.policy.admission import LocalMail, follow, is_local, local_name
@@ -96,6 +97,17 @@ def check_identities(document: Document, config: Config) -> None:
             document.report(path, f"{what} {meant(way.identities_from, able)}")
         elif other.region and other.region != (here := region_of(way.relays[0])):
             document.report(path, f"{shown(way.identities_from)} is in {other.region} (a transport of type ses in {here} is meant)")
+
+
+def check_issuers(document: Document, config: Config) -> None:
+    """Report files of trusted issuers that a transport needs and cannot use. Where nothing is verified, none is read."""
+    for name, way in config.transports.items():
+        if not isinstance(way, SmtpTransport | DirectTransport) or way.ca_file is None:
+            continue
+        levels = {way.tls, *(way.tls_policy.values() if isinstance(way, DirectTransport) else ())}
+        problem = wrong_with_issuers(way.ca_file) if levels & {"required", "implicit", "mta-sts"} else None
+        if problem:
+            document.report(("transports", name, "ca_file"), problem)
 
 
 def check_memory(document: Document, config: Config, failed: set[str]) -> None:

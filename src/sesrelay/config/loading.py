@@ -105,6 +105,7 @@ def _checked(
     checks.check_aliases(document, config, failed)
     claims.check_claims(document)
     checks.check_identities(document, config)
+    checks.check_issuers(document, config)
     checks.check_memory(document, config, failed)
     addresses.check_addresses(document, config, failed)
     doors.check_doors(document, config, failed)

@@ -137,7 +137,10 @@ def parse_host_port(value: object) -> str:
         raise ValueError("HOST:PORT is meant, as in 127.0.0.1:25")
     if value.startswith("unix:"):
         raise NotSupported("not supported by this version (only HOST:PORT is)")
-    host_port(value)
+    host, port = host_port(value)
+    plain = getattr(ipaddress.ip_address(host), "ipv4_mapped", None)
+    if plain is not None:  # what is opened for IPv6 here is for IPv6 only, and the kernel has none of these then
+        raise ValueError(f"{shown(value)} is IPv4 in the clothes of IPv6 (did you mean {plain}:{port}?)")
     return value
 
 

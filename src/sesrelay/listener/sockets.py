@@ -184,7 +184,7 @@ def _remove_stale(path: str, name: str, key: str) -> None:
 def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> tuple[dict[str, socket.socket], list[str]]:
     """Return the sockets that systemd hands over, by the `listen` that names their address; forget them in `environ`.
 
-    A socket that no `listen` names is closed; the second result tells of each, with the remedy.
+    A socket of another kind, or that no `listen` names, is closed; the second result tells of each, with the remedy.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
@@ -199,6 +199,13 @@ def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> tupl
         except OSError:
             continue  # no socket: not ours
         os.close(fd)
+        if sock.type != socket.SOCK_STREAM or _connected(sock):
+            unnamed.append(
+                f"{shown(sock)} was handed over by systemd, and no connections can be accepted there"
+                " (ListenStream= and Accept=no are meant in the socket unit)"
+            )
+            sock.close()
+            continue
         name = sock.getsockname()
         listen = wanted.get(_key(name, -1) if sock.family == socket.AF_UNIX else _key(name[0], name[1]))
         if listen is None:
@@ -213,6 +220,14 @@ def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> tupl
     return taken, unnamed
 
 
+def _connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 def _key(host: str, port: int) -> tuple[str, int]:
     if port >= 0:
         with contextlib.suppress(ValueError):
@@ -224,5 +239,5 @@ def shown(sock: socket.socket) -> str:
     """Return where a socket really listens, as `listen` would be written."""
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
-        return f"{UNIX_PREFIX}{name}"
+        return f"{UNIX_PREFIX}{os.fsdecode(name)}"
     return f"[{name[0]}]:{name[1]}" if ":" in str(name[0]) else f"{name[0]}:{name[1]}"

@@ -23,8 +23,11 @@ class SesMetrics:
     """Labels: `transport` only; transports of one account show the same figures."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._gauges: list[Gauge] = []
+
         def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"sesrelay_ses_{name}", text, ["transport"], registry=registry)
+            self._gauges.append(Gauge(f"sesrelay_ses_{name}", text, ["transport"], registry=registry))
+            return self._gauges[-1]
 
         def counter(name: str, text: str) -> Counts:
             return Counts(f"sesrelay_ses_{name}", text, ["transport"], registry)
@@ -48,8 +51,12 @@ class SesMetrics:
         self.standings: dict[str, AccountStanding] = {}
 
     def expect(self, transports: Iterable[str], tariffs: Mapping[str, Tariff]) -> None:
-        """Let the counters of these transports stand at 0 from the start, and count by these tariffs."""
+        """Let the counters of these transports stand at 0 from the start, count by these tariffs, and show no other's account."""
+        before = {*self._known, *self.standings}
         self._known, self._tariffs = tuple(transports), tariffs
+        for gone in before.difference(self._known):
+            for gauge in self._gauges:
+                gauge.remove(gone)
         self.standings = {name: standing for name, standing in self.standings.items() if name in self._known}
         for transport in self._known:
             for each in (self._throttled, self._recipients, self._octets, self._price):

@@ -9,6 +9,7 @@ Source: the public contract, HTTP and JSON.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -89,9 +90,8 @@ class WebServer:
             visitors.stop()
             await runner.cleanup()
             where = show_address(options.host, options.port)
-            raise PageUnreachable(
-                f"cannot listen on {where} for HTTP: {error.strerror or error}; stop what listens there, or change http.listen"
-            ) from error
+            remedy = "stop what listens there, or change http.listen" if error.errno == errno.EADDRINUSE else "change http.listen"
+            raise PageUnreachable(f"cannot listen on {where} for HTTP: {error.strerror or error}; {remedy}") from error
         self._runner, self._listening, self._visitors = runner, listening, visitors
         host, port = listening.sockets[0].getsockname()[:2]
         self.address = (str(host), int(port))

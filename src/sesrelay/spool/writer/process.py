@@ -113,7 +113,7 @@ class ProcessWriter(asyncio.Protocol):
         if not self._closing:
             self._closing = True
             self._send()
-            if self._transport is not None and self._transport.can_write_eof():
+            if self._transport is not None and not self._transport.is_closing() and self._transport.can_write_eof():
                 self._transport.write_eof()
         try:
             await asyncio.wait_for(asyncio.shield(self._gone), GRACE)
