@@ -1,7 +1,7 @@
 """A small authoritative name server on loopback, UDP and TCP on one port, for look-ups that are real ones.
 
 `records` maps (NAME, TYPE) to rdata texts, names without the final dot. `rcodes` maps a name, or `NAME TYPE`, to an rcode
-that is answered instead; `silent` names get no answer. What does not fit in a datagram is truncated, so that the client asks over TCP.
+that is answered instead; what is `silent`, likewise, gets no answer. What does not fit in a datagram is truncated, so that the client asks over TCP.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class SmallDns:
         question = query.question[0]
         name, kind = question.name.to_text(omit_final_dot=True).lower(), dns.rdatatype.to_text(question.rdtype)
         self.asked.append((name, kind, over))
-        if name in self.silent:
+        if name in self.silent or f"{name} {kind}" in self.silent:
             return None
         response = dns.message.make_response(query)
         response.flags |= dns.flags.AA | dns.flags.RA

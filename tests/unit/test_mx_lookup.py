@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 
 import pytest
@@ -145,6 +146,24 @@ async def test_a_name_server_in_trouble_defers(rcode: str) -> None:
 async def test_a_silent_name_server_is_our_trouble_and_no_domains() -> None:
     async with SmallDns(silent={"example.org"}) as dns:
         await unknown(MailHosts(FakeClock(), [dns.nameserver], lifetime=0.1).hosts("example.org"), Scope.TRANSPORT)
+
+
+@pytest.mark.parametrize(("silent", "left"), [("AAAA", "192.0.2.1"), ("A", "2001:db8::1")])
+async def test_a_family_that_nobody_tells_of_does_not_hold_up_the_other(
+    silent: str, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sesrelay.transport.exchangers.mx.OTHER_FAMILY", 0.2)
+    async with SmallDns(dict(RECORDS), silent={f"mx1.example.org {silent}"}) as dns, asyncio.timeout(10):
+        found = await MailHosts(FakeClock(), [dns.nameserver], lifetime=60).addresses("mx1.example.org")
+        assert left in found
+
+
+async def test_a_family_is_waited_for_where_the_other_has_nothing() -> None:
+    async with SmallDns(dict(RECORDS), silent={"mx2.example.org A"}) as dns:
+        found = await MailHosts(FakeClock(), [dns.nameserver], lifetime=0.5).addresses("mx2.example.org")
+        assert found == ["2001:db8::2"]
+    async with SmallDns(dict(RECORDS), silent={"plain.example AAAA"}, rcodes={"plain.example A": "NXDOMAIN"}) as dns:
+        await unknown(MailHosts(FakeClock(), [dns.nameserver], lifetime=0.5).addresses("plain.example"), Scope.TRANSPORT)
 
 
 async def test_no_name_server_at_all_is_our_trouble() -> None:

@@ -32,6 +32,7 @@ from sesrelay.transport.exchangers.cache import AnswerCache
 from sesrelay.transport.exchangers.resolver import PORT, in_short, resolver
 
 LIFETIME = 15.0  # seconds for one look-up, over all name servers
+OTHER_FAMILY = 2.0  # seconds that the addresses of one family wait for those of the other
 SILENCES = 10  # look-ups in a row without any answer after which all direct delivery waits: then it is not one domain's fault
 
 Obstacle = Failed | Deferred
@@ -101,17 +102,28 @@ class MailHosts:
         return Failed(Reply(556, "5.1.10", f"the domain {domain} takes no mail (null MX)"), Scope.RECIPIENT_DOMAIN)
 
     async def addresses(self, name: str, families: Sequence[RdataType] = (RdataType.A, RdataType.AAAA)) -> list[str] | Obstacle:
-        """Return the addresses of a host in the order of `families`, or why there are none."""
-        found = await asyncio.gather(*(self._addresses(name, family) for family in families), return_exceptions=True)
+        """Return the addresses of a host in the order of `families`, or why there are none.
+
+        Once there are some, a family of which no name server says anything is soon waited for no longer.
+        """
+        looking = [asyncio.create_task(self._addresses(name, family)) for family in families]
+        try:
+            done, others = await asyncio.wait(looking, return_when=asyncio.FIRST_COMPLETED)
+            if others:
+                await asyncio.wait(others, timeout=None if any(each.exception() for each in done) else OTHER_FAMILY)
+        finally:
+            for each in looking:
+                each.cancel()
         addresses: list[str] = []
         trouble: Unknown | None = None
-        for result in found:
-            if isinstance(result, list):
-                addresses += result
-            elif isinstance(result, Unknown):
-                trouble = result
-            elif not isinstance(result, Absent):
-                raise result
+        for each in filter(asyncio.Task.done, looking):
+            error = each.exception()
+            if error is None:
+                addresses += each.result()
+            elif isinstance(error, Unknown):
+                trouble = error
+            elif not isinstance(error, Absent):
+                raise error
         if addresses:
             return addresses
         if trouble is not None:
