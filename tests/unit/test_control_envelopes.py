@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -52,6 +53,8 @@ def test_an_event_of_an_older_export_names_no_host(document: Document) -> None:
         ("events.0.event", "guessed"),
         ("events.0.reply", {"code": 250}),
         ("events.0.duration", [1]),
+        ("events.0.duration", math.nan),
+        ("events.0.duration", "inf"),
     ],
 )
 def test_what_no_queue_holds_is_refused(document: Document, place: str, value: object) -> None:

@@ -6,6 +6,7 @@ guessed. Source: docs/export.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -171,6 +172,8 @@ def _read_recipient(given: Mapping[str, Any]) -> Recipient:
 def _event(given: Mapping[str, Any]) -> Event:
     fields: dict[str, Any] = {name: _text(given[name]) for name in EVENT_FIELDS if name != "duration"}
     duration = None if given["duration"] is None else float(given["duration"])
+    if duration is not None and not math.isfinite(duration):
+        raise ValueError(f"{duration} is no time that something took")
     event = _one_of(given["event"], *get_args(EventName))
     host = _text(given.get("host"))  # older exports have none
     return Event(_seconds(given["time"]), event, **fields, duration=duration, changes=_texts(given["changes"]), host=host)
