@@ -724,6 +724,33 @@ async def test_a_disk_that_is_full_at_the_start_keeps_nobody_from_starting(monke
     assert (delivery.delivery.state, delivery.delivery.doubts) == (State.QUEUED, 1)
 
 
+async def test_what_an_operator_asks_for_while_it_starts_waits_for_what_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Rig(ScriptedTransport("t", concurrency=1, gate=asyncio.Event()))
+    await first.submit("b@example.org")
+    waiting = await first.submit("b@example.net")
+    await first.quiet()
+    await first.die()
+    way = ScriptedTransport("t")
+    rig = Rig(way, before=first)
+    counts, asked = rig.spool.sent_counts, asyncio.Event()
+
+    async def slow() -> object:
+        await asked.wait()
+        return await counts()
+
+    monkeypatch.setattr(rig.spool, "sent_counts", slow)
+    start = asyncio.create_task(rig.scheduler.start())
+    await rig.quiet()
+    rig.scheduler.hurry()
+    await rig.scheduler.refresh()
+    await rig.quiet()
+    assert way.seen == [], "or what it begins would be closed as interrupted"
+    asked.set()
+    await start
+    await rig.quiet()
+    assert await rig.states(waiting) == [State.DELIVERED]
+
+
 async def test_what_a_start_sends_is_not_taken_for_interrupted_where_the_queue_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -121,8 +121,8 @@ class Scheduler:
 
         Raises: SpoolError
         """
+        self._pump.wait()  # first: an operator may ask for a retry by the page, which is there already
         await self._pump.counts.restore()
-        self._pump.wait()
         recovery = self._pump.tasks.spawn(self._recover())
         await asyncio.wait({recovery}, timeout=RECOVERY)
         if recovery.done():
