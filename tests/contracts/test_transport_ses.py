@@ -23,6 +23,7 @@ from sesrelay.testing.ses_rules import Account
 from sesrelay.transport.ses.pool import Pool
 from sesrelay.transport.ses.seam import SesOptions
 from sesrelay.transport.ses.transport import SesTransport
+from sesrelay.transport.stopping import CUT
 
 
 def error(code: str, text: str = "", status: int = 400) -> Fault:
@@ -396,6 +397,30 @@ async def test_a_recipient_that_ses_has_on_a_list_of_its_own_fails_alone() -> No
     assert [type(outcome) for outcome in outcomes] == [Delivered, Failed, Delivered, Delivered]
     assert isinstance(outcomes[1], Failed)
     assert (outcomes[1].scope, outcomes[1].reply.enhanced) == (Scope.RECIPIENT, "5.7.1")
+
+
+@pytest.mark.parametrize(("calls", "ended"), [(3, [Delivered]), (4, [Delivered, Failed])])
+async def test_what_is_cut_between_two_calls_keeps_what_the_former_ones_told(
+    calls: int, ended: list[type], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = error("MessageRejected", "Address blacklisted.")
+    async with SesStandIn() as ses, world(ses.url) as w:
+        ses.fail(refusal, refusal, "ok", refusal)
+        asked, credentials = asyncio.Event(), w.session.credentials
+
+        async def silent() -> Keys | None:
+            if sum(ses.requests.values()) < calls:
+                return await credentials()
+            asked.set()
+            return await asyncio.Event().wait()  # type: ignore[return-value]
+
+        monkeypatch.setattr(w.session, "credentials", silent)
+        sending = asyncio.create_task(w.send(*addresses(4)))
+        await asyncio.wait_for(asked.wait(), 10.0)
+        sending.cancel()
+        outcomes = await sending
+    assert [type(outcome) for outcome in outcomes[: len(ended)]] == ended
+    assert set(outcomes[len(ended) :]) == {CUT}
 
 
 async def test_an_answer_that_names_the_source_fails_the_message() -> None:

@@ -89,8 +89,8 @@ def _way(endpoint: Endpoint, api: Api) -> tuple[str, SigV4]:
 
 
 class Attempt:
-    """Made for one `deliver`. `known` grows as answers come; `posted` tells whether anything may have reached SES, `rejected`
-    whether SES said that the message is what it does not take.
+    """Made for one `deliver`. `known` grows as answers come; `posted` tells whether anything else may have reached SES,
+    `rejected` whether SES said that the message is what it does not take.
     """
 
     def __init__(self, line: Line, draft: Draft, facts: Callable[[], dict[str, str]]) -> None:
@@ -114,6 +114,7 @@ class Attempt:
                 self._line.account.ledger.spent(len(group))
                 reply = Reply(250, "2.0.0", f"Ok {answer.message_id}")
                 self._settle(group, Delivered(reply, answer.message_id, trail=self._trail()))
+                self.posted = False
                 self._blame(self._split.taken())
             elif isinstance(answer, Refused):
                 await self._refused(group, answer)

@@ -157,15 +157,12 @@ class SesTransport:
         except asyncio.CancelledError:
             if attempt is not None and attempt.posted:
                 raise
-            outcomes = {delivery.id: outcomes.get(delivery.id, CUT) for delivery in batch.deliveries}
+            outcomes = _completed(outcomes, batch, attempt, CUT)
         except Exception as error:
             self._observer.trouble("sending through SES failed in an unforeseen way", error, transport=self.name)
             maybe = attempt is not None and attempt.posted
             fault = Deferred(Reply(451, "4.3.0", "Local fault while sending"), Scope.MESSAGE, ambiguous=maybe)
-            known = attempt.known if attempt is not None else {}
-            for delivery in batch.deliveries:
-                if delivery.id not in outcomes:
-                    outcomes[delivery.id] = known.get(ascii_address(delivery.recipient.address) or "", fault)
+            outcomes = _completed(outcomes, batch, attempt, fault)
         return outcomes
 
     async def _exhausted(self, batch: Batch) -> Deferred | None:
@@ -232,6 +229,15 @@ class SesTransport:
             "configuration_set": self.options.configuration_set or "(none)",
             "sender_domain": domain_of(source) or domain_of(batch.message.sender) or "the sender's domain",
         }
+
+
+def _completed(
+    outcomes: Mapping[DeliveryId, Outcome], batch: Batch, attempt: Attempt | None, otherwise: Outcome
+) -> dict[DeliveryId, Outcome]:
+    """Return an outcome for each delivery of an attempt that did not come to its end: what is known by now, or `otherwise`."""
+    known = attempt.known if attempt is not None else {}
+    by_address = {one.id: known.get(ascii_address(one.recipient.address) or "", otherwise) for one in batch.deliveries}
+    return {**by_address, **outcomes}
 
 
 def _by_address(batch: Batch) -> tuple[dict[str, list[Delivery]], dict[DeliveryId, Outcome]]:
