@@ -141,6 +141,22 @@ async def test_a_content_that_cannot_be_read_is_no_doubt(ways: Ways, kind: str) 
 
 
 @pytest.mark.parametrize("kind", ALL)
+async def test_what_is_cut_while_its_content_is_made_ready_is_in_no_doubt(ways: Ways, kind: str) -> None:
+    way, message, asked = await ways.make(kind), batch("b@example.org", "c@example.org"), asyncio.Event()
+
+    class Slow(Bytes):
+        async def read(self) -> bytes:
+            asked.set()
+            await asyncio.Event().wait()
+            return b""
+
+    sending = asyncio.create_task(way.deliver(message, Slow()))
+    await asyncio.wait_for(asked.wait(), 10.0)
+    sending.cancel()
+    assert set((await sending).values()) == {CUT}
+
+
+@pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("left", [False, True], ids=["before it has left", "after that"])
 async def test_what_is_cut_at_the_end_is_in_doubt_only_where_it_may_have_left(ways: Ways, kind: str, left: bool) -> None:
     way = await ways.make(kind)

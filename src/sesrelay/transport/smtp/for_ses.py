@@ -7,6 +7,7 @@ is another one now.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,7 @@ from sesrelay.policy.ses_shape import Facts, Rules, Shaped
 from sesrelay.seams import Content, Interrupted, SpoolError
 from sesrelay.transport.shaping import shaped
 from sesrelay.transport.smtp.ses_answers import duplicate_headers, unverified_senders, with_source
+from sesrelay.transport.stopping import CUT
 
 Send = Callable[[Batch, Content], Awaitable[Mapping[DeliveryId, Outcome]]]
 
@@ -58,6 +60,8 @@ async def shaped_first(batch: Batch, content: Content, send: Send, shaping: Shap
     try:
         stored = await content.read()
         made = await shaped(stored, shaping.rules, Facts(source, batch.message.accepted, shaping.verified))
+    except asyncio.CancelledError:
+        return dict.fromkeys(ids, CUT)
     except SpoolError as error:
         return dict.fromkeys(ids, Deferred(Reply(451, "4.3.0", f"the content could not be read: {error}"), Scope.MESSAGE))
     if isinstance(made, Failed):
