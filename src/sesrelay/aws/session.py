@@ -1,8 +1,8 @@
 """One boto3 session for each source of credentials: keys, a profile, a role, or boto3's own chain.
 
 Invariant: boto3 is imported when a session is first used, and never on the loop; nothing here blocks the loop.
-Invariant: whoever is asked and does not answer, as a program that hands out credentials may, is given up after PATIENCE, and the process
-ends without him.
+Invariant: whoever is asked and does not answer, as a program that hands out credentials may, is given up after PATIENCE, and the
+process ends without him.
 Invariant: a credential stands in no repr, and no error of ours carries one.
 
 Source: boto3 developer guide, "Credentials"; botocore's refreshable credentials.

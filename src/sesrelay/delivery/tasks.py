@@ -23,7 +23,7 @@ class Tasks:
         return task
 
     async def finish(self, grace: float) -> int:
-        """Give all of it `grace` seconds, then cut the rest; return how much did not end by itself."""
+        """Give all of it `grace` seconds, then cut the rest; return how much of that ended without a result."""
         pending: set[asyncio.Task[None]] = set()
         if self._tasks:
             _, pending = await asyncio.wait(set(self._tasks), timeout=grace)

@@ -127,7 +127,7 @@ def without_credentials(said: str) -> Meaning:
 
 
 def blames_the_clock(said: str) -> bool:
-    """Tell whether what AWS `said`, its code and its text, is about this machine's clock, though the code may be that of a wrong key."""
+    """Tell whether what AWS `said`, code and text, is about this machine's clock; the code may be that of a wrong key."""
     return _CLOCK_SAID.search(said) is not None
 
 

@@ -190,7 +190,10 @@ class SpoolAdmin(Protocol):
         """Return queue ids for a queue id, a Message-ID (with or without <>) or a remote id, oldest first."""
 
     async def greetings(self, message_id: str, listener: str, beginning: str) -> Sequence[str]:
-        """Return the EHLO names beginning with `beginning`, printable ASCII, of what has that Message-ID and came in by `listener`."""
+        """Return the EHLO names that begin with `beginning` of what has that Message-ID and came in by `listener`.
+
+        `beginning`: what JSON writes as it stands.
+        """
 
     async def recent(self, limit: int) -> Sequence[MessageRecord]:
         """Return the messages accepted last, newest first, without events."""
