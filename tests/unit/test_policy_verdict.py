@@ -14,6 +14,7 @@ from sesrelay.policy import pausing
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.policy.verdict import KEPT, Verdict, decide, overdue
+from sesrelay.transport.stopping import CUT
 
 ACCEPTED = 1_000_000.0
 RETRY = RetryPolicy((30.0, 120.0), max_age=1000.0, delay_warning=400.0)
@@ -106,6 +107,16 @@ def test_what_a_transport_keeps_is_nowhere_else_whatever_a_crash_left_in_doubt()
 def test_held_costs_no_attempt() -> None:
     verdict = judge(Held(TEMPORARY, "policy"))
     assert (verdict.state, verdict.reason, verdict.attempts) == (State.HELD, "policy", 0)
+
+
+@pytest.mark.parametrize(
+    "one", [delivery(attempts=4), delivery(attempts=4, pinned="t", doubts=1), delivery(attempts=1, warned=True)]
+)
+@pytest.mark.parametrize("age", [10.0, 500.0, 1500.0])
+def test_what_was_cut_before_it_left_is_tried_whatever_its_age(one: Delivery, age: float) -> None:
+    verdict = judge(CUT, one, age=age)
+    assert (verdict.state, verdict.due, verdict.attempts) == (State.QUEUED, ACCEPTED + age, one.attempts - 1)
+    assert (verdict.pinned, verdict.doubts, verdict.warned, verdict.report) == (one.pinned, one.doubts, one.warned, None)
 
 
 def test_warned_once() -> None:

@@ -131,6 +131,10 @@ def _deferral(
         return _lower(delivery, reply, "failed", reason, now)  # mailer-daemon@ that domain may not send: others of it may
     spends = outcome.scope in SPENDS_ATTEMPT
     attempts = delivery.attempts if spends else max(delivery.attempts - 1, 0)
+    if outcome.retry_after == 0.0 and not spends:  # nothing was tried: what its age calls for is for the next attempt to say
+        return Verdict(
+            State.QUEUED, now, attempts, delivery.doubts, delivery.pinned, reason, reply, None, delivery.warned, None, None
+        )  # fmt: skip
     if retry.expired(delivery.message.began, now):
         if delivery.pinned:
             return _held(delivery, "in_doubt", reply, now, attempts=attempts)
