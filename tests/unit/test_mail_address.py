@@ -38,7 +38,7 @@ def test_sharp_s_is_not_routed_as_double_s() -> None:
 @pytest.mark.parametrize(
     "domain",
     ["", ".", "a..b", "-a.example", "a-.example", "a b.example", "[192.0.2.1]", "x" * 64 + ".example", ".".join(["abcd"] * 60),
-     "xn--.example", "xn--a.example", "xn--0.example", "xn--zz--zz.example", "xn--abc\u00fc.example", "a\u2028b.example", "exa\x00mple.com", "ex☃mple.com", "ex\ufe0fample.com", "ex\u200dample.com", "\u200cexample.com", "\u0915\u200d.example"],
+     "xn--.example", "xn--a.example", "xn--0.example", "xn--zz--zz.example", "xn--abc\u00fc.example", "a\u2028b.example", "exa\x00mple.com", "ex☃mple.com", "ex\ufe0fample.com", "ex\u200dample.com", "\u200cexample.com", "\u0915\u200d.example", "\u0646\u0627\u0645\u0647\u200c.example"],
 )  # fmt: skip
 def test_no_domain(domain: str) -> None:
     with pytest.raises(AddressError):

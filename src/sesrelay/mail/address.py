@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
-from itertools import pairwise
 
 LOCAL_PART_MAX = 64  # octets, RFC 5321 §4.5.3.1.1
 DOMAIN_MAX = 255  # octets, RFC 5321 §4.5.3.1.2
@@ -28,12 +27,10 @@ _IN_CONTEXT = frozenset("\u00b7\u0375\u05f3\u05f4\u200c\u200d\u30fb")
 """What stands in domains beside letters, marks and digits, where its neighbours allow it (RFC 5892 appendix A)."""
 _IGNORED = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 """Letters and marks that are not to be seen, and that many programs leave out (UTS 46): a domain with one would be another's."""
-_NEVER = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs"))
-"""Controls, spaces and the like. Cn is not among them: a newer Unicode than Python's may have assigned it."""
-
-
 _VIRAMA = 9
 """Its combining class: behind one, ZWNJ and ZWJ have a meaning; ZWNJ has it between Arabic letters too (RFC 5892 A.1, A.2)."""
+_NEVER = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs"))
+"""Controls, spaces and the like. Cn is not among them: a newer Unicode than Python's may have assigned it."""
 
 
 class AddressError(ValueError):
@@ -169,8 +166,8 @@ def _unseen(label: str) -> str:
     found = _IGNORED.search(label)
     if found:
         return found[0]
-    for before, char in pairwise(" " + label):
-        joins = char == "\u200c" and unicodedata.bidirectional(before) in ("AL", "R")
+    for before, char, after in zip(f" {label}", label, f"{label[1:]} ", strict=False):
+        joins = char == "\u200c" and all(unicodedata.bidirectional(one) in ("AL", "R") for one in (before, after))
         if char in "\u200c\u200d" and not joins and unicodedata.combining(before) != _VIRAMA:
             return char
     return ""
