@@ -92,6 +92,18 @@ def test_a_verb_whose_reader_has_gone_ends_as_it_would_have(relay: Relay, tmp_pa
     assert (done.returncode, done.stderr) == (code, b"")
 
 
+@pytest.mark.parametrize(("args", "code"), [(("route",), 64), (("queue", "list", "--config", "/nowhere/config.yaml"), 78)])
+def test_so_does_one_that_has_stderr_to_say_it_on(args: tuple[str, ...], code: int) -> None:
+    """As in `sesrelay … 2>&1 | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run([sys.executable, "-m", "sesrelay", *args], stdout=write, stderr=write, timeout=60, check=False)
+    finally:
+        os.close(write)
+    assert done.returncode == code
+
+
 @pytest.mark.parametrize("args", [("--help",), ("--version",), ("queue", "list", "--json"), ("check",), ("route", "a@example.com")])
 def test_a_disk_that_is_full_behind_stdout_is_said_in_a_line(relay: Relay, args: tuple[str, ...]) -> None:
     with Path("/dev/full").open("wb") as full:

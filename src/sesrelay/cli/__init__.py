@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from sesrelay import __version__
-from sesrelay.cli.options import EX_FAILED, EX_INTERRUPTED, EX_OK, EX_USAGE, Stdout, reason, to_nowhere
+from sesrelay.cli.options import EX_FAILED, EX_INTERRUPTED, EX_OK, EX_USAGE, Output, reason, to_nowhere
 
 # verb: (module, what it does in one line). The module's `command` is the click command or group.
 VERBS: dict[str, tuple[str, str]] = {
@@ -83,10 +83,10 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     _open_closed_streams()
-    given = sys.__stdout__
-    if isinstance(given, io.TextIOWrapper) and given is sys.stdout and not given.isatty():
-        raw = io.BufferedWriter(Stdout(given.fileno(), "w", closefd=False))
-        sys.stdout = io.TextIOWrapper(raw, given.encoding, given.errors, write_through=given.write_through)
+    for name in ("stdout", "stderr"):
+        given = getattr(sys, name)
+        if isinstance(given, io.TextIOWrapper) and given is getattr(sys, f"__{name}__") and not given.isatty():
+            setattr(sys, name, Output.instead_of(given))
     try:
         code = _run(args)
         sys.stdout.flush()

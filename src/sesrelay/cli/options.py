@@ -90,12 +90,20 @@ def load_or_exit(path: Path, *, problems_to_stdout: bool = False, now: float | N
         exit_with_problems(error, problems_to_stdout=problems_to_stdout)
 
 
-class Stdout(io.FileIO):
-    """Stdout that leads to /dev/null once its reader has gone, as in `sesrelay send … | head -1`: the verb goes on, and ends with the exit
-    code that it would have had.
+class Output(io.FileIO):
+    """Stdout or stderr that leads to /dev/null once its reader has gone, as in `sesrelay send … | head -1`: the verb goes on, and ends with
+    the exit code that it would have had.
     """
 
     left = False
+
+    @classmethod
+    def instead_of(cls, given: io.TextIOWrapper) -> io.TextIOWrapper:
+        """Return what writes to the same descriptor, in the same way."""
+        buffer = io.BufferedWriter(cls(given.fileno(), "w", closefd=False))
+        return io.TextIOWrapper(
+            buffer, given.encoding, given.errors, line_buffering=given.line_buffering, write_through=given.write_through
+        )
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
@@ -114,7 +122,7 @@ def to_nowhere(number: int) -> None:
 def reader_left() -> bool:
     """Tell whether the reader of stdout has gone, for what would otherwise go on writing for nobody."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return isinstance(raw, Stdout) and raw.left
+    return isinstance(raw, Output) and raw.left
 
 
 def exit_with_problems(error: ConfigError, *, problems_to_stdout: bool = False) -> NoReturn:
