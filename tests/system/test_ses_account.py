@@ -93,6 +93,7 @@ def test_near_the_end_of_the_24_hours_urgent_mail_goes_and_the_rest_waits(tmp_pa
     since = datetime.fromisoformat(paused["since"])
     assert all(since < at <= since + timedelta(seconds=61) for at in ends), "when it is looked at again"
     assert 'waits: <span class="reason">daily_reserve' in page
+    assert "<h1>Part of the mail waits</h1>" in page
 
 
 def test_another_region_takes_over_only_what_was_certainly_not_taken(tmp_path: Path) -> None:

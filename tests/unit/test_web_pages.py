@@ -60,16 +60,6 @@ async def test_accounts_are_shown_beside_awss_thresholds(relay: Relay) -> None:
     assert documents[HOSTILE]["quota_seconds_left"] is None
 
 
-@pytest.mark.parametrize("reserving", [True, False])
-@pytest.mark.parametrize("queued", [3, 0])
-async def test_mail_that_waits_for_the_reserve_is_not_said_to_flow(relay: Relay, queued: int, reserving: bool) -> None:
-    relay.standings["ses-main"] = AccountStanding("us-east-1", "AKIAX", None, 14.0, 200.0, 190.0, reserving=reserving)
-    relay.desk.figures["by_transport"] = {"ses-main": {"queued": queued}}
-    relay.desk.figures["paused"] = []
-    text = (await relay.get("/"))[1]
-    assert ("Part of the mail waits" in text) == (reserving and queued > 0)
-
-
 @pytest.mark.parametrize("path", ["/", f"/messages/{ID}"])
 async def test_hostile_texts_stay_text(relay: Relay, path: str) -> None:
     event = {

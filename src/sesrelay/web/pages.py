@@ -64,8 +64,7 @@ class Pages:
         standings: Mapping[str, AccountStanding] | None = None,
     ) -> str:
         """Return the status page; `missing` is what keeps the relay from being ready."""
-        paused, lanes = view.pauses(summary, now), view.lanes(summary)
-        kept = {view.plain(name, 80) for name, one in (standings or {}).items() if one.reserving}
+        paused = view.pauses(summary, now)
         return self._render(
             "status.html",
             options,
@@ -74,8 +73,7 @@ class Pages:
             pauses=paused[:PAUSES_MAX],
             pauses_more=max(len(paused) - PAUSES_MAX, 0),
             held=(summary.get("by_state") or {}).get("held", 0),
-            lanes=lanes,
-            part_waits=bool(paused) or any(lane.counts["queued"] for lane in lanes if lane.name in kept),
+            lanes=view.lanes(summary),
             accounts=accounts.rows(standings or {}),
             rows=[view.row(document, now) for document in recent],
             missing=[view.plain(reason) for reason in missing],
