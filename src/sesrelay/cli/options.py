@@ -91,8 +91,9 @@ def load_or_exit(path: Path, *, problems_to_stdout: bool = False, now: float | N
 
 
 class Output(io.FileIO):
-    """Stdout or stderr that leads to /dev/null once its reader has gone, as in `sesrelay send … | head -1`: the verb goes on, and ends with
-    the exit code that it would have had.
+    """Stdout or stderr that leads to /dev/null once its reader has gone, as in `sesrelay send … | head -1`.
+
+    So the verb goes on, and ends with the exit code that it would have had.
     """
 
     left = False

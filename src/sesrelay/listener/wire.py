@@ -1,8 +1,8 @@
 """One client's connection: lines and content out of what comes, replies gathered, deadlines, and what a client that drops undoes.
 
 A line is answered in the very callback that brings it, unless it is others' turn, see `rota`; where very many have come, some at a
-time. What cannot be answered at once (content, a password to be verified, TLS) is a coroutine that the callbacks carry on, see `steps`;
-until it has ended nothing else that the client says is looked at.
+time. What cannot be answered at once (content, a password to be verified, TLS) is a coroutine that the callbacks carry on, see
+`steps`; until it has ended nothing else that the client says is looked at.
 
 Invariant: one reply to each command line, however the stream is split.
 Invariant: what is stored is never cancelled: not while `uninterrupted` is set.

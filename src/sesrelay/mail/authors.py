@@ -184,7 +184,7 @@ def _word_decoded(word: str) -> str:
 
 
 def _text(octets: bytes, charset: str) -> str:
-    """Return what `octets` say; the charset may have a language behind it (RFC 2231 §5), and be unknown here and known elsewhere."""
+    """Return what `octets` say; a charset may have a language behind it (RFC 2231 §5), and be unknown here and known elsewhere."""
     try:
         return octets.decode(charset.partition("*")[0], "replace")
     except (LookupError, ValueError):

@@ -28,7 +28,7 @@ def mended(content: bytes) -> tuple[bytes, tuple[str, ...]]:
     A bare LF becomes CRLF: it came from a Unix text. A bare CR or a NUL becomes a space, as in Postfix.
     """
     receipts: list[str] = []
-    # Counting the pairs and deleting each of their octets takes less time than deleting the pairs, and much less than an expression.
+    # To count the pairs and delete each of their octets takes less time than to delete the pairs, and much less than an expression.
     paired = len(content) - content.count(b"\r\n")
     cr, lf = (len(content.replace(octet, b"")) < paired for octet in (b"\r", b"\n"))
     if cr or lf:

@@ -17,7 +17,7 @@ _IN_COMMENT = re.compile(r"[^()\\]++|\\.|.", re.S)
 
 
 Token = tuple[str, str, int]
-"""Its kind (quoted, literal, atom, space or sign), its text, and where it ends in what was read; a comment is a space without one."""
+"""Its kind (quoted, literal, atom, space or sign), its text, where it ends in what was read; a comment is a space without text."""
 
 
 def tokens(text: str) -> list[Token] | None:
