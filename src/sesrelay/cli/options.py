@@ -91,9 +91,9 @@ def load_or_exit(path: Path, *, problems_to_stdout: bool = False, now: float | N
 
 
 class Output(io.FileIO):
-    """Stdout or stderr that leads to /dev/null once its reader has gone, as in `sesrelay send … | head -1`.
+    """Stdout or stderr whose reader may go, as in `sesrelay send … | head -1`: what is written then is lost, and no error.
 
-    So the verb goes on, and ends with the exit code that it would have had.
+    So the verb goes on, and ends with the exit code that it would have had; and a FIFO that is read again later has what comes then.
     """
 
     left = False
@@ -111,8 +111,7 @@ class Output(io.FileIO):
             return super().write(data)
         except BrokenPipeError:
             self.left = True
-            to_nowhere(self.fileno())
-            return super().write(data)
+            return memoryview(data).nbytes
 
 
 def to_nowhere(number: int) -> None:
