@@ -28,7 +28,7 @@ LINE_MAX = 998  # octets, RFC 5322 §2.1.1: what is longer may be cut on its way
 INDENT = " " * 4
 FOLDED = 240  # characters of a line of a host's words: four octets each at most
 
-_ENDLESS = re.compile(rf"\S{{{FOLDED}}}")  # no line would hold it
+_ENDLESS = re.compile(rf"\S{{{FOLDED}}}", re.A)  # no line would hold it; a blank of another script does not end it here
 _STATUS = re.compile(r"\d{3} ([245]\.\d{1,3}\.\d{1,3})")
 _CLASS = {"failed": "5", "delayed": "4", "relayed": "2"}
 _SUBJECT = {
