@@ -91,7 +91,7 @@ async def test_a_host_that_does_not_know_what_it_announced_gets_the_message_by_d
     host.replies["."] = [reply, "250 2.0.0 Ok"]
     for _ in range(2):
         assert isinstance(await send(), Delivered)
-    assert (len(host.said("BDAT")), len(host.said("DATA")), host.connections) == (1, 2, 1)
+    assert (len(host.said("BDAT")), len(host.said("DATA")), host.connections) == (1, 2, 2)
     assert [one.content for one in host.messages] == [HELLO, HELLO]
 
 

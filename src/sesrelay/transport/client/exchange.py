@@ -5,7 +5,8 @@ nothing of the transaction.
 Invariant: recipients that are too many for one transaction are offered again only after the host took the former ones.
 Invariant: a host that wants no second transaction in one connection, in whatever words, makes no message fail; it is offered in
 another connection.
-Invariant: a host that does not know the BDAT that it announced has taken nothing, and is offered the message by DATA.
+Invariant: a host that does not know the BDAT that it announced has taken nothing, and is offered the message by DATA, in another
+connection.
 Invariant: what goes wrong in a later transaction changes nothing for those whom a former one served, or whom it was not for.
 
 Source: RFC 5321 §4.5.3.1.10 (too many recipients), RFC 9422 (LIMITS RCPTMAX).
@@ -42,7 +43,7 @@ class _Line:
         return self.session
 
     async def transact(self, batch: Batch, payload: Payload) -> Transaction:
-        """Offer over the connection at hand; once more, by DATA, where the host does not know the BDAT that it announced.
+        """Offer over the connection at hand; over a new one, by DATA, where the host does not know the BDAT that it announced.
 
         Raises: SpoolError.
         """

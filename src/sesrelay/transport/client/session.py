@@ -94,7 +94,7 @@ class Session:
         self.endpoint = endpoint
         self.tls = opened.tls
         self.transactions = 0
-        self.chunk_unknown = False  # the host did not know BDAT, in the transaction just now
+        self.chunk_unknown = False  # the host did not know BDAT, and is in the middle of something
         self.born: float | None = None
         self.since = 0.0
 
@@ -116,7 +116,6 @@ class Session:
     def forget_chunks(self) -> None:
         """Use no BDAT from here on."""
         self._extensions = {name: what for name, what in self._extensions.items() if name != "chunking"}
-        self.chunk_unknown = True
 
     def leave(self) -> None:
         """Say QUIT without waiting for the answer, and close (as Postfix does: smtp_skip_quit_response)."""
@@ -129,7 +128,6 @@ class Session:
         """Offer the message to the host for every delivery of the batch. Raises: SpoolError."""
         wire = await payload.load(seven_bit="8bitmime" not in self._extensions)
         offer = Offer(batch, wire, self.endpoint.name, self._extensions)
-        self.chunk_unknown = False
         if offer.commands:
             self._clean = False  # until the host is known to wait for the next MAIL
             self.transactions += 1
@@ -179,8 +177,9 @@ class Session:
         first = data.without_last(len(data) - kept) if isinstance(data, Filed) else data[:kept]
         answer = await self._content(first, data[kept:], command)
         if answer.reply.code in NO_COMMAND:  # whoever announced it: a filter in between, say, let that pass
-            self.forget_chunks()
-        if answer.stage is Stage.DOT and not answer.lost and not answer.reply.positive:
+            self.chunk_unknown = True
+            self._clean = False  # what of the content it may have taken for commands nobody knows
+        elif answer.stage is Stage.DOT and not answer.lost and not answer.reply.positive:
             self._clean = await self._reset()  # RFC 3030 §2: what state a refused chunk leaves is not certain
         return answer
 
