@@ -153,6 +153,14 @@ async def test_whom_a_host_refused_before_it_went_away_is_refused(offers: tuple[
             assert second.said("RCPT") == [f"RCPT TO:<{one}>" for one in recipients if one != "bad@example.org"]
 
 
+async def test_nor_is_that_forgotten_where_a_host_that_does_not_know_bdat_takes_no_other_connection() -> None:
+    replies = {"CONNECT": ["220 host.test", "421 4.3.2 Busy"], "RCPT bad@example.org": "550 5.1.1 Unknown", ".": "502 5.5.2 What?"}
+    records = {("example.org", "A"): ["127.0.0.1"]}
+    async with SmallDns(records) as dns, ScriptedHost(dict(replies), offers=("PIPELINING", "CHUNKING")) as host:
+        good, bad = await deliver(dns, host.port, "good@example.org", "bad@example.org")
+        assert (type(good), type(bad), bad.reply.enhanced, host.connections) == (Deferred, Failed, "5.1.1", 2)
+
+
 @pytest.mark.parametrize(
     ("second", "kind", "scope"),
     [

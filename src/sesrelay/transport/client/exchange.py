@@ -53,7 +53,8 @@ class _Line:
         try:
             session = await self.at_hand()
         except Unreached as error:
-            return replace(done, answers=dict.fromkeys(done.answers, error.answer))
+            told = {key: answer if answer.stage is Stage.RCPT else error.answer for key, answer in done.answers.items()}
+            return replace(done, answers=told)
         session.forget_chunks()
         return await session.transact(batch, payload)
 
