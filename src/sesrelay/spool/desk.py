@@ -13,7 +13,7 @@ from sesrelay.mail import queue_id
 from sesrelay.policy import ses_ids
 from sesrelay.seams import DeliveryRecord, MessageRecord
 from sesrelay.spool import selecting
-from sesrelay.spool.matching import Match
+from sesrelay.spool.matching import Match, bare_id
 from sesrelay.spool.query import Row, row, rows
 from sesrelay.spool.reading import Messages, records
 from sesrelay.spool.records import MESSAGE_COLUMNS, RECORD_COLUMNS, Key, unpack_events, unpack_message, unpack_record
@@ -49,7 +49,7 @@ def show(cursor: apsw.Cursor, number: int) -> MessageRecord | None:
 
 
 def find(cursor: apsw.Cursor, any_id: str) -> list[str]:
-    bare = _bare(any_id)
+    bare = bare_id(any_id)
     numbers: set[Row] = set()
     if queue_id.PATTERN.match(bare):
         numbers.update(rows(cursor, "SELECT id FROM message WHERE id = ?", (queue_id.decode(bare),)))
@@ -60,7 +60,7 @@ def find(cursor: apsw.Cursor, any_id: str) -> list[str]:
 
 
 def greetings(cursor: apsw.Cursor, message_id: str, listener: str, beginning: str) -> list[str]:
-    bare = _bare(message_id)
+    bare = bare_id(message_id)
     found = rows(cursor, GREETINGS, (bare, f"<{bare}>", beginning, listener))
     return [str(helo) for (helo,) in found if str(helo).startswith(beginning)]
 
@@ -72,8 +72,3 @@ def recent(cursor: apsw.Cursor, limit: int) -> list[MessageRecord]:
         deliveries = tuple(unpack_record(each, message) for each in rows(cursor, OF_MESSAGE, (fields[0],)))
         found.append(MessageRecord(message, deliveries, ()))
     return found
-
-
-def _bare(any_id: str) -> str:
-    text = any_id.strip()
-    return text[1:-1] if text.startswith("<") and text.endswith(">") else text

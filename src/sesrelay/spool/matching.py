@@ -19,6 +19,12 @@ def key(address: str) -> str:
     return comparable(address)
 
 
+def bare_id(any_id: str) -> str:
+    """Return an id as people give it, without the brackets of a Message-ID."""
+    text = any_id.strip()
+    return text[1:-1] if text.startswith("<") and text.endswith(">") else text
+
+
 class Pattern:
     """A whole address, all of a domain (`*@example.com`, `@example.com`), or `<>` for the null sender.
 

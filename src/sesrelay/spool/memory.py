@@ -34,7 +34,7 @@ from sesrelay.seams import (
 )
 from sesrelay.spool import wishes
 from sesrelay.spool.entries import Entry, Stored, changed_by, hand_out, record_of, stays, waits_for_its_hour
-from sesrelay.spool.matching import OPEN, Match, key, restricts
+from sesrelay.spool.matching import OPEN, Match, bare_id, key, restricts
 from sesrelay.spool.standing import Parking, StandingHolds
 
 
@@ -235,7 +235,7 @@ class MemorySpool(Parking):
 
     async def find(self, any_id: str) -> Sequence[str]:
         self._alive()
-        bare = _bare(any_id)
+        bare = bare_id(any_id)
         remote_ids = ses_ids.meant(bare)
         return [
             name
@@ -247,7 +247,7 @@ class MemorySpool(Parking):
 
     async def greetings(self, message_id: str, listener: str, beginning: str) -> Sequence[str]:
         self._alive()
-        bare = _bare(message_id)
+        bare = bare_id(message_id)
         found = [each.message for each in self._entries.values() if each.message.message_id in (bare, f"<{bare}>") and bare]
         origins = [message.origin for message in found if message.origin.listener == listener]
         return [origin.helo for origin in origins if origin.helo.startswith(beginning)]
@@ -387,8 +387,3 @@ class MemorySpool(Parking):
 
 def _held(content: Large) -> Canonical:
     return content.whole() if isinstance(content, Filed) else content
-
-
-def _bare(any_id: str) -> str:
-    text = any_id.strip()
-    return text[1:-1] if text.startswith("<") and text.endswith(">") else text
