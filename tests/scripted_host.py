@@ -187,12 +187,12 @@ class ScriptedHost:
                 while await reader.read(65536):
                     pass
             raise _Closed
-        raw = b"\r\n"
+        raw = bytearray(b"\r\n")
         while not raw.endswith(b"\r\n.\r\n"):
             raw += await reader.readuntil(b"\r\n")
         reply = self._reply(".", "")
         if reply.startswith("2") or reply in (DROP, RESET, STALL):
-            self.messages.append(Taken(mail, list(rcpt), raw[2:-3]))
+            self.messages.append(Taken(mail, list(rcpt), bytes(raw[2:-3])))
         await self._say(writer, reply)
         if reply.startswith("421"):
             raise _Closed

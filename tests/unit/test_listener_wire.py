@@ -298,8 +298,9 @@ def test_a_client_that_does_not_read_is_not_answered_until_it_does(loop: str) ->
             (session,) = at.server.sessions
             asked = most = 0
             while client.writer.transport.get_write_buffer_size() < 1_000_000:  # until the kernel takes nothing more
-                client.writer.write(b"HELP\r\n" * (AT_ONCE // 2))  # no more than is answered at once
-                asked += AT_ONCE // 2
+                # Long lines, as it takes as many to fill the kernel; no more of them than are answered at once.
+                client.writer.write((b"HELP ".ljust(2000, b"x") + b"\r\n") * 16)
+                asked += 16
                 await asyncio.sleep(0)
                 most = max(most, len(session._buffer))
             assert 2 * READ_LIMIT < most < 4 * READ_LIMIT, "what the client goes on to send stays with the kernel"

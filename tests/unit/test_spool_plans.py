@@ -86,9 +86,10 @@ def test_the_plan(db: apsw.Connection, question: str) -> None:
 
 def test_lanes_of_many_sites_are_looked_at_a_few_at_a_time(db: apsw.Connection) -> None:
     tx = Transaction(db, Claims(), Tally(db))
-    for serial in range(40 * 50):
-        made = submission(serial, lane=LaneKey("direct", f"d{serial // 50:02}.example"), site=f"s{serial % 50}")
-        flow.accept(tx, pack(made, in_file=False), False)
+    with db:
+        for serial in range(40 * 50):
+            made = submission(serial, lane=LaneKey("direct", f"d{serial // 50:02}.example"), site=f"s{serial % 50}")
+            flow.accept(tx, pack(made, in_file=False), False)
     steps: list[int] = []
     found, after = 0, None
     while after is not None or not steps:
