@@ -130,10 +130,10 @@ class Attempter:
                 await content.read()
         except ContentGone as error:
             self.observer.trouble("content is lost", error, queue_id=batch.message.id)
-            return {delivery.id: Held(CONTENT_GONE, "content_lost", GONE_REMEDY) for delivery in batch.deliveries}
+            return batch.for_all(Held(CONTENT_GONE, "content_lost", GONE_REMEDY))
         except SpoolError as error:
             self.observer.trouble("content cannot be read", error, queue_id=batch.message.id)
-            return {delivery.id: Deferred(UNREADABLE, Scope.MESSAGE) for delivery in batch.deliveries}
+            return batch.for_all(Deferred(UNREADABLE, Scope.MESSAGE))
         known: Mapping[DeliveryId, Outcome] = {}
         try:
             known = await transport.deliver(batch, content)

@@ -54,7 +54,7 @@ async def believe(news: Taken, spool: Spool, admin: SpoolAdmin, settler: Settler
     reply = Reply(250, "2.0.0", f"Ok {news.remote_id}, as was heard later" if news.remote_id else "Ok, as was heard later")
     for lane, group in groupby(doubtful, key=lambda delivery: delivery.placement.lane):
         batch = Batch(lane, tuple(group))
-        outcomes = {delivery.id: Delivered(reply, news.remote_id) for delivery in batch.deliveries}
+        outcomes = batch.for_all(Delivered(reply, news.remote_id))
         judged = await settler.judge(batch, dict(outcomes), content, began=LONG_AGO, seconds=0.0)
         told = tuple(event._replace(event="feedback") if event.event == "attempt" else event for event in judged.settlement.events)
         await spool.settle(replace(judged.settlement, events=told))

@@ -35,7 +35,7 @@ class Nowhere:
         return None
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
-        return {delivery.id: Held(NO_ROUTE, "no_route", REMEDY) for delivery in batch.deliveries}
+        return batch.for_all(Held(NO_ROUTE, "no_route", REMEDY))
 
     async def close(self) -> None:
         return None

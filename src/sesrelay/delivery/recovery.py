@@ -26,7 +26,7 @@ async def close_open_attempts(spool: Spool, attempts: Attempter, clock: Clock) -
             batch = Batch(lane, tuple(group))
             content = MessageContent(spool, batch.message.id, batch.message.size)
             doubt = Deferred(INTERRUPTED, Scope.MESSAGE, ambiguous=True)
-            outcomes: dict[DeliveryId, Outcome] = {delivery.id: doubt for delivery in batch.deliveries}
+            outcomes: dict[DeliveryId, Outcome] = batch.for_all(doubt)
             attempts.observer.attempted(batch, outcomes, 0.0, None)
             await attempts.settle(batch, outcomes, content, clock.wall(), 0.0)
             count += len(batch)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sesrelay.mail.envelope import Message, Recipient
 from sesrelay.mail.priority import Priority as Priority  # noqa: PLC0414  # a word of deliveries as well
 from sesrelay.mail.value import value
+
+T = TypeVar("T")
 
 
 class State(StrEnum):
@@ -109,6 +111,10 @@ class Batch:
     @property
     def priority(self) -> Priority:
         return self.deliveries[0].placement.priority
+
+    def for_all(self, what: T) -> dict[DeliveryId, T]:
+        """Return it for each delivery: what holds for all of them alike."""
+        return {delivery.id: what for delivery in self.deliveries}
 
     def __len__(self) -> int:
         return len(self.deliveries)

@@ -35,7 +35,7 @@ class DiscardTransport:
         """Do nothing: nothing was taken."""
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
-        return {delivery.id: DISCARDED for delivery in batch.deliveries}
+        return batch.for_all(DISCARDED)
 
     async def close(self) -> None:
         """Do nothing: nothing is open."""

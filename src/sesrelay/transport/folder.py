@@ -68,7 +68,7 @@ class FolderTransport:
                 folder=str(self._folder),
             )
             outcome = Delivered(Reply(250, "2.0.0", f"kept in {self._folder}/new/{name}"), name)
-        return {delivery.id: outcome for delivery in batch.deliveries}
+        return batch.for_all(outcome)
 
     async def close(self) -> None:
         """Do nothing: nothing is open."""

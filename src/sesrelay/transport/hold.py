@@ -39,7 +39,7 @@ class HoldTransport:
             KEPT,
             "give the sender's domain a route that sends, then: sesrelay queue release ID",
         )
-        return {delivery.id: held for delivery in batch.deliveries}
+        return batch.for_all(held)
 
     async def close(self) -> None:
         """Do nothing: nothing is open."""

@@ -9,15 +9,20 @@ Source: RFC 5321 §4.5.2 (transparency), §4.5.3.1.6 (lines); RFC 6152 §3 (8-bi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from sesrelay.mail import headers, recoding
+from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.filed import Filed
 from sesrelay.mail.lineends import Canonical, dotted
 from sesrelay.mail.mime import has_long_line
+from sesrelay.mail.outcome import Deferred, Outcome, Scope
+from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
-from sesrelay.seams import Content
-from sesrelay.transport.client.signing import Signer
+from sesrelay.seams import Content, SpoolError
+from sesrelay.transport.client.signing import Signer, Unsigned
+from sesrelay.transport.stopping import CUT
 
 AT_ONCE = 64 * 1024  # octets that are encoded anew in less time than a thread costs
 
@@ -115,3 +120,30 @@ class Payload:
         if not has_long_line(data):
             return False
         return self._signer is not None or b"\ndkim-signature:" not in b"\n" + data[: headers.head_length(data)].lower()
+
+
+Deliver = Callable[[Batch, Payload], Awaitable[Mapping[DeliveryId, Outcome]]]
+
+
+async def carried(batch: Batch, payload: Payload, deliver: Deliver) -> Mapping[DeliveryId, Outcome]:
+    """Return what `deliver` makes of a batch, or what it means for all that the content cannot be had, or was cut before it left.
+
+    Raises: CancelledError where some of it may have left; whatever else `deliver` raises.
+    """
+    outcome: Outcome
+    try:
+        return await deliver(batch, payload)
+    except asyncio.CancelledError:
+        if payload.left:
+            raise
+        outcome = CUT
+    except Unsigned as error:
+        outcome = error.outcome
+    except SpoolError as error:
+        outcome = Deferred(unreadable(error), Scope.MESSAGE)
+    return batch.for_all(outcome)
+
+
+def unreadable(error: SpoolError) -> Reply:
+    """Return what is said of content that the store does not give."""
+    return Reply(451, "4.3.0", f"the content could not be read: {error}")

@@ -22,7 +22,7 @@ from sesrelay.mail.reply import Reply
 from sesrelay.seams import SpoolError
 from sesrelay.transport.client.answers import Answer, Stage
 from sesrelay.transport.client.connect import Endpoint, Unreached
-from sesrelay.transport.client.content import Payload
+from sesrelay.transport.client.content import Payload, unreadable
 from sesrelay.transport.client.pool import Pool
 from sesrelay.transport.client.session import Session, Transaction
 
@@ -102,7 +102,7 @@ async def _go_on(line: _Line, done: Transaction, batch: Batch, payload: Payload,
         except Unreached:
             break
         except SpoolError as error:  # whatever it is, those who have the message must not get it again
-            unread = Answer(Stage.RCPT, Reply(451, "4.3.0", f"the content could not be read: {error}"))
+            unread = Answer(Stage.RCPT, unreadable(error))
             answers.update((one.id, unread) for one in waiting)
             break
         except Exception as error:

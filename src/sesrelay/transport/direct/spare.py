@@ -43,5 +43,5 @@ class SpareTransport(ByDomain):
             made = self._made = self._made or self._make()
         except Exception as error:  # a fault of ours, or of the machine's: whatever it is, the mail waits
             outcome = Deferred(Reply(451, "4.3.0", f"the way out could not be made: {error}"), Scope.MESSAGE)
-            return {delivery.id: outcome for delivery in batch.deliveries}
+            return batch.for_all(outcome)
         return await made.deliver(batch, content)

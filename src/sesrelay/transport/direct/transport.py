@@ -20,22 +20,21 @@ from dns.rdatatype import RdataType
 
 from sesrelay.mail.address import domain_of
 from sesrelay.mail.delivery import Batch, DeliveryId
-from sesrelay.mail.outcome import Deferred, Failed, Outcome, Scope
+from sesrelay.mail.outcome import Deferred, Failed, Outcome
 from sesrelay.mail.reply import Reply
-from sesrelay.seams import Clock, Content, Observer, SpoolError
+from sesrelay.seams import Clock, Content, Observer
 from sesrelay.transport.client.answers import agree, from_mail_host
 from sesrelay.transport.client.connect import Endpoint, Timeouts
-from sesrelay.transport.client.content import Payload
+from sesrelay.transport.client.content import Payload, carried
 from sesrelay.transport.client.dead import DeadHosts
 from sesrelay.transport.client.pool import Keeping, Pool
-from sesrelay.transport.client.signing import KeysByDomain, Unsigned, signer
+from sesrelay.transport.client.signing import KeysByDomain, signer
 from sesrelay.transport.direct.by_domain import BATCH_LIMIT, CONCURRENCY, ByDomain
 from sesrelay.transport.direct.hosts import Place, Places
 from sesrelay.transport.direct.visit import Visit
 from sesrelay.transport.exchangers.mx import LIFETIME, MailHosts
 from sesrelay.transport.exchangers.validation import validation
 from sesrelay.transport.net.reach import STAGGER
-from sesrelay.transport.stopping import CUT
 from sesrelay.transport.tls.mta_sts_cache import PolicyCache
 from sesrelay.transport.tls.policy import DomainTls, Level, TlsOptions, TlsPolicies
 from sesrelay.transport.tls.security import Security
@@ -129,25 +128,14 @@ class DirectTransport(ByDomain):
         self._tls.close()
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
-        outcome: Outcome
-        try:
-            payload = Payload(content, signer=signer(self._options.dkim, batch.message, self._clock))
-            return await self._deliver(batch, payload)
-        except asyncio.CancelledError:
-            if payload.left:
-                raise
-            outcome = CUT
-        except Unsigned as error:
-            outcome = error.outcome
-        except SpoolError as error:
-            outcome = Deferred(Reply(451, "4.3.0", f"the content could not be read: {error}"), Scope.MESSAGE)
-        return _for_all(batch, outcome)
+        payload = Payload(content, signer=signer(self._options.dkim, batch.message, self._clock))
+        return await carried(batch, payload, self._deliver)
 
     async def _deliver(self, batch: Batch, payload: Payload) -> Mapping[DeliveryId, Outcome]:
         domain = domain_of(batch.deliveries[0].recipient.address)
         if not domain:
             no_domain = Reply(550, "5.1.3", "the recipient's address has no domain that mail can be taken to")
-            return _for_all(batch, Failed(no_domain))
+            return batch.for_all(Failed(no_domain))
         refusals: list[Outcome] = []
         settled: dict[DeliveryId, Outcome] = {}
         tries = ADDRESS_LIMIT
@@ -172,7 +160,7 @@ class DirectTransport(ByDomain):
             refusals += visit.refusals
             tries -= visit.tried
             batch = visit.batch
-        return {**settled, **_for_all(batch, agree(refusals))}
+        return {**settled, **batch.for_all(agree(refusals))}
 
     def _endpoint(self, host: str, address: str, security: Security) -> Endpoint:
         """Return the one endpoint of this host and address under this TLS: what connections are kept by."""
@@ -193,10 +181,6 @@ class DirectTransport(ByDomain):
             del self._endpoints[next(iter(self._endpoints))]
         self._endpoints[host, address, security] = endpoint
         return endpoint
-
-
-def _for_all(batch: Batch, outcome: Outcome) -> Mapping[DeliveryId, Outcome]:
-    return dict.fromkeys((delivery.id for delivery in batch.deliveries), outcome)
 
 
 def _families(options: DirectOptions) -> tuple[RdataType, ...]:

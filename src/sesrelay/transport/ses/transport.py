@@ -138,10 +138,10 @@ class SesTransport:
         try:
             exhausted = await self._exhausted(batch)
             if exhausted is not None:
-                return dict.fromkeys((delivery.id for delivery in batch.deliveries), exhausted)
+                return batch.for_all(exhausted)
             source = addressing.source(batch.message, self.options.local_domains)
             if not isinstance(source, str):
-                return dict.fromkeys((delivery.id for delivery in batch.deliveries), source)
+                return batch.for_all(source)
             by_address, outcomes = _by_address(batch)
             if not by_address:
                 return outcomes

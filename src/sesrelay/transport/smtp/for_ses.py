@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.filed import Large
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, Scope
-from sesrelay.mail.reply import Reply
 from sesrelay.policy import ses_addressing
 from sesrelay.policy.ses_senders import Verified, nobody_knows, without
 from sesrelay.policy.ses_shape import Facts, Rules, Shaped
 from sesrelay.seams import Content, Interrupted, SpoolError
+from sesrelay.transport.client.content import unreadable
 from sesrelay.transport.shaping import shaped
 from sesrelay.transport.smtp.ses_answers import duplicate_headers, unverified_senders, with_source
 from sesrelay.transport.stopping import CUT
@@ -53,19 +53,18 @@ class Ready:
 
 async def shaped_first(batch: Batch, content: Content, send: Send, shaping: Shaping) -> Mapping[DeliveryId, Outcome]:
     """Send `content` as SES takes it. Raises: as `Transport.deliver`."""
-    ids = [delivery.id for delivery in batch.deliveries]
     source = ses_addressing.source(batch.message, shaping.local_domains)
     if not isinstance(source, str):
-        return dict.fromkeys(ids, source)
+        return batch.for_all(source)
     try:
         stored = await content.read()
         made = await shaped(stored, shaping.rules, Facts(source, batch.message.accepted, shaping.verified))
     except asyncio.CancelledError:
-        return dict.fromkeys(ids, CUT)
+        return batch.for_all(CUT)
     except SpoolError as error:
-        return dict.fromkeys(ids, Deferred(Reply(451, "4.3.0", f"the content could not be read: {error}"), Scope.MESSAGE))
+        return batch.for_all(Deferred(unreadable(error), Scope.MESSAGE))
     if isinstance(made, Failed):
-        return dict.fromkeys(ids, made)
+        return batch.for_all(made)
     outcomes = await _sent(batch, made, send)
     twice = duplicate_headers(outcomes.values(), made.content)
     refused = unverified_senders(outcomes.values()) if shaping.rules.rewrite_from is not None else frozenset[str]()

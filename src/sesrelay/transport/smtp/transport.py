@@ -7,26 +7,23 @@ Invariant: another host is tried only where the former has certainly not taken t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, Priority
-from sesrelay.mail.outcome import Deferred, Outcome, PauseReason, Scope, Trail
-from sesrelay.mail.reply import Reply
-from sesrelay.seams import Clock, Content, SpoolError
+from sesrelay.mail.outcome import Deferred, Outcome, PauseReason, Trail
+from sesrelay.seams import Clock, Content
 from sesrelay.transport.client.answers import Answer, from_relay, most_telling
 from sesrelay.transport.client.connect import Endpoint, Timeouts, Unreached
-from sesrelay.transport.client.content import Payload
+from sesrelay.transport.client.content import Payload, carried
 from sesrelay.transport.client.dead import DeadHosts
 from sesrelay.transport.client.exchange import converse, over_kept
 from sesrelay.transport.client.pool import Keeping, Pool
 from sesrelay.transport.client.session import Session, Transaction
-from sesrelay.transport.client.signing import KeysByDomain, Unsigned, signer
+from sesrelay.transport.client.signing import KeysByDomain, signer
 from sesrelay.transport.smtp.for_ses import Shaping, shaped_first
 from sesrelay.transport.smtp.ses_answers import from_ses
-from sesrelay.transport.stopping import CUT
 from sesrelay.transport.tls.security import Security, Tls, security, unverified
 
 LookUp = Callable[[str], Awaitable[list[str]]]
@@ -105,21 +102,9 @@ class SmtpTransport:
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         return await (shaped_first(batch, content, self._relay, self._shaping) if self._ses else self._relay(batch, content))
 
-    async def _relay(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
-        outcome: Outcome
-        try:
-            keys = signer(self._dkim, batch.message, self._clock)
-            payload = Payload(content, signer=keys, changes=self._receipts(batch))
-            return await self._deliver(batch, payload)
-        except asyncio.CancelledError:
-            if payload.left:
-                raise
-            outcome = CUT
-        except Unsigned as error:
-            outcome = error.outcome
-        except SpoolError as error:
-            outcome = Deferred(Reply(451, "4.3.0", f"the content could not be read: {error}"), Scope.MESSAGE)
-        return dict.fromkeys((delivery.id for delivery in batch.deliveries), outcome)
+    def _relay(self, batch: Batch, content: Content) -> Awaitable[Mapping[DeliveryId, Outcome]]:
+        keys = signer(self._dkim, batch.message, self._clock)
+        return carried(batch, Payload(content, signer=keys, changes=self._receipts(batch)), self._deliver)
 
     async def _deliver(self, batch: Batch, payload: Payload) -> Mapping[DeliveryId, Outcome]:
         refusals: list[Outcome] = []
@@ -141,7 +126,7 @@ class SmtpTransport:
                     if delivery.id in done.answers
                 }
             )
-        return dict.fromkeys((delivery.id for delivery in batch.deliveries), most_telling(refusals))
+        return batch.for_all(most_telling(refusals))
 
     async def _via(self, endpoint: Endpoint, batch: Batch, payload: Payload) -> Transaction:
         """Offer the message to one host. Raises: Unreached, where it has accepted nothing of it."""
