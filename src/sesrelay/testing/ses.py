@@ -137,7 +137,7 @@ class SesStandIn:
             if inside is not None:
                 return _success(action, inside)
             raise Refusal("InvalidAction", f"Could not find operation {action} for version 2010-12-01")
-        except (Refusal, sigv4.SignatureError) as refusal:
+        except Refusal as refusal:
             self._count_refusal(refusal.code)
             return _refused(refusal.code, refusal.text, refusal.status)
 
@@ -176,7 +176,7 @@ class SesStandIn:
             self.account.admit(source, destinations, raw, configuration_set, ses_v2.SIZE_MAX)
             taken = self._take(source, destinations, raw, tags, configuration_set, fault, "v2", named)
             return after(fault, request, "v2") or ses_v2.accepted("" if fault.name == "no_message_id" else taken.message_id)
-        except (Refusal, sigv4.SignatureError) as refusal:
+        except Refusal as refusal:
             self._count_refusal(refusal.code)
             return ses_v2.refused(refusal.code, refusal.text, refusal.status)
 
@@ -205,7 +205,7 @@ class SesStandIn:
                 raise Refusal("NotFoundException", "Not found", 404)
             self._check_signature(request, body)
             return web.json_response(self.identities.handle(request.method, path, json.loads(body or b"{}")))
-        except (Refusal, sigv4.SignatureError) as refusal:
+        except Refusal as refusal:
             return ses_v2.refused(refusal.code, refusal.text, refusal.status)
 
     async def _suppression(self, request: web.Request) -> web.Response:
@@ -215,7 +215,7 @@ class SesStandIn:
             self._check_signature(request, body)
             path = request.match_info["path"]
             return web.json_response(handle_suppression(self.account, request.method, path, request.query, body))
-        except (Refusal, sigv4.SignatureError) as refusal:
+        except Refusal as refusal:
             return ses_v2.refused(refusal.code, refusal.text, refusal.status)
 
     def _check_signature(self, request: web.Request, body: bytes) -> None:

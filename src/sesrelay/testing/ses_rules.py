@@ -35,7 +35,7 @@ _SIMULATOR = "simulator.amazonses.com"
 
 
 class Refusal(Exception):
-    """An answer that is no acceptance."""
+    """An answer that is no acceptance: `code` and `text` as the service words them, and the `status` of v1's HTTP answer."""
 
     def __init__(self, code: str, text: str, status: int = 400) -> None:
         super().__init__(code, text)

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from urllib.parse import quote, unquote_plus
 
+from sesrelay.testing.ses_rules import Refusal
+
 SKEW = 15 * 60  # seconds
 SERVICE = "ses"  # of both APIs
 _AUTHORIZATION = re.compile(
@@ -19,12 +21,11 @@ _AUTHORIZATION = re.compile(
 )
 
 
-class SignatureError(Exception):
-    """`code` and `text` as the service words them; `status` of the HTTP answer."""
+class SignatureError(Refusal):
+    """The request is not from whom it says that it is."""
 
-    def __init__(self, code: str, text: str, status: int = 403) -> None:
-        super().__init__(code, text)
-        self.code, self.text, self.status = code, text, status
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(code, text, 403)
 
 
 def check(
