@@ -8,7 +8,7 @@ import apsw
 import pytest
 
 from sesrelay.mail.delivery import LaneKey
-from sesrelay.spool import bulk, changing, desk, flow, oldest, reading, selecting
+from sesrelay.spool import bulk, changing, desk, flow, oldest, reading, selecting, upkeep
 from sesrelay.spool.claims import Claims
 from sesrelay.spool.opening import open_store
 from sesrelay.spool.query import sized
@@ -64,7 +64,7 @@ QUESTIONS = {
         oldest.MEANT,
         "SEARCH delivery USING INDEX delivery_open (state=? AND transport=? AND (message,n)>(?,?))",
     ),
-    "what may be forgotten": (flow.FINISHED, "SEARCH message USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+    "what may be forgotten": (upkeep.FINISHED, "SEARCH message USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
 }
 
 

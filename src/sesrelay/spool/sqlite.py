@@ -35,7 +35,7 @@ from sesrelay.seams import (
     Told,
     Verb,
 )
-from sesrelay.spool import changing, desk, flow, query, selecting, standing, transaction
+from sesrelay.spool import changing, desk, flow, query, selecting, standing, transaction, upkeep
 from sesrelay.spool.bulk import Accept, Open, Settle
 from sesrelay.spool.contents import WHERE_BODY, Contents
 from sesrelay.spool.digests import Digests
@@ -206,7 +206,7 @@ class SqliteSpool(Parking):
         self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int, *, hasten: frozenset[str] = frozenset(),
         now: float = 0.0, chosen: bool = False,
     ) -> DeliveryId | None:  # fmt: skip
-        look = partial(flow.waiting, after=_start(after), limit=limit, chosen=chosen)
+        look = partial(upkeep.waiting, after=_start(after), limit=limit, chosen=chosen)
         async with self._placing:  # who asks later places last
             placed = False
             while not placed:  # what moves between being found and being moved is found anew
@@ -216,15 +216,15 @@ class SqliteSpool(Parking):
                     old, new = each.placement, place(each)
                     then = min(each.due, now) if each.reason in hasten else each.due
                     if new != old or then != each.due:
-                        moves.append(flow.Move(key_of(each.id), old, each.due, new, then))
-                placed = not moves or await self._writer.submit(partial(flow.place, moves=moves))
+                        moves.append(upkeep.Move(key_of(each.id), old, each.due, new, then))
+                placed = not moves or await self._writer.submit(partial(upkeep.place, moves=moves))
         return None if last is None else id_of(last)
 
     async def set_back(self, seconds: float, now: float) -> None:
         after: Key | None = START
         while after is not None:
             start = after
-            after = await self._writer.submit(partial(flow.set_back, seconds=seconds, now=now, after=start, limit=CHANGE_PAGE))
+            after = await self._writer.submit(partial(upkeep.set_back, seconds=seconds, now=now, after=start, limit=CHANGE_PAGE))
 
     async def content(self, message: str) -> Canonical:
         return await self._contents.read(message)
@@ -236,7 +236,7 @@ class SqliteSpool(Parking):
         return self._bodies.scratch(self._min_free_disk)
 
     async def open_attempts(self, limit: int) -> Sequence[Delivery]:
-        return await self._writer.submit(partial(flow.in_flight, limit=limit))
+        return await self._writer.submit(partial(upkeep.in_flight, limit=limit))
 
     async def lanes(self) -> Mapping[LaneKey, float]:
         found: dict[LaneKey, float] = {}
@@ -252,7 +252,7 @@ class SqliteSpool(Parking):
         key: Key | None = _start(after)
         while key is not None and len(found) < limit:
             start, page = key, min(limit - len(found), PAGE)
-            more, key = await self._writer.submit(partial(flow.aged, accepted_before=accepted_before, after=start, limit=page))
+            more, key = await self._writer.submit(partial(upkeep.aged, accepted_before=accepted_before, after=start, limit=page))
             found += more
         return found
 
@@ -261,16 +261,16 @@ class SqliteSpool(Parking):
         for first, end in queue_id.accepted_before(finished_before, now):
             after: int | None = first
             while after is not None and gone < limit:
-                page = partial(flow.purge, finished_before=finished_before, after=after, end=end, limit=limit - gone)
+                page = partial(upkeep.purge, finished_before=finished_before, after=after, end=end, limit=limit - gone)
                 more, after = await self._writer.submit(page)
                 gone += more
         return gone
 
     async def count_sent(self, counts: Sequence[tuple[str, int, int]], forget_before: int) -> None:
-        await self._writer.submit(partial(flow.count_sent, counts=counts, forget_before=forget_before))
+        await self._writer.submit(partial(upkeep.count_sent, counts=counts, forget_before=forget_before))
 
     async def sent_counts(self) -> Sequence[tuple[str, int, int]]:
-        return await self._writer.submit(flow.sent)
+        return await self._writer.submit(upkeep.sent)
 
     async def close(self) -> None:
         """See `Spool.close`. The last connection to close is the one that can write the log home."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sesrelay.seams import SpoolError
-from sesrelay.spool import changing, folding  # noqa: F401 - asked for by name: what runs must be what was started
+from sesrelay.spool import changing, folding, upkeep  # noqa: F401 - asked for by name: what runs must be what was started
 from sesrelay.spool.bulk import made_of
 from sesrelay.spool.errors import as_spool_error
 from sesrelay.spool.opening import open_store
