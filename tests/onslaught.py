@@ -10,7 +10,6 @@ import contextlib
 import os
 import random
 import smtplib
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from batches import unused_port
 from relay_process import KEY, SECRET, Relay, StandIn, ses_transport, wait_for
 from sesrelay.control.client import RemoteDesk
 from sesrelay.mail.delivery import State
@@ -145,9 +145,7 @@ class Clients:
 @contextlib.contextmanager
 def relay_before(hop: Hop, folder: Path, more: str = "") -> Iterator[tuple[Relay, int]]:
     """Run a relay whose port stays the same over its lives."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = unused_port()
     relay = Relay(folder, f"transports:\n{hop.transport}\ndefault_route: {{transport: out}}\nlog: {{level: warning}}\n{more}")
     relay.config.write_text(relay.config.read_text().replace('"127.0.0.1:0"}]\nhttp', f'"127.0.0.1:{port}"}}]\nhttp'))
     with relay:

@@ -8,7 +8,6 @@ import os
 import pwd
 import re
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import peers
+from batches import unused_port
 from relay_process import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -103,12 +103,6 @@ def installed(debian: Debian, version: str) -> None:
         debian.dpkg("--install", f"/tmp/{file.name}")
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @pytest.mark.timeout(900)
 def test_built_under_a_strict_umask_it_is_there_for_everybody_all_the_same(packages: Path) -> None:
     for file in packages.glob("*.deb"):
@@ -138,7 +132,7 @@ def test_installed_upgraded_and_removed(debian: Debian) -> None:
         assert debian.path(f"/usr/share/man/{page}").stat().st_size > 1000
     assert "_SESRELAY_COMPLETE" in debian.path("/usr/share/bash-completion/completions/sesrelay").read_text()
 
-    config.write_text(BESIDE % free_port())
+    config.write_text(BESIDE % unused_port())
     with running(debian):
         sent = debian.run("/usr/sbin/sendmail", "-f", "a@example.com", "b@example.net", input="Subject: kept\n\nhello\n")
         assert sent.returncode == 0, sent.stderr

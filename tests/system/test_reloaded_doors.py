@@ -13,17 +13,12 @@ from typing import Any
 
 import pytest
 
+from batches import unused_port
 from relay_process import Relay, wait_for
 from sesrelay.app.daemon import Daemon
 from sesrelay.config.loading import load
 
 MORE = "transports: {nowhere: {type: discard}}\ndefault_route: {transport: nowhere}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def listen(relay: Relay, *listens: str, http: str = "127.0.0.1:0") -> None:
@@ -46,7 +41,7 @@ def listen(relay: Relay, *listens: str, http: str = "127.0.0.1:0") -> None:
 def test_an_address_that_our_own_sockets_keep_wants_a_restart(
     listener: str, page: str, at_fault: str, ours: str, tmp_path: Path
 ) -> None:
-    ports = {"mail": free_port(), "page": free_port()}
+    ports = {"mail": unused_port(), "page": unused_port()}
     relay = Relay(tmp_path, MORE)
     listen(relay, "127.0.0.1:{mail}".format(**ports), http="127.0.0.1:{page}".format(**ports))
     with relay:
@@ -96,7 +91,7 @@ def test_a_unix_socket_that_somebody_took_away_is_made_again(tmp_path: Path) -> 
 
 
 def test_the_page_stays_where_it_is_until_its_new_place_is_open(tmp_path: Path) -> None:
-    relay, free = Relay(tmp_path, MORE), free_port()
+    relay, free = Relay(tmp_path, MORE), unused_port()
     listen(relay, "127.0.0.1:0")
     with relay, socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from batches import unused_port
 from peers import require
 from relay_process import PYTHON, Relay, wait_for
 from sesrelay.app.daemon import Daemon
@@ -106,9 +107,7 @@ def test_no_sign_of_life_for_another_process(tmp_path: Path, manager: socket.soc
 @pytest.mark.peer
 def test_a_socket_handed_over_is_served(tmp_path: Path) -> None:
     activate = require("systemd-socket-activate")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = unused_port()
     relay = Relay(tmp_path, MORE)
     relay.config.write_text(relay.config.read_text().replace('listen: "127.0.0.1:0"}]', f'listen: "127.0.0.1:{port}"}}]', 1))
     command = activate.command("-l", f"127.0.0.1:{port}", PYTHON, "-m", "sesrelay", "run", "--config", str(relay.config))
