@@ -17,6 +17,7 @@ from scripted_host import STALL, ScriptedHost
 from ses_world import Remembers, world
 from sesrelay.mail.delivery import State
 from sesrelay.mail.outcome import Deferred, Delivered
+from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Interrupted, SpoolError
 from sesrelay.testing.ses import SesStandIn
 from sesrelay.transport.client import session
@@ -25,7 +26,6 @@ from sesrelay.transport.ses import attempt
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.smtp.paced import PacedSmtp
 from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
-from sesrelay.transport.stopping import CUT
 from small_dns import SmallDns
 
 BY_SMTP = ["smtp", "paced", "ses by smtp", "direct"]

@@ -18,12 +18,12 @@ from fakes import FakeClock
 from ses_world import KEY, SECRET, Figures, Keys, PaperSession, Standing, addresses, message, world
 from sesrelay.mail.delivery import Priority
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, PauseReason, Scope
+from sesrelay.policy.stopping import CUT
 from sesrelay.testing.ses import Fault, SesStandIn
 from sesrelay.testing.ses_rules import Account
 from sesrelay.transport.ses.pool import Pool
 from sesrelay.transport.ses.seam import SesOptions
 from sesrelay.transport.ses.transport import SesTransport
-from sesrelay.transport.stopping import CUT
 
 
 def error(code: str, text: str = "", status: int = 400) -> Fault:

@@ -13,12 +13,12 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from batches import HELLO, Bytes, Unreadable, batch, by_address, eventually, unused_port
 from fakes import FakeClock
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Scope
+from sesrelay.policy.stopping import CUT
 from sesrelay.seams import SpoolError, Transport
 from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
 from sesrelay.transport.discard import DiscardTransport
 from sesrelay.transport.hold import HoldTransport
 from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
-from sesrelay.transport.stopping import CUT
 from small_dns import SmallDns
 
 ALL = ["smtp", "direct", "hold", "discard"]

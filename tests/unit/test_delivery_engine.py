@@ -23,6 +23,7 @@ from sesrelay.policy.admission import LocalMail
 from sesrelay.policy.budget import COPIES_OUT, ByteBudget
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
+from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Claim, ContentGone, Filter, NoSpace, Opened, Settlement, SpoolError, Submission
 
 LATER, NO = Reply(451, "4.2.0", "later"), Reply(550, "5.1.1", "no such user")
@@ -1197,3 +1198,23 @@ async def test_old_ways_out_are_closed_only_when_their_last_attempt_has_ended() 
     assert way.gate is not None
     way.gate.set()
     await asyncio.wait_for(retired, 5)
+
+
+async def test_an_attempt_that_is_cut_while_its_content_is_read_is_in_no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = ScriptedTransport("t", answer=lambda to: Deferred(LATER))
+    rig = Rig(way)
+    queue_id = await rig.submit("b@example.org", content=CONTENT + b"x\r\n" * READ_ALONG)
+    await rig.quiet()
+    asked = asyncio.Event()
+
+    async def slow(message: str) -> Canonical:
+        asked.set()
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+    monkeypatch.setattr(rig.spool, "content", slow)
+    await rig.pass_time(40.0)
+    await asyncio.wait_for(asked.wait(), 10.0)
+    await rig.scheduler.drain(0.0)
+    one = (await rig.record(queue_id)).deliveries[0].delivery
+    assert (one.state, one.attempts, one.doubts, one.reply) == (State.QUEUED, 1, 0, str(CUT.reply))
+    assert len(way.seen) == 1

@@ -13,8 +13,8 @@ from sesrelay.mail.reply import Reply
 from sesrelay.policy import pausing
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
+from sesrelay.policy.stopping import CUT
 from sesrelay.policy.verdict import KEPT, Verdict, decide, overdue
-from sesrelay.transport.stopping import CUT
 
 ACCEPTED = 1_000_000.0
 RETRY = RetryPolicy((30.0, 120.0), max_age=1000.0, delay_warning=400.0)

@@ -16,12 +16,12 @@ from sesrelay.mail.delivery import Batch, DeliveryId
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
+from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Content, Interrupted, SpoolError
 from sesrelay.transport.client.connect import Timeouts
 from sesrelay.transport.client.pool import Keeping
 from sesrelay.transport.smtp.for_ses import Shaping, shaped_first
 from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
-from sesrelay.transport.stopping import CUT
 
 MUCH = (b"y" * 78 + b"\r\n") * 375_000
 

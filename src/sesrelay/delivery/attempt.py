@@ -20,6 +20,7 @@ from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
 from sesrelay.policy.concurrency import troubled
 from sesrelay.policy.retry import AMBIGUOUS_WAIT
+from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Clock, ContentGone, Interrupted, Observer, Spool, SpoolError, Submission, Transport
 
 OUR_FAULT = Reply(451, "4.3.0", "Internal error in the relay; the message is kept")
@@ -128,6 +129,8 @@ class Attempter:
         try:
             if content.fresh is None and transport.name:  # not for `Nowhere`, which sends nothing
                 await content.read()
+        except asyncio.CancelledError:
+            return dict.fromkeys((delivery.id for delivery in batch.deliveries), CUT)
         except ContentGone as error:
             self.observer.trouble("content is lost", error, queue_id=batch.message.id)
             return batch.for_all(Held(CONTENT_GONE, "content_lost", GONE_REMEDY))

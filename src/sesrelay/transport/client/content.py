@@ -20,9 +20,9 @@ from sesrelay.mail.mime import has_long_line
 from sesrelay.mail.outcome import Deferred, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
+from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Content, SpoolError
 from sesrelay.transport.client.signing import Signer, Unsigned
-from sesrelay.transport.stopping import CUT
 
 AT_ONCE = 64 * 1024  # octets that are encoded anew in less time than a thread costs
 

@@ -28,6 +28,7 @@ from sesrelay.policy.pace import Governor, Narrowed
 from sesrelay.policy.quota import RESERVE_WAIT
 from sesrelay.policy.ses_senders import Verified, nobody_knows, without
 from sesrelay.policy.ses_shape import Facts, Rules, Shaped
+from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Clock, Content, Observer
 from sesrelay.transport.ses import call
 from sesrelay.transport.ses.account import Accounts
@@ -35,7 +36,6 @@ from sesrelay.transport.ses.attempt import Attempt, Draft, Line
 from sesrelay.transport.ses.identities import CANNOT_LIST, Identities, list_remedy
 from sesrelay.transport.ses.seam import AwsSession, SesOptions
 from sesrelay.transport.shaping import shaped
-from sesrelay.transport.stopping import CUT
 
 CONCURRENCY = 32  # calls under way: enough to fill 1,000 a second at 30 ms each
 Keep = Callable[[Message, Content], Awaitable[None]]

@@ -17,11 +17,11 @@ from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, Scope
 from sesrelay.policy import ses_addressing
 from sesrelay.policy.ses_senders import Verified, nobody_knows, without
 from sesrelay.policy.ses_shape import Facts, Rules, Shaped
+from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Content, Interrupted, SpoolError
 from sesrelay.transport.client.content import unreadable
 from sesrelay.transport.shaping import shaped
 from sesrelay.transport.smtp.ses_answers import duplicate_headers, unverified_senders, with_source
-from sesrelay.transport.stopping import CUT
 
 Send = Callable[[Batch, Content], Awaitable[Mapping[DeliveryId, Outcome]]]
 
