@@ -13,7 +13,7 @@ from sesrelay.delivery import fresh, lane, pauses, pump, scheduler, slots
 from sesrelay.delivery.attempt import READ_ALONG
 from sesrelay.delivery.lane import ROOM, Ready
 from sesrelay.delivery.room import LARGE, PIECES, STREAMED
-from sesrelay.mail.delivery import DeliveryId, LaneKey, State
+from sesrelay.mail.delivery import Batch, DeliveryId, LaneKey, State
 from sesrelay.mail.envelope import Recipient
 from sesrelay.mail.filed import Filed
 from sesrelay.mail.lineends import Canonical
@@ -24,7 +24,7 @@ from sesrelay.policy.budget import COPIES_OUT, ByteBudget
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.policy.stopping import CUT
-from sesrelay.seams import Claim, ContentGone, Filter, NoSpace, Opened, Settlement, SpoolError, Submission
+from sesrelay.seams import Claim, Content, ContentGone, Filter, NoSpace, Opened, Settlement, SpoolError, Submission
 
 LATER, NO = Reply(451, "4.2.0", "later"), Reply(550, "5.1.1", "no such user")
 
@@ -1218,3 +1218,24 @@ async def test_an_attempt_that_is_cut_while_its_content_is_read_is_in_no_doubt(m
     one = (await rig.record(queue_id)).deliveries[0].delivery
     assert (one.state, one.attempts, one.doubts, one.reply) == (State.QUEUED, 1, 0, str(CUT.reply))
     assert len(way.seen) == 1
+
+
+async def test_a_probe_that_is_cut_by_a_stop_says_nothing_of_what_it_was_to_find_out() -> None:
+    class Stopped(ScriptedTransport):
+        async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
+            try:
+                return await super().deliver(batch, content)
+            except asyncio.CancelledError:
+                return {delivery.id: CUT for delivery in batch.deliveries}
+
+    way = Stopped("t", answer=lambda to: Deferred(LATER, Scope.NEXTHOP, PauseReason.CREDENTIALS))
+    rig = Rig(way)
+    queue_id = await rig.submit("b@example.org")
+    await rig.quiet()
+    (before,), way.gate = list(rig.scheduler.pauses), asyncio.Event()
+    await rig.pass_time(80.0)
+    assert way.under_way == 1
+    await rig.scheduler.drain(0.0)
+    assert await rig.states(queue_id) == [State.QUEUED]
+    assert [pause.reason for pause in rig.witness.pauses] == [PauseReason.CREDENTIALS]
+    assert list(rig.scheduler.pauses) == [before]

@@ -76,7 +76,7 @@ class Pauses:
     ) -> tuple[float, Pause | None]:
         """Pause what `outcome` reaches. Return the seconds to wait, and the pause where it is a new one."""
         key = scope_key(outcome.scope, lane, sender_domain)
-        if key is None:
+        if key is None or outcome.retry_after == 0.0:  # it reaches no further than its message, or nothing was tried
             return 0.0, None
         standing = self._standing.get(key)
         if standing is not None and began < standing.set_at and not standing.probing:

@@ -64,8 +64,9 @@ class Deferred:
     `reason` and `remedy` are for the operator, and belong to such wider scopes; with the scope of a message, a reason says that
     the message waits by itself for what is not its own fault, and is not bounced for it. `retry_after` (seconds) is the
     pause that the next hop asked for or that its answer calls for; None leaves it to policy, and 0, with such a wider scope, says
-    that nothing was tried: it goes again at once, whatever its age. `tolerance`: so many of these in a row before it pauses more
-    than the message; until then only the message waits. `ambiguous`: the answer was lost, and it may have been sent.
+    that nothing was tried: it goes again at once, whatever its age, and nothing is paused. `tolerance`: so many of these in a row
+    before it pauses more than the message; until then only the message waits. `ambiguous`: the answer was lost, and it may have
+    been sent.
     """
 
     reply: Reply

@@ -8,11 +8,9 @@ from __future__ import annotations
 from sesrelay.mail.outcome import Deferred, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 
-NEVER = 1_000_000  # such cuts in a row: that the process ends says nothing of the next hop, and pauses nothing
 CUT = Deferred(
     Reply(451, "4.3.2", "The relay was stopped before anything of the message had left"),
     Scope.NEXTHOP,
     PauseReason.UNAVAILABLE,
-    retry_after=0.0,
-    tolerance=NEVER,
+    retry_after=0.0,  # nothing was tried: it says nothing of the next hop either, and pauses nothing
 )
