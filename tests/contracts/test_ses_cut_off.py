@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import trustme
 
-from batches import HELLO
+from batches import HELLO, Bytes, batch, eventually
 from http_hosts import HEAD_END, length, narrow, narrow_host, reset
 from loops import Run
 from ses_world import PaperSession, world
 from sesrelay.mail.outcome import Deferred, Delivered, Outcome, PauseReason, Scope
+from sesrelay.policy.stopping import CUT
 from sesrelay.testing.ses import SesStandIn
 from sesrelay.transport.ses import opening, pool
 from sesrelay.transport.ses.body import Body, measured
@@ -318,3 +319,18 @@ async def test_a_large_message_is_still_taken() -> None:
         (outcome,) = await w.send("b@example.org", content=HELLO + b"x\r\n" * 3_000_000)
     assert isinstance(outcome, Delivered)
     assert ses.journal[0].raw.endswith(b"x\r\n" * 3_000_000)
+
+
+def test_what_is_cancelled_while_the_body_leaves_is_in_no_doubt(run: Run, tls: Tls) -> None:
+    async def cut(octets: int) -> list[Outcome]:
+        server = Cutting(100, stays=True)
+        async with at(server, tls) as url, world(url, session=PaperSession(url, ca_bundle=tls.ca_file)) as w:
+            sending = asyncio.create_task(w.transport.deliver(batch(), Bytes(HELLO + b"x\r\n" * (octets // 3))))
+            await eventually(lambda: server.body > 0)
+            await asyncio.sleep(0.2)  # the kernel has what it takes
+            sending.cancel()
+            return list((await sending).values())
+
+    assert run(cut(LARGE // 2)) == [CUT]
+    with pytest.raises(asyncio.CancelledError):
+        run(cut(SMALL))

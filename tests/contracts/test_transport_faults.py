@@ -13,13 +13,14 @@ import pytest
 from batches import Bytes, Unreadable, batch, by_address, eventually
 from engine_rig import CONTENT, Rig
 from fakes import FakeClock
-from scripted_host import STALL, ScriptedHost
+from scripted_host import STALL, USUAL, ScriptedHost
 from ses_world import Remembers, world
+from sesrelay.delivery.attempt import STOPPED
 from sesrelay.mail.delivery import State
 from sesrelay.mail.outcome import Deferred, Delivered
 from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Interrupted, SpoolError
-from sesrelay.testing.ses import SesStandIn
+from sesrelay.testing.ses import Fault, SesStandIn
 from sesrelay.transport.client import session
 from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
 from sesrelay.transport.ses import attempt
@@ -180,3 +181,65 @@ async def test_what_is_cut_at_the_end_is_in_doubt_only_where_it_may_have_left(wa
         assert (one.state, one.attempts, one.doubts, one.pinned, one.reply) == (State.QUEUED, 0, 0, None, str(CUT.reply))
         assert one.due <= rig.clock.wall(), "the next start sends it at once"
         assert not list(rig.scheduler.pauses)
+
+
+@pytest.mark.parametrize("kind", BY_SMTP)
+@pytest.mark.parametrize("chunks", [False, True], ids=["DATA", "BDAT"])
+async def test_what_is_cut_while_it_still_leaves_is_in_no_doubt(ways: Ways, kind: str, chunks: bool) -> None:
+    if chunks:
+        ways.host.offers += ("CHUNKING",)
+    ways.host.read_content, ways.host.replies["CONTENT"] = False, STALL
+    way, message = await ways.make(kind), batch("b@example.org", "c@example.org")
+    sending = asyncio.create_task(way.deliver(message, Bytes(CONTENT + b"x\r\n" * 5_000_000)))
+    await eventually(lambda: bool(ways.host.said("BDAT" if chunks else "DATA")))
+    await asyncio.sleep(0.2)  # the kernel has what it takes
+    sending.cancel()
+    assert {outcome.reply for outcome in (await sending).values()} == {CUT.reply}
+
+
+@pytest.mark.parametrize("kind", BY_SMTP)
+async def test_what_is_cut_after_it_was_refused_is_in_no_doubt(ways: Ways, kind: str) -> None:
+    ways.host.offers += ("CHUNKING",)
+    ways.host.replies |= {".": "451 4.3.0 Later", "RSET": STALL}
+    way, message = await ways.make(kind), batch("b@example.org", "c@example.org")
+    sending = asyncio.create_task(way.deliver(message, Bytes()))
+    await eventually(lambda: bool(ways.host.said("RSET")))
+    sending.cancel()
+    assert {outcome.reply for outcome in (await sending).values()} == {CUT.reply}
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("left", [False, True], ids=["before it has left for the next", "after that"])
+async def test_who_was_served_before_the_cut_is_not_in_doubt_nor_who_was_still_to_be(ways: Ways, kind: str, left: bool) -> None:
+    way = await ways.make(kind)
+    ways.host.replies["." if left else "MAIL"] = [USUAL["." if left else "MAIL"], STALL]
+    refusal = Fault("error", code="MessageRejected", text="Address blacklisted.", status=400)
+    ways.ses.fail(refusal, "ok", "hang")
+    rig = Rig(way)
+    if kind == "ses" and not left:
+        credentials = way._session.credentials
+
+        async def silent() -> Any:
+            if sum(ways.ses.requests.values()) == 2:
+                await asyncio.Event().wait()
+            return await credentials()
+
+        way._session.credentials = silent
+    queue_id = await rig.submit(*(f"r{n}@example.org" for n in range(5)), content=CONTENT)
+    calls = 3 if left else 2
+    if kind == "ses":
+        await eventually(lambda: sum(ways.ses.requests.values()) == calls)
+    else:
+        await eventually(lambda: len(ways.host.messages) == 2 if left else len(ways.host.said("MAIL")) == 2)
+    await rig.quiet()
+    assert await rig.scheduler.drain(0.0) == 0
+    found = [each.delivery for each in (await rig.record(queue_id)).deliveries]
+    served = [one for one in found if one.state is State.DELIVERED]
+    doubted = [one for one in found if one.doubts]
+    rest = [one for one in found if one not in served and one not in doubted]
+    assert served
+    assert bool(doubted) == left
+    assert all(one.state is State.QUEUED for one in (*doubted, *rest))
+    assert {one.reply for one in doubted} <= {str(STOPPED)}
+    assert {(one.reply, one.attempts) for one in rest} <= {(str(CUT.reply), 0)}
+    assert not rig.witness.events("trouble")

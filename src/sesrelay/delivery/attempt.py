@@ -24,6 +24,7 @@ from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Clock, ContentGone, Interrupted, Observer, Spool, SpoolError, Submission, Transport
 
 OUR_FAULT = Reply(451, "4.3.0", "Internal error in the relay; the message is kept")
+STOPPED = Reply(451, "4.4.2", "The relay was stopped before the answer came; it may have been sent")
 UNREADABLE = Reply(451, "4.3.0", "The message's content cannot be read from the store; the message is kept")
 CONTENT_GONE = Reply(451, "4.3.0", "The message's content is lost in the store; its envelope is kept")
 GONE_REMEDY = "restore queue.db and bodies/ from a backup, or tell the sender, and then: sesrelay queue delete ID"
@@ -148,6 +149,8 @@ class Attempter:
             known, fault = error.known, error.__cause__ or error
         except Exception as error:
             fault = error
-        self.observer.trouble("a transport failed in a way that is not known", fault, queue_id=batch.message.id)
-        doubt = Deferred(OUR_FAULT, Scope.MESSAGE, ambiguous=True)
+        cut = isinstance(fault, asyncio.CancelledError)
+        if not cut:
+            self.observer.trouble("a transport failed in a way that is not known", fault, queue_id=batch.message.id)
+        doubt = Deferred(STOPPED if cut else OUR_FAULT, Scope.MESSAGE, ambiguous=True)
         return {delivery.id: known.get(delivery.id, doubt) for delivery in batch.deliveries}

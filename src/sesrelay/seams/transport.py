@@ -20,10 +20,12 @@ class Content(Protocol):
 
 
 class Interrupted(Exception):
-    """A fault of ours, its cause, that kept `Transport.deliver` from an outcome for all. `known`: what is certain nevertheless."""
+    """What kept `Transport.deliver` from an outcome for all, its cause: a fault of ours, or that it was cancelled. `known`: what is
+    certain nevertheless.
+    """
 
     def __init__(self, known: Mapping[DeliveryId, Outcome]) -> None:
-        super().__init__("a fault interrupted the delivery")
+        super().__init__("the delivery was interrupted")
         self.known = known
 
 
@@ -61,10 +63,10 @@ class Transport(Protocol):
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         """Try once. One outcome for each delivery.
 
-        Where it is cancelled before anything of the message has left, an outcome says that.
+        Where it is cancelled before the message has left as a whole, an outcome says that.
 
-        Raises: CancelledError where it may have left; Interrupted and anything else for a fault of ours alone: whoever has no
-        outcome by any of these is in doubt.
+        Raises: CancelledError where it may have left for all; Interrupted where that is so for some; that and anything else for a
+        fault of ours: whoever has no outcome by any of these is in doubt.
         """
 
     async def close(self) -> None: ...

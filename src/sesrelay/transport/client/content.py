@@ -75,7 +75,7 @@ def wire(data: bytes | Filed, changes: tuple[str, ...] = ()) -> Wire:
 
 class Payload:
     """Fetches the content when the first host wants it, and keeps it for the next one. `changes`: receipts of the envelope;
-    `left`: some of it may have been handed over.
+    `left`: all of it may have been handed over, and no answer has come.
     """
 
     def __init__(self, content: Content, *, signer: Signer | None = None, changes: tuple[str, ...] = ()) -> None:

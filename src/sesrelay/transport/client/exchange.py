@@ -14,6 +14,7 @@ Source: RFC 5321 §4.5.3.1.10 (too many recipients), RFC 9422 (LIMITS RCPTMAX).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -105,6 +106,11 @@ async def _go_on(line: _Line, done: Transaction, batch: Batch, payload: Payload,
             unread = Answer(Stage.RCPT, unreadable(error))
             answers.update((one.id, unread) for one in waiting)
             break
+        except asyncio.CancelledError as cut:
+            left = {one.id for one in asked} if payload.left else set()
+            untried = frozenset(one.id for one in waiting) - left
+            kept = {key: answer for key, answer in answers.items() if key not in untried | left}
+            return replace(done, answers=kept, fault=cut, untried=untried)
         except Exception as error:
             done, in_doubt = replace(done, fault=error), {one.id for one in asked}
             break

@@ -22,6 +22,7 @@ from sesrelay.mail.filed import Filed
 from sesrelay.mail.outcome import Outcome, Trail
 from sesrelay.mail.reply import Reply
 from sesrelay.mail.value import value
+from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Interrupted
 from sesrelay.transport.client.answers import Answer, Stage
 from sesrelay.transport.client.connect import Endpoint, Opened, open_connection
@@ -42,19 +43,21 @@ class _Lost(Exception):
 class Transaction:
     """What the host said for each delivery; `dsn`: it was also asked to report, and will.
 
-    `fault`: of ours, in the last of several transactions; those whom that one was for have no answer.
+    `fault`: of ours, or the end of the process, in the last of several transactions; those whom that one was for have no answer,
+    nor have those who were not asked for before the end, `untried`.
     """
 
     answers: Mapping[DeliveryId, Answer]
     dsn: bool
     trail: Trail
-    fault: Exception | None = None
+    fault: BaseException | None = None
+    untried: frozenset[DeliveryId] = frozenset()
 
     def certain(self, outcomes: Mapping[DeliveryId, Outcome]) -> Mapping[DeliveryId, Outcome]:
         """Return what was made of the answers. Raises: Interrupted, with them, where they are not all."""
         if self.fault is None:
             return outcomes
-        raise Interrupted(outcomes) from self.fault
+        raise Interrupted({**outcomes, **dict.fromkeys(self.untried, CUT)}) from self.fault
 
     @property
     def taken(self) -> bool:
@@ -132,8 +135,8 @@ class Session:
             self._clean = False  # until the host is known to wait for the next MAIL
             self.transactions += 1
             if await self._agreed(offer):
-                payload.left = True
-                offer.settle(await (self._chunk(wire.data) if offer.chunking else self._content(wire.stuffed, b".\r\n")))
+                sent = self._chunk(payload, wire.data) if offer.chunking else self._content(payload, wire.stuffed, b".\r\n")
+                offer.settle(await sent)
             if offer.mail_refused and self.transactions > 1:
                 self.transaction_limit = 1  # perhaps that is what it meant: this connection is kept no longer
         trail = Trail(self.tls, wire.changes, self.endpoint.name)
@@ -169,13 +172,13 @@ class Session:
         said = await self._dialogue.ask(b"RSET\r\n", 1, self.endpoint.timeouts.command)
         return bool(said) and said[0].code // 100 == 2
 
-    async def _chunk(self, data: bytes | Filed) -> Answer:
+    async def _chunk(self, payload: Payload, data: bytes | Filed) -> Answer:
         """Send the content by BDAT, as one chunk; return the host's last word."""
         # What is in doubt begins with the last octet, as it does with the final dot.
         kept = 0 if len(data) <= AT_ONCE else len(data) - 1
         command = b"BDAT %d LAST\r\n" % len(data)
         first = data.without_last(len(data) - kept) if isinstance(data, Filed) else data[:kept]
-        answer = await self._content(first, data[kept:], command)
+        answer = await self._content(payload, first, data[kept:], command)
         if answer.reply.code in NO_COMMAND:  # whoever announced it: a filter in between, say, let that pass
             self.chunk_unknown = True
             self._clean = False  # what of the content it may have taken for commands nobody knows
@@ -183,7 +186,7 @@ class Session:
             self._clean = await self._reset()  # RFC 3030 §2: what state a refused chunk leaves is not certain
         return answer
 
-    async def _content(self, content: bytes | Filed | Stuffed, end: bytes, command: bytes = b"") -> Answer:
+    async def _content(self, payload: Payload, content: bytes | Filed | Stuffed, end: bytes, command: bytes = b"") -> Answer:
         """Send content and what ends it; return the host's last word."""
         dialogue = self._dialogue
         if not dialogue.expect(1):
@@ -196,12 +199,14 @@ class Session:
             command = content = b""
             if dialogue.lost is not None:
                 return self._lost(Stage.CONTENT)
+        payload.left = True
         dialogue.send(b"".join((command, content, end)))
         said = await dialogue.replies(self.endpoint.timeouts.final)
         if not said:
             return self._lost(Stage.DOT)
         if said[0].code // 100 not in (2, 4, 5):
             return self._lost(Stage.DOT, f"it answered with {said[0].code}")
+        payload.left = False
         self._clean = True
         return Answer(Stage.DOT, reply_of(said[0]))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from sesrelay.mail import headers
 from sesrelay.mail.address import comparable, domain_of
@@ -89,13 +90,14 @@ def _way(endpoint: Endpoint, api: Api) -> tuple[str, SigV4]:
 
 
 class Attempt:
-    """Made for one `deliver`. `known` grows as answers come; `posted` tells whether anything else may have reached SES,
-    `rejected` whether SES said that the message is what it does not take.
+    """Made for one `deliver`. `known` grows as answers come; `on_wire`: for whom else the message may have reached SES;
+    `rejected`: SES said that it is what it does not take.
     """
 
     def __init__(self, line: Line, draft: Draft, facts: Callable[[], dict[str, str]]) -> None:
         self.known: dict[str, Outcome] = {}
-        self.posted = self.rejected = False
+        self.on_wire: Group = ()
+        self.rejected = False
         self._line = line
         self._draft = draft
         self._facts = facts  # called for where a remedy is due
@@ -114,7 +116,7 @@ class Attempt:
                 self._line.account.ledger.spent(len(group))
                 reply = Reply(250, "2.0.0", f"Ok {answer.message_id}")
                 self._settle(group, Delivered(reply, answer.message_id, trail=self._trail()))
-                self.posted = False
+                self.on_wire = ()
                 self._blame(self._split.taken())
             elif isinstance(answer, Refused):
                 await self._refused(group, answer)
@@ -144,8 +146,7 @@ class Attempt:
             return NotSent(str(error))
         body = await measured(call.body(self._api, line.fixed, draft.source, group, draft.tags, draft.raw))
         signed = signer.headers(body.digest, credentials, line.clock.wall())
-        self.posted = True
-        answer = await line.account.pool.post(url, signed, body, endpoint.ca_bundle)
+        answer = await line.account.pool.post(url, signed, body, endpoint.ca_bundle, partial(self._leaves, group))
         if isinstance(answer, NotSent | Lost):
             return answer
         self._tls = answer.tls
@@ -156,10 +157,13 @@ class Attempt:
             return Lost("an acceptance came before the whole request had left")
         return NotSent(f"{found.why}, before the whole request had left", cut=True)
 
+    def _leaves(self, group: Group) -> None:
+        self.on_wire = group
+
     # --- what a refusal lets us do ---
 
     async def _refused(self, group: Group, refused: Refused) -> None:
-        self.posted = False
+        self.on_wire = ()
         means = meaning.meaning(refused, self._api)
         if means.reason is PauseReason.THROTTLED:
             self._line.account.ledger.throttled()

@@ -12,7 +12,7 @@ Source: RFC 9112 §6 (length of a message), §9.3 (persistence); RFC 9110 §15.2
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -30,6 +30,11 @@ STUCK = "it took no more of the request in time"
 GARBAGE = "what came is no answer"
 OUT_OF_TURN = "it answered what it was not asked"
 ENDLESS = "its answer has no end"
+Leaves = Callable[[], None]
+
+
+def nobody_asks() -> None:
+    """Do nothing: nobody wants to know when a request has left."""
 
 
 @value(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class Connection(Waiting):
         )
         self._paused = False
         self._patience = self._ends = 0.0
+        self._leaves: Leaves = nobody_asks
         self._asked = self._begun = self._whole = False
         self._forget()
         self.tls: str | None = None
@@ -90,14 +96,17 @@ class Connection(Waiting):
         """Whether another request may follow."""
         return self.lost is None and not self._asked and self._transport is not None and not self._transport.is_closing()
 
-    async def post(self, head: bytes, body: Measured, patience: float, ends: float) -> Answered | NotSent | Lost:
+    async def post(
+        self, head: bytes, body: Measured, patience: float, ends: float, leaves: Leaves = nobody_asks
+    ) -> Answered | NotSent | Lost:
         """Send a request once and return what came of it; where another may not follow, the connection is closed then.
 
+        `leaves` is told just before the request is handed over as a whole: who is cancelled before that has not sent it.
         Units: `patience` seconds from one octet of the answer to the next, once all has left; `ends` on the loop's clock.
         """
         self._forget()
         self._asked, self._begun, self._whole = True, False, False
-        self._patience, self._ends = patience, ends
+        self._patience, self._ends, self._leaves = patience, ends, leaves
         follows = False
         try:
             await self._send(head, body)
@@ -149,6 +158,8 @@ class Connection(Waiting):
             return
         self._begun = True
         self._whole = last
+        if last:
+            self._leaves()
         transport.write(octets)
 
     async def _goes_on(self) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sesrelay.transport.net.plainly import plainly
 from sesrelay.transport.ses.body import Measured
-from sesrelay.transport.ses.connection import Answered, Connection, Lost, NotSent
+from sesrelay.transport.ses.connection import Answered, Connection, Leaves, Lost, NotSent, nobody_asks
 from sesrelay.transport.ses.opening import Names, opened
 from sesrelay.transport.ses.target import Host, Target, target
 
@@ -41,8 +41,10 @@ class Pool:
     _targets: dict[str, Target] = field(default_factory=dict)
     _closed: bool = False
 
-    async def post(self, url: str, headers: Mapping[str, str], body: Measured, ca_bundle: str | None) -> Answered | NotSent | Lost:
-        """Post `body` once; `headers`: all but its length. Raises nothing but CancelledError."""
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: Measured, ca_bundle: str | None, leaves: Leaves = nobody_asks
+    ) -> Answered | NotSent | Lost:
+        """Post `body` once; `headers`: all but its length. `leaves`: see `Connection.post`. Raises nothing but CancelledError."""
         ends = asyncio.get_running_loop().time() + TOTAL
         try:
             to = self._target(url)
@@ -59,7 +61,7 @@ class Pool:
             except Exception as error:  # whatever it is, nothing of the request has left
                 return NotSent(f"cannot connect to {to}: {plainly(error)}")
         try:
-            return await connection.post(head, body, self.read_timeout, ends)
+            return await connection.post(head, body, self.read_timeout, ends, leaves)
         finally:
             self._keep(way, connection)
 

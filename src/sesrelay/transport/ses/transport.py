@@ -1,6 +1,6 @@
 """The way out through Amazon SES: one message to at most 50 recipients a call.
 
-Invariant: one outcome for each delivery, and nothing raised but CancelledError.
+Invariant: one outcome for each delivery, and nothing raised but what the end of the process cuts.
 Invariant: after an answer was lost nothing is sent again from here; who repeats it is for the engine to decide.
 
 Source: Amazon SES API references, SendRawEmail (v1) and SendEmail (v2); docs/ses.md.
@@ -29,7 +29,7 @@ from sesrelay.policy.quota import RESERVE_WAIT
 from sesrelay.policy.ses_senders import Verified, nobody_knows, without
 from sesrelay.policy.ses_shape import Facts, Rules, Shaped
 from sesrelay.policy.stopping import CUT
-from sesrelay.seams import Clock, Content, Observer
+from sesrelay.seams import Clock, Content, Interrupted, Observer
 from sesrelay.transport.ses import call
 from sesrelay.transport.ses.account import Accounts
 from sesrelay.transport.ses.attempt import Attempt, Draft, Line
@@ -154,15 +154,18 @@ class SesTransport:
             if attempt.rejected and self._keep is not None:
                 await self._keep(batch.message, content)
             outcomes.update((d.id, found[address]) for address, group in by_address.items() for d in group)
-        except asyncio.CancelledError:
-            if attempt is not None and attempt.posted:
+        except asyncio.CancelledError as cut:
+            certain = _completed(outcomes, batch, attempt, CUT)
+            if not certain:
                 raise
-            outcomes = _completed(outcomes, batch, attempt, CUT)
+            if len(certain) < len(batch):
+                raise Interrupted(certain) from cut
+            return certain
         except Exception as error:
             self._observer.trouble("sending through SES failed in an unforeseen way", error, transport=self.name)
-            maybe = attempt is not None and attempt.posted
-            fault = Deferred(Reply(451, "4.3.0", "Local fault while sending"), Scope.MESSAGE, ambiguous=maybe)
-            outcomes = _completed(outcomes, batch, attempt, fault)
+            fault = Deferred(Reply(451, "4.3.0", "Local fault while sending"), Scope.MESSAGE)
+            doubt = replace(fault, ambiguous=True)
+            outcomes = {delivery.id: doubt for delivery in batch.deliveries} | _completed(outcomes, batch, attempt, fault)
         return outcomes
 
     async def _exhausted(self, batch: Batch) -> Deferred | None:
@@ -234,10 +237,17 @@ class SesTransport:
 def _completed(
     outcomes: Mapping[DeliveryId, Outcome], batch: Batch, attempt: Attempt | None, otherwise: Outcome
 ) -> dict[DeliveryId, Outcome]:
-    """Return an outcome for each delivery of an attempt that did not come to its end: what is known by now, or `otherwise`."""
-    known = attempt.known if attempt is not None else {}
-    by_address = {one.id: known.get(ascii_address(one.recipient.address) or "", otherwise) for one in batch.deliveries}
-    return {**by_address, **outcomes}
+    """Return what is certain of an attempt that did not come to its end: what is known by now, and `otherwise` for those whom no call
+    was for.
+    """
+    found = dict(outcomes)
+    for one in batch.deliveries:
+        address = ascii_address(one.recipient.address) or ""
+        if attempt is not None and address in attempt.known:
+            found.setdefault(one.id, attempt.known[address])
+        elif attempt is None or address not in attempt.on_wire:
+            found.setdefault(one.id, otherwise)
+    return found
 
 
 def _by_address(batch: Batch) -> tuple[dict[str, list[Delivery]], dict[DeliveryId, Outcome]]:

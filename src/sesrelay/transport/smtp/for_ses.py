@@ -69,9 +69,11 @@ async def shaped_first(batch: Batch, content: Content, send: Send, shaping: Shap
     twice = duplicate_headers(outcomes.values(), made.content)
     refused = unverified_senders(outcomes.values()) if shaping.rules.rewrite_from is not None else frozenset[str]()
     if (twice or refused) and not any(map(_may_have_gone, outcomes.values())):
-        again = await shaped(
-            stored, shaping.rules, Facts(source, batch.message.accepted, without(shaping.verified, refused), twice)
-        )
+        facts = Facts(source, batch.message.accepted, without(shaping.verified, refused), twice)
+        try:
+            again = await shaped(stored, shaping.rules, facts)
+        except asyncio.CancelledError:
+            return dict.fromkeys(ids, CUT)
         if isinstance(again, Shaped) and (again.content, again.source) != (made.content, made.source):
             return await _sent(batch, again, send)
     return outcomes

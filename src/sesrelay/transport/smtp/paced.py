@@ -9,6 +9,7 @@ Invariant: one outcome for each delivery; a fault of ours puts nobody in doubt w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -23,6 +24,7 @@ from sesrelay.policy.quota import RESERVE_WAIT
 from sesrelay.policy.ses_addressing import plain_domain
 from sesrelay.policy.ses_words import addresses_named
 from sesrelay.policy.splitting import Blamed, Splitting
+from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Content, Interrupted, Transport
 from sesrelay.transport.smtp.ses_answers import about_an_address, of_form, rejected, wants_others
 
@@ -122,19 +124,26 @@ class PacedSmtp:
         known: dict[DeliveryId, Outcome] = {}
         try:
             await self._deliver(batch, content, known)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             # Who was refused so far may have been offered again since.
-            certain: dict[DeliveryId, Outcome] = {of: one for of, one in known.items() if isinstance(one, Delivered)}
+            certain: dict[DeliveryId, Outcome] = {of: one for of, one in known.items() if isinstance(one, Delivered) or one is CUT}
             if isinstance(error, Interrupted):
                 self._note(error.known.values())
                 certain.update(error.known)
+            elif isinstance(error, asyncio.CancelledError) and not certain:
+                raise
             raise Interrupted(certain) from (error.__cause__ or error)
         return known
 
     async def _deliver(self, batch: Batch, content: Content, known: dict[DeliveryId, Outcome]) -> None:
         split: _Split = Splitting(batch.deliveries, _plain)
         while (group := split.next()) is not None:
-            outcomes = await self.inner.deliver(Batch(batch.lane, group), content)
+            try:
+                outcomes = await self.inner.deliver(Batch(batch.lane, group), content)
+            except (Interrupted, asyncio.CancelledError) as error:
+                if isinstance(error.__cause__ or error, asyncio.CancelledError):
+                    known.update((delivery.id, CUT) for delivery in split.stop())
+                raise
             self._note(outcomes.values())
             known.update(outcomes)
             if self.region is None:
