@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import trustme
 
-from batches import HELLO, Bytes, Unreadable, batch
+from batches import HELLO, Bytes, Unreadable, batch, eventually
+from engine_rig import Rig
 from fakes import FakeClock
 from ses_world import KEY, SECRET, Figures, Keys, PaperSession, Standing, addresses, message, world
-from sesrelay.mail.delivery import Priority
+from sesrelay.mail.delivery import Priority, State
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, PauseReason, Scope
 from sesrelay.policy.stopping import CUT
 from sesrelay.testing.ses import Fault, SesStandIn
@@ -873,6 +874,7 @@ async def test_a_share_is_a_part_of_the_accounts_rate_and_the_reserve_is_for_urg
             while w.transport.pace(1, clock.monotonic(), Priority.HIGH) == 0.0:
                 taken += 1
             assert taken == 45
+            w.transport.ended(45)
             clock.advance(5.0)
             assert w.transport.pace(5, clock.monotonic()) == 0.0
             assert w.transport.reserved_since() is None
@@ -892,6 +894,29 @@ async def test_a_share_is_a_part_of_the_accounts_rate_and_the_reserve_is_for_urg
             await w.transport._account.refresh(0.0)
             assert w.transport.reserved_since() is None
             assert w.transport.pace(3, clock.monotonic(), Priority.LOW) == 0.0
+
+
+async def test_a_message_to_more_than_the_reserve_leaves_goes_to_as_many_as_it_leaves() -> None:
+    async with SesStandIn() as ses:
+        clock = FakeClock()
+        session = PaperSession(ses.url, figures=Figures(100.0, 200.0, 150.0))
+        async with world(ses.url, clock=clock, session=session, daily_reserve=0.1) as w:
+            w.transport.start()
+            await eventually(lambda: bool(w.observer.quotas))
+            clock.advance(5.0)
+            rig = Rig(w.transport, clock=clock)
+            large = await rig.submit(*addresses(40))
+            await eventually(lambda: sum(len(taken.destinations) for taken in ses.journal) == 30)
+            await rig.quiet()
+            assert (await rig.states(large)).count(State.DELIVERED) == 30
+            assert w.transport.reserved_since() is not None
+            session.figures = Figures(100.0, 200.0, 179.0)
+            await w.transport._account.refresh(0.0)
+            await rig.pass_time(60.0)
+            await eventually(lambda: sum(len(taken.destinations) for taken in ses.journal) > 30)
+            await rig.quiet()
+            assert (await rig.states(large)).count(State.DELIVERED) == 31
+            await rig.die()
 
 
 async def test_the_sandbox_and_a_bad_reputation_are_told_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -258,6 +259,20 @@ def test_a_message_to_many_is_kept_waiting_though_others_go() -> None:
     assert ledger.reserved_since(0.1) is None
 
 
+def test_what_is_under_way_counts_for_the_reserve_until_it_has_ended() -> None:
+    ledger, _ = told(14.0)
+    ledger.told(Figures(14.0, 200.0, 150.0), 0.0)
+    ledger.begun(20)
+    assert ledger.unreserved(Priority.NORMAL, 0.1) == 10
+    assert ledger.reserved_from(11, Priority.NORMAL, 0.1)
+    assert not ledger.reserved_from(11, Priority.HIGH, 0.1)
+    ledger.spent(15)
+    ledger.ended(20)
+    assert ledger.unreserved(Priority.NORMAL, 0.1) == 15
+    ledger.ended(20)
+    assert ledger.unreserved(Priority.NORMAL, 0.1) == 15
+
+
 @pytest.mark.parametrize("rate", [0.0, -1.0])
 def test_an_account_without_a_rate_is_tried_so_that_ses_says_why(rate: float) -> None:
     ledger, clock = told(rate)
@@ -384,9 +399,9 @@ def test_what_is_sent_between_two_answers_counts() -> None:
 )  # fmt: skip
 def test_what_is_kept_is_kept_for_urgent_mail(sent: float, priority: Priority, waits: bool) -> None:
     window = Window(most=200, sent=sent)
-    assert window.keeps_from(6, priority, 0.1) is waits
-    assert window.keeps_from(6, priority, 0.0) is False
-    assert Window(most=-1, sent=sent).keeps_from(6, priority, 0.1) is False
+    assert (window.left_to(priority, 0.1) < 6) is waits
+    assert window.left_to(priority, 0.0) == math.inf
+    assert Window(most=-1, sent=sent).left_to(priority, 0.1) == math.inf
 
 
 def test_the_seconds_that_are_left_follow_the_present_rate() -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from functools import cache
+from typing import cast
 
 from sesrelay.delivery.attempt import Attempter, Settled
 from sesrelay.delivery.counts import Counts
@@ -27,10 +29,21 @@ from sesrelay.delivery.supply import Supply
 from sesrelay.delivery.tasks import Tasks
 from sesrelay.mail.delivery import LaneKey, Priority, State, Stream
 from sesrelay.policy.fairness import attempts_at_once
-from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
+from sesrelay.seams import Clock, Observer, Reserving, Spool, SpoolError, Transport
 
 STALL = 2.0  # seconds before a store in trouble is asked again
 MOVE_EVERY = 5.0  # seconds between tries to move what waits before a paused lane to another way out
+
+
+def reserving(transport: Transport) -> Reserving | None:
+    """Return a transport as one that keeps a reserve; None where it is none."""
+    return cast(Reserving, transport) if _reserves(type(transport)) else None
+
+
+@cache
+def _reserves(kind: type[Transport]) -> bool:
+    """Tell whether such a transport is `Reserving`: to look at each object takes longer than all else of a line of `queue list`."""
+    return issubclass(kind, Reserving)
 
 
 class Pump:
@@ -132,7 +145,7 @@ class Pump:
                 if settled.due and moves != self.supply.moves:
                     self.tasks.spawn(self.supply.follow_choice())
             untaken = 0 if settled is not None and not self._gates else len(ready.batch) - (settled.accepted if settled else 0)
-            self.freed(lane, transport, ready.stream, untaken, tried=tried)
+            self.freed(lane, transport, ready.stream, len(ready.batch), untaken, tried=tried)
 
     def take(self, lane: Lane, transport: Transport, stream: Stream, recipients: int) -> None:
         """Take the slot, and what the route's limits count, of a batch that goes out; its tokens are taken already."""
@@ -142,11 +155,13 @@ class Pump:
         if self._gates and self._gates.take(stream.site, recipients, self._clock.wall(), self._clock.monotonic()):
             self.counts.save()
 
-    def freed(self, lane: Lane, transport: Transport, stream: Stream, untaken: int, *, tried: bool = True) -> None:
+    def freed(self, lane: Lane, transport: Transport, stream: Stream, recipients: int, untaken: int, *, tried: bool = True) -> None:
         """Take note of a slot that is free again; a lane that had to wait for one comes before the lane that gave it back."""
         lane.inflight -= 1
         lane.low -= stream.priority is Priority.LOW
         self.slots.give_back(transport)
+        if (kept := reserving(transport)) is not None:
+            kept.ended(recipients)
         if self._gates:
             waiting, changed = self._gates.ended(stream.site, untaken, self._clock.wall(), tried=tried)
             if changed:
@@ -210,6 +225,9 @@ class Pump:
                 batch = lane.head(stream).batch
             wait = transport.pace(len(batch), self._clock.monotonic(), batch.priority)
             if wait > 0.0:
+                if (kept := reserving(transport)) is not None and 1 <= (left := kept.unreserved(batch.priority)) < len(batch):
+                    self.lanes.fresh.drop(lane.cut(stream, int(left)))
+                    continue
                 self.lanes.arm(lane, wait)
                 if urgent_only or stream.priority is Priority.HIGH:
                     break

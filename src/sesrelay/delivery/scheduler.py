@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable, Iterator
-from functools import cache
-from typing import cast
 
 from sesrelay.delivery.attempt import Attempter
 from sesrelay.delivery.gates import Gates
@@ -19,7 +17,7 @@ from sesrelay.delivery.ids import Ids
 from sesrelay.delivery.lane import Ready
 from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.placing import sender_domain_of
-from sesrelay.delivery.pump import STALL, Pump
+from sesrelay.delivery.pump import STALL, Pump, reserving
 from sesrelay.delivery.recovery import close_open_attempts
 from sesrelay.delivery.room import LARGE, Room
 from sesrelay.delivery.settle import Settler
@@ -30,7 +28,7 @@ from sesrelay.mail.outcome import PauseReason
 from sesrelay.policy import quota
 from sesrelay.policy.budget import MEMORY, ByteBudget
 from sesrelay.policy.fairness import attempts_at_once
-from sesrelay.seams import Clock, Observer, Pause, Reserving, Spool, SpoolError, Transport
+from sesrelay.seams import Clock, Observer, Pause, Spool, SpoolError, Transport
 
 RECOVERY = 5.0  # seconds that a start waits for what was interrupted to be settled; a full disk may take hours
 
@@ -87,7 +85,8 @@ class Scheduler:
     def withdraw(self, batch: Batch, transport: Transport) -> None:
         """Give back what `offer` took: the message could not be stored."""
         transport.give_back(len(batch))
-        self._pump.freed(self._lanes.get(batch.lane), transport, batch.deliveries[0].placement.stream, len(batch), tried=False)
+        lane, stream = self._lanes.get(batch.lane), batch.deliveries[0].placement.stream
+        self._pump.freed(lane, transport, stream, len(batch), len(batch), tried=False)
 
     def launch(self, batch: Batch, content: Large, transport: Transport) -> None:
         """Send a batch that was offered and is now stored as in flight."""
@@ -243,10 +242,5 @@ class Scheduler:
 
 
 def _reserved_since(transport: Transport) -> float | None:
-    return cast(Reserving, transport).reserved_since() if _reserves(type(transport)) else None
-
-
-@cache
-def _reserves(kind: type[Transport]) -> bool:
-    """Tell whether such a transport is `Reserving`: to look at each object takes longer than all else of a line of `queue list`."""
-    return issubclass(kind, Reserving)
+    kept = reserving(transport)
+    return None if kept is None else kept.reserved_since()

@@ -61,11 +61,13 @@ class Window:
     def used_up(self) -> bool:
         return self.left() <= 0.0
 
-    def keeps_from(self, recipients: int, priority: Priority, reserve: float) -> bool:
-        """Tell whether mail of `priority` has to leave what is left to mail of high priority. `reserve`: a part of 1."""
+    def left_to(self, priority: Priority, reserve: float) -> float:
+        """Return how many recipients are left to mail of `priority`, below 0 where it has had of what is kept for urgent mail;
+        infinite where nothing is kept from it. `reserve`: a part of 1.
+        """
         if priority is Priority.HIGH or self.most < 0 or reserve <= 0.0:
-            return False
-        return self.left() - recipients < self.most * reserve
+            return math.inf
+        return self.left() - self.most * reserve
 
     def seconds_left(self, now: float) -> float:
         """Return in how many seconds the quota is used up at the rate of late; infinite where nothing is sent."""

@@ -82,7 +82,13 @@ class Preflight(Protocol):
 
 @runtime_checkable
 class Reserving(Protocol):
-    """A transport that keeps what is left of a quota for mail of high priority."""
+    """A transport that keeps what is left of a quota for mail of high priority. What `pace` let go counts from then on."""
+
+    def ended(self, recipients: int) -> None:
+        """Note that a batch to so many which `pace` let go is under way no longer, whether it was tried or not."""
+
+    def unreserved(self, priority: Priority) -> float:
+        """Return to how many more recipients mail of `priority` may go now beside that; infinite where nothing is kept from it."""
 
     def reserved_since(self) -> float | None:
         """Return since when other mail waits for that, in Unix seconds; None where none does."""

@@ -9,6 +9,7 @@ Source: Amazon SES developer guide, "Sending quotas" (counted in recipients, by 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Collection, Iterable
 
 from sesrelay.mail.delivery import Priority
@@ -41,6 +42,7 @@ class Ledger:
         self.asking = asyncio.Lock()
         self.answers = 0
         self.told_at: float | None = None
+        self._under_way = 0
         self._keeping: dict[float, tuple[float, int]] = {}  # by reserve: since when, and how many recipients wait for it
         self._clock = clock
         self._rate, self._climbs = FIRST_RATE, False
@@ -118,7 +120,7 @@ class Ledger:
         if self.window.most < 0 or self.window.used_up or not self._fresh:
             self._keeping.clear()
             return False
-        keeps = self.window.keeps_from(recipients, priority, reserve)
+        keeps = self.unreserved(priority, reserve) < recipients
         if keeps:
             since, _ = self._keeping.get(reserve, (self._clock.wall(), 0))
             self._keeping[reserve] = since, recipients
@@ -126,13 +128,26 @@ class Ledger:
             self._still_keeping()
         return keeps
 
+    def begun(self, recipients: int) -> None:
+        """Count recipients of an attempt for the reserve, until it has `ended`: by then what the service took is counted as `spent`."""
+        self._under_way += recipients
+
+    def ended(self, recipients: int) -> None:
+        self._under_way = max(self._under_way - recipients, 0)  # it may have begun by the ledger that was there before this one
+
+    def unreserved(self, priority: Priority, reserve: float) -> float:
+        """Return to how many more recipients mail of `priority` may go now, beside what is kept."""
+        if self.window.most < 0 or self.window.used_up or not self._fresh:
+            return math.inf
+        return self.window.left_to(priority, reserve) - self._under_way
+
     def reserved_since(self, reserve: float) -> float | None:
         """Return since when mail that is not urgent waits by that reserve, in Unix seconds; None where none does."""
         return self._keeping[reserve][0] if reserve in self._keeping else None
 
     def _still_keeping(self) -> None:
         """Forget what could go by now: a transport that has nothing more to send does not ask again."""
-        self._keeping = {of: kept for of, kept in self._keeping.items() if self.window.keeps_from(kept[1], Priority.NORMAL, of)}
+        self._keeping = {of: kept for of, kept in self._keeping.items() if self.unreserved(Priority.NORMAL, of) < kept[1]}
 
     @property
     def reserving(self) -> bool:

@@ -113,7 +113,16 @@ class SesTransport:
         if ledger.reserved_from(recipients, priority, self.options.daily_reserve):
             self._account.reserve_begun()
             return RESERVE_WAIT
-        return self._governor.take(recipients, now)
+        wait = self._governor.take(recipients, now)
+        if wait <= 0.0:
+            ledger.begun(recipients)
+        return wait
+
+    def ended(self, recipients: int) -> None:
+        self._account.ledger.ended(recipients)
+
+    def unreserved(self, priority: Priority) -> float:
+        return self._account.ledger.unreserved(priority, self.options.daily_reserve)
 
     def reserved_since(self) -> float | None:
         return self._account.ledger.reserved_since(self.options.daily_reserve)

@@ -51,6 +51,9 @@ class Ledger(Protocol):
 
     def governor(self, rate: float | str, share: float) -> Pace: ...
     def reserved_from(self, recipients: int, priority: Priority, reserve: float) -> bool: ...
+    def begun(self, recipients: int) -> None: ...
+    def ended(self, recipients: int) -> None: ...
+    def unreserved(self, priority: Priority, reserve: float) -> float: ...
     def reserved_since(self, reserve: float) -> float | None: ...
     def throttled(self) -> None: ...
     def spent(self, recipients: int) -> None: ...
@@ -107,7 +110,16 @@ class PacedSmtp:
     def pace(self, recipients: int, now: float, priority: Priority = Priority.NORMAL) -> float:
         if self.ledger.reserved_from(recipients, priority, self.reserve):
             return RESERVE_WAIT
-        return self.ledger.governor(self.rate, self.share).take(recipients, now)
+        wait = self.ledger.governor(self.rate, self.share).take(recipients, now)
+        if wait <= 0.0:
+            self.ledger.begun(recipients)
+        return wait
+
+    def ended(self, recipients: int) -> None:
+        self.ledger.ended(recipients)
+
+    def unreserved(self, priority: Priority) -> float:
+        return self.ledger.unreserved(priority, self.reserve)
 
     def reserved_since(self) -> float | None:
         return self.ledger.reserved_since(self.reserve)
