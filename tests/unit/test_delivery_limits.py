@@ -530,3 +530,20 @@ async def test_what_waits_behind_a_pause_or_a_cap_says_so_though_it_was_never_tr
     assert {found[each]["reason"] for each in first} == {"suspended"}
     assert {found[each]["next_attempt"] for each in first} == {rfc3339(pause.until)}
     assert found[capped[1]]["reason"] == "hourly_cap"
+
+
+async def test_what_waits_for_its_routes_rate_or_concurrency_says_so() -> None:
+    way = ScriptedTransport("t", gate=asyncio.Event())
+    limited = {"transports": ("t",), "limits": RouteLimits(rate=0.1)}, {"transports": ("t",), "limits": RouteLimits(concurrency=1)}
+    rig = Rig(way, rules=dict(zip(("a.example", "b.example"), limited, strict=True)))
+    by_rate, by_concurrency = await submit(rig, "a", 2), await submit(rig, "b", 2)
+    desk = SpoolDesk(rig.spool, rig.clock, rig.scheduler.waits, kept_back=rig.scheduler.kept_back)
+    rig.clock.advance(2.0)
+    found = {one["id"]: (one["state"], one["reason"], one["next_attempt"]) async for one in desk.listing(Filter())}
+    assert found[by_rate[1]] == ("queued", "rate", rfc3339(rig.clock.now + 8.0))
+    assert found[by_concurrency[1]] == ("queued", "concurrency", rfc3339(rig.clock.now))
+    assert {found[each[0]][:2] for each in (by_rate, by_concurrency)} == {("in_flight", None)}
+    way.gate.set()
+    await rig.quiet()
+    await rig.pass_time(8.0)
+    assert not await rig.waiting()

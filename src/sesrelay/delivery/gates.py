@@ -146,6 +146,12 @@ class Gates:
         found = gate.allowance(now) if gate is not None else None
         return None if found is None or found.left else found
 
+    def busy(self, site: str, monotonic: float) -> tuple[str, float] | None:
+        """Return the limit for which a route's mail waits its turn, and the seconds until the next may go; 0: when one is done."""
+        gate = self._gates.get(site)
+        wait = gate.wait(monotonic) if gate is not None else 0.0
+        return None if wait <= 0.0 else ("concurrency", 0.0) if wait == math.inf else ("rate", wait)
+
     def shut_until(self, site: str, now: float) -> float | None:
         """Return until when a cap keeps a route waiting; None where none does."""
         found = self.reached(site, now)

@@ -210,7 +210,10 @@ class Scheduler:
         if pause is not None:
             return pause.reason.value, pause.until
         since = None if priority is Priority.HIGH else _reserved_since(self.transport(lane.transport))
-        return None if since is None else (quota.RESERVE, quota.next_look(since, now))
+        if since is not None:
+            return quota.RESERVE, quota.next_look(since, now)
+        busy = self.gates.busy(route, self._clock.monotonic())
+        return None if busy is None else (busy[0], now + busy[1])
 
     async def retired(self, transports: Iterable[Transport]) -> None:
         """Wait until no attempt by any of `transports`, which are no longer in force, is under way."""
