@@ -344,6 +344,30 @@ async def test_one_batch_finds_out_whether_a_sender_domain_may_send_again() -> N
     assert [await rig.states(each) for each in ids] == [[State.DELIVERED]] * 5
 
 
+async def test_a_retry_that_finds_a_sender_domain_mended_brings_all_of_it_forward() -> None:
+    unverified = Deferred(LATER, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, "Verify bad.example.")
+    way = ScriptedTransport("t", answer=lambda to: unverified, concurrency=1)
+    rig = Rig(way)
+    ids = [await rig.submit(f"b{n}@example.org", sender="x@bad.example") for n in range(5)]
+    await rig.quiet()
+    away = await rig.submit("c@example.net", sender="x@other.example")
+    await rig.quiet()
+    tried = len(way.seen)
+
+    async def retry() -> None:
+        assert await rig.spool.change("retry", Filter(ids=(ids[3],)), rig.clock.wall()) == 1
+        rig.scheduler.hurry()
+        await rig.scheduler.refresh()
+        await rig.quiet()
+
+    await retry()
+    assert len(way.seen) == tried + 1, "one finds out that it is as it was, and the others wait on"
+    way.answer = lambda to: Delivered(OK)
+    await retry()
+    assert [await rig.states(each) for each in ids] == [[State.DELIVERED]] * 5
+    assert await rig.states(away) == [State.QUEUED], "which has a pause of its own"
+
+
 async def test_ambiguous_is_repeated_there_only_and_held_after_three() -> None:
     way = ScriptedTransport("t", answer=lambda to: Deferred(LATER, Scope.MESSAGE, ambiguous=True))
     other = ScriptedTransport("u")

@@ -30,6 +30,7 @@ class _Standing:
     streak: int
     set_at: float  # when the pause was last set: only attempts begun later may renew it
     probing: bool = False
+    hurried: bool = False  # it is probed sooner than what waits behind it was put off for
 
 
 def scope_key(scope: Scope, lane: LaneKey, sender_domain: str) -> PauseKey | None:
@@ -50,6 +51,7 @@ class Pauses:
 
     def __init__(self) -> None:
         self._standing: dict[PauseKey, _Standing] = {}
+        self.mended: list[Pause] = []  # pauses of sender domains that ended sooner than what waits behind them is due
         self._strikes: dict[PauseKey, tuple[int, float]] = {}  # obstacles in a row that were tolerated, and when the first came
 
     def __iter__(self) -> Iterator[Pause]:
@@ -111,6 +113,8 @@ class Pauses:
             self._strikes.pop(key, None)
             if standing is not None and (standing.probing or began >= standing.set_at):
                 lifted.append(self._standing.pop(key).pause)
+                if standing.hurried and key[0] == "sender_domain":
+                    self.mended.append(standing.pause)
         return lifted
 
     def blocked_until(self, lane: LaneKey, now: float) -> float | None:
@@ -168,6 +172,7 @@ class Pauses:
     def hurry(self, now: float) -> None:
         """Let every pause be probed now: the operator says that the obstacle is gone."""
         for standing in self._standing.values():
+            standing.hurried = standing.hurried or standing.pause.until > now
             standing.pause = replace(standing.pause, until=min(standing.pause.until, now))
 
     def set_back(self, seconds: float) -> None:

@@ -142,6 +142,8 @@ class Pump:
             if settled is not None:
                 lane.learn(taken=settled.taken, trouble=settled.trouble, limit=transport.concurrency)
                 self._follow_up(settled)
+                while self._pauses.mended:
+                    self.tasks.spawn(self.supply.hasten_sender(self._pauses.mended.pop()))
                 if settled.due and moves != self.supply.moves:
                     self.tasks.spawn(self.supply.follow_choice())
             untaken = 0 if settled is not None and not self._gates else len(ready.batch) - (settled.accepted if settled else 0)

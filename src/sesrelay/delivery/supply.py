@@ -20,19 +20,25 @@ from sesrelay.delivery.pauses import Pauses
 from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.delivery.tasks import Tasks
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Stream
-from sesrelay.mail.outcome import PauseReason
+from sesrelay.mail.outcome import PauseReason, Scope
 from sesrelay.policy.batching import batches
-from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
+from sesrelay.seams import Clock, Observer, Pause, Spool, SpoolError, Transport
 
 SLICE = 500  # deliveries placed anew in one transaction
 LEISURE = 0.5  # seconds between two slices at most
 AT_LEISURE = 9  # pauses as many times as long as the slices: what comes and goes meanwhile keeps nine tenths of its speed
-WAITS_FOR_OTHERS = frozenset({*(reason.value for reason in PauseReason), "sender_domain"})
+SENDER_DOMAIN = Scope.SENDER_DOMAIN.value
+WAITS_FOR_OTHERS = frozenset({*(reason.value for reason in PauseReason), SENDER_DOMAIN})
 """Reasons of mail that waits for something that another way out does not have, or a changed configuration may have mended."""
 ELSEWHERE = 5.0  # seconds at most before what found no room in another lane than its own is claimed anew
 AGAIN = 2.0  # seconds before a store that did not let mail be moved is asked again
 
 Groups = Mapping[tuple[LaneKey, Stream], list[Delivery]]
+Hasten = Callable[[Delivery], bool]
+
+
+def waits_for_others(one: Delivery) -> bool:
+    return one.reason in WAITS_FOR_OTHERS
 
 
 @dataclass(slots=True)
@@ -195,9 +201,7 @@ class Supply:
         try:
             for one in sorted(away):
                 if reached is None or one > reached:
-                    reached = await self._place(
-                        DeliveryId(one.message, one.n - 1), chosen=False, limit=len(away), hasten=frozenset()
-                    )
+                    reached = await self._place(DeliveryId(one.message, one.n - 1), chosen=False, limit=len(away), hasten=None)
                     if reached is None:
                         break
         except SpoolError as error:
@@ -231,7 +235,7 @@ class Supply:
     async def _postpone(self, ready: Ready, until: float) -> None:
         deliveries = ready.batch.deliveries
         try:
-            await self.spool.postpone([delivery.id for delivery in deliveries], until, "sender_domain")
+            await self.spool.postpone([delivery.id for delivery in deliveries], until, SENDER_DOMAIN)
         except SpoolError as error:
             self.observer.trouble("a message cannot be postponed", error, queue_id=ready.batch.message.id)
             self.lanes.keep([Ready(ready.batch, ready.stream)])
@@ -309,7 +313,7 @@ class Supply:
                 await asyncio.sleep(AGAIN)
 
     async def _place(
-        self, after: DeliveryId | None, *, chosen: bool, limit: int = SLICE, hasten: frozenset[str] = WAITS_FOR_OTHERS
+        self, after: DeliveryId | None, *, chosen: bool, limit: int = SLICE, hasten: Hasten | None = waits_for_others
     ) -> DeliveryId | None:
         now, snapshot = self.clock.wall(), self.snapshot()
 
@@ -317,6 +321,22 @@ class Supply:
             return placing.placement_now(one, snapshot, self.pauses, now)
 
         return await self.spool.rekey(place, after, limit, hasten=hasten, now=now, chosen=chosen)
+
+    async def hasten_sender(self, mended: Pause) -> None:
+        """Let all that waits for a sender's domain go, as that was mended sooner than it had been put off for."""
+        snapshot, reasons = self.snapshot(), {SENDER_DOMAIN, mended.reason.value}
+
+        def waits(one: Delivery) -> bool:
+            of_it = one.placement.lane.transport == mended.transport and one.reason in reasons
+            return of_it and placing.sender_domain_of(one.message, snapshot) == mended.domain
+
+        try:
+            after = await self._place(None, chosen=False, hasten=waits)
+            while after is not None and not self.ended:
+                after = await self._place(after, chosen=False, hasten=waits)
+            await self.refresh()
+        except SpoolError as error:
+            self.observer.trouble("mail of a domain that was mended cannot be brought forward; it goes when it is due", error)
 
     async def catch_up(self) -> None:
         """Place anew what is queued where another configuration placed it: what waits for later knows nothing of this one."""

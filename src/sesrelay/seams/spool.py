@@ -131,12 +131,12 @@ class Spool(Protocol):
         """Move the due time of queued deliveries without an attempt, and give their claims back."""
 
     async def rekey(
-        self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int, *, hasten: frozenset[str] = frozenset(),
-        now: float = 0.0, chosen: bool = False,
+        self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int, *,
+        hasten: Callable[[Delivery], bool] | None = None, now: float = 0.0, chosen: bool = False,
     ) -> DeliveryId | None:  # fmt: skip
         """Place anew the next `limit` unclaimed queued deliveries behind `after`, in order of arrival; with `chosen` only those
-        that wait for another way than an operator chose. Those whose last obstacle is in `hasten` are due at `now` at the latest.
-        Return the last one looked at, or None when there are no more. `place` is pure and may run on another thread.
+        that wait for another way than an operator chose. Those of which `hasten` says so are due at `now` at the latest.
+        Return the last one looked at, or None when there are no more. Both are pure and may run on another thread.
         """
 
     async def set_back(self, seconds: float, now: float) -> None:

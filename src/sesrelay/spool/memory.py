@@ -143,8 +143,8 @@ class MemorySpool(Parking):
             self._claimed.discard(each)
 
     async def rekey(
-        self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int, *, hasten: frozenset[str] = frozenset(),
-        now: float = 0.0, chosen: bool = False,
+        self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int, *,
+        hasten: Callable[[Delivery], bool] | None = None, now: float = 0.0, chosen: bool = False,
     ) -> DeliveryId | None:  # fmt: skip
         self._alive()
         queued = [each for each in self._in_order(after) if each.delivery.state is State.QUEUED]
@@ -153,7 +153,7 @@ class MemorySpool(Parking):
         queued = queued[:limit]
         for each in queued:
             if each.delivery.id not in self._claimed:
-                due = min(each.delivery.due, now) if each.delivery.reason in hasten else each.delivery.due
+                due = min(each.delivery.due, now) if hasten is not None and hasten(each.delivery) else each.delivery.due
                 each.delivery = replace(each.delivery, placement=place(each.delivery), due=due)
         return queued[-1].delivery.id if len(queued) == limit else None
 

@@ -203,8 +203,8 @@ class SqliteSpool(Parking):
         await self._writer.submit(partial(flow.postpone, keys=keys, due=due, reason=reason))
 
     async def rekey(
-        self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int, *, hasten: frozenset[str] = frozenset(),
-        now: float = 0.0, chosen: bool = False,
+        self, place: Callable[[Delivery], Placement], after: DeliveryId | None, limit: int, *,
+        hasten: Callable[[Delivery], bool] | None = None, now: float = 0.0, chosen: bool = False,
     ) -> DeliveryId | None:  # fmt: skip
         look = partial(upkeep.waiting, after=_start(after), limit=limit, chosen=chosen)
         async with self._placing:  # who asks later places last
@@ -214,7 +214,7 @@ class SqliteSpool(Parking):
                 moves = []
                 for each in found:
                     old, new = each.placement, place(each)
-                    then = min(each.due, now) if each.reason in hasten else each.due
+                    then = min(each.due, now) if hasten is not None and hasten(each) else each.due
                     if new != old or then != each.due:
                         moves.append(upkeep.Move(key_of(each.id), old, each.due, new, then))
                 placed = not moves or await self._writer.submit(partial(upkeep.place, moves=moves))
