@@ -49,7 +49,7 @@ def messages(paths: Iterable[Path]) -> list[Path]:
 def read(envelope: Path) -> tuple[Document, bytes]:
     """Return one message. Raises: Unfit"""
     try:
-        document = json.loads(envelope.read_bytes())
+        document = json.loads(_octets(envelope))
     except FileNotFoundError:
         raise Unfit("its envelope is missing: a .json file of the same name") from None
     except (OSError, ValueError) as error:
@@ -57,9 +57,16 @@ def read(envelope: Path) -> tuple[Document, bytes]:
     if not isinstance(document, dict):
         raise Unfit("its envelope is no JSON object")
     try:
-        return document, envelope.with_suffix(".eml").read_bytes()
+        return document, _octets(envelope.with_suffix(".eml"))
     except OSError as error:
         raise Unfit(f"its content cannot be read: {error}") from error
+
+
+def _octets(path: Path) -> bytes:
+    """Raises: OSError, also for what is no file: nobody may ever write into a FIFO that lies there"""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no file")
+    return path.read_bytes()
 
 
 def _put(path: Path, octets: bytes) -> None:
