@@ -749,6 +749,25 @@ async def test_a_disk_that_is_full_at_the_start_keeps_nobody_from_starting(monke
     assert (delivery.delivery.state, delivery.delivery.doubts) == (State.QUEUED, 1)
 
 
+async def test_a_stop_leaves_what_was_interrupted_to_the_next_start_where_the_store_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = Rig(ScriptedTransport("t", concurrency=1, gate=asyncio.Event()))
+    interrupted = await first.submit("b@example.org")
+    await first.quiet()
+    await first.die()
+    rig = Rig(ScriptedTransport("t"), before=first)
+
+    async def full(settlement: Settlement, *, patient: bool = False) -> Mapping[DeliveryId, float]:
+        raise SpoolError("the disk is full")
+
+    monkeypatch.setattr(rig.spool, "settle", full)
+    monkeypatch.setattr(scheduler, "RECOVERY", 0.1)
+    await rig.scheduler.start()
+    await asyncio.wait_for(rig.scheduler.drain(30.0), 5.0)
+    assert await rig.states(interrupted) == [State.IN_FLIGHT]
+
+
 async def test_what_an_operator_asks_for_while_it_starts_waits_for_what_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     first = Rig(ScriptedTransport("t", concurrency=1, gate=asyncio.Event()))
     await first.submit("b@example.org")

@@ -54,6 +54,7 @@ class Scheduler:
         self._supply = self._pump.supply
         self.transport = self._pump.transport
         self._started = False
+        self._recovery: asyncio.Task[None] | None = None
 
     # --- for acceptance ---
 
@@ -124,7 +125,7 @@ class Scheduler:
         """
         self._pump.wait()  # first: an operator may ask for a retry by the page, which is there already
         await self._pump.counts.restore()
-        recovery = self._pump.tasks.spawn(self._recover())
+        self._recovery = recovery = self._pump.tasks.spawn(self._recover())
         await asyncio.wait({recovery}, timeout=RECOVERY)
         if recovery.done():
             recovery.result()
@@ -233,6 +234,8 @@ class Scheduler:
     async def drain(self, grace: float) -> int:
         """Start nothing more, and give what is in flight `grace` seconds; return how many were cut without an outcome."""
         self._pump.close()
+        if self._recovery is not None:
+            self._recovery.cancel()  # the next start finds again what it could not settle
         return await self._pump.tasks.finish(grace)
 
     @property
