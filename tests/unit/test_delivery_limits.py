@@ -16,6 +16,7 @@ from sesrelay.mail.delivery import Priority, State
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.limits import DAY, HOUR, SLOT, RouteLimits, WarmUp
+from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.seams import Claim, Filter, SpoolError
 
@@ -547,3 +548,15 @@ async def test_what_waits_for_its_routes_rate_or_concurrency_says_so() -> None:
     await rig.quiet()
     await rig.pass_time(8.0)
     assert not await rig.waiting()
+
+
+@pytest.mark.parametrize("whose", ["the transport's", "the route's"])
+async def test_what_an_operator_has_deleted_costs_nothing_of_a_rate(whose: str) -> None:
+    way = ScriptedTransport("t", bucket=Pace(1.0 if whose == "the transport's" else None))
+    rig = Rig(way, rules=rules(**({"rate": 1.0} if whose == "the route's" else {})))
+    first, *more = await submit(rig, "a", 30)
+    good = await rig.submit("a-last@example.org", sender="x@a.example")
+    assert await rig.states(first) == [State.DELIVERED]
+    assert await rig.spool.change("delete", Filter(ids=tuple(more)), rig.clock.wall()) == 29
+    await rig.pass_time(1.0)
+    assert await rig.states(good) == [State.DELIVERED]

@@ -126,15 +126,17 @@ class Pump:
         try:
             async with self._room.content(ready) as content:  # before it is on record: who waits is not in doubt
                 batch, fresh = (ready.batch, content) if opened else await self.attempts.open(ready.batch, content)
+                tried = batch is not None  # an operator may have taken all of it away meanwhile
                 if batch is not None:
                     settled = await self.attempts.run(batch, transport, fresh, lambda: self._wanted(lane))
         except SpoolError as error:
             self._observer.trouble("an attempt cannot be put on record; sending has stopped until it can", error)
             self.stall(True)
             tried = False
-            transport.give_back(len(ready.batch))
             self.supply.put_anew(Ready(ready.batch, ready.stream), self._clock.wall())  # a reload may have come between
         finally:
+            if not tried:
+                transport.give_back(len(ready.batch))
             if not opened:
                 self.lanes.fresh.drop(ready)
             if self._pauses:
