@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from sesrelay.mail.envelope import Message
 from sesrelay.mail.outcome import NO_TRAIL, Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.ses_hosts import region_of
+from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Content, Interrupted
 from sesrelay.transport.client.answers import Answer, Stage, from_relay
 from sesrelay.transport.client.connect import parse_reply
@@ -88,6 +90,21 @@ async def test_a_fault_of_ours_puts_nobody_in_doubt_who_was_served() -> None:
     assert isinstance(raised.value.__cause__, KeyError)
     assert offered(way) == [tuple(f"r{n}@example.org" for n in part) for part in (range(5), range(2), range(2, 5))]
     assert {of.n: type(one) for of, one in raised.value.known.items()} == {0: Delivered, 1: Delivered}
+
+
+async def test_a_cut_puts_nobody_in_doubt_who_was_served_or_whose_turn_had_not_come() -> None:
+    def answer(to: Sequence[str]) -> str:
+        if len(to) == 2:
+            raise asyncio.CancelledError
+        return TAKEN if to[0] == "r0@example.org" and len(to) == 4 else "554 Transaction failed: Local address contains dot-dot"
+
+    way = made(answer)
+    with pytest.raises(Interrupted) as raised:
+        await way.deliver(batch(*(f"r{n}@example.org" for n in range(8))), Bytes(HELLO))
+    assert isinstance(raised.value.__cause__, asyncio.CancelledError)
+    known = {of.n: outcome for of, outcome in raised.value.known.items()}
+    assert [type(known[n]) for n in range(4)] == [Delivered] * 4
+    assert {n: outcome for n, outcome in known.items() if n > 3} == {6: CUT, 7: CUT}
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 50])
