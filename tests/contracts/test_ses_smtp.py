@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import smtplib
 import ssl
@@ -23,11 +24,13 @@ from sesrelay.mail.outcome import Deferred, Delivered, Failed, Held, Outcome, Pa
 from sesrelay.mail.reply import Reply
 from sesrelay.policy.ses_senders import covered
 from sesrelay.policy.ses_shape import Rules
+from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Content
 from sesrelay.testing import Account, Fault, SesServer, SesStandIn
 from sesrelay.testing.ses_server import KEY, SECRET
 from sesrelay.transport.hold import HoldTransport
 from sesrelay.transport.ses.account import Accounts
+from sesrelay.transport.smtp import for_ses
 from sesrelay.transport.smtp.for_ses import Shaping
 from sesrelay.transport.smtp.paced import PacedSmtp
 from sesrelay.transport.smtp.transport import SmtpOptions, SmtpTransport
@@ -233,6 +236,28 @@ async def test_who_is_not_verified_is_rewritten_once_ses_has_said_so(ca_file: Pa
         assert (taken.message["Reply-To"], taken.message["X-Original-From"]) == ("Ann <Ann@Shop.example>",) * 2
         assert "added Reply-To" in outcome.trail.changes
         assert dict(w.ses.refused) == {"MessageRejected": 1}
+
+
+async def test_a_cut_while_it_is_rewritten_leaves_nobody_in_doubt(ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, times, again = for_ses.shaped, 0, asyncio.Event()
+
+    async def stalls_the_second_time(*args: Any) -> Any:
+        nonlocal times
+        times += 1
+        if times == 2:
+            again.set()
+            await asyncio.Event().wait()
+        return await shape(*args)
+
+    monkeypatch.setattr(for_ses, "shaped", stalls_the_second_time)
+    async with world(ca_file, **REWRITING) as w:
+        w.ses.control({"verified": ["example.com"]})
+        sending = asyncio.create_task(
+            w.send("b@example.org", raw=message("From: a@shop.example", "Subject: s"), sender="a@shop.example")
+        )
+        await asyncio.wait_for(again.wait(), 10.0)
+        sending.cancel()
+        assert [outcome.reply for outcome in await sending] == [CUT.reply]
 
 
 async def test_what_the_list_tells_beforehand_costs_no_refusal(ca_file: Path) -> None:

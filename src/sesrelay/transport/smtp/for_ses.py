@@ -73,7 +73,7 @@ async def shaped_first(batch: Batch, content: Content, send: Send, shaping: Shap
         try:
             again = await shaped(stored, shaping.rules, facts)
         except asyncio.CancelledError:
-            return dict.fromkeys(ids, CUT)
+            return batch.for_all(CUT)
         if isinstance(again, Shaped) and (again.content, again.source) != (made.content, made.source):
             return await _sent(batch, again, send)
     return outcomes
