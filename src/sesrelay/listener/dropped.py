@@ -32,6 +32,10 @@ class Unfit(Exception):
         self.worthless = worthless
 
 
+class TooLarge(Unfit):
+    """There is more in the file than was to be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """A message as dropped: command lines without their ends, the content as on the wire with the end mark.
@@ -93,14 +97,14 @@ def _octets(folder: str, name: str, limit: int) -> tuple[int, bytes]:
         if made_here.st_mode & stat.S_ISGID and found.st_gid != made_here.st_gid:
             raise Unfit("it was made elsewhere and moved here: its group is not the folder's")
         if found.st_size > limit:
-            raise Unfit(f"it has {found.st_size} octets, and limits.message_size allows {limit - COMMANDS_MAX} of content")
+            raise TooLarge(f"it has {found.st_size} octets, and limits.message_size allows {limit - COMMANDS_MAX} of content")
         parts: list[bytes] = []
         size = 0
         while size <= limit and (part := os.read(file, 1 << 20)):
             parts.append(part)
             size += len(part)
         if size > limit:
-            raise Unfit("it grows while it is read")
+            raise TooLarge("it grows while it is read")
         return found.st_uid, b"".join(parts)
     finally:
         os.close(file)

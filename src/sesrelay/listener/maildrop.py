@@ -8,7 +8,9 @@ Invariant: no recipient of a message that has a Message-ID gets it twice, neithe
 was refused in part is moved back: the session's name says which recipients of which file its message is for, and the queue is
 asked for such names before.
 
-Runs on: the event loop; files are touched in threads.
+Several files are on their way at once, in no order, as a folder has none; of those that are not small, one.
+
+Runs on: the event loop; files are touched in a thread of its own: as each thread keeps what it had for a large one.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ import pwd
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from sesrelay.listener.dropped import Dropped, Unfit, read
+from sesrelay.listener.dropped import Dropped, TooLarge, Unfit, read
 from sesrelay.listener.listening import Door, ListenerServer
 from sesrelay.listener.session import SmtpSession
 from sesrelay.mail.envelope import Owner
@@ -34,6 +38,8 @@ ASIDE = "bad"
 EVERY = 2.0  # seconds between two looks at the folder
 SETTLED = 1.0  # seconds since its last change after which the folder need not be read again
 AT_ONCE = 500  # files of one look; the rest follows at once
+ABREAST = 8  # files on their way at once, so that one commit serves them; with more, clients wait longer for their turn
+SMALL = 256 * 1024  # octets of content; of what is larger one at a time is held in memory
 AGAIN_FIRST, AGAIN_MOST = 30.0, 600.0  # seconds until a file that was put off is tried again
 PATIENCE = 5 * 86400.0  # seconds of age after which it is not tried again
 REPLY_TIME = 600.0
@@ -41,6 +47,7 @@ ABANDONED = 86400.0  # seconds after which a file that was begun and never finis
 
 NAMED_MOST = 500  # recipients of one session: more would not fit into its name, of at most 255 octets
 
+T = TypeVar("T")
 Taken = Callable[[str, str, str], Awaitable[Collection[str]]]
 """Return the session names, of what the queue has of a Message-ID from a listener, that begin so."""
 
@@ -61,26 +68,34 @@ class Maildrop:
     _seen: tuple[str, float] | None = field(default=None, init=False)
     _waiting: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)  # name: when to try again, next wait
     _stuck: set[str] = field(default_factory=set, init=False)  # what is done with and cannot be removed
+    _large: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "maildrop"), init=False)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _in_trouble: bool = field(default=False, init=False)
 
     async def run(self) -> None:
         """Look for messages until `stop`."""
-        while not self._stopping.is_set():
-            more = False
-            try:
-                more = await self.look()
-                self._in_trouble = False
-            except OSError as error:
-                if not self._in_trouble:
-                    self.listener.observer.trouble("the maildrop cannot be looked at", error, folder=str(self.folder()))
-                self._in_trouble = True
-            if not more:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), self.every)
+        try:
+            while not self._stopping.is_set():
+                if not await self._looked():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._stopping.wait(), self.every)
+        finally:
+            self._thread.shutdown(wait=False)
+
+    async def _looked(self) -> bool:
+        try:
+            more = await self.look()
+        except OSError as error:
+            if not self._in_trouble:
+                self.listener.observer.trouble("the maildrop cannot be looked at", error, folder=str(self.folder()))
+            self._in_trouble = True
+            return False
+        self._in_trouble = False
+        return more
 
     def stop(self) -> None:
-        """Let `run` end once the file at hand is done with."""
+        """Let `run` end once the files at hand are done with."""
         self._stopping.set()
 
     async def look(self) -> bool:
@@ -95,14 +110,23 @@ class Maildrop:
         due = [name for name, (when, _) in self._waiting.items() if when <= now]
         if state == self._seen and not due:
             return False
-        names, more = await asyncio.to_thread(self._names, folder, now)
-        for name in names:
-            if self._stopping.is_set():
-                return False
-            await self._take_in(folder, name)
+        names, more = await self._apart(self._names, folder, now)
+        options = self.listener.terms().options
+        waiting = iter(names)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(min(ABREAST, options.connections // 4, options.connections_per_client // 4), 1)):
+                group.create_task(self._take_in_each(folder, waiting))
+        if names:
+            await self._apart(_sync, folder)
+        if self._stopping.is_set():
+            return False
         # A file that comes within the same tick of the kernel's clock changes nothing that could be seen.
         self._seen = state if not more and self.clock.wall() - changed > SETTLED else None
         return more
+
+    async def _apart(self, work: Callable[..., T], *args: object) -> T:
+        """Do what touches files in the thread for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
     def _names(self, folder: str, now: float) -> tuple[list[str], bool]:
         names: list[str] = []
@@ -129,11 +153,22 @@ class Maildrop:
             if self.clock.wall() - found.st_mtime > ABANDONED and not stat.S_ISDIR(found.st_mode):
                 os.unlink(entry.path)  # noqa: PTH108
 
-    async def _take_in(self, folder: str, name: str) -> None:
+    async def _take_in_each(self, folder: str, waiting: Iterator[str]) -> None:
+        for name in waiting:
+            if self._stopping.is_set():
+                return
+            async with contextlib.AsyncExitStack() as held:
+                await self._take_in(folder, name, held)
+
+    async def _take_in(self, folder: str, name: str, held: contextlib.AsyncExitStack) -> None:
         options = self.listener.terms().options
         try:
-            dropped = await asyncio.to_thread(read, folder, name, options.message_size)
-            owner = await asyncio.to_thread(_owner, dropped.uid)
+            try:
+                dropped = await self._apart(read, folder, name, min(options.message_size, SMALL))
+            except TooLarge:
+                await held.enter_async_context(self._large)
+                dropped = await self._apart(read, folder, name, options.message_size)
+            owner = await self._apart(_owner, dropped.uid)
             beginning = _beginning(dropped)
             have = _have(beginning, await self.taken(dropped.message_id, LISTENER, beginning))
             refused = [
@@ -211,7 +246,7 @@ class Maildrop:
 
     async def _remove(self, folder: str, name: str) -> None:
         try:
-            await asyncio.to_thread(_remove, folder, name)
+            await self._apart(_remove, folder, name)
         except OSError as error:
             self._stuck.add(name)
             self.listener.observer.trouble("a file in the maildrop is done with and cannot be removed", error, file=name)
@@ -224,7 +259,7 @@ class Maildrop:
             else f"moved to {folder}/{ASIDE}: nobody else tells its sender"
         )
         try:
-            await asyncio.to_thread(_remove if worthless else _move_aside, folder, name)
+            await self._apart(_remove if worthless else _move_aside, folder, name)
         except OSError as error:
             self._stuck.add(name)
             what = f"passed over in the maildrop from now on; it cannot be moved: {error}"
@@ -324,7 +359,6 @@ def _owner(uid: int) -> Owner:
 
 def _remove(folder: str, name: str) -> None:
     os.unlink(f"{folder}/{name}")  # noqa: PTH108
-    _sync(folder)
 
 
 def _move_aside(folder: str, name: str) -> None:
@@ -335,7 +369,6 @@ def _move_aside(folder: str, name: str) -> None:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise OSError(f"{aside} is not a folder of ours")
     os.rename(f"{folder}/{name}", f"{aside}/{name}")  # noqa: PTH104
-    _sync(folder)
 
 
 def _sync(folder: str) -> None:
