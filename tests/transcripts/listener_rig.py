@@ -77,6 +77,7 @@ class RecordingObserver:
     open: int = 0
     refusals: list[tuple[Origin, Reply, str]] = field(default_factory=list)
     troubles: list[BaseException | None] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)  # of the troubles
 
     def connected(self, listener: str) -> None:
         self.connections += 1
@@ -90,6 +91,7 @@ class RecordingObserver:
 
     def trouble(self, what: str, error: BaseException | None = None, **facts: object) -> None:
         self.troubles.append(error)
+        self.words.append(what)
 
     @property
     def reasons(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The maildrop: several files are on their way at once, so many and no more."""
+"""The maildrop: several files are on their way at once, so many and no more; what is no message is told of by few words."""
 
 from __future__ import annotations
 
@@ -67,3 +67,19 @@ def test_so_many_files_are_on_their_way_at_once(tmp_path: Path, loop: str, limit
             assert list(tmp_path.iterdir()) == []
 
     run(loop, main())
+
+
+def test_what_cannot_be_moved_is_told_of_in_the_same_words(tmp_path: Path) -> None:
+    """By its words the log counts what it does not show; a name among them would make each a kind of its own."""
+
+    async def main() -> None:
+        for n in range(2):
+            (tmp_path / f"{n}-folder").mkdir()
+            (tmp_path / f"bad/{n}-folder/full").mkdir(parents=True)
+        async with rig() as relay:
+            await look(tmp_path, relay)
+            assert len(relay.observer.words) == 2
+            assert len(set(relay.observer.words)) == 1
+            assert all(isinstance(trouble, OSError) for trouble in relay.observer.troubles)
+
+    run("uvloop", main())

@@ -155,22 +155,28 @@ def test_no_reason_floods_the_log() -> None:
     assert len(log.lines) == BURST
 
 
-def test_neither_trouble_nor_a_library_floods_the_log() -> None:
+def test_neither_trouble_nor_notices_nor_a_library_floods_the_log() -> None:
     log = Log()
     for _ in range(500):
         log.sink.trouble("the disk is full", OSError(28, "No space left on device"))
+        log.sink.notice("a message stays for now")
         logging.getLogger("asyncio").error("socket.accept() out of system resource")
     log.sink.trouble("something else")
     assert [line.get("what") for line in log.lines if line["event"] == "trouble"] == ["the disk is full"] * BURST_TROUBLE + [
         "something else"
     ]
     assert sum(line["event"] == "library" for line in log.lines) == BURST_LIBRARY
+    assert sum(line["event"] == "notice" for line in log.lines) == BURST_TROUBLE
     log.clock.advance(WINDOW)
     log.sink.trouble("the disk is full")
     logging.getLogger("asyncio").error("and so on")
     told = {(line["of"], line["kind"]): line["lines"] for line in log.lines if line["event"] == "not_shown"}
-    assert told == {("trouble", "the disk is full"): 500 - BURST_TROUBLE, ("library", "asyncio"): 500 - BURST_LIBRARY}
-    assert [line["event"] for line in log.lines[-4:]] == ["not_shown", "trouble", "not_shown", "library"]
+    assert told == {
+        ("trouble", "the disk is full"): 500 - BURST_TROUBLE,
+        ("notice", "a message stays for now"): 500 - BURST_TROUBLE,
+        ("library", "asyncio"): 500 - BURST_LIBRARY,
+    }
+    assert [line["event"] for line in log.lines[-5:]] == ["not_shown", "not_shown", "trouble", "not_shown", "library"]
 
 
 def test_attempts_are_counted_by_outcome_at_debug_only() -> None:

@@ -253,6 +253,7 @@ class Maildrop:
 
     async def _set_aside(self, folder: str, name: str, why: str, *, owner: str = "", worthless: bool = False) -> None:
         """Move a file where the operator finds it: its sender has long gone, and is not told by anybody else."""
+        trouble: OSError | None = None
         what = (
             "removed from the maildrop: it is no message"
             if worthless
@@ -262,9 +263,10 @@ class Maildrop:
             await self._apart(_remove if worthless else _move_aside, folder, name)
         except OSError as error:
             self._stuck.add(name)
-            what = f"passed over in the maildrop from now on; it cannot be moved: {error}"
+            what = "passed over in the maildrop from now on, as it cannot be moved"
+            trouble = error
         self.listener.observer.trouble(
-            f"a file in the maildrop was not taken, and was {what}", None, file=name, why=why, owner=owner
+            f"a file in the maildrop was not taken, and was {what}", trouble, file=name, why=why, owner=owner
         )
 
 

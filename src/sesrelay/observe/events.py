@@ -31,7 +31,7 @@ CHEAP = frozenset({"limits", "client", "tls", "auth", "timeout", "syntax", "sequ
 # about addresses, policy and content, somebody will ask, and all that programs which mean well bring about are there.
 BURST_CHEAP = 8
 BURST = 200
-BURST_TROUBLE = 50  # of the same words
+BURST_TROUBLE = 50  # of the same words, in notices too
 
 
 class LogSink:
@@ -202,4 +202,10 @@ class LogSink:
             self._error("trouble", **{"what": what, **facts_of(facts), **more, **self._flood.noted(left)})
 
     def notice(self, what: str, **facts: object) -> None:
-        self._info("notice", **{"what": what, **facts_of(facts)})
+        if not self._informing:
+            return
+        if self._flood.hiding:
+            self._tell_of_hidden()
+        left = self._flood.passes(("notice", what), BURST_TROUBLE)
+        if left:
+            self._info("notice", **{"what": what, **facts_of(facts), **self._flood.noted(left)})
