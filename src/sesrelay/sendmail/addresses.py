@@ -31,7 +31,9 @@ def parse(text: str) -> list[str]:
         at += 1
         if within and inside is not None:
             if letter == ">":
-                within, outside = False, []  # what stood before was the name
+                within = False
+                if inside or "@" not in outside:
+                    outside = []  # what stood before was the name; before <>, it may be the address
             else:
                 inside.append(letter)
         elif letter == "<":
@@ -45,7 +47,7 @@ def parse(text: str) -> list[str]:
             outside = []  # it was the name of a group
         else:
             outside.append(letter)
-    _add(found, [] if within else outside, inside)
+    _add(found, [] if within and inside else outside, inside)
     return found
 
 
