@@ -244,8 +244,10 @@ def test_mailq_runs_the_operators_command(sendmail: Path, env: dict[str, str], t
     shutil.copytree(sendmail.parent, tmp_path / "alone", symlinks=True)
     alone = {**env, "PATH": str(tmp_path)}
     program = f"import sys; sys.argv[0] = 'mailq'; sys.executable = '/nonexistent/python'; {SENDMAIL[12:]}"
-    done = subprocess.run([sys.executable, "-c", program], env=alone, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, "there is no sesrelay" in done.stderr) == (69, True)
+    for closed in ("", ">&-"):
+        command_line = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", program]
+        done = subprocess.run(command_line, env=alone, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, "there is no sesrelay" in done.stderr) == (69, True)
 
 
 def test_newaliases_has_nothing_to_do(sendmail: Path, env: dict[str, str]) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from scripted_host import DROP, RESET, ScriptedHost
 from sesrelay.listener.dropped import read as read_dropped
+from sesrelay.sendmail import client
 
 SOURCES = (
     Path(sys.modules["sesrelay"].__file__ or "").parents[1] if "sesrelay" in sys.modules else Path(__file__).parents[2] / "src"
@@ -163,6 +164,25 @@ async def test_no_address_becomes_a_command(address: str) -> None:
     assert code == 65
     assert not [line for session in host.commands for line in session if line.startswith(("RCPT", "DATA"))]
     assert "\r" not in said
+
+
+async def test_a_relay_that_never_greets_is_given_up_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As one that was stopped: a web server's workers would all wait, each for minutes, before the maildrop has the mail."""
+    waited: list[float | None] = []
+    reply = client.Client._reply
+
+    def noted(self: client.Client) -> list[str]:
+        waited.append(self.socket.gettimeout())
+        return reply(self)
+
+    monkeypatch.setattr(client.Client, "_reply", noted)
+    async with ScriptedHost(offers=ALL) as host:
+        await asyncio.to_thread(client.Client, f"127.0.0.1:{host.port}")
+    assert waited == [client.CONNECT_TIME, client.REPLY_TIME]
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel takes the connection
+        monkeypatch.setattr(client, "CONNECT_TIME", 0.05)
+        with pytest.raises(client.Broken, match="timed out"):
+            client.Client(f"127.0.0.1:{silent.getsockname()[1]}")
 
 
 async def test_a_reply_without_end_and_one_with_control_characters() -> None:

@@ -12,7 +12,7 @@ import os
 from sesrelay.sendmail.addresses import xtext
 from sesrelay.sendmail.content import Content
 
-CONNECT_TIME = 30.0
+CONNECT_TIME = 30.0  # also until the relay greets: one that is stopped would keep a web server's worker for minutes
 REPLY_TIME = 300.0
 CONTENT_REPLY_TIME = 600.0  # RFC 5321 §4.5.3.2.6
 REPLY_MAX = 64 * 1024
@@ -89,6 +89,7 @@ class Client:
 
     def _greet(self) -> None:
         self._expect("2")
+        self.socket.settimeout(REPLY_TIME)
         self._write(b"EHLO localhost\r\n")
         reply = self._reply()
         if reply[0].startswith("5"):
@@ -244,7 +245,6 @@ def _connected(family: int, protocol: int, address: object, place: str) -> _sock
         sock = _socket.socket(family, _socket.SOCK_STREAM, protocol)
         sock.settimeout(CONNECT_TIME)
         sock.connect(address)  # type: ignore[arg-type]
-        sock.settimeout(REPLY_TIME)
     except (OSError, OverflowError) as error:
         raise Broken(f"the relay cannot be reached at {place}: {error}") from error
     return sock

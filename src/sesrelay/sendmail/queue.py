@@ -10,7 +10,6 @@ COMMAND = "sesrelay"
 
 def show() -> int:
     """Become `sesrelay queue list`. Raises: Exit where there is none to become"""
-    sys.stdout.flush()
     for folder in _folders():
         path = f"{folder}/{COMMAND}"
         if os.access(path, os.X_OK):
