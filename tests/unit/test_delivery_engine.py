@@ -327,6 +327,25 @@ async def test_a_pause_is_shown_as_wide_as_it_is_and_is_not_set_anew_by_what_beg
     assert dues == [pause.until] * 3
 
 
+@pytest.mark.parametrize(
+    ("scope", "shown"), [(Scope.NEXTHOP, ["t", "u"]), (Scope.RECIPIENT_DOMAIN, ["t"]), (Scope.TRANSPORT, ["t"])]
+)
+async def test_a_pause_of_a_nexthop_is_told_of_each_transport_that_waits_behind_it(scope: Scope, shown: list[str]) -> None:
+    """As two transports of one account do: for whoever looks at the other one, it is that one's mail which waits."""
+    way = ScriptedTransport("t", answer=lambda to: Deferred(LATER, scope, PauseReason.CREDENTIALS), by_domain=True)
+    other, idle = ScriptedTransport("u", by_domain=True), ScriptedTransport("v", by_domain=True)
+    rig = Rig(way, other, idle, rules={"other.example": ("u",), "idle.example": ("v",)})
+    await rig.submit("b@example.org")
+    await rig.quiet()
+    await rig.submit("b@example.org", sender="a@other.example")
+    await rig.submit("b@elsewhere.example", sender="a@idle.example")
+    await rig.quiet()
+    assert len(other.seen) == len(shown) % 2
+    assert [pause.transport for pause in rig.scheduler.paused()] == shown
+    assert list(rig.scheduler.waits()) == list(rig.scheduler.paused())
+    assert [pause.transport for pause in rig.witness.pauses] == ["t"], "it began once"
+
+
 async def test_one_batch_finds_out_whether_a_sender_domain_may_send_again() -> None:
     unverified = Deferred(LATER, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, "Verify bad.example.")
     way = ScriptedTransport("t", answer=lambda to: unverified)

@@ -234,7 +234,7 @@ class Daemon:
         except SpoolError as error:
             self.observer.trouble("the queue cannot be counted for the metrics", error)
             stats = None
-        return self._metrics.render(stats, self.clock.wall(), rooms.scheduler.pauses)
+        return self._metrics.render(stats, self.clock.wall(), rooms.scheduler.paused())
 
     async def _queue_changed(self, verb: Verb) -> None:
         """Let the lanes take notice of what an operator changed; a retry says that the obstacle may be gone."""

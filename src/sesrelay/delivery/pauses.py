@@ -11,7 +11,7 @@ Source: docs/decisions/0011.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sesrelay.mail.delivery import LaneKey
@@ -56,6 +56,18 @@ class Pauses:
 
     def __iter__(self) -> Iterator[Pause]:
         return (standing.pause for standing in self._standing.values())
+
+    def told(self, lanes: Iterable[LaneKey]) -> Iterator[Pause]:
+        """Yield all pauses; that of a nexthop for each transport that has one of `lanes` there, as it keeps all of them waiting."""
+        at: dict[str, set[str]] = {}
+        for lane in lanes:
+            at.setdefault(lane.nexthop, set()).add(lane.transport)
+        for (scope, *_), standing in self._standing.items():
+            pause = standing.pause
+            yield pause
+            if scope == "nexthop" and pause.nexthop is not None:
+                for transport in sorted(at.get(pause.nexthop, set()) - {pause.transport}):
+                    yield replace(pause, transport=transport)
 
     def __bool__(self) -> bool:
         return bool(self._standing)

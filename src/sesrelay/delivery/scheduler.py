@@ -191,10 +191,14 @@ class Scheduler:
         paused = (lane for lane in self._lanes.values() if len(lane) and self.pauses.blocked_until(lane.key, now) is not None)
         await self._supply.shelve(list(paused))
 
+    def paused(self) -> Iterator[Pause]:
+        """Yield the pauses, for each transport that waits behind one."""
+        return self.pauses.told(lane.key for lane in self._lanes.values())
+
     def waits(self) -> Iterator[Pause]:
         """Yield all that keeps part of the queue waiting: the pauses, the routes at a cap, and what yields to urgent mail."""
         now = self._clock.wall()
-        yield from self.pauses
+        yield from self.paused()
         yield from self.gates.waits(self.snapshot.routing.rules, now)
         for name, transport in self.snapshot.transports.items():
             if (since := _reserved_since(transport)) is not None:
