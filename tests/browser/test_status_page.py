@@ -175,11 +175,27 @@ def test_nothing_is_wider_than_the_screen(page: Any, site: Site, path: str, widt
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("path", ["", f"messages/{ID}"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_contrast(page: Any, site: Site, scheme: str) -> None:
+def test_text_has_contrast(page: Any, site: Site, scheme: str, path: str) -> None:
+    states = [
+        delivery(
+            state=state, attempts=1, reason="in_doubt", reply="250 2.0.0 Ok", remote_id="1-a", recipient=f"{state}@example.org"
+        )
+        for state in ("queued", "in_flight", "held", "delivered", "failed")
+    ]
+    site.desk.messages[0] = message(ID, "of all states", *states)
+    site.desk.messages += [message(f"{n:013d}", "of one", one) for n, one in enumerate(states, 10)]
     page.emulate_media(color_scheme=scheme)
-    page.goto(site.server.url)
+    page.goto(site.server.url + path)
     assert page.evaluate(CONTRAST) == []
+
+
+def test_a_screen_reader_hears_who_wrote_to_whom(page: Any, site: Site) -> None:
+    page.goto(site.server.url)
+    assert "blog@example.com to reader@example.org" in page.locator("table.messages").aria_snapshot()
+    # What has no role can have no name (WAI-ARIA 1.2 §5.2.8.6): some readers say it nevertheless, and most do not.
+    assert page.locator(":is(span, bdi, div, p, code)[aria-label]:not([role])").count() == 0
 
 
 def test_it_is_whole_without_scripts(chromium: Any, site: Site) -> None:
