@@ -19,6 +19,7 @@ from sesrelay.policy.limits import DAY, HOUR, SLOT, RouteLimits, WarmUp
 from sesrelay.policy.pace import Pace
 from sesrelay.policy.retry import RetryPolicy
 from sesrelay.seams import Claim, Filter, SpoolError
+from turns import Turns
 
 LATER, NO = Reply(451, "4.2.0", "later"), Reply(550, "5.1.1", "no such user")
 
@@ -516,6 +517,19 @@ async def test_another_queue_keeps_the_time_and_the_priority() -> None:
     taken = envelopes.submission(envelopes.document(record), await rig.spool.content(queue_id), rig.clock.now + 9.0)
     assert taken.message == record.message
     assert [one.due for one in taken.deliveries] == [at]
+
+
+async def test_mail_goes_on_while_the_last_messages_are_told() -> None:
+    rig = Rig(ScriptedTransport("t", answer=lambda to: Deferred(LATER, Scope.NEXTHOP)))
+    await submit(rig, "a", 20)
+    asked: list[int] = []
+
+    def note(*_: object) -> None:
+        asked.append(turns.now)
+
+    with Turns() as turns:
+        assert len(await SpoolDesk(rig.spool, rig.clock, kept_back=note).recent(20)) == 20
+    assert len(set(asked)) == 20
 
 
 async def test_what_waits_behind_a_pause_or_a_cap_says_so_though_it_was_never_tried() -> None:

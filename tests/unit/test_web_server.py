@@ -21,6 +21,7 @@ from sesrelay.config.loading import load
 from sesrelay.web.guard import HEADERS
 from sesrelay.web.options import PageUnreachable, WebOptions, is_loopback
 from sesrelay.web.visitors import Visitors
+from turns import Turns
 
 PATHS = ["/", f"/messages/{ID}", "/static/style.css", "/static/live.js", "/static/icon.svg", "/healthz", "/readyz", "/metrics"]
 PATHS += ["/api/v1/summary", "/api/v1/recent", f"/api/v1/messages/{ID}", f"/api/v1/trace/{ID}"]
@@ -64,6 +65,26 @@ async def test_metrics_have_prometheus_type(relay: Relay) -> None:
     status, text, headers = await relay.get("/metrics")
     assert (status, text) == (200, "sesrelay_config_reload_success 1.0\n")
     assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/recent"])
+async def test_mail_goes_on_while_much_is_shown(relay: Relay, path: str) -> None:
+    """A message may have a thousand recipients: what is made of fifty such takes seconds, and no client was answered meanwhile."""
+    touched: dict[str, int] = {}
+
+    class Paper(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            touched.setdefault(self["id"], turns.now)
+            return super().get(key, default)
+
+        def items(self) -> Any:
+            touched.setdefault(self["id"], turns.now)
+            return super().items()
+
+    relay.desk.messages = [Paper(message(f"{n:013d}", "hello")) for n in range(20)]
+    with Turns() as turns:
+        assert (await relay.get(path))[0] == 200
+    assert len(set(touched.values())) == 20
 
 
 async def test_json_is_the_desks(relay: Relay) -> None:

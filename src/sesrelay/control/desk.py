@@ -96,7 +96,11 @@ class SpoolDesk:
         return await self.change("release", filter, told=told) if await self.spool.unpark(filter) else None
 
     async def recent(self, limit: int) -> list[Document]:
-        return [self._all_explained(documents.recent(record)) for record in await self.spool.recent(limit)]
+        made = []
+        for record in await self.spool.recent(limit):
+            made.append(self._all_explained(documents.recent(record)))
+            await asyncio.sleep(0)  # each may have a thousand recipients, and mail waits meanwhile
+        return made
 
     async def export(self, queue_id: str) -> tuple[Document, bytes | None] | None:
         record = await self.spool.show(queue_id)

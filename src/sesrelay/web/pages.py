@@ -5,7 +5,7 @@ Invariant: templates escape everything; there is no inline script or style in th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ class Pages:
         now: float,
         *,
         summary: Document,
-        recent: list[Document],
+        rows: Sequence[view.Row],
         counters: Mapping[str, int],
         missing: list[str],
         standings: Mapping[str, AccountStanding] | None = None,
@@ -75,7 +75,7 @@ class Pages:
             held=(summary.get("by_state") or {}).get("held", 0),
             lanes=view.lanes(summary),
             accounts=accounts.rows(standings or {}),
-            rows=[view.row(document, now) for document in recent],
+            rows=rows,
             missing=[view.plain(reason) for reason in missing],
         )
 

@@ -2,6 +2,7 @@
 
 Invariant: every route is GET (and HEAD) and changes nothing.
 Invariant: off loopback it does not start without a token.
+Invariant: what is made of many messages lets others of the loop go between two: each may have a thousand recipients.
 
 Source: the public contract, HTTP and JSON.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -18,7 +20,7 @@ from aiohttp.typedefs import Handler
 
 from sesrelay.policy.reputation import AccountStanding
 from sesrelay.seams import Clock, Desk, SpoolError
-from sesrelay.web import accounts
+from sesrelay.web import accounts, view
 from sesrelay.web.guard import add_headers, known_hosts, token_holders
 from sesrelay.web.options import PageUnreachable, WebOptions, show_address
 from sesrelay.web.pages import ASSETS, Pages
@@ -190,7 +192,11 @@ class WebServer:
         given = request.query.get("limit", str(RECENT))
         if not (given.isascii() and given.isdigit() and len(given) <= 9 and 1 <= int(given) <= RECENT_MAX):
             return web.json_response({"error": f"limit is a number from 1 to {RECENT_MAX}"}, status=400)
-        return web.json_response(await self._desk.recent(int(given)))
+        parts = []
+        for document in await self._desk.recent(int(given)):
+            parts.append(json.dumps(document))
+            await asyncio.sleep(0)
+        return web.Response(text=f"[{', '.join(parts)}]", content_type="application/json")
 
     async def _api_message(self, request: web.Request) -> web.Response:
         found = await self._desk.show(request.match_info["id"])
@@ -205,13 +211,16 @@ class WebServer:
 
     async def _status(self, _: web.Request) -> web.Response:
         summary = await self._desk.summary()
-        recent = await self._desk.recent(RECENT)
+        rows, now = [], self._clock.wall()
+        for document in await self._desk.recent(RECENT):
+            rows.append(view.row(document, now))
+            await asyncio.sleep(0)
         return self._html(
             self._pages.status(
                 self._options,
-                self._clock.wall(),
+                now,
                 summary=summary,
-                recent=recent,
+                rows=rows,
                 counters=self._counters(),
                 missing=await self._missing(),
                 standings=self._standings(),
