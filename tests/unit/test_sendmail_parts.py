@@ -49,6 +49,8 @@ def parsed(line: str) -> options.Options:
             "-odq -odb -oee -om -oQ/var/spool -oMrlocal -em -v -G -U -n -m -L tag -h 3 -Am x",
             {"recipients": ["x"], "dot_ends": True},
         ),
+        ("-oi -ODeliveryMode=b -O ErrorMode=m -t x", {"recipients": ["x"], "dot_ends": False, "from_header": True}),
+        ("-fa@example.com -Odeliverymode=deferred x", {"recipients": ["x"], "sender": "a@example.com"}),
         ("-bs", {"mode": options.SESSION}),
         ("-bp", {"mode": options.QUEUE}),
         ("-bi", {"mode": options.ALIASES}),
@@ -72,7 +74,15 @@ def test_the_null_sender(value: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        *("-C/etc/passwd x", "-X/tmp/log x", "-X /tmp/log x", "-O QueueDirectory=/tmp x", "-OLogLevel=9 x", "-D/tmp/x x"),
+        *(
+            "-C/etc/passwd x",
+            "-X/tmp/log x",
+            "-X /tmp/log x",
+            "-O QueueDirectory=/tmp x",
+            "-ODeliveryMode=b -OQueueDirectory=/tmp x",
+            "-OLogLevel=9 x",
+            "-D/tmp/x x",
+        ),
         *("-be", "-bt", "-bd", "-bD", "-bv x", "-bh", "-bP", "-bV", "-ba"),
         *("-tiX/tmp/log", "-Z x", "--help", "--version", "-d0.1 x", "-f", "-i -f", "-B9BIT x", "-R some x", "-N sometimes x"),
         *("-N never,success x", "-f a@example.com,b@example.com x", f"-V {'v' * 101} x"),

@@ -1,6 +1,7 @@
 """The command line, as getopt reads it for Postfix's sendmail(1): options first, flags combine, `--` ends them.
 
-Invariant: what would read or write a file, or start another program's work, is refused: -C -X -O -D, -be, -bt, -bd, ...
+Invariant: what would read or write a file, or start another program's work, is refused: -C -X -D, -O but for two names, -be,
+-bt, -bd, ...
 
 Source: sendmail(1) of Postfix; RFC 3461 (-N, -R, -V).
 """
@@ -12,10 +13,12 @@ from sesrelay.sendmail.exits import EX_USAGE, Exit
 MESSAGE, SESSION, QUEUE, ALIASES, FLUSH = range(5)
 
 _MODES = {"m": MESSAGE, "s": SESSION, "p": QUEUE, "i": ALIASES}
-_VALUED = "ABFLNRVbefhopr"  # take the rest of the argument, or the next argument
+_VALUED = "ABFLNORVbefhopr"  # take the rest of the argument, or the next argument
 _ATTACHED = "q"  # take the rest of the argument only
 _FLAGS = "GIUcimntvx"  # -G -U -c -m -n -v -x are taken and mean nothing here
-_REFUSED = "CDOX"
+_REFUSED = "CDX"
+_LONG = ("deliverymode", "errormode")  # of -O: what -od and -oe say, and PHP programs, Bugzilla and RT say so
+_NO_FILE = "refused: no option reads or writes a file here"
 _NOTIFY = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
 _ENVID_MAX = 100  # octets as xtext (RFC 3461 §4.4: the parameter may have up to 100 characters)
 
@@ -63,8 +66,7 @@ def parse(arguments: list[str], mode: int | None = None) -> Options:
                 options.mode = FLUSH
                 break
             if letter in _REFUSED or letter not in _FLAGS:
-                refused = "refused: no option reads or writes a file here" if letter in _REFUSED else "not known"
-                raise Exit(EX_USAGE, f"option -{letter} is {refused}")
+                raise Exit(EX_USAGE, f"option -{letter} is {_NO_FILE if letter in _REFUSED else 'not known'}")
             _flag(options, letter)
     if mode is not None:
         options.mode = mode
@@ -90,6 +92,9 @@ def _valued(options: Options, letter: str, value: str) -> None:
     elif letter == "o":
         if value == "i":  # the others say how to deliver and what to do about errors: they are the daemon's
             options.dot_ends = False
+    elif letter == "O":
+        if value.partition("=")[0].lower() not in _LONG:
+            raise Exit(EX_USAGE, f"option -O is {_NO_FILE}, but for DeliveryMode and ErrorMode, which mean nothing")
     elif letter == "b":
         if value not in _MODES:
             raise Exit(EX_USAGE, f"option -b{value} is refused: only -bm, -bs, -bp and -bi are known")
