@@ -1,7 +1,7 @@
 """A small authoritative name server on loopback, UDP and TCP on one port, for look-ups that are real ones.
 
 `records` maps (NAME, TYPE) to rdata texts, names without the final dot. `rcodes` maps a name, or `NAME TYPE`, to an rcode
-that is answered instead; what is `silent`, likewise, gets no answer. What does not fit in a datagram is truncated, so that the client asks over TCP.
+that is answered instead; what is `silent`, likewise, gets no answer. `no_edns` is the rcode for whoever asks by EDNS. What does not fit in a datagram is truncated, so that the client asks over TCP.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class SmallDns:
     records: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     rcodes: dict[str, str] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
+    no_edns: str | None = None
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     """(name, type, udp or tcp) of each question."""
     soa: tuple[int, int] | None = None
@@ -57,6 +58,11 @@ class SmallDns:
         self.asked.append((name, kind, over))
         if name in self.silent or f"{name} {kind}" in self.silent:
             return None
+        if self.no_edns is not None and query.edns >= 0:
+            query.use_edns(False)
+            response = dns.message.make_response(query)
+            response.set_rcode(dns.rcode.from_text(self.no_edns))
+            return response.to_wire()
         response = dns.message.make_response(query)
         response.flags |= dns.flags.AA | dns.flags.RA
         rcode = self.rcodes.get(f"{name} {kind}", self.rcodes.get(name))

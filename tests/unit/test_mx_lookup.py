@@ -143,6 +143,20 @@ async def test_a_name_server_in_trouble_defers(rcode: str) -> None:
         await unknown(look.addresses("mx1.example.org"))
 
 
+@pytest.mark.parametrize("rcode", ["FORMERR", "NOTIMP"])
+async def test_a_name_server_that_does_not_know_edns_is_asked_without_it(rcode: str) -> None:
+    async with SmallDns(dict(RECORDS), no_edns=rcode) as dns:
+        look = MailHosts(FakeClock(), [dns.nameserver])
+        for domain in ("example.org", "many.example"):
+            hosts = await look.hosts(domain)
+            assert isinstance(hosts, list)
+        assert [name for name, _, over in dns.asked if over == "tcp"] == ["many.example"]
+        asked = len(dns.asked)
+        await look.hosts("example.org")
+        assert len(dns.asked) == asked  # it is kept like any other answer
+        assert isinstance(await look.hosts("nowhere.example"), Failed)
+
+
 async def test_a_silent_name_server_is_our_trouble_and_no_domains() -> None:
     async with SmallDns(silent={"example.org"}) as dns:
         await unknown(MailHosts(FakeClock(), [dns.nameserver], lifetime=0.1).hosts("example.org"), Scope.TRANSPORT)

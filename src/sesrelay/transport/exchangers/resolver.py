@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from ipaddress import ip_address
+from typing import Any
 
 import dns.asyncresolver
 import dns.exception
 import dns.nameserver
+import dns.rcode
 import dns.resolver
 
 from sesrelay.transport.net.plainly import plainly
 
 EDNS_PAYLOAD = 1232  # octets; DNS Flag Day 2020
 PORT = 53
+_NO_EDNS = frozenset({dns.rcode.FORMERR, dns.rcode.NOTIMP})  # RFC 6891 §7: what those say to it that do not know it
+
+
+class _Resolver(dns.asyncresolver.Resolver):
+    """Asks once more without EDNS where the name servers do not know it, as the C library does."""
+
+    async def resolve(self, *args: Any, **kwargs: Any) -> dns.resolver.Answer:
+        try:
+            return await super().resolve(*args, **kwargs)
+        except dns.resolver.NoNameservers as error:
+            answers = [answer for *_, answer in error.kwargs["errors"] if answer is not None]
+            if all(answer.rcode() not in _NO_EDNS for answer in answers):
+                raise
+        plain = copy.copy(self)
+        plain.use_edns(False)
+        return await super(_Resolver, plain).resolve(*args, **kwargs)
 
 
 def resolver(nameservers: Iterable[str], lifetime: float) -> dns.asyncresolver.Resolver:
@@ -23,10 +42,10 @@ def resolver(nameservers: Iterable[str], lifetime: float) -> dns.asyncresolver.R
     """
     named = [_nameserver(text) for text in nameservers]
     try:
-        made = dns.asyncresolver.Resolver(configure=not named)
+        made = _Resolver(configure=not named)
         made.nameservers = named or made.nameservers
     except dns.resolver.NoResolverConfiguration:
-        made = dns.asyncresolver.Resolver(configure=False)
+        made = _Resolver(configure=False)
         made.nameservers = ["127.0.0.1"]  # as the C library does without /etc/resolv.conf
     made.lifetime = lifetime
     made.use_edns(0, 0, EDNS_PAYLOAD)
