@@ -167,6 +167,7 @@ async def test_one_fetch_at_a_time_for_a_domain(monkeypatch: pytest.MonkeyPatch)
         return parse(ENFORCE.replace("86400", "0"))  # which is old at once, so that each comer fetches it
 
     monkeypatch.setattr(Policies, "_fetch", fetch)
+    monkeypatch.setattr(mta_sts_fetch, "AGAIN", 0.0)
     async with SmallDns(dict(RECORDS)) as dns:
         known = policies(dns, PolicyHost(CA), FakeClock())
         await known.of("example.org")
@@ -178,6 +179,28 @@ async def test_one_fetch_at_a_time_for_a_domain(monkeypatch: pytest.MonkeyPatch)
         await asyncio.gather(*(again() for _ in range(3)))
     assert most == 1
     assert not known._locks, "nothing is kept of whom nobody asks about"
+
+
+@pytest.mark.parametrize("max_age", [0, 1, 60])
+async def test_a_policy_that_hardly_holds_is_fetched_once_a_minute(max_age: int) -> None:
+    clock = FakeClock()
+    policy = ENFORCE.replace("86400", str(max_age))
+    async with SmallDns(dict(RECORDS)) as dns, PolicyHost(CA, body=policy) as web:
+        known = policies(dns, web, clock)
+        for _ in range(5):
+            assert (await known.of("example.org")).policy == parse(policy)
+            clock.advance(11)
+        assert len(web.asked) == 1
+        web.body = TESTING
+        dns.records["_mta-sts.example.org", "TXT"] = ['"v=STSv1; id=two"']
+        clock.advance(6)  # the end of the record's TTL; of the minute there is a rest
+        assert (await known.of("example.org")).policy == parse(TESTING)
+        web.body, dns.records["_mta-sts.example.org", "TXT"] = policy, ['"v=STSv1; id=three"']
+        clock.advance(61)
+        assert (await known.of("example.org")).policy == parse(policy)
+        del dns.records["_mta-sts.example.org", "TXT"]
+        clock.advance(61)  # and no longer than it says where it is announced no more
+        assert (await known.of("example.org")).policy is None
 
 
 @pytest.mark.parametrize("gone", ["record", "dns", "host"])

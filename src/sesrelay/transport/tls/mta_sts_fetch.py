@@ -1,7 +1,7 @@
 """Getting a domain's MTA-STS policy: announced in the DNS, fetched over HTTPS, kept for as long as it says.
 
 Invariant: a policy that is kept and has not expired holds, whatever the DNS or the policy's host say or fail to say.
-Invariant: one fetch at a time for a domain, and none within five minutes of one that failed.
+Invariant: one fetch at a time for a domain, none within five minutes of one that failed, and none of the same id within a minute.
 
 Source: RFC 8461 §3.3 (fetching: no redirects, verified, `text/plain`), §5.1 (what holds when), §10.2 (what an attacker could do).
 """
@@ -30,6 +30,7 @@ from sesrelay.transport.tls.security import Fault
 
 TIMEOUT = 30.0  # seconds for a fetch; RFC 8461 §3.3 suggests a minute at most
 BACKOFF = 300.0  # seconds after a fetch that failed, §3.3
+AGAIN = 60.0  # seconds for which a policy holds under its id, even where its max_age is 0: it would be fetched for each message
 REFRESH = 86_400.0  # seconds after which a policy is fetched anew, even under the same id: §3.3 asks not to wait for the end
 
 
@@ -63,7 +64,7 @@ class Policies:
         self._context = context
         self._port = port
         self._allow_private = allow_private
-        self._failed: dict[str, tuple[float, str, Found]] = {}
+        self._lately: dict[str, tuple[float, str, Found]] = {}  # until when, of which id, what the last fetch gave
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # each for as long as somebody has or awaits it
 
     async def of(self, domain: str) -> Found:
@@ -96,20 +97,20 @@ class Policies:
         kept = self._cache.get(domain, now)
         if kept is not None and self._fresh(kept, announced):
             return Found(kept.policy)
-        again, failed_id, before = self._failed.get(domain, (0.0, "", NOTHING))
-        if self._clock.monotonic() < again and failed_id == announced:
-            return Found(kept.policy if kept else None, before.fault, before.text)
+        until, last_id, last = self._lately.get(domain, (0.0, "", NOTHING))
+        if self._clock.monotonic() < until and last_id == announced:
+            return Found(kept.policy if kept else last.policy, last.fault, last.text)
         try:
-            policy = await self._fetch(domain)
+            found, enough = Found(await self._fetch(domain)), AGAIN
         except _NoPolicy as error:
-            found = Found(kept.policy if kept else None, error.fault, str(error))
-            if len(self._failed) > 1000:
-                self._failed.clear()
-            self._failed[domain] = self._clock.monotonic() + BACKOFF, announced, found
-            return found
-        self._failed.pop(domain, None)
-        await self._cache.put(domain, Kept(announced, now, policy))
-        return Found(policy)
+            found, enough = Found(None, error.fault, str(error)), BACKOFF
+        if len(self._lately) > 1000:
+            self._lately.clear()
+        self._lately[domain] = self._clock.monotonic() + enough, announced, found
+        if found.policy is None:
+            return Found(kept.policy if kept else None, found.fault, found.text)
+        await self._cache.put(domain, Kept(announced, now, found.policy))
+        return found
 
     async def _fetch(self, domain: str) -> Policy:
         host = f"mta-sts.{domain}"
