@@ -203,6 +203,25 @@ async def test_a_policy_that_hardly_holds_is_fetched_once_a_minute(max_age: int)
         assert (await known.of("example.org")).policy is None
 
 
+async def test_a_record_that_nobody_tells_of_is_not_waited_for_by_each_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mta_sts_fetch, "PATIENCE", 0.05)
+    clock = FakeClock()
+    async with SmallDns(dict(RECORDS), silent={"_mta-sts.example.org"}) as dns, PolicyHost(CA, body=ENFORCE) as web:
+        known = policies(dns, web, clock)
+        known._dns.resolver.lifetime = 2.0
+        assert (await known.of("example.org")).policy is None
+        known._dns.resolver.lifetime = 60.0
+        async with asyncio.timeout(30):
+            for _ in range(3):
+                assert (await known.of("example.org")).policy is None
+        dns.silent.clear()
+        assert (await known.of("example.org")).policy == parse(ENFORCE), "it is looked for all the same"
+        dns.silent.add("_mta-sts.example.org")
+        clock.advance(3_600)
+        async with asyncio.timeout(30):  # the policy holds anyway
+            assert (await known.of("example.org")).policy == parse(ENFORCE)
+
+
 @pytest.mark.parametrize("gone", ["record", "dns", "host"])
 async def test_what_is_kept_holds_when_all_else_is_gone_and_until_it_expires(gone: str) -> None:
     clock = FakeClock()

@@ -2,6 +2,7 @@
 
 Invariant: a policy that is kept and has not expired holds, whatever the DNS or the policy's host say or fail to say.
 Invariant: one fetch at a time for a domain, none within five minutes of one that failed, and none of the same id within a minute.
+Invariant: a record of which no name server says anything is looked for by each message, but waited for by few.
 
 Source: RFC 8461 §3.3 (fetching: no redirects, verified, `text/plain`), §5.1 (what holds when), §10.2 (what an attacker could do).
 """
@@ -21,6 +22,7 @@ from dns.rdatatype import RdataType
 
 from sesrelay.mail.outcome import Deferred, Failed
 from sesrelay.seams import Clock
+from sesrelay.transport.client.dead import DeadHosts
 from sesrelay.transport.exchangers import addresses
 from sesrelay.transport.exchangers.mx import Absent, MailHosts, Unknown
 from sesrelay.transport.net.plainly import plainly
@@ -31,6 +33,7 @@ from sesrelay.transport.tls.security import Fault
 TIMEOUT = 30.0  # seconds for a fetch; RFC 8461 §3.3 suggests a minute at most
 BACKOFF = 300.0  # seconds after a fetch that failed, §3.3
 AGAIN = 60.0  # seconds for which a policy holds under its id, even where its max_age is 0: it would be fetched for each message
+PATIENCE = 2.0  # seconds that mail waits for a record that was not told of lately, or for news of a policy that holds anyway
 REFRESH = 86_400.0  # seconds after which a policy is fetched anew, even under the same id: §3.3 asks not to wait for the end
 
 
@@ -65,12 +68,13 @@ class Policies:
         self._port = port
         self._allow_private = allow_private
         self._lately: dict[str, tuple[float, str, Found]] = {}  # until when, of which id, what the last fetch gave
+        self._silent = DeadHosts(clock, BACKOFF)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # each for as long as somebody has or awaits it
 
     async def of(self, domain: str) -> Found:
         """Return the policy of a normalised domain."""
         kept = self._cache.get(domain, self._clock.wall())
-        announced = await self._announced(domain)
+        announced = await self._announced(domain, PATIENCE if kept or domain in self._silent else None)
         if announced is None:
             return Found(kept.policy) if kept else NOTHING
         if kept is not None and self._fresh(kept, announced):
@@ -83,11 +87,15 @@ class Policies:
         age = self._clock.wall() - kept.fetched
         return kept.id == announced and 0 <= age < min(REFRESH, kept.policy.max_age / 2)
 
-    async def _announced(self, domain: str) -> str | None:
-        """Return the id of the policy that the domain has now; None where it has none, or nobody knows."""
+    async def _announced(self, domain: str, patience: float | None) -> str | None:
+        """Return the id of the policy that the domain has now; None where it has none, or nobody says in time."""
         try:
-            answer = await self._dns.answer(f"_mta-sts.{domain}", RdataType.TXT)
-        except (Absent, Unknown):
+            async with asyncio.timeout(patience):
+                answer = await self._dns.answer(f"_mta-sts.{domain}", RdataType.TXT)
+        except (Absent, TimeoutError):
+            return None
+        except Unknown:
+            self._silent.mark(domain)
             return None
         return record_id(b"".join(record.strings).decode("latin-1") for record in answer.records)
 
