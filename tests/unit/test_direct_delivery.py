@@ -82,7 +82,7 @@ async def test_equals_take_turns_by_chance() -> None:
 
 @pytest.mark.parametrize(
     "replies",
-    [{"CONNECT": "421 4.3.2 Busy"}, {"CONNECT": "554 5.7.1 Not you"}, {"EHLO": "550 No"}, {"CONNECT": DROP}, {"MAIL": "451 4.7.1 Later"},
+    [{"CONNECT": "421 4.3.2 Busy"}, {"CONNECT": "554 5.7.1 Not you"}, {"EHLO": "550 No", "HELO": "550 No"}, {"CONNECT": DROP}, {"MAIL": "451 4.7.1 Later"},
      {"MAIL": "550 5.7.1 Not you"}, {"MAIL": DROP}, {"RCPT": DROP}, {"RCPT": "421 4.3.2 Closing"}, {"DATA": DROP}],
 )  # fmt: skip
 async def test_the_next_host_is_tried_where_the_first_does_not_serve_us(replies: dict[str, Any]) -> None:

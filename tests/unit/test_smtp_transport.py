@@ -169,15 +169,16 @@ async def test_a_host_that_stops_reading_is_left() -> None:
 
 @pytest.mark.parametrize("verb", ["CONNECT", "EHLO"])
 async def test_a_relay_that_refuses_us_bounces_nothing(verb: str) -> None:
-    async with ScriptedHost({verb: "554 5.7.1 Not you"}) as host:
+    async with ScriptedHost({verb: "554 5.7.1 Not you", "HELO": "554 5.7.1 Not you"}) as host:
         outcome = await deliver(host)
         assert isinstance(outcome, Deferred)
         assert (outcome.scope, outcome.reason) == (Scope.NEXTHOP, PauseReason.CONFIGURATION)
         assert outcome.remedy
 
 
-async def test_a_host_that_knows_no_ehlo_gets_helo() -> None:
-    async with ScriptedHost({"EHLO": "502 5.5.1 What?"}) as host:
+@pytest.mark.parametrize("reply", ["502 5.5.1 What?", "550 unknown command", "554 no list for you"])
+async def test_a_host_that_knows_no_ehlo_gets_helo(reply: str) -> None:
+    async with ScriptedHost({"EHLO": reply}) as host:
         assert isinstance(await deliver(host), Delivered)
         assert host.commands[0][1] == "HELO relay.example.com"
         assert host.said("MAIL") == ["MAIL FROM:<a@example.com>"]

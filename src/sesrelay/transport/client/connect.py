@@ -182,13 +182,13 @@ def cannot_connect(endpoint: Endpoint, why: str) -> Unreached:
 
 
 async def _hello(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
-    """Say EHLO; say HELO where the host does not know EHLO."""
+    """Say EHLO; say HELO where the host refuses EHLO, whatever its words for that are (RFC 1869 §4.4, §4.5)."""
     timeout = endpoint.timeouts.command
     try:
         try:
             await client.ehlo(timeout=timeout)
         except SMTPHeloError as error:
-            if error.code not in (500, 501, 502, 504) or not client.is_connected:
+            if error.code // 100 != 5 or not client.is_connected:
                 raise
             await client.helo(timeout=timeout)
     except SMTPResponseException as error:
