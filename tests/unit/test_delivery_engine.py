@@ -1142,7 +1142,7 @@ async def test_hosts_that_never_answer_leave_slots_for_the_others() -> None:
     for n in range(slots.ALL):
         await rig.submit(f"b@domain{n % 120}.example")
     await rig.quiet()
-    assert tar.under_way == slots.ONE
+    assert tar.under_way == 0.8 * slots.ONE  # the rest is for hosts that are known to serve
     queue_id = await rig.submit("b@example.org", sender="a@good.example")
     await rig.quiet()
     assert await rig.states(queue_id) == [State.DELIVERED]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from sesrelay.mail.delivery import Batch, Delivery, LaneKey, Priority, Stream
 from sesrelay.mail.lineends import Canonical
 from sesrelay.mail.value import value
-from sesrelay.policy.concurrency import FIRST, next_window
+from sesrelay.policy.concurrency import FIRST, Standing, next_window
 from sesrelay.policy.fairness import Rounds, Turns
 
 ROOM = 500  # batches a lane keeps in memory; beyond that they stay in the store
@@ -44,6 +44,7 @@ class Lane:
     """
 
     key: LaneKey
+    standing: Standing = Standing.UNKNOWN
     inflight: int = 0
     low: int = 0
     window: int = FIRST

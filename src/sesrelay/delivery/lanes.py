@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from sesrelay.delivery.fresh import Fresh
 from sesrelay.delivery.lane import Lane, Ready
 from sesrelay.mail.delivery import LaneKey, Stream
+from sesrelay.policy.concurrency import Standing
 
+STANDINGS = 10_000  # nexthops of which it is known how they served, though nothing waits for them
 LONGEST_TIMER = 60.0  # seconds; wall time may jump, so no timer trusts it for longer
 
 
@@ -20,12 +22,13 @@ class Lanes:
         self._ring = ring
         self._crowded_out = crowded_out
         self._lanes: dict[LaneKey, Lane] = {}
+        self._standings: dict[LaneKey, Standing] = {}
         self._closed = False
 
     def get(self, key: LaneKey) -> Lane:
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(key)
+            lane = self._lanes[key] = Lane(key, self._standings.pop(key, Standing.UNKNOWN))
         return lane
 
     def values(self) -> list[Lane]:
@@ -33,6 +36,10 @@ class Lanes:
 
     def drop(self, lane: Lane) -> None:
         self._lanes.pop(lane.key, None)
+        if lane.standing is not Standing.UNKNOWN:
+            self._standings[lane.key] = lane.standing
+            if len(self._standings) > STANDINGS:
+                del self._standings[next(iter(self._standings))]
 
     def has_room(self, key: LaneKey, stream: Stream) -> bool:
         lane = self._lanes.get(key)

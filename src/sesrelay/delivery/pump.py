@@ -28,6 +28,7 @@ from sesrelay.delivery.snapshot import Snapshot
 from sesrelay.delivery.supply import Supply
 from sesrelay.delivery.tasks import Tasks
 from sesrelay.mail.delivery import LaneKey, Priority, State, Stream
+from sesrelay.policy.concurrency import Standing
 from sesrelay.policy.fairness import attempts_at_once
 from sesrelay.seams import Clock, Observer, Reserving, Spool, SpoolError, Transport
 
@@ -75,7 +76,7 @@ class Pump:
         self._clock = clock
         self._observer = observer
         self._nowhere: Transport = Nowhere()
-        self._starved: dict[LaneKey, None] = {}
+        self._starved: dict[tuple[str, Standing], dict[LaneKey, None]] = {}  # lanes that wait for a slot; whose turn it is in front
         self._stalled = False
         self._waiting = False
         self.closed = False
@@ -143,6 +144,7 @@ class Pump:
                 self._pauses.probe_ended(lane.key, sender_domain_of(ready.batch.message, self._snapshot()))
             if settled is not None:
                 lane.learn(taken=settled.taken, trouble=settled.trouble, limit=transport.concurrency)
+                self.slots.learn(lane, Standing.TROUBLED if settled.trouble else Standing.SERVES)
                 self._follow_up(settled)
                 while self._pauses.mended:
                     self.tasks.spawn(self.supply.hasten_sender(self._pauses.mended.pop()))
@@ -155,7 +157,7 @@ class Pump:
         """Take the slot, and what the route's limits count, of a batch that goes out; its tokens are taken already."""
         lane.inflight += 1
         lane.low += stream.priority is Priority.LOW
-        self.slots.take(transport)
+        self.slots.take(transport, lane)
         if self._gates and self._gates.take(stream.site, recipients, self._clock.wall(), self._clock.monotonic()):
             self.counts.save()
 
@@ -163,7 +165,7 @@ class Pump:
         """Take note of a slot that is free again; a lane that had to wait for one comes before the lane that gave it back."""
         lane.inflight -= 1
         lane.low -= stream.priority is Priority.LOW
-        self.slots.give_back(transport)
+        self.slots.give_back(transport, lane)
         if (kept := reserving(transport)) is not None:
             kept.ended(recipients)
         if self._gates:
@@ -175,10 +177,7 @@ class Pump:
                 if changed:
                     other.note(None, self._clock.wall())
                 self.run(other)
-        if self._starved:
-            first = next(iter(self._starved))
-            del self._starved[first]
-            self.run(self.lanes.get(first))
+        self._feed()
         self.run(lane)
 
     def stall(self, trouble: bool) -> None:
@@ -203,6 +202,20 @@ class Pump:
         self.closed = self.at_rest = self.supply.ended = True
         self.lanes.close()
 
+    def _feed(self) -> None:
+        """Give a slot to one that waits for it, if it may have it: those of each way out and standing in turn."""
+        before = self.slots.taken
+        for group in list(self._starved):
+            while group in self._starved and self.slots.free_for(self.transport(group[0]), *group):
+                waiting = self._starved.pop(group)
+                first = next(iter(waiting))
+                del waiting[first]
+                if waiting:
+                    self._starved[group] = waiting
+                self.run(self.lanes.get(first))
+                if self.slots.taken > before:
+                    return
+
     def _start_ready(self, lane: Lane, now: float) -> list[tuple[Ready, float]]:
         """Start batches of `lane` while it may; return those whose sender's domain is paused, with the time it is until."""
         transport = self.transport(lane.key.transport)
@@ -221,8 +234,9 @@ class Pump:
                 self.lanes.fresh.drop(ready)
                 postponed.append((ready, until))
                 continue
-            if not self.slots.free_for(transport):
-                self._starved[lane.key] = None
+            group = lane.key.transport, lane.standing
+            if not self.slots.free_for(transport, *group):
+                self._starved.setdefault(group, {})[lane.key] = None
                 break
             if self._gates and (left := self._gates.left(stream.site, now)) < len(batch):
                 self.lanes.fresh.drop(lane.cut(stream, int(left)))

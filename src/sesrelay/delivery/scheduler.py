@@ -69,7 +69,7 @@ class Scheduler:
         if self._pump.at_rest or len(lane) or lane.wake <= now or lane.claiming or batch.message.size > LARGE:
             return None
         limit = attempts_at_once(batch.deliveries[0].placement.priority, min(lane.window, transport.concurrency))
-        if lane.inflight >= limit or not self._pump.slots.free_for(transport):
+        if lane.inflight >= limit or not self._pump.slots.free_for(transport, batch.lane.transport, lane.standing):
             return None
         if self.pauses and (
             self.pauses.must_probe(lane.key)

@@ -1,4 +1,4 @@
-"""How many attempts at once a next hop gets: more as it takes mail, half as many at each trouble.
+"""How many attempts at once a next hop gets: more as it takes mail, half as many at each trouble; and who goes first for that.
 
 Source: Postfix's destination concurrency (`initial_destination_concurrency`, its feedback); RFC 5681 §3.1 is the model.
 """
@@ -6,10 +6,21 @@ Source: Postfix's destination concurrency (`initial_destination_concurrency`, it
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import IntEnum
 
 from sesrelay.mail.outcome import Deferred, Outcome, Scope
 
 FIRST = 5  # before it has taken anything (Postfix's initial_destination_concurrency)
+
+
+class Standing(IntEnum):
+    """How a next hop has served last: it said what becomes of the message, or it was `troubled`."""
+
+    SERVES = 0
+    UNKNOWN = 1
+    TROUBLED = 2
+
+
 _WIDE = frozenset({Scope.NEXTHOP, Scope.RECIPIENT_DOMAIN, Scope.TRANSPORT})
 
 
