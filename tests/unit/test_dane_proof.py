@@ -91,6 +91,34 @@ def test_an_issuer(selector: int, matching: int) -> None:
     assert holds([record(2, selector, matching, OTHER_CERT)], chain(LEAF)) != ""
 
 
+def test_an_issuer_that_another_issuer_gave_dates_counts_beyond_them() -> None:
+    """As OpenSSL takes it; a root that is over, and whoever stands between issuer and host, do not."""
+    key, days = ec.generate_private_key(ec.SECP256R1()), datetime.timedelta(days=1)
+    usual = x509.CertificateBuilder().public_key(key.public_key()).serial_number(7)
+
+    def made(name: str, issuer: str, until: int, *, ca: bool = True) -> x509.Certificate:
+        found = usual.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        found = found.issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        found = found.not_valid_before(NOW - 9 * days).not_valid_after(NOW + until * days)
+        found = found.add_extension(x509.BasicConstraints(ca=ca, path_length=0 if name == "crossed" else None), critical=True)
+        found = found.add_extension(x509.SubjectAlternativeName([x509.DNSName("mx.example.org")]), critical=False)
+        return found.sign(key, hashes.SHA256())
+
+    root, crossed, leaf = made("root", "root", -1), made("crossed", "root", -1), made("leaf", "crossed", 9, ca=False)
+    for selector, matching in ALL:
+        assert holds([record(2, selector, matching, crossed)], [leaf, crossed]) == ""
+        assert "does not lead" in holds([record(2, selector, matching, crossed)], [leaf, crossed], "another.example")
+    assert holds([record(2, 0, 0, crossed)], [leaf]) == ""
+    assert "does not lead" in holds([record(2, 0, 1, root)], [made("leaf", "root", 9, ca=False), root])
+    lasting = made("root", "root", 9)
+    assert "does not lead" in holds([record(2, 0, 1, lasting)], [leaf, crossed, lasting])
+    assert "does not lead" in holds([record(2, 0, 1, crossed)], [made("leaf", "crossed", -1, ca=False), crossed])
+    below = made("below", "crossed", 9)
+    assert "does not lead" in holds([record(2, 0, 1, crossed)], [made("leaf", "below", 9, ca=False), below, crossed]), (
+        "its own limits count"
+    )
+
+
 def test_a_host_whose_certificate_has_a_common_name_alone() -> None:
     """As issuers of one's own make them. It has to be the name, and counts for nothing beside other names: RFC 6125 §6.4.4."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ours")])
