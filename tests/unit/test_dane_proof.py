@@ -10,7 +10,7 @@ import pytest
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
@@ -89,6 +89,23 @@ def test_an_issuer(selector: int, matching: int) -> None:
     assert "does not lead" in holds([issuer], chain(LEAF), "another.example")
     assert "does not lead" in holds([issuer], chain(EXPIRED))
     assert holds([record(2, selector, matching, OTHER_CERT)], chain(LEAF)) != ""
+
+
+KEY_FOR_AGREEMENT = x25519.X25519PrivateKey.generate().public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+@pytest.mark.parametrize("sent", [1, 2])
+def test_an_issuers_key_that_stands_in_the_dns_whole_needs_no_certificate(sent: int) -> None:
+    """RFC 7671 §5.2.3: a key has no name, so it is whoever the chain names as an issuer."""
+    issuer = (ISSUER_CERT, ROOT_CERT)[sent - 1]
+    host = chain(LEAF)[:sent]
+    assert holds([record(2, 1, 0, issuer)], host) == ""
+    assert "does not lead" in holds([record(2, 1, 0, issuer)], host, "another.example")
+    assert "does not lead" in holds([record(2, 1, 0, OTHER_CERT)], host)
+    assert "does not lead" in holds([record(2, 1, 0, issuer)], chain(EXPIRED)[:sent])
+    assert holds([record(2, 1, 1, issuer)], host) == "DANE: the certificate matches no TLSA record"
+    for nonsense in (b"\0", data(issuer, 0, 0), KEY_FOR_AGREEMENT):
+        assert holds([Tlsa(2, 1, 0, nonsense)], host).startswith("DANE: the certificate ")
 
 
 def test_an_issuer_that_another_issuer_gave_dates_counts_beyond_them() -> None:

@@ -11,14 +11,16 @@ import datetime
 import hashlib
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
@@ -27,6 +29,7 @@ from sesrelay.transport.tls.dane import CERTIFICATE, EE, FULL, SHA256, TA, Tlsa
 from sesrelay.transport.tls.security import NotProven
 
 _DAY = datetime.timedelta(days=1)
+_ISSUER = x509.BasicConstraints(ca=True, path_length=None)
 _DER = 2  # _ssl.ENCODING_DER
 _UNREADABLE = (ValueError, x509.InvalidVersion)  # the latter is none of the former; OpenSSL looks at no version
 
@@ -52,18 +55,22 @@ class DaneProof:
             return  # neither name nor dates matter: RFC 7672 §3.1.1
         anchors = [one for one in self.records if one.usage == TA]
         why = "the certificate matches no TLSA record"
-        for certificate in (*chain[1:], *_published(anchors)):
+        for certificate in (*chain[1:], *_published(anchors, chain, self._now)):
             if any(matches(one, certificate) for one in anchors):
                 why = self._wrong_with_path(chain, certificate)
                 if not why:
                     return
         raise NotProven(f"DANE: {why}")
 
+    @property
+    def _now(self) -> datetime.datetime:
+        return datetime.datetime.fromtimestamp(self.clock.wall(), datetime.UTC)
+
     def _wrong_with_path(self, chain: Sequence[x509.Certificate], anchor: x509.Certificate) -> str:
         # Issuers of one's own making are what usage 2 is for: no rules of the web's.
         named = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
         unnamed = ExtensionPolicy.permit_all()
-        now = datetime.datetime.fromtimestamp(self.clock.wall(), datetime.UTC)
+        now = self._now
         ca = ExtensionPolicy.permit_all().require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
         why = ""
         for name in self.names:
@@ -91,10 +98,16 @@ def _whatever_its_dates(anchor: x509.Certificate, now: datetime.datetime) -> x50
     """
     if anchor.subject == anchor.issuer or anchor.not_valid_before_utc <= now <= anchor.not_valid_after_utc:
         return anchor
-    made = x509.CertificateBuilder().subject_name(anchor.subject).issuer_name(anchor.issuer).public_key(anchor.public_key())
+    return _anchor(anchor.subject, anchor.public_key(), now, [(one.value, one.critical) for one in anchor.extensions])
+
+
+def _anchor(
+    name: x509.Name, key: CertificatePublicKeyTypes, now: datetime.datetime, extensions: Iterable[tuple[x509.ExtensionType, bool]]
+) -> x509.Certificate:
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key)
     made = made.serial_number(x509.random_serial_number()).not_valid_before(now - _DAY).not_valid_after(now + _DAY)
-    for one in anchor.extensions:
-        made = made.add_extension(one.value, one.critical)
+    for value, critical in extensions:
+        made = made.add_extension(value, critical)
     return made.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())  # nobody looks at the signature of an anchor
 
 
@@ -122,15 +135,19 @@ def matches(record: Tlsa, certificate: x509.Certificate) -> bool:
     return found == record.data
 
 
-def _published(anchors: Sequence[Tlsa]) -> list[x509.Certificate]:
-    """Return the issuers that stand whole in the DNS, which the host may leave out."""
+def _published(anchors: Sequence[Tlsa], chain: Sequence[x509.Certificate], now: datetime.datetime) -> list[x509.Certificate]:
+    """Return the issuers that stand whole in the DNS, which the host may leave out; of a key alone, under each name asked for."""
     found: list[x509.Certificate] = []
     for one in anchors:
-        if (one.selector, one.matching) == (CERTIFICATE, FULL):
-            try:
+        try:
+            if (one.selector, one.matching) == (CERTIFICATE, FULL):
                 found.append(x509.load_der_x509_certificate(one.data))
-            except _UNREADABLE:
-                continue
+            elif one.matching == FULL:  # RFC 7671 §5.2.3
+                key = cast("CertificatePublicKeyTypes", load_der_public_key(one.data))
+                names = dict.fromkeys(certificate.issuer for certificate in chain)
+                found += [_anchor(name, key, now, [(_ISSUER, True)]) for name in names]
+        except (*_UNREADABLE, UnsupportedAlgorithm, TypeError):  # the last: a key of a kind that certificates have not
+            continue
     return found
 
 
