@@ -143,6 +143,21 @@ async def test_opportunistic_takes_any_certificate() -> None:
         assert outcome.trail.tls
 
 
+@pytest.mark.skipif(not ssl.HAS_TLSv1_1, reason="OpenSSL was built without TLS 1.1")
+async def test_old_tls_is_better_than_none_where_none_is_the_alternative(ca_file: Path) -> None:
+    old = certificate()
+    old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    old.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning):
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    async with ScriptedHost(tls=old, offers=STARTTLS) as host:
+        outcome = await deliver(host, tls="opportunistic")
+        assert isinstance(outcome, Delivered)
+        assert outcome.trail.tls is not None
+        assert outcome.trail.tls.startswith("TLSv1.1 ")
+        assert isinstance(await deliver(host, tls="required", ca_file=ca_file), Deferred)
+
+
 @pytest.mark.parametrize("replies", [{}, {"STARTTLS": "454 4.7.0 Not now"}, {"STARTTLS": DROP}, {"STARTTLS": "220 but no TLS"}])
 async def test_opportunistic_falls_back_to_clear_text(replies: dict[str, Any]) -> None:
     async with ScriptedHost(replies, offers=STARTTLS if replies else ()) as host:

@@ -23,7 +23,7 @@ from sesrelay.transport.tls import dane
 from sesrelay.transport.tls.mta_sts import Policy
 from sesrelay.transport.tls.mta_sts_cache import PolicyCache
 from sesrelay.transport.tls.mta_sts_fetch import NOTHING, Found, Policies
-from sesrelay.transport.tls.security import CLEAR, Fault, Finding, Security, Witness, security
+from sesrelay.transport.tls.security import CLEAR, Fault, Finding, Security, Witness, security, unverified
 from sesrelay.transport.tls.tlsrpt import Collector, PolicyType, Report
 
 Level = Literal["none", "opportunistic", "required", "dane", "mta-sts"]
@@ -64,6 +64,7 @@ class TlsPolicies:
         self._clock = clock
         self._port = port
         self._weak = security("opportunistic")
+        self._by_records = unverified()
         levels = {options.level, *options.by_domain.values()}
         self._strong = security("required", options.ca_file) if levels & {"required", "mta-sts"} else None
         self._policies: Policies | None = None
@@ -129,11 +130,11 @@ class TlsPolicies:
             flaw = None if published.usable else Fault.TLSA_INVALID
             witness = Report(self._collected, domain, record, PolicyType.TLSA, published.base, strings, flaw=flaw)
         if not published.usable:  # encrypted all the same: RFC 7672 §2.2
-            return Security("required", self._weak.context, published.base, label="dane: no usable TLSA record", witness=witness)
+            return Security("required", self._by_records, published.base, label="dane: no usable TLSA record", witness=witness)
         from sesrelay.transport.tls.dane_proof import DaneProof  # noqa: PLC0415  # cryptography: loaded where a host has such records
 
         proof = DaneProof(published.usable, names, self._clock)
-        return Security("required", self._weak.context, published.base, proof, "dane: verified", witness=witness)
+        return Security("required", self._by_records, published.base, proof, "dane: verified", witness=witness)
 
     def _by_sts(
         self, domain: str, name: str, found: Found, policy: Policy, record: str | None, strong: Security

@@ -88,15 +88,18 @@ def security(tls: Tls, ca_file: Path | None = None) -> Security:
         return CLEAR
     if tls == "opportunistic":
         # Whoever could forge a certificate here could as well strip STARTTLS: clear text is the alternative (RFC 7435).
-        return Security(tls, unverified(), otherwise=CLEAR)
+        return Security(tls, unverified(old=True), otherwise=CLEAR)
     return Security(tls, ssl.create_default_context(cafile=str(ca_file) if ca_file else None), label="verified")
 
 
-def unverified() -> ssl.SSLContext:
-    """Return a context that takes any certificate."""
+def unverified(*, old: bool = False) -> ssl.SSLContext:
+    """Return a context that takes any certificate. `old`: and what passes for broken now, as Postfix does; clear text is worse."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    if old:
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
     return context
 
 
