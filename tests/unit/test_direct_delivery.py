@@ -59,6 +59,13 @@ async def test_without_mx_to_the_domain_itself(records: dict[tuple[str, str], li
         assert isinstance(await deliver(dns, host.port), Delivered)
 
 
+async def test_to_a_host_that_is_named_by_its_address() -> None:
+    async with SmallDns({("example.org", "MX"): ["10 127.0.0.1."]}) as dns, ScriptedHost() as host:
+        assert isinstance(await deliver(dns, host.port), Delivered)
+        assert isinstance(await deliver(dns, host.port, allow_private_addresses=False), Failed)
+        assert host.connections == 1
+
+
 async def test_to_an_internationalised_domain() -> None:
     async with SmallDns({("xn--bcher-kva.example", "A"): ["127.0.0.1"]}) as dns, ScriptedHost() as host:
         (outcome,) = await deliver(dns, host.port, "b@Bücher.example")

@@ -194,6 +194,14 @@ async def test_addresses_come_in_the_order_asked_for() -> None:
         assert await look.addresses("mx2.example.org") == ["2001:db8::2"]
 
 
+async def test_a_host_that_is_named_by_its_address_is_there() -> None:
+    async with SmallDns({("example.org", "MX"): ["10 192.0.2.7."]}) as dns:
+        look = MailHosts(FakeClock(), [dns.nameserver])
+        assert await look.hosts("example.org") == [MailHost(10, "192.0.2.7")]
+        assert await look.addresses("192.0.2.7") == ["192.0.2.7"]
+        assert isinstance(await look.addresses("192.0.2.7", (RdataType.AAAA,)), Failed)
+
+
 @pytest.mark.parametrize("host", ["text.example", "gone.example"])
 async def test_a_host_without_addresses_cannot_be_reached(host: str) -> None:
     async with SmallDns(dict(RECORDS)) as dns:

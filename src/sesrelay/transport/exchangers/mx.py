@@ -104,8 +104,11 @@ class MailHosts:
     async def addresses(self, name: str, families: Sequence[RdataType] = (RdataType.A, RdataType.AAAA)) -> list[str] | Obstacle:
         """Return the addresses of a host in the order of `families`, or why there are none.
 
-        Once there are some, a family of which no name server says anything is soon waited for no longer.
+        Once there are some, a family of which no name server says anything is soon waited for no longer. A host that is named by
+        its address, which no MX record should do and many do, is there (as for Postfix).
         """
+        if _family(name) in families:
+            return [name]
         looking = [asyncio.create_task(self._addresses(name, family)) for family in families]
         try:
             done, others = await asyncio.wait(looking, return_when=asyncio.FIRST_COMPLETED)
@@ -200,6 +203,14 @@ def _place(server: str | dns.nameserver.Nameserver) -> tuple[str, int]:
 
 def _text(name: dns.name.Name) -> str:
     return name.to_text(omit_final_dot=True).lower() if name != dns.name.root else ""
+
+
+def _family(name: str) -> RdataType | None:
+    """Return the family of an address; None for what is a name."""
+    try:
+        return RdataType.A if ip_address(name).version == 4 else RdataType.AAAA
+    except ValueError:
+        return None
 
 
 def _same(one: str, other: str) -> bool:
