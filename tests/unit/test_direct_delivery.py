@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from fakes import FakeClock
 from scripted_host import DROP, ScriptedHost
 from sesrelay.mail.outcome import Deferred, Delivered, Failed, Outcome, PauseReason, Scope
 from sesrelay.transport.client.pool import Keeping
+from sesrelay.transport.direct import visit
 from sesrelay.transport.direct.transport import DirectOptions, DirectTransport
 from sesrelay.transport.exchangers import addresses
+from sesrelay.transport.net.reach import Reached, reach
 from small_dns import SmallDns
 
 TWO_HOSTS = {
@@ -185,6 +188,21 @@ async def test_a_domain_fails_only_where_all_its_hosts_agree(second: dict[str, A
     ):
         outcome = await deliver(dns, first.port)
         assert (type(outcome), outcome.scope) == (kind, scope)
+
+
+async def test_an_address_that_cannot_be_reached_is_not_tried_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    async def noting(candidates: Sequence[str], *args: Any, **more: Any) -> Reached:
+        tried.extend(candidates)
+        return await reach(candidates, *args, **more)
+
+    monkeypatch.setattr(visit, "reach", noting)
+    records = {("example.org", "MX"): [f"{n} mx{n}.example.org." for n in range(3)]}
+    records |= {(f"mx{n}.example.org", "A"): ["127.0.0.2"] for n in range(3)}
+    async with SmallDns(records) as dns:
+        assert isinstance(await deliver(dns, unused_port()), Deferred)
+    assert tried == ["127.0.0.2"]
 
 
 async def test_nobody_listens_anywhere() -> None:

@@ -138,6 +138,7 @@ class DirectTransport(ByDomain):
             return batch.for_all(Failed(no_domain))
         refusals: list[Outcome] = []
         settled: dict[DeliveryId, Outcome] = {}
+        silent: set[str] = set()
         tries = ADDRESS_LIMIT
         tls: DomainTls | None = None
         async for place in self._places.of(domain):
@@ -151,8 +152,9 @@ class DirectTransport(ByDomain):
             if isinstance(security, Deferred):
                 refusals.append(security)
                 continue
-            endpoints = [self._endpoint(place.name, address, security) for address in place.addresses[:tries]]
-            visit = Visit(self._pool, self._dead, endpoints, batch, settled)
+            left = [address for address in place.addresses if address not in silent]
+            endpoints = [self._endpoint(place.name, address, security) for address in left[:tries]]
+            visit = Visit(self._pool, self._dead, endpoints, batch, settled, silent)
             done = await visit.offer(payload, stagger=STAGGER if self._options.race_addresses else None)
             if done is not None:
                 said = {key: from_mail_host(answer, done.trail, dsn_passed_on=done.dsn) for key, answer in done.answers.items()}

@@ -26,7 +26,7 @@ from sesrelay.transport.net.reach import Reached, Unreachable, reach
 class Visit:
     """`endpoints`: the host's addresses, best first. `refusals`: what to make of those that did not serve; `tried` so many.
 
-    `batch`: those whom it is about, less those who are `settled`.
+    `batch`: those whom it is about, less those who are `settled`. `silent`: addresses that could not be reached, by whatever name.
     """
 
     pool: Pool
@@ -34,6 +34,7 @@ class Visit:
     endpoints: Sequence[Endpoint]
     batch: Batch
     settled: dict[DeliveryId, Outcome] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)
     refusals: list[Outcome] = field(default_factory=list)
     tried: int = 0
 
@@ -71,6 +72,7 @@ class Visit:
     def _unreached(self, endpoint: Endpoint, why: str) -> None:
         self.tried += 1
         self.dead.mark(endpoint.address)
+        self.silent.add(endpoint.address)
         error = cannot_connect(endpoint, why)
         self.refusals.append(from_mail_host(error.answer, error.trail))
 
