@@ -112,6 +112,7 @@ async def test_a_host_that_says_nothing_is_told_of_in_words(verb: str) -> None:
         assert isinstance(outcome, Deferred)
         assert outcome.scope is Scope.NEXTHOP
         assert outcome.reply.text.endswith(": no answer in time")
+        assert "cannot connect" not in outcome.reply.text  # it could
 
 
 @pytest.mark.parametrize("how", [DROP, RESET])

@@ -169,15 +169,18 @@ async def _greeted(endpoint: Endpoint, security: Security, sock: socket.socket) 
         tls_error = _tls_error(error)
         if tls_error is not None:
             raise Unreached(_tls_answer(endpoint, tls_error)) from error
-        raise cannot_connect(endpoint, _in_short(error)) from error
+        raise _not_there(f"4.4.2 {endpoint.name} port {endpoint.port} sends no greeting: {_in_short(error)}") from error
     if implicit:
         _check_fingerprint(client, endpoint)
     return client
 
 
 def cannot_connect(endpoint: Endpoint, why: str) -> Unreached:
-    """Return what to raise where no connection came about, or no greeting."""
-    text = f"4.4.1 cannot connect to {endpoint.name} port {endpoint.port}: {why}"
+    """Return what to raise where no connection came about."""
+    return _not_there(f"4.4.1 cannot connect to {endpoint.name} port {endpoint.port}: {why}")
+
+
+def _not_there(text: str) -> Unreached:
     return Unreached(Answer(Stage.CONNECT, parse_reply(451, text), lost=True))
 
 
