@@ -53,9 +53,10 @@ class Slots:
 
     def learn(self, lane: Lane, standing: Standing) -> None:
         """Take note of how a lane stands now, and with it the slots that it has."""
-        self._standing[lane.key.transport, lane.standing] -= lane.inflight
-        self._standing[lane.key.transport, standing] += lane.inflight
-        lane.standing = standing
+        if standing is not lane.standing:
+            self._standing[lane.key.transport, lane.standing] -= lane.inflight
+            self._standing[lane.key.transport, standing] += lane.inflight
+            lane.standing = standing
 
     async def unused(self, transports: Iterable[Transport]) -> None:
         """Wait until no attempt by any of `transports` is under way."""
