@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 
 from sesrelay.config.loading import load
 from sesrelay.config.problem import ConfigError
+from sesrelay.config.transports import SesTransport
+
+_NO_URL = "a URL is meant, as in https://email.us-east-1.amazonaws.com"
+_BARE_URL = "a URL without a user, ? and # is meant, as in https://email.us-east-1.amazonaws.com"
 
 # name: (file, the problems without the file's path)
 BAD: dict[str, tuple[str, list[str]]] = {
@@ -617,3 +622,37 @@ def test_deep_nesting_is_refused(text: str, tmp_path: Path) -> None:
     file.write_text(text)
     (line,) = problems(file)
     assert "nested more than 32 levels deep" in line or "yaml:" in line
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        *(
+            (url, _NO_URL)
+            for url in (
+                "email.us-east-1.amazonaws.com", "ftp://ses.example", "https://", "https://:443", "https://?x", "https://a b",
+                "https://a\tb", "https://ses.example:99999", "https://ses.example:port", "https://ses.example:0", "https://[::1",
+                "https://[::1]x:80", "https://a..b", "https://-a-.example", "https://a_b.example", "https://ü.example",
+                "https://ses.example/ü", "https://ses.example\\x", f"https://{'a' * 64}.example",
+            )
+        ),
+        *((url, _BARE_URL) for url in ("https://me:word@ses.example/", "https://ses.example/?a=b", "https://ses.example#a")),
+    ],
+)  # fmt: skip
+def test_an_endpoint_that_no_request_could_go_to(url: str, problem: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps({"transports": {"a": {"type": "ses", "region": "us-east-1", "endpoint_url": url}}}))
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert [one.message for one in caught.value.problems] == [problem]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://ses", "HTTPS://Ses.Example:443/", "http://127.0.0.1:4579", "https://[::1]:4579/a/b", "https://vpce-1.email.example/"],
+)
+def test_an_endpoint_is_taken_as_it_is_written(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps({"transports": {"a": {"type": "ses", "region": "us-east-1", "endpoint_url": url}}}))
+    (way,) = (each for each in load(file).config.transports.values() if isinstance(each, SesTransport))
+    assert way.endpoint_url == url

@@ -12,6 +12,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
@@ -298,8 +299,19 @@ def parse_local_user(value: str) -> str:
 
 
 def parse_url(value: str) -> str:
-    if not re.match(r"https?://[^\s/]+", value):
+    """Check a URL of a host and perhaps a path, as AWS's library takes it, too; return it as written."""
+    try:
+        parts = urlsplit(value)
+        host = parse_host(parts.hostname or "")
+        port = parts.port
+    except ValueError:
+        host, port = "", None
+    # urlsplit drops tabs and line ends, and botocore takes no host with letters beyond ASCII or an underscore.
+    plain = value.isascii() and not re.search(r"[\x00-\x20\x7f\\]", value) and "_" not in host
+    if not host or not plain or parts.scheme not in ("http", "https") or port == 0:
         raise ValueError("a URL is meant, as in https://email.us-east-1.amazonaws.com")
+    if "@" in parts.netloc or "?" in value or "#" in value:
+        raise ValueError("a URL without a user, ? and # is meant, as in https://email.us-east-1.amazonaws.com")
     return value
 
 
