@@ -37,6 +37,10 @@ BAD: dict[str, tuple[str, list[str]]] = {
             "-fingerprint -sha256)"
         ],
     ),
+    "a link-local address of no interface": (
+        "listeners: [{listen: '[fe80::1]:25'}]\n",
+        ['1:22: listeners[0].listen: a link-local address wants its interface, as in "[fe80::1%eth0]:25"'],
+    ),
     "a name for nothing": (
         "transports: {a: {type: smtp, host: h, tls: opportunistic, tls_name: x.example}}\n",
         ["1:69: transports.a.tls_name: without effect under tls: opportunistic (required or implicit is meant)"],

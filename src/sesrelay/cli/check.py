@@ -16,9 +16,13 @@ def command(config: Path) -> None:
     """Validate the configuration and the site files beside it.
 
     Prints every problem on a line of its own, FILE:LINE:COL: key.path: what is wrong (what was meant), and exits 78;
-    exits 0 when there is none.
+    exits 0 when there is none. What would keep `sesrelay run` from starting here, by this user and in this environment, is one too;
+    an address that the machine has not, or not yet, is told of on stderr.
     """
-    loaded = load_or_exit(config, problems_to_stdout=True, now=time.time())
+    from sesrelay.app.rehearsal import rehearse
+
+    away: list[str] = []
+    loaded = load_or_exit(config, problems_to_stdout=True, now=time.time(), rehearse=lambda *found: away.extend(rehearse(*found)))
     model = loaded.config
     sites = len(loaded.files) - 1
     read = f"{config} and {_count(sites, 'site file')}" if sites else str(config)
@@ -30,6 +34,8 @@ def command(config: Path) -> None:
         f": {read}: listens on {listeners}; {_count(len(model.transports), 'transport')}, {_count(len(model.routes), 'route')}, "
         f"{_count(len(model.expect), 'expectation')} met"
     )
+    for address in away:
+        click.echo(f"sesrelay: a start would fail as things are: {address}", err=True)
 
 
 def _count(number: int, thing: str) -> str:

@@ -15,6 +15,7 @@ import click
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+    from sesrelay.config.document import Document
     from sesrelay.config.loading import Loaded
     from sesrelay.config.problem import ConfigError
 
@@ -76,16 +77,22 @@ def reason(error: OSError, place: Path | None = None) -> str:
     return f"{where}: {error.strerror}{remedy}" if where else f"{error}{remedy}"
 
 
-def load_or_exit(path: Path, *, problems_to_stdout: bool = False, now: float | None = None) -> Loaded:
+def load_or_exit(
+    path: Path,
+    *,
+    problems_to_stdout: bool = False,
+    now: float | None = None,
+    rehearse: Callable[[Loaded, Document], None] | None = None,
+) -> Loaded:
     """Return the configuration, or print every problem on a line of its own (on stderr, or stdout) and exit 78.
 
-    `now`: see config.loading.load.
+    `now`, `rehearse`: see config.loading.load.
     """
     from sesrelay.config.loading import load
     from sesrelay.config.problem import ConfigError
 
     try:
-        return load(path, now=now)
+        return load(path, now=now, rehearse=rehearse)
     except ConfigError as error:
         exit_with_problems(error, problems_to_stdout=problems_to_stdout)
 

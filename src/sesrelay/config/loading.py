@@ -6,7 +6,7 @@ Invariant: `load` changes nothing anywhere; it can run beside a daemon, and befo
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -64,12 +64,14 @@ def load(
     environ: Mapping[str, str] | None = None,
     now: float | None = None,
     proposed: Mapping[Path, bytes | None] | None = None,
+    rehearse: Callable[[Loaded, Document], None] | None = None,
 ) -> Loaded:
     """Read `path` and the site files beside it.
 
     `now`: when certificates have to be valid, in Unix seconds; None: their dates do not matter, so that no relay stays
     down, and no verb refuses to work, over a renewal that was forgotten.
     `proposed`: files as if they had that content already, None: as if they were not there; to look before writing.
+    `rehearse`: looks at a configuration without problems, and reports what would keep it from being put in force here.
 
     Raises: ConfigError, with every problem at once
     """
@@ -93,7 +95,12 @@ def load(
         raise ConfigError(_in_order(document.problems, files))
     config, passed_over = _as_reachable(config)
     local = LocalMail(config.hostname, config.local.domain, config.local.aliases, config.local.unaliased)
-    return Loaded(config, tuple(files), table, local, claims.sender_rules(config.access, local), passed_over)
+    loaded = Loaded(config, tuple(files), table, local, claims.sender_rules(config.access, local), passed_over)
+    if rehearse is not None:
+        rehearse(loaded, document)
+        if document.problems:
+            raise ConfigError(_in_order(document.problems, files))
+    return loaded
 
 
 def _checked(

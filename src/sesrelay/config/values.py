@@ -175,6 +175,8 @@ def host_port(text: str) -> HostPort:
         raise ValueError(f"HOST must be an IP address, as in 127.0.0.1:25 or 0.0.0.0:25, not {shown(host)}") from None
     if address.version == 6 and bare == host:
         raise ValueError(f'an IPv6 address stands in brackets, as in "[{address}]:{port}"')
+    if isinstance(address, ipaddress.IPv6Address) and address.is_link_local and not address.scope_id:
+        raise ValueError(f'a link-local address wants its interface, as in "[{address}%eth0]:{port}"')
     return HostPort(bare, int(port))
 
 

@@ -31,6 +31,10 @@ class AddressTaken(ListenError):
     """Another program listens there."""
 
 
+class AddressAway(ListenError):
+    """The machine has no such address, or not yet: a bridge of containers may come."""
+
+
 def parse(listen: str) -> tuple[str, int]:
     """Return host and port of `127.0.0.1:25`, `[::1]:25`, `localhost:25`; port -1: the host is a Unix path.
 
@@ -52,10 +56,47 @@ def bind(listen: str) -> socket.socket:
     host, port = parse(listen)
     if port < 0:
         return bind_unix(host, listen)
+    sock = _bound(listen, host, port)
+    try:
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise _explained(listen, port, error) from error
+    return sock
+
+
+def rehearse(listen: str, key: str, *, ours: bool) -> None:
+    """Find out whether `bind` or `bind_unix` could succeed here, where the address is free and this user may have the port.
+
+    `ours`: whether this user is the one that would do it, so that rights count. Raises: ListenError, AddressAway
+    """
+    host, port = parse(listen)
+    if port >= 0:
+        _bound(listen, host, 0, key).close()
+        return
+    why = _unfit(Path(host), ours=ours)
+    if why:
+        raise _explained_unix(listen, host, key, OSError(why, os.strerror(why)))
+
+
+def _unfit(path: Path, *, ours: bool) -> int:
+    """Return the errno with which a socket could not be made there, 0 where nothing is known of one."""
+    try:
+        if not path.parent.is_dir():
+            return errno.ENOENT
+        if path.exists() and not path.is_socket():
+            return errno.EADDRINUSE
+    except PermissionError:
+        return errno.EACCES if ours else 0
+    return errno.EACCES if ours and not os.access(path.parent, os.W_OK | os.X_OK) else 0
+
+
+def _bound(listen: str, host: str, port: int, key: str = "listeners") -> socket.socket:
+    """Return a socket that has the address and does not listen. Raises: ListenError"""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise ListenError(f"{listen}: {host} is no address of this machine ({error.strerror})") from error
+        raise ListenError(f"{listen}: {host} is no address of this machine ({error.strerror}); change {key}") from error
     family, address = found[0][0], found[0][4]
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -64,24 +105,23 @@ def bind(listen: str) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)
         sock.bind(address)
-        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise _explained(listen, port, error) from error
+        raise _explained(listen, port, error, key) from error
     return sock
 
 
-def _explained(listen: str, port: int, error: OSError) -> ListenError:
+def _explained(listen: str, port: int, error: OSError, key: str = "listeners") -> ListenError:
     if error.errno == errno.EADDRINUSE:
         return AddressTaken(
-            f"{listen} is taken: another program listens there (see: ss -ltnp 'sport = :{port}'); stop it, or change listeners"
+            f"{listen} is taken: another program listens there (see: ss -ltnp 'sport = :{port}'); stop it, or change {key}"
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return ListenError(
             f"{listen}: no permission for port {port}: run with CAP_NET_BIND_SERVICE, by socket activation, or on a port from 1024 up"
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        return ListenError(f"{listen}: no such address on this machine; change listeners")
+        return AddressAway(f"{listen}: no such address on this machine; change {key}")
     return ListenError(f"{listen}: {error.strerror}")
 
 
