@@ -94,7 +94,10 @@ def test_one_question(tmp_path: Path, answer: bytes, said: object) -> None:
     def serve() -> None:
         connection, _ = listening.accept()
         with connection:
-            asked.append(connection.makefile("rb").readline())
+            lines = connection.makefile("rb")
+            asked.append(lines.readline())
+            connection.sendall(b'{"end": null}\n')
+            asked.append(lines.readline())
             connection.sendall(answer)
 
     with socket.socket(socket.AF_UNIX) as listening:
@@ -108,7 +111,7 @@ def test_one_question(tmp_path: Path, answer: bytes, said: object) -> None:
         else:
             assert ask(path, "/a", "summary") == said
         daemon.join()
-    assert asked == [b'{"verb": "summary", "queue": "/a", "args": {}}\n']
+    assert asked == [b'{"verb": "here"}\n', b'{"verb": "summary", "queue": "/a", "args": {}}\n']
 
 
 def test_where_no_daemon_answers_the_whole_way_is_taken(tmp_path: Path) -> None:

@@ -173,6 +173,17 @@ def test_every_verb_says_that_the_daemon_does_not_answer(verb: str, stopped: Pat
     assert done.stderr.startswith(f"sesrelay: {SAID}") and f"kill -CONT {os.getpid()}" in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["summary", "reload"])
+def test_one_silence_is_enough(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(question, "QUIET", 0.05)
+    monkeypatch.setattr(question, "silent", lambda path, looks: pytest.fail("it waits a second time"))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "c"))
+        listening.listen()
+        with pytest.raises(NoAnswer, match=rf"\(process {os.getpid()}\) does not answer"):
+            ask(tmp_path / "c", "/queue", verb)
+
+
 def test_a_site_is_written_for_a_daemon_that_does_not_answer(stopped: Path) -> None:
     done = CliRunner().invoke(
         cli, ["site", "add", "blog", "--domain", "b.example", "--transport", "nowhere", "--config", str(stopped)]

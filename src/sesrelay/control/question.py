@@ -48,6 +48,8 @@ def ask(path: Path, queue: str, verb: str) -> Any:
     with connected(path) as connection:
         connection.settimeout(QUIET)
         try:
+            connection.sendall(HERE)  # answered at once, so that who says nothing is known by one silence
+            _line(connection, path, at_once=True)
             connection.sendall(json.dumps({"verb": verb, "queue": queue, "args": {}}).encode() + b"\n")
             line = _line(connection, path)
         except ConnectionError:
@@ -96,13 +98,15 @@ def silent(path: Path, looks: int) -> None:
         raise ControlError(f"the daemon lives, but has not done it within {WORK_TIME:.0f}s; its log may say why")
 
 
-def _line(connection: socket.socket, path: Path) -> bytes:
-    """Return what comes, to the end of a line or of all. Raises: NoAnswer, ControlError"""
+def _line(connection: socket.socket, path: Path, *, at_once: bool = False) -> bytes:
+    """Return what comes, to the end of a line or of all; `at_once`: within one wait. Raises: NoAnswer, ControlError"""
     got, looks = b"", 0
     while not got.endswith(b"\n"):
         try:
             part = connection.recv(1 << 16)
         except TimeoutError:
+            if at_once:
+                raise NoAnswer(pid_of(connection)) from None
             looks += 1
             silent(path, looks)
             continue
