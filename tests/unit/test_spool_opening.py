@@ -110,6 +110,17 @@ async def test_a_damaged_store_is_refused_and_left_alone(tmp_path: Path, damage:
     StateLock.acquire(tmp_path).release()
 
 
+def test_a_link_in_the_place_of_the_lock_leads_nowhere(tmp_path: Path) -> None:
+    """Root takes the lock too: the file of somebody else would be emptied, and given to the owner of the folder."""
+    precious = tmp_path / "precious"
+    precious.write_text("root's own")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "lock").symlink_to(precious)
+    with pytest.raises(StoreRefused, match="symbolic link"):
+        StateLock.acquire(tmp_path / "state")
+    assert precious.read_text() == "root's own"
+
+
 async def test_a_log_without_its_database_is_not_thrown_away(tmp_path: Path) -> None:
     await filled(tmp_path)
     (tmp_path / "queue.db").rename(tmp_path / "elsewhere")

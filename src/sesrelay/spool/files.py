@@ -69,7 +69,7 @@ class Bodies:
     def prepare(self) -> None:
         if not self.folder.is_dir():
             self.folder.mkdir(mode=0o750)
-            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 give_to_owner(self.folder.parent, descriptor)
             finally:

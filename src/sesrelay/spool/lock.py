@@ -36,7 +36,8 @@ class StateLock:
         path = state_dir / "lock"
         try:
             state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            # O_NOFOLLOW: root takes it too, and gives what it has opened to the owner of the folder, who may have put a link there.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
             give_to_owner(state_dir, descriptor)
         except OSError as error:
             raise StoreRefused(f"{path}: {error.strerror}; state_dir must be a directory that this user may write to") from error
