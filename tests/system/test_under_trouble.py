@@ -284,3 +284,12 @@ def test_a_start_that_fails_for_its_page_puts_no_mail_in_doubt(tmp_path: Path) -
         assert (failed.returncode, "change http.listen" in failed.stderr) == (1, True), failed.stderr
         (delivery,) = relay.json("queue", "list")
         assert (delivery["state"], delivery["attempts"]) == ("queued", 0)
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o777, True), (0o770, False)])
+def test_a_queue_that_every_user_may_replace_is_told_of(tmp_path: Path, mode: int, told: bool) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(mode)
+    with Relay(tmp_path, "") as relay:
+        assert relay.stop() == 0
+    assert (f"chmod o-w {tmp_path}/state" in relay.log.read_text()) == told

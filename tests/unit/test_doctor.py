@@ -489,6 +489,9 @@ def test_a_folder_that_its_owner_may_not_write_to_fails(tmp_path: Path) -> None:
     assert one["remedy"] == f"chmod u+rwx {state}"
     state.chmod(0o750)
     assert [one["status"] for one in disk(tmp_path)] == ["ok"]
+    state.chmod(0o1777)
+    (one,) = disk(tmp_path)
+    assert (one["status"], one["remedy"]) == ("warn", f"chmod o-w {state}")
 
 
 @as_root

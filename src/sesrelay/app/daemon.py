@@ -45,6 +45,7 @@ from sesrelay.observe.metrics import MetricsSink
 from sesrelay.policy.budget import ByteBudget
 from sesrelay.seams import Desk, Document, Observer, SpoolError, Transport, Verb
 from sesrelay.spool.lock import StateLock
+from sesrelay.spool.owner import anybodys
 from sesrelay.spool.sqlite import SqliteSpool
 from sesrelay.web.server import WebServer
 
@@ -166,6 +167,8 @@ class Daemon:
         self.observer.reloaded(True, "started")
         for problem in wiring.stale_certificates(self._loaded, self.clock.wall()):
             self.observer.trouble(problem)
+        if anybodys(folder := self._loaded.config.state_dir):
+            self.observer.trouble("every user of this machine may delete or replace queued mail", remedy=f"chmod o-w {folder}")
         self.observer.notice("ready", version=__version__, listeners=list(rooms.listener.listening), http=rooms.web.url)
 
     def _web(self, loaded: Loaded, desk: Desk, smtp: str) -> WebServer:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+
+
+def anybodys(folder: Path) -> bool:
+    """Tell whether every user of the machine may write there, and so delete mail or put other in its place. Raises: OSError"""
+    return bool(folder.stat().st_mode & stat.S_IWOTH)
 
 
 def give_to_owner(folder: Path, made: int) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sesrelay.config.loading import Loaded
 from sesrelay.setup.checkup.check import Check, fail, ok, warn
+from sesrelay.spool.owner import anybodys
 
 NOTHING = "no mail is taken"
 FULL = 2**20  # octets; with less the store cannot grow, whatever limits.min_free_disk says
@@ -31,7 +32,11 @@ def disk(loaded: Loaded, pid: int | None) -> Check:
         remedy = "look why it is (journalctl -k), then: mount -o remount,rw"
         return fail("disk", str(folder), f"on a file system that is mounted read-only: {NOTHING}", f"{remedy} {_mount(folder)}")
     shut = _shut(folder, pid) if folder == state_dir else _unmade(state_dir, folder)
-    return shut or _room(folder, found, loaded.config.limits.min_free_disk)
+    room = shut or _room(folder, found, loaded.config.limits.min_free_disk)
+    if room.status == "ok" and folder == state_dir and anybodys(folder):
+        told = "every user of this machine may write there, and so delete mail or put other in its place"
+        return warn("disk", str(folder), told, f"chmod o-w {folder}")
+    return room
 
 
 def _is_there(path: Path) -> bool:
