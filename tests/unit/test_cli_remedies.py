@@ -107,6 +107,9 @@ def test_verbs_print_them_so(config: Path) -> None:
     config.write_text("hotsname: x\n")
     assert f"(do: sesrelay check {named})" in sesrelay("doctor", "--config", config).out
     said = sesrelay("init", "--yes", "--hostname", "a.example", "--config", config)
+    assert f"what is wrong with it: sesrelay check {named})" in said.err
+    config.write_text("{}\n")
+    said = sesrelay("init", "--yes", "--hostname", "a.example", "--config", config)
     assert f"a further site: sesrelay site add {named})" in said.err
     said = sesrelay("init", "--yes", "--hostname", "a.example", "--config", config, "--force")
     assert f"next: sesrelay check {named}, then systemctl reload-or-restart sesrelay (or: sesrelay run {named}), then" in said.out

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sesrelay.cli.options import reason
 from sesrelay.setup import files
 from sesrelay.setup.files import PENDING, NewFile, finish_interrupted, write_files, write_new
 
@@ -61,6 +62,17 @@ def test_an_error_leaves_all_as_it_was(folder: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(OSError, match="No space"):
         write_files([NewFile(folder / name, f"new {name}", folder / "config.yaml") for name in NAMES])
     assert content(folder) == OLD
+
+
+def test_an_error_names_what_people_know_of(folder: Path) -> None:
+    """And not the file beside it, by whose name nobody can do anything."""
+    with pytest.raises(OSError, match="No such file") as caught:
+        write_files([NewFile(folder / "none" / "a", "text", folder)])
+    assert reason(caught.value) == f"{folder / 'none'}: No such file or directory"
+    (folder / "there").mkdir()
+    with pytest.raises(OSError, match="Is a directory") as caught:
+        write_files([NewFile(folder / "there", "text", folder)])
+    assert reason(caught.value) == f"{folder / 'there'}: Is a directory"
 
 
 @pytest.mark.parametrize("when", [0, 1, 2])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesrelay.cli.options import config_option, json_option, load_or_exit
+from sesrelay.cli.options import config_option, json_option, load_or_exit, reason
 from sesrelay.cli.reload import changing, take_up
 from sesrelay.cli.remedies import fail
 
@@ -47,7 +47,7 @@ def postfix(main_cf: Path, yes: bool, replace: bool, as_json: bool, config: Path
     """
     from sesrelay.setup.sites.postfix import from_postfix
 
-    _carry_over(lambda: from_postfix(main_cf), config, yes=yes, replace=replace, as_json=as_json)
+    _carry_over(lambda: from_postfix(main_cf), "--main-cf FILE", config, yes=yes, replace=replace, as_json=as_json)
 
 
 @command.command()
@@ -60,17 +60,18 @@ def ubos(folder: Path, yes: bool, replace: bool, as_json: bool, config: Path) ->
     """Carry over the sites of UBOS's app amazonses, each with its SMTP credentials of SES."""
     from sesrelay.setup.sites.postfix import from_ubos
 
-    _carry_over(lambda: from_ubos(folder), config, yes=yes, replace=replace, as_json=as_json)
+    _carry_over(lambda: from_ubos(folder), "--folder DIR", config, yes=yes, replace=replace, as_json=as_json)
 
 
-def _carry_over(read: Callable[[], Imported], config: Path, *, yes: bool, replace: bool, as_json: bool) -> None:
+def _carry_over(read: Callable[[], Imported], named: str, config: Path, *, yes: bool, replace: bool, as_json: bool) -> None:
+    """`named`: the option that names what is read."""
     from sesrelay.setup.sites import files as site_files
-    from sesrelay.setup.sites.postfix import CannotRead
 
     try:
         found = read()
-    except CannotRead as error:
-        fail(str(error))
+    except OSError as error:
+        elsewhere = f" ({named} if it is elsewhere)" if isinstance(error, FileNotFoundError) else ""
+        fail(f"nothing is imported: {reason(error)}{elsewhere}")
     write = bool(found.sites) and (yes or (not as_json and sys.stdin.isatty()))
     if not as_json:
         _show(found, config)

@@ -44,7 +44,7 @@ OF_KIND = {"key": ("access_key_id", "secret_access_key_file"), "smtp": ("smtp_us
 @click.option("--force", is_flag=True, help="Take the place of a configuration that is there.")
 @click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     default=str(DEFAULT_CONFIG),
     show_default=True,
     metavar="FILE",
@@ -58,7 +58,7 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
     from sesrelay.setup.sites.first_config import compose
 
     if config.exists() and not force:
-        fail(f"{config} is there already (--force takes its place; a further site: sesrelay site add)")
+        fail(f"{config} is there already (--force takes its place{_else_to_do(config)})")
     answers = _answers(said, ask=not yes and sys.stdin.isatty())
     text = compose(answers)
     with changing(config, "nothing was written; the configuration would have problems"):
@@ -72,6 +72,18 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
     click.echo(as_run("next: sesrelay check, then systemctl reload-or-restart sesrelay (or: sesrelay run), then"))
     sender = somebody((answers.domains or (answers.hostname,))[0], "test")
     click.echo(as_run(f"      sesrelay send --from {sender} --to YOU"))
+
+
+def _else_to_do(config: Path) -> str:
+    """Return what there is to do about a configuration that is there, besides writing another."""
+    from sesrelay.config.loading import load
+    from sesrelay.config.problem import ConfigError
+
+    try:
+        load(config)
+    except ConfigError:
+        return "; what is wrong with it: sesrelay check"
+    return "; a further site: sesrelay site add"
 
 
 def _answers(said: dict[str, Any], *, ask: bool) -> Answers:

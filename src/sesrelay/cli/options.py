@@ -72,7 +72,7 @@ def json_option(function: Function) -> Function:
 
 def reason(error: OSError, place: Path | None = None) -> str:
     """Return what the system would not do, where (`place`, if it does not say so itself), and who may."""
-    where = error.filename or place
+    where = error.filename2 or error.filename or place  # the second is what was to be replaced
     remedy = " (run this as root: sudo)" if isinstance(error, PermissionError) and os.geteuid() else ""
     return f"{where}: {error.strerror}{remedy}" if where else f"{error}{remedy}"
 

@@ -189,7 +189,11 @@ def _beside(target: Path, one: NewFile) -> Path:
     """Return a file with the text in the folder of `target`, synced."""
     like = one.like.stat() if one.like.exists() else None
     mode = stat.S_IMODE(like.st_mode) if like and one.like.resolve() == target else MODE
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # made with mode 0600
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # made with mode 0600
+    except OSError as error:
+        error.filename = str(target.parent)  # it names the one that could not be made, which nobody has heard of
+        raise
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(one.text)

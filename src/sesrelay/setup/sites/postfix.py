@@ -40,10 +40,6 @@ _DOMAIN_PATTERN = re.compile(
 )
 
 
-class CannotRead(Exception):
-    """There is nothing to import there."""
-
-
 @dataclass(slots=True)
 class Imported:
     """`notes`: what was not carried over, or means something else here, a sentence each."""
@@ -62,11 +58,8 @@ class Entry:
 
 
 def from_postfix(main_cf: Path) -> Imported:
-    """Read Postfix's main.cf and the tables it names. Raises: CannotRead"""
-    try:
-        settings = _main_cf(main_cf.read_text(encoding="utf-8", errors="replace"), main_cf.absolute().parent)
-    except OSError as error:
-        raise CannotRead(f"{main_cf}: {error.strerror}") from error
+    """Read Postfix's main.cf and the tables it names. Raises: OSError where main.cf cannot be read"""
+    settings = _main_cf(main_cf.read_text(encoding="utf-8", errors="replace"), main_cf.absolute().parent)
     found = Imported()
     relays = list(_tables(settings.get("sender_dependent_relayhost_maps", ""), found))
     unread = Imported()
@@ -108,11 +101,8 @@ def from_postfix(main_cf: Path) -> Imported:
 
 
 def from_ubos(folder: Path = UBOS) -> Imported:
-    """Read the folders of UBOS's `amazonses`, one site a file. Raises: CannotRead"""
-    try:
-        files = sorted(file for file in (folder / RELAYHOSTS_D).iterdir() if file.is_file() and not file.name.startswith("."))
-    except OSError as error:
-        raise CannotRead(f"{folder / RELAYHOSTS_D}: {error.strerror}") from error
+    """Read the folders of UBOS's `amazonses`, one site a file. Raises: OSError where that of the relays cannot be listed"""
+    files = sorted(file for file in (folder / RELAYHOSTS_D).iterdir() if file.is_file() and not file.name.startswith("."))
     found = Imported()
     for file in files:
         relays, passwords = list(_patterns(file, found)), []
