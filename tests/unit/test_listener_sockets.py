@@ -113,12 +113,19 @@ def test_where_no_socket_can_be(tmp_path: Path, name: str, said: str) -> None:
         bind(f"unix:{tmp_path / name}")
 
 
+def handed_over(sock: socket.socket) -> int:
+    """Return a descriptor that an exec has left open."""
+    made = os.dup(sock.fileno())
+    os.set_inheritable(made, True)
+    return made
+
+
 def test_systemds_unix_socket_is_matched_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "s.sock"
     with socket.socket(socket.AF_UNIX) as ours:
         ours.bind(str(path))
         ours.listen()
-        monkeypatch.setattr(sockets, "FIRST_FD", os.dup(ours.fileno()))
+        monkeypatch.setattr(sockets, "FIRST_FD", handed_over(ours))
         found, unnamed = activated([f"unix:{path}", "127.0.0.1:25"], {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
     assert (list(found), unnamed) == ([f"unix:{path}"], [])
     found[f"unix:{path}"].close()
@@ -127,7 +134,7 @@ def test_systemds_unix_socket_is_matched_by_its_path(tmp_path: Path, monkeypatch
 
 def test_systemds_sockets_are_matched_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with bind("127.0.0.1:0") as ours, bind("127.0.0.1:0") as other:
-        wanted, unknown = os.dup(ours.fileno()), os.dup(other.fileno())
+        wanted, unknown = handed_over(ours), handed_over(other)
         first = min(wanted, unknown)
         monkeypatch.setattr(sockets, "FIRST_FD", first)
         count = max(wanted, unknown) - first + 1
@@ -147,22 +154,44 @@ def test_systemds_sockets_are_matched_by_address(monkeypatch: pytest.MonkeyPatch
         found[listen].close()
 
 
-@pytest.mark.parametrize("kind", ["datagram", "connection"])
+@pytest.mark.parametrize("kind", ["datagram", "connection", "one that does not listen"])
 def test_what_cannot_be_listened_on_is_told_with_the_remedy(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by ListenDatagram= or Accept=yes; the start ended with nothing but `Bad file descriptor`."""
     with bind("127.0.0.1:0") as ours, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
         datagram.bind(("127.0.0.1", 0))
         with socket.create_connection(ours.getsockname()) as client:
-            handed = datagram if kind == "datagram" else client
-            monkeypatch.setattr(sockets, "FIRST_FD", os.dup(handed.fileno()))
+            idle = socket.socket()
+            idle.bind(("127.0.0.1", 0))
+            handed = {"datagram": datagram, "connection": client}.get(kind, idle)
+            monkeypatch.setattr(sockets, "FIRST_FD", handed_over(handed))
             host, port = handed.getsockname()
             found, (told,) = activated([f"{host}:{port}"], {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
+            idle.close()
     assert not found
     assert told.startswith(f"{host}:{port} was handed over by systemd, and no connections can be accepted there (ListenStream= and")
 
 
+def test_more_than_was_handed_over_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands behind it is the relay's own, as the pair by which a loop wakes itself."""
+    near, far = socket.socketpair()
+    with near, far, Path(os.devnull).open() as file:
+        monkeypatch.setattr(sockets, "FIRST_FD", near.fileno())
+        os.set_inheritable(file.fileno(), True)
+        found, told = activated(["127.0.0.1:25"], {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "999999999"})
+        near.sendall(b"still there")
+        assert far.recv(99) == b"still there"
+        assert f"descriptor {file.fileno()} was handed over by systemd, and is no socket" in "".join(told)
+    assert not found
+
+
 @pytest.mark.parametrize(
-    "environ", [{}, {"LISTEN_PID": "1", "LISTEN_FDS": "1"}, {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}]
+    "environ",
+    [
+        {},
+        {"LISTEN_PID": "1", "LISTEN_FDS": "1"},
+        {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"},
+        {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "9" * 30},
+    ],
 )
 def test_nothing_is_taken_that_is_not_for_us(environ: dict[str, str]) -> None:
     assert activated(["127.0.0.1:25"], environ) == ({}, [])

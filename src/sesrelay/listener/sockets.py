@@ -19,6 +19,7 @@ from pathlib import Path
 
 BACKLOG = 1024
 FIRST_FD = 3  # SD_LISTEN_FDS_START
+FDS_MAX = 1024  # that are looked at, however many are said to be there
 UNIX_PREFIX = "unix:"
 ANYBODY = 0o666  # like 127.0.0.1:25: every local user may submit
 
@@ -224,22 +225,28 @@ def _remove_stale(path: str, name: str, key: str) -> None:
 def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> tuple[dict[str, socket.socket], list[str]]:
     """Return the sockets that systemd hands over, by the `listen` that names their address; forget them in `environ`.
 
-    A socket of another kind, or that no `listen` names, is closed; the second result tells of each, with the remedy.
+    A socket of another kind, or that no `listen` names, is closed; the second result tells of each, with the remedy. What is not there,
+    or was opened since (which no exec leaves open), is not ours to take.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or not count.isdecimal():
+    if pid != str(os.getpid()) or not (count.isdecimal() and len(count) < 10):
         return {}, []
     wanted = {_key(*parse(listen)): listen for listen in listens}
     taken: dict[str, socket.socket] = {}
     unnamed: list[str] = []
-    for fd in range(FIRST_FD, FIRST_FD + int(count)):
+    for fd in range(FIRST_FD, FIRST_FD + min(int(count), FDS_MAX)):
+        if not _inherited(fd):
+            continue
         try:
             sock = socket.socket(fileno=os.dup(fd))
         except OSError:
-            continue  # no socket: not ours
+            unnamed.append(
+                f"descriptor {fd} was handed over by systemd, and is no socket (ListenStream= is meant in the socket unit)"
+            )
+            continue
         os.close(fd)
-        if sock.type != socket.SOCK_STREAM or _connected(sock):
+        if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             unnamed.append(
                 f"{shown(sock)} was handed over by systemd, and no connections can be accepted there"
                 " (ListenStream= and Accept=no are meant in the socket unit)"
@@ -260,12 +267,11 @@ def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> tupl
     return taken, unnamed
 
 
-def _connected(sock: socket.socket) -> bool:
+def _inherited(fd: int) -> bool:
     try:
-        sock.getpeername()
-    except OSError:
+        return os.get_inheritable(fd)
+    except OSError:  # there is none
         return False
-    return True
 
 
 def _key(host: str, port: int) -> tuple[str, int]:
