@@ -7,6 +7,7 @@ Invariant: colours are for terminals, and for those who have not set NO_COLOR (h
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
@@ -91,8 +92,10 @@ def main(args: list[str] | None = None) -> int:
         code = _run(args)
         sys.stdout.flush()
     except OSError as error:  # a full disk behind stdout, for one
-        click.echo(f"sesrelay: {reason(error)}", err=True)
-        to_nowhere(sys.stdout.fileno())  # at the end it is tried once more, and from Python 3.13 on complained of
+        with contextlib.suppress(OSError):
+            click.echo(f"sesrelay: {reason(error)}", err=True)
+        for stream in (sys.stdout, sys.stderr):  # at the end it is tried once more, and from Python 3.13 on complained of
+            to_nowhere(stream.fileno())
         return EX_FAILED
     return code
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sesrelay.cli.options import EX_FAILED, EX_OK, reader_left
+from sesrelay.cli.options import EX_FAILED, EX_OK, reader_left, reason
 from sesrelay.cli.remedies import fail
 from sesrelay.cli.words import seconds
 
@@ -45,5 +45,5 @@ def command(smtp_port: int, http_port: int, ses_port: int, timeout: float, once:
             arrived = runner.run(run(Path(folder)))
     except (ListenError, SpoolError, OSError) as error:
         other = "--smtp-port, --http-port and --ses-port choose other ports; 0 is any free one"
-        fail(f"the demo cannot start: {error}\n{other}")
+        fail(f"the demo cannot start: {reason(error) if isinstance(error, OSError) else error}\n{other}")
     sys.exit(0 if arrived else EX_FAILED)

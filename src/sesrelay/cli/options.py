@@ -119,6 +119,9 @@ class Output(io.FileIO):
         except BrokenPipeError:
             self.left = True
             return memoryview(data).nbytes
+        except OSError as error:  # as on a full disk
+            error.filename = {1: "standard output", 2: "standard error"}.get(self.fileno())
+            raise
 
 
 def to_nowhere(number: int) -> None:
