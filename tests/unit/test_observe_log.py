@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -314,3 +316,11 @@ def test_the_journal_is_told_how_bad_a_line_is(monkeypatch: pytest.MonkeyPatch, 
         lines = stream.read().splitlines()
     assert [line[:4] for line in lines] == [b"<6>{", b"<3>{", b'{"ti', b'{"ti']
     assert [json.loads(line.lstrip(b"<>36"))["event"] for line in lines] == ["notice", "trouble"] * 2
+
+
+def test_a_daemon_does_without_rich_which_is_there_for_who_wants_it() -> None:
+    code = (
+        "import sys\nimport sesrelay.app.daemon\nassert 'rich' not in sys.modules\n"
+        "from rich.progress import Progress\nimport structlog.dev\nassert structlog.dev.rich is None"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

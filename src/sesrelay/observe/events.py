@@ -10,15 +10,13 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 
-from structlog.typing import FilteringBoundLogger
-
 from sesrelay.mail.dates import rfc3339
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, State
 from sesrelay.mail.envelope import Message, Origin
 from sesrelay.mail.outcome import Outcome
 from sesrelay.mail.reply import Reply
 from sesrelay.observe.flood import Flood
-from sesrelay.observe.log import describe, facts_of
+from sesrelay.observe.log import FilteringBoundLogger, describe, facts_of
 from sesrelay.observe.outcomes import outcome_name
 from sesrelay.policy.reputation import AccountStanding
 from sesrelay.policy.verdict import Verdict
