@@ -8,6 +8,7 @@ import signal
 import smtplib
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,14 +69,20 @@ def test_a_reload_that_comes_early_is_done_and_ends_nothing(tmp_path: Path, mana
 
 def test_a_reload_that_was_refused_stands_in_the_status(tmp_path: Path, manager: socket.socket) -> None:
     with Relay(tmp_path, MORE, env={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as relay:
-        ready = manager.recv(4096).decode().splitlines()[1]
+        ready = manager.recv(4096).decode()
         relay.write(f"{MORE}\nnonsense: 1")
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         assert not relay.ask("reload")["ok"]
+        after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        begun = manager.recv(4096).decode()  # sd_notify(3): what Type=notify-reload waits for, by the clock that it compares with
+        assert begun.startswith("RELOADING=1\nMONOTONIC_USEC=")
+        assert before <= int(begun.rpartition("=")[2]) <= after
         told = manager.recv(4096).decode()
         assert told.startswith(f"{ready}; the last reload was refused: {relay.config}:")
-        assert len(told.splitlines()) == 1
+        assert len(told.splitlines()) == 2
         relay.write(MORE)
         assert relay.ask("reload")["ok"]
+        assert manager.recv(4096).decode().startswith("RELOADING=1\n")
         assert manager.recv(4096).decode() == ready
 
 

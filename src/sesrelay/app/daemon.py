@@ -270,8 +270,12 @@ class Daemon:
         return {"ok": not problems, "problems": problems}
 
     async def _reload_and_tell(self) -> list[str]:
-        problems = await self._reload()
-        self._systemd.tell(f"STATUS={self._standing(problems)}")
+        self._systemd.tell(f"RELOADING=1\nMONOTONIC_USEC={int(self.clock.monotonic() * 1e6)}")
+        problems = ["it failed, and the log says why"]
+        try:
+            problems = await self._reload()
+        finally:
+            self._systemd.tell(f"READY=1\nSTATUS={self._standing(problems)}")
         self.observer.reloaded(not problems, "; ".join(problems) or "the new configuration is in force")
         return problems
 
