@@ -69,6 +69,7 @@ class PaperSession:
     ca_bundle: str | None = None
     standing: Standing | Exception = field(default_factory=Standing)
     account_number: str | None = None
+    last_listed: tuple[frozenset[str], float] | None = None
     reloads: int = 0
     asked: int = 0
 

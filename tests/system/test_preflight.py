@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import smtplib
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,17 @@ def test_an_unverified_sender_is_refused_at_mail_until_it_is_verified(tmp_path: 
                 raise AssertionError("a header From that is not verified was taken")
         ses.tell(verified=["example.com", "example.net"])
         wait_for("the list is fetched again", lambda: mail(relay, "example.net")[0] == 250)
+
+
+def test_a_reload_lets_nobody_slip_in(tmp_path: Path, ses: StandIn) -> None:
+    with relay_at(ses, tmp_path, preflight=True) as relay:
+        wait_for("the list is there", lambda: mail(relay, "example.net")[0] == 550)
+        ses.process.send_signal(signal.SIGSTOP)  # so that the list cannot be had again at once, however quick the machine
+        try:
+            assert relay.ask("reload")["ok"]
+            assert mail(relay, "example.net")[0] == 550
+        finally:
+            ses.process.send_signal(signal.SIGCONT)
 
 
 def test_nobody_is_refused_while_the_list_cannot_be_had(tmp_path: Path, ses: StandIn) -> None:

@@ -118,6 +118,17 @@ async def test_a_sender_is_refused_by_a_fresh_list_only_and_a_miss_looks_again()
     assert not troubles
 
 
+def test_what_was_listed_before_a_reload_refuses_until_it_is_listed_anew() -> None:
+    clock = FakeClock()
+    before = frozenset({"a.example"}), clock.monotonic()
+    clock.advance(kept.GOOD_FOR - 1)
+    identities = Identities(Source(frozenset()), clock, list[Exception]().append, before)
+    assert identities.refusal("x@b.example", "r") is not None
+    assert identities.refusal("x@a.example", "r") is None
+    clock.advance(2)
+    assert identities.refusal("x@b.example", "r") is None
+
+
 async def test_nobody_is_refused_while_the_list_cannot_be_fetched_and_that_is_said_once() -> None:
     clock, source, troubles = FakeClock(), Source(frozenset({"a.example"})), list[Exception]()
     identities = Identities(source, clock, troubles.append)

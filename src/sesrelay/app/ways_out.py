@@ -190,7 +190,8 @@ def _identities(
     def trouble(error: Exception) -> None:
         shared.observer.trouble(CANNOT_LIST, error, transport=name, remedy=list_remedy(error))
 
-    return Identities(shared.session(source).identities, shared.clock, trouble)
+    session = shared.session(source)
+    return Identities(session.identities, shared.clock, trouble, session.last_listed)
 
 
 def paced(

@@ -92,6 +92,8 @@ class Session:
         self._look_at = 0.0
         self._renewing: asyncio.Task[FrozenCredentials | None] | None = None
         self._reloaded_at: float | None = None
+        self.last_listed: tuple[frozenset[str], float] | None = None
+        """The verified identities as they were asked for last, and when, by the monotonic clock; None where that failed."""
 
     def __repr__(self) -> str:
         return f"Session({self.source.credential_id}, {self.source.region})"
@@ -140,8 +142,14 @@ class Session:
 
     async def identities(self) -> frozenset[str]:
         """Ask for the verified addresses and domains, in normal form. Raises: botocore's errors."""
-        opened = self._opened or await self._open()
-        return await self._in_thread(lambda: fetch_identities(opened.v2, opened.v1))
+        try:
+            opened = self._opened or await self._open()
+            found = await self._in_thread(lambda: fetch_identities(opened.v2, opened.v1))
+        except Exception:
+            self.last_listed = None
+            raise
+        self.last_listed = found, self._clock.monotonic()
+        return found
 
     async def reputation(self) -> Reputation:
         """Ask what became of the account's mail in 24 hours. Raises: botocore's errors."""

@@ -27,14 +27,22 @@ def list_remedy(error: Exception) -> str:
 
 
 class Identities:
-    """The verified identities of one account in one region. `ask` fetches them; `trouble` is told once that it cannot."""
+    """The verified identities of one account in one region. `ask` fetches them; `trouble` is told once that it cannot. `before`: what
+    was fetched last, and when, by the monotonic clock, so that nobody slips in after each reload.
+    """
 
-    def __init__(self, ask: Callable[[], Awaitable[frozenset[str]]], clock: Clock, trouble: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[frozenset[str]]],
+        clock: Clock,
+        trouble: Callable[[Exception], None],
+        before: tuple[frozenset[str], float] | None = None,
+    ) -> None:
         self._ask = ask
         self._clock = clock
         self._trouble = trouble
-        self._known: frozenset[str] | None = None
-        self._known_at = 0.0
+        self._known: frozenset[str] | None
+        self._known, self._known_at = before or (None, 0.0)
         self._said = False
         self._wanted = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None

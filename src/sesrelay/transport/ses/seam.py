@@ -91,6 +91,10 @@ class AwsSession(Protocol):
     async def identities(self) -> frozenset[str]:
         """Ask for the verified addresses and domains, in normal form. Raises: whatever kept the answer away."""
 
+    @property
+    def last_listed(self) -> tuple[frozenset[str], float] | None:
+        """Return what `identities` told last, and when, by the monotonic clock; None where it could not, or was not asked yet."""
+
     async def account(self) -> Figures:
         """Ask the account for its limits, once. Raises: whatever kept the answer away."""
 

@@ -83,7 +83,9 @@ class SesTransport:
         wants_identities = options.preflight or options.rewrite_from is not None
         # An identity that another account lends by its ARN is in no list of ours.
         lent = options.source_arn or options.from_arn
-        self._identities = Identities(session.identities, clock, self._unlisted) if wants_identities and not lent else None
+        self._identities = (
+            Identities(session.identities, clock, self._unlisted, session.last_listed) if wants_identities and not lent else None
+        )
         self._verified: Verified = self._identities.verified if self._identities else nobody_knows
         self._started = self._closed = False
 
