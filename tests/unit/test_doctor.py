@@ -525,6 +525,17 @@ def test_what_root_may_read_and_the_relay_may_not_fails() -> None:
         assert told()[:2] == ("fail", f"{config}: {stops}")
 
 
+def test_a_configuration_that_every_user_may_change_is_a_warning(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("state_dir: state\nlisteners: [{listen: 127.0.0.1:0}]\ndefault_route: {reject: true}\n")
+    for mode, status, remedy in ((0o644, "ok", None), (0o666, "warn", f"chmod o-w {config}")):
+        config.chmod(mode)
+        said = sesrelay("doctor", "--json", "--config", config)
+        assert [(one["status"], one["remedy"]) for one in said.json["checks"] if one["check"] == "configuration"] == [
+            (status, remedy)
+        ]
+
+
 @as_root
 def test_what_root_left_in_the_folder_of_the_relays_user_fails(tmp_path: Path) -> None:
     state = tmp_path / "state"

@@ -7,9 +7,9 @@ import stat
 from pathlib import Path
 
 
-def anybodys(folder: Path) -> bool:
-    """Tell whether every user of the machine may write there, and so delete mail or put other in its place. Raises: OSError"""
-    return bool(folder.stat().st_mode & stat.S_IWOTH)
+def anybodys(path: Path) -> bool:
+    """Tell whether every user of the machine may write to a file, or to a folder, and so put another in its place. Raises: OSError"""
+    return bool(path.stat().st_mode & stat.S_IWOTH)
 
 
 def give_to_owner(folder: Path, made: int) -> None:

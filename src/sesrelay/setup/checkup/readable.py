@@ -10,15 +10,16 @@ from typing import Any
 
 from sesrelay.config.loading import Loaded
 from sesrelay.config.private import SERVICE
-from sesrelay.setup.checkup.check import Check, fail, ok
+from sesrelay.setup.checkup.check import Check, fail, ok, warn
 from sesrelay.setup.checkup.disk import group_of, may, name_of, relay_user
+from sesrelay.spool.owner import anybodys
 
 _NAMED = ("certificate", "key")
 ACL = "system.posix_acl_access"  # acl(5): with one, the group's bits of the mode are a mask
 
 
 def configuration(loaded: Loaded, pid: int | None) -> Check:
-    """Tell that the configuration has no problem, or what the relay cannot read of it. `pid`: see `disk`."""
+    """Tell that the configuration has no problem, what the relay cannot read of it, or what everybody may write. `pid`: see `disk`."""
     main = loaded.files[0]
     uid = relay_user(loaded.config.state_dir, pid)
     for file in dict.fromkeys((*loaded.files, *_named(loaded.config.model_dump()))):
@@ -29,6 +30,10 @@ def configuration(loaded: Loaded, pid: int | None) -> Check:
                 remedy = f"move the file to {main.absolute().parent}, or: chmod o+x {shut}"
             told = f"{file}: {name_of(uid)} may not read it, so that the relay neither starts nor reloads"
             return fail("configuration", str(main), told, remedy)
+    for file in loaded.files:
+        if anybodys(file):
+            told = f"every user of this machine may change {file}, and so where mail goes"
+            return warn("configuration", str(main), told, f"chmod o-w {file}")
     return ok("configuration", str(main), f"{len(loaded.files) - 1} site files, no problem")
 
 
