@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -52,6 +53,18 @@ def test_a_taken_address_is_named() -> None:
 def test_an_address_that_is_not_ours() -> None:
     with pytest.raises(ListenError, match=r"192\.0\.2\.1:2525.*no such address"):
         bind("192.0.2.1:2525")
+
+
+def test_a_family_that_the_kernel_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel without IPv6 still knows how its addresses are written."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    for listening in (lambda: bind("[::1]:25"), lambda: sockets.rehearse("[::1]:25", "listeners", ours=True)):
+        with pytest.raises(ListenError, match=r"^\[::1\]:25: Address family not supported"):
+            listening()
 
 
 @pytest.mark.parametrize("listen", ["25", "127.0.0.1", "127.0.0.1:99999", "127.0.0.1:smtp"])

@@ -99,7 +99,10 @@ def _bound(listen: str, host: str, port: int, key: str = "listeners") -> socket.
     except OSError as error:
         raise ListenError(f"{listen}: {host} is no address of this machine ({error.strerror}); change {key}") from error
     family, address = found[0][0], found[0][4]
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except OSError as error:  # a kernel without IPv6, for one
+        raise _explained(listen, port, error, key) from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
