@@ -1,6 +1,8 @@
 """The daemon's end of the control socket.
 
 Invariant: the socket's mode (`MODE`) is what decides who may speak here; nothing else is asked.
+Invariant: for a new connection beyond `MOST` the one that has been quiet for longest goes, so a verb is always answered.
+Invariant: one request that is long or has content is held at a time, and its other end has `PATIENCE` to bring it.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,11 +19,32 @@ from sesrelay.seams import Desk, Document, Observer, SpoolError, Told, Unfit, Ve
 
 CHANGES = frozenset({"hold", "release", "retry", "delete"})
 MODE = 0o660
+MOST = 64  # connections: each holds a descriptor, which mail needs
+SHORT = 64 * 1024  # octets of a request that anybody may have here: all but those that name thousands of messages
+PATIENCE = 60.0  # seconds; a verb has it all at hand, and sends it at once
 STANDING = frozenset({"park", "unpark"})
 
 
 class _OtherQueue(Exception):
     """A verb means another relay than the one that it has found."""
+
+
+class _Turn:
+    """A connection's turn to have a large request here: taken once it turns out to be one."""
+
+    def __init__(self, lock: asyncio.Lock) -> None:
+        self._lock = lock
+        self._mine = False
+
+    async def take(self) -> None:
+        if not self._mine:
+            await self._lock.acquire()
+            self._mine = True
+
+    def give_back(self) -> None:
+        if self._mine:
+            self._mine = False
+            self._lock.release()
 
 
 @dataclass(slots=True)
@@ -37,12 +60,14 @@ class ControlServer:
     reload: Callable[[], Awaitable[Document]]
     _server: asyncio.AbstractServer | None = field(default=None, init=False)
     _sock: socket.socket | None = field(default=None, init=False)
+    _here: dict[asyncio.StreamWriter, None] = field(default_factory=dict, init=False)  # the quietest first
+    _large: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def serve(self, sock: socket.socket) -> None:
         """Answer on a listening socket, from now on on no other; who is connected stays."""
         self.stop()
         # Not start_unix_server: from Python 3.13 on it takes the file away at its end, and its owner does that.
-        self._server = await asyncio.start_server(self._answer_all, sock=sock, limit=wire.LINE_MAX)
+        self._server = await asyncio.start_server(self._connected, sock=sock, limit=SHORT)
         self._sock = sock
 
     def stop(self) -> None:
@@ -50,22 +75,44 @@ class ControlServer:
             self._server.close()
             self._sock.close()
 
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Awaitable[None]:
+        while len(self._here) >= MOST:
+            quietest = next(iter(self._here))
+            del self._here[quietest]
+            quietest.transport.abort()  # closing would wait for what it does not read
+        self._here[writer] = None
+        return self._answer_all(reader, writer)
+
+    def _heard(self, writer: asyncio.StreamWriter) -> None:
+        if writer in self._here:
+            del self._here[writer]
+            self._here[writer] = None
+
     async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        turn = _Turn(self._large)
         try:
-            async for request in reader:
-                await self._answer(request, reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+            while request := await _line(reader, turn):
+                self._heard(writer)
+                await self._answer(request, reader, writer, turn)
+                turn.give_back()
+                self._heard(writer)
+                await asyncio.sleep(0)  # whoever sends thousands of requests at once does not keep the loop
+        except (ConnectionError, asyncio.IncompleteReadError, ValueError) as error:
             self.observer.notice("control connection dropped", error=str(error))
         finally:
+            turn.give_back()
+            self._here.pop(writer, None)
             writer.close()
 
-    async def _answer(self, request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, turn: _Turn) -> None:
         try:
             asked = json.loads(request)
             verb, args = asked["verb"], asked.get("args", {})
             if asked.get("queue", self.queue) != self.queue:
                 raise _OtherQueue
-            content = await _content(asked, reader)
+            content = await _content(asked, reader, turn)
+            if verb != "import":
+                turn.give_back()  # what is asked for may take as long as somebody reads the answer
             if verb == "export":
                 await self._export(str(args["id"]), writer)
                 return
@@ -130,9 +177,43 @@ class ControlServer:
         raise ValueError(f"there is no verb {verb!r}")
 
 
-async def _content(asked: dict[str, Any], reader: asyncio.StreamReader) -> bytes:
+async def _line(reader: asyncio.StreamReader, turn: _Turn) -> bytes:
+    """Return the line of the next request, or what came of it; empty at the end. Raises: ConnectionError"""
+    try:
+        return await reader.readuntil()
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError:
+        await turn.take()
+        return await _in_time(_long_line(reader))
+
+
+async def _long_line(reader: asyncio.StreamReader) -> bytes:
+    line = bytearray()
+    while len(line) <= wire.LINE_MAX:
+        try:
+            return bytes(line + await reader.readuntil())
+        except asyncio.IncompleteReadError as error:
+            return bytes(line + error.partial)
+        except asyncio.LimitOverrunError as error:
+            line += await reader.readexactly(error.consumed)
+    line.clear()  # the error's traceback has it
+    raise ConnectionError("a request without an end")
+
+
+async def _content(asked: dict[str, Any], reader: asyncio.StreamReader, turn: _Turn) -> bytes:
     """Return the octets that follow a request. Raises: ConnectionError for more than a message may have: what comes is unknown"""
     octets = int(asked.get("octets", 0))
     if not 0 <= octets <= wire.CONTENT_MAX:
         raise ConnectionError(f"{octets} octets are no message")
-    return await reader.readexactly(octets)
+    if octets > SHORT:
+        await turn.take()
+    return await _in_time(reader.readexactly(octets)) if octets else b""
+
+
+async def _in_time(coming: Coroutine[Any, Any, bytes]) -> bytes:
+    try:
+        async with asyncio.timeout(PATIENCE):  # no wait_for: its frame and an error would keep each other, and what has come
+            return await coming
+    except TimeoutError:
+        raise ConnectionError("a request was not all sent in time") from None
