@@ -92,16 +92,40 @@ def test_paths(path: str, address: str) -> None:
     assert command == RcptCommand(address, frozenset({"NEVER"}))
 
 
-@pytest.mark.parametrize("envid", ["a+0D+0Ab", "a+00", "a+7F", "a+1B", "a+C3+BC"])
+@pytest.mark.parametrize("envid", ["a+0D+0Ab", "a+0d+0ab", "a+00", "a+7F", "a+1B", "a+C3+BC"])
 def test_an_envid_hides_nothing_but_printable_ascii(envid: str) -> None:
     assert isinstance(general_mail(f"FROM:<a@example.com> ENVID={envid}"), Reply)
     assert general_mail("FROM:<a@example.com> ENVID=a+20+2B+3D~") == MailCommand("a@example.com", envid="a+20+2B+3D~")
 
 
 @pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("a+2b", "a+2B"), ("<a=b+c@d>", "<a+3Db+2Bc@d>"), ("+", "+2B"), ("+a", "+2Ba"), ("++3d=", "+2B+3D+3D"), ("+zz", "+2Bzz"),
+        ("a" * 300, "a" * 300),
+    ],
+)  # fmt: skip
+def test_what_is_nearly_xtext_is_taken_for_what_it_means(said: str, meant: str) -> None:
+    assert general_mail(f"FROM:<a@example.com> ENVID={said}") == MailCommand("a@example.com", envid=meant)
+    assert general_rcpt(f"TO:<b@example.org> ORCPT=rfc822;{said}") == RcptCommand("b@example.org", orcpt=f"rfc822;{meant}")
+
+
+@pytest.mark.parametrize("value", ["a=b", "a+zz", "<>", "<a@b.example>", "a+2b"])
+def test_whoever_wrote_a_message_on_behalf_of_whom_is_no_matter(value: str) -> None:
+    assert general_mail(f"FROM:<a@example.com> AUTH={value}") == MailCommand("a@example.com")
+
+
+def test_a_comma_more_in_notify_is_none() -> None:
+    assert general_rcpt("TO:<b@example.org> NOTIFY=FAILURE,,DELAY,") == RcptCommand(
+        "b@example.org", frozenset({"FAILURE", "DELAY"})
+    )
+    assert isinstance(general_rcpt("TO:<b@example.org> NOTIFY=,"), Reply)
+
+
+@pytest.mark.parametrize(
     "hidden",
     [
-        "rfc822;a+0D+0Ab@c.example", "rfc822;a+7F", "rfc822;gr+C3+BC", r"utf-8;a\x{D}\x{A}b", r"utf-8;a\x{0000000D}b", "utf-8;a+0Db",
+        "rfc822;a+0d+0ab", "rfc822;a+0D+0Ab@c.example", "rfc822;a+7F", "rfc822;gr+C3+BC", r"utf-8;a\x{D}\x{A}b", r"utf-8;a\x{0000000D}b", "utf-8;a+0Db",
         r"utf-8;a\x{85}", "utf-8;a\x85", r"utf-8;a\x{2028}", r"utf-8;a\x{D800}", r"utf-8;a\x{110000}", r"utf-8;a\x{FFFFFFFFFFFF}",
     ],
 )  # fmt: skip

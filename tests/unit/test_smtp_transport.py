@@ -218,6 +218,12 @@ async def test_parameters_go_where_they_are_offered() -> None:
             "RCPT TO:<c@example.org>",
         ]
         await out.close()
+    long = batch(recipient, envid="Q" * 101)
+    async with ScriptedHost(offers=("DSN",)) as host:
+        out = transport(host)
+        await out.deliver(long, Bytes())
+        assert host.said("MAIL") == ["MAIL FROM:<a@example.com>"], "a host may refuse mail for an ENVID that is too long"
+        await out.close()
     async with ScriptedHost(offers=()) as host:
         out = transport(host)
         outcome = by_address(message, await out.deliver(message, Bytes()))["b@example.org"]

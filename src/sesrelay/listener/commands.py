@@ -37,6 +37,8 @@ _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+\Z")
 _UTF8_XTEXT = re.compile(r"(?:[!-*,-<>-~\u0080-\U0010ffff]|\+[0-9A-F]{2}|\\x\{[0-9A-F]+\})+\Z")
 
+LONGEST = 500  # octets of ORCPT (RFC 3461 §4); some say their whole Message-ID as ENVID, which may have 100
+
 MAIL_SYNTAX = Reply(501, "5.5.4", "Syntax: MAIL FROM:<address> [parameters]")
 NO_BINARY = Reply(555, "5.6.1", "BODY=BINARYMIME is not offered: next hops could not take it")
 HELD_TWICE = Reply(501, "5.5.4", "HOLDFOR or HOLDUNTIL, not both")
@@ -170,13 +172,13 @@ def _ret(command: MailCommand, value: str | None) -> bool:
 
 
 def _envid(command: MailCommand, value: str | None) -> bool:
-    command.envid = value
-    return value is not None and len(value) <= 100 and _is_printable(value)
+    command.envid = orcpt.mended(value or "")
+    return len(command.envid) <= LONGEST and _is_printable(command.envid)
 
 
 def _auth(command: MailCommand, value: str | None) -> bool:
     # Who wrote a message on another's behalf is of no use here, but clients that say so are not to be refused.
-    return value is not None and (value == "<>" or bool(_XTEXT.match(value)))
+    return value is not None
 
 
 def _hold_for(command: MailCommand, value: str | None) -> bool:
@@ -197,7 +199,7 @@ def _hold_until(command: MailCommand, value: str | None) -> bool:
 
 
 def _notify(command: RcptCommand, value: str | None) -> bool:
-    words = (value or "").upper().split(",")
+    words = list(filter(None, (value or "").upper().split(",")))
     if words == ["NEVER"]:
         command.notify = frozenset({"NEVER"})
         return True
@@ -209,13 +211,15 @@ def _notify(command: RcptCommand, value: str | None) -> bool:
             case _:
                 return False
     command.notify = frozenset(wanted)
-    return True
+    return bool(wanted)
 
 
 def _orcpt(command: RcptCommand, value: str | None) -> bool:
-    command.orcpt = value
     kind, semicolon, address = (value or "").partition(";")
-    if not (semicolon and _KEYWORD.match(kind.upper()) and len(address) <= 500):
+    if kind.lower() != orcpt.UTF8:
+        address = orcpt.mended(address)
+    command.orcpt = f"{kind};{address}"
+    if not (semicolon and _KEYWORD.match(kind.upper()) and len(address) <= LONGEST):
         return False
     if kind.lower() != orcpt.UTF8:
         return _is_printable(address)

@@ -13,6 +13,7 @@ import unicodedata
 UTF8 = "utf-8"
 
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
+_NEARLY = re.compile(r"\+[0-9A-Fa-f]{2}|[+=]")
 _UNITEXT = re.compile(r"\\x\{([0-9A-Fa-f]+)\}")
 
 
@@ -39,6 +40,14 @@ def escaped(address: str) -> str:
 def unescaped(text: str) -> str:
     """Return what utf-8-addr-xtext or -unitext stands for; U+FFFD for what is no character."""
     return _UNITEXT.sub(lambda found: _character(found[1]), text)
+
+
+def mended(text: str) -> str:
+    """Return as xtext what is nearly that: digits in lower case, `=` as it is, a `+` before no digits.
+
+    Postfix takes the first two; the last is what a program sends that does not know of xtext, `rfc822;me+tag@example.org`.
+    """
+    return _NEARLY.sub(lambda found: found[0].upper() if found[0][1:] else f"+{ord(found[0]):02X}", text)
 
 
 def decoded(xtext: str) -> str:

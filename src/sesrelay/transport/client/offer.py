@@ -24,6 +24,7 @@ from sesrelay.transport.client.content import Wire
 from sesrelay.transport.client.replies import Said
 
 NOTIFY_ORDER = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
+ENVID_MAX = 100  # octets (RFC 3461 §4.4): of more, which some programs say to us, a host may refuse the mail
 TOO_BIG, NEEDS_UTF8 = "5.3.4", "5.6.7"
 DATA = b"DATA\r\n"
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
@@ -160,7 +161,7 @@ class Offer:
         if "dsn" in self._extensions:
             if envelope.ret:
                 words.append(f"RET={envelope.ret}")
-            if envelope.envid:
+            if envelope.envid and len(envelope.envid) <= ENVID_MAX:
                 words.append(f"ENVID={envelope.envid}")
         return _line(words)
 
