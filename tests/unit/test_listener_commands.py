@@ -85,11 +85,22 @@ def test_any_text_gets_an_answer(text: str) -> None:
         ('<"a\\"b c"@d.example>', '"a\\"b c"@d.example'),
         ("c@d.example", "c@d.example"),
         ("  <c@d.example>", "c@d.example"),
+        ("< c@d.example >", "c@d.example"),
+        ("<<c@d.example>>", "c@d.example"),
+        ("<The Shop <c@d.example>>", "c@d.example"),
+        ('<"a > b" < c@d.example>>', "c@d.example"),
     ],
 )
 def test_paths(path: str, address: str) -> None:
     command = general_rcpt(f"TO:{path} NOTIFY=NEVER")
     assert command == RcptCommand(address, frozenset({"NEVER"}))
+
+
+@pytest.mark.parametrize(
+    "path", ["<a c@d.example>", "<<>>", "<A <>>", "<c@d.example <", "<A <c@d.example>", "<<<c@d.example>>>", "<a> <b>>"]
+)
+def test_no_paths(path: str) -> None:
+    assert isinstance(general_rcpt(f"TO:{path}"), Reply)
 
 
 @pytest.mark.parametrize("envid", ["a+0D+0Ab", "a+0d+0ab", "a+00", "a+7F", "a+1B", "a+C3+BC"])

@@ -30,8 +30,10 @@ _QUICK_RCPT = re.compile(r"TO:" + _PLAIN + r"\Z", _ASCII_I)
 C = TypeVar("C")
 
 _ROUTE = r"(?:@[^<>\s:]*:)?"
-_BRACKETED = re.compile(rf'<{_ROUTE}((?:"(?:[^"\\]|\\.)*"|[^"<>\s])*)>(?: +|\Z)')
-_BARE = re.compile(r'((?:"(?:[^"\\]|\\.)*"|[^"<>\s])+)(?: +|\Z)')
+_MAILBOX = r'(?:"(?:[^"\\]|\\.)*"|[^"<>\s])'
+_BRACKETED = re.compile(rf"< *{_ROUTE}({_MAILBOX}*) *>(?: +|\Z)")
+_NAMED = re.compile(rf"<(?:\"[^\"]*\"|[^\"<>])*< *{_ROUTE}({_MAILBOX}+) *>>(?: +|\Z)")  # one as in a header, put into brackets
+_BARE = re.compile(rf"({_MAILBOX}+)(?: +|\Z)")
 _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9\-]*\Z")
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)\Z", _ASCII_I)  # RFC 3339 §5.6
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+\Z")
@@ -111,11 +113,14 @@ def general_rcpt(argument: str) -> RcptCommand | Reply:
 
 
 def _path(keyword: str, argument: str) -> tuple[str, str] | None:
-    """Return address and parameters; a source route is dropped (RFC 5321 §4.1.1.3), missing brackets are forgiven."""
+    """Return address and parameters; a source route is dropped (RFC 5321 §4.1.1.3).
+
+    Missing brackets are forgiven, and blanks or a name within them, as by Postfix: `explode(',', $to)` leaves such.
+    """
     if argument[: len(keyword)].upper() != keyword:
         return None
     rest = argument[len(keyword) :].lstrip(" ")
-    found = _BRACKETED.match(rest) if rest.startswith("<") else _BARE.match(rest)
+    found = (_BRACKETED.match(rest) or _NAMED.match(rest)) if rest.startswith("<") else _BARE.match(rest)
     return (found[1], rest[found.end() :]) if found else None
 
 
