@@ -79,6 +79,8 @@ async def bdat(session: SmtpSession, argument: str) -> None:
             session.refuse(NEED_MAIL if session.helo else NEED_HELO, "sequence", IDLING)
         else:
             session.refuse(NEED_RCPT, "sequence", IDLING)
+            if last:
+                session.end_transaction()
         return
     try:
         await _chunk(session, transaction, octets, last=last)
