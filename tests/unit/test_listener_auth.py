@@ -278,6 +278,26 @@ def test_a_hash_of_our_making_is_argon2id_and_fits() -> None:
     assert verify_hash(make_hash("Öp"), "Öp".encode())
 
 
+@pytest.mark.parametrize(
+    ("chosen", "typed"),
+    [
+        ("p\u00f6\u00df", "po\u0308\u00df"),  # composed and decomposed
+        ("po\u0308\u00df", "p\u00f6\u00df"),
+        ("a b\u00e9", "a\u00a0b\u00e9"),  # the space bar with AltGr held
+        ("p\u00e9\u00ad", "p\u00e9"),
+        ("\uff50\uff11", "p1"),
+    ],
+)
+def test_a_password_fits_however_its_characters_were_typed(chosen: str, typed: str) -> None:
+    async def main() -> None:
+        users = Users({"blog": make_hash(chosen), "shop": CHEAP.hash(chosen)})
+        assert await Verifier().fits(Credentials("blog", typed), "192.0.2.1", users)
+        assert await Verifier().fits(Credentials("shop", chosen), "192.0.2.1", users), "a hash that another program made"
+        assert not await Verifier().fits(Credentials("blog", f"{typed}\u00e9"), "192.0.2.1", users)
+
+    asyncio.run(main())
+
+
 @both_loops
 def test_a_flood_of_logins_verifies_two_at_a_time(loop: str) -> None:
     running, most, lock, gate = 0, 0, threading.Lock(), threading.Event()

@@ -1,6 +1,6 @@
 """Passwords and their argon2 hashes, verified on threads of their own, a few at once.
 
-Invariant: an unknown user costs one verification, with the costs of a configured user's hash.
+Invariant: an unknown user costs what a wrong password does, with the costs of a configured user's hash.
 Invariant: however many ask, no more than `WORKERS` verifications take memory (64 MiB each by argon2's defaults).
 Invariant: neither a password nor a hash stands in any repr.
 
@@ -19,6 +19,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
 from sesrelay.listener.throttle import Key, Throttle
+from sesrelay.mail.saslprep import prepared
 
 WORKERS = 2
 PATIENCE = 20.0  # seconds that a login may wait for those that failed before it; beyond, the client is to come back
@@ -70,7 +71,7 @@ NOBODY = Users({})
 
 def make_hash(password: str) -> str:
     """Return an argon2id hash with the costs that argon2-cffi recommends."""
-    return PasswordHasher().hash(password.encode())
+    return PasswordHasher().hash(prepared(password).encode())
 
 
 def verify_hash(encoded: str, password: bytes) -> bool:
@@ -148,7 +149,7 @@ class Verifier:
             self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="passwords")
         fits = (
             encoded is not None
-            and await loop.run_in_executor(self._pool, self._verify, encoded, credentials.password.encode())
+            and await loop.run_in_executor(self._pool, self._verified, encoded, credentials.password)
             and credentials.user in users
             and credentials.on_behalf_of in ("", credentials.user)
         )
@@ -157,6 +158,10 @@ class Verifier:
         else:
             self._throttle.failed(keys, loop.time())
         return fits
+
+    def _verified(self, encoded: str, password: str) -> bool:
+        # As it is first: other programs make hashes of passwords as they were typed.
+        return any(self._verify(encoded, form.encode()) for form in dict.fromkeys((password, prepared(password))))
 
     def close(self) -> None:
         """Begin no more verifications."""
