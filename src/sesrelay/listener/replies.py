@@ -38,6 +38,7 @@ TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients in one transactio
 
 # --- syntax ---
 NOT_HTTP = Reply(421, "4.7.0", "This is SMTP, not HTTP: the connection is closed")
+NO_COMMAND = Reply(421, "4.7.0", "This is a header field, and no command: the connection is closed")
 BAD_OCTETS = Reply(501, "5.5.2", "Control characters or octets that are no UTF-8 in a command")
 LINE_TOO_LONG = Reply(500, "5.5.2", "Command line too long")
 BARE_LF = Reply(500, "5.5.2", "A command line ends with CR LF")

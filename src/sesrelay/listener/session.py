@@ -24,6 +24,7 @@ from sesrelay.listener.replies import (
     LEAVING,
     LINE_TOO_LONG,
     LOCAL_ERROR,
+    NO_COMMAND,
     NOT_HTTP,
     TIMED_OUT,
     UNKNOWN,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from sesrelay.listener.transaction import Transaction
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_FIELD = re.compile(r"[!-9;-~]+:(?: |\Z)")
 _HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE", "PRI"})
 
 
@@ -128,6 +130,9 @@ class SmtpSession(Wire):
             return verb(self, argument.strip(" "))
         if name.upper() in _HTTP or " HTTP/1." in text:
             self.refuse(NOT_HTTP, "client", FREE)
+            self.closing = True
+        elif _FIELD.match(text):  # content whose DATA was refused, from a client that did not wait: what it says is somebody else's
+            self.refuse(NO_COMMAND, "client", FREE)
             self.closing = True
         else:
             self.refuse(UNKNOWN, "syntax")
