@@ -83,7 +83,8 @@ def shown() -> list[tuple[str, str]]:
     found = []
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
         text = page.read_text(encoding="utf-8")
-        blocks = re.findall(r"^```(?!ya?ml)\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        fenced = re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        blocks = [block for language, block in fenced if language not in ("yaml", "yml")]
         lines = [line.partition(" #")[0] for block in blocks for line in block.splitlines()]
         inline = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE))
         commands = [re.sub(r"^(?:\$ )?(?:sudo )?", "", " ".join(one.split())) for one in (*lines, *inline)]
