@@ -136,6 +136,32 @@ def test_an_issuer_that_another_issuer_gave_dates_counts_beyond_them() -> None:
     )
 
 
+DIFFIE_HELLMAN = bytes.fromhex("06092a864886f70d010301")  # object identifier
+PRIME = bytes.fromhex(
+    "00d3184c2d1da947a615bdfe6d0074f1401e8ca7188f7ddbf0110f64dc89d0d1"
+    "8f373647088734e186c48afc9eba6b0c6f877517f01f631a8a9a560b7d98212c8f"
+)
+
+
+def der(tag: int, *parts: bytes) -> bytes:
+    return bytes([tag, sum(map(len, parts))]) + b"".join(parts)
+
+
+@pytest.mark.filterwarnings("ignore:Diffie-Hellman")
+def test_an_issuer_out_of_its_dates_whose_key_signs_nothing_proves_nothing() -> None:
+    key, days = ec.generate_private_key(ec.SECP384R1()), datetime.timedelta(days=1)
+    usual = x509.CertificateBuilder().public_key(key.public_key()).serial_number(7)
+    usual = usual.subject_name(ISSUER_CERT.subject).issuer_name(ROOT_CERT.subject)
+    made = usual.not_valid_before(NOW - 9 * days).not_valid_after(NOW - days).sign(key, hashes.SHA256())
+    public = der(2, b"\1" * 28)  # as long as the other key
+    agrees = der(48, der(48, DIFFIE_HELLMAN, der(48, der(2, PRIME), der(2, b"\2"))), der(3, b"\0", public))
+    elliptic = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert len(elliptic) == len(agrees)
+    issuer = x509.load_der_x509_certificate(made.public_bytes(Encoding.DER).replace(elliptic, agrees))
+    for selector, matching in ALL:
+        assert "does not lead" in holds([record(2, selector, matching, issuer)], [chain(LEAF)[0], issuer])
+
+
 def test_a_host_whose_certificate_has_a_common_name_alone() -> None:
     """As issuers of one's own make them. It has to be the name, and counts for nothing beside other names: RFC 6125 §6.4.4."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ours")])

@@ -32,6 +32,7 @@ _DAY = datetime.timedelta(days=1)
 _ISSUER = x509.BasicConstraints(ca=True, path_length=None)
 _DER = 2  # _ssl.ENCODING_DER
 _UNREADABLE = (ValueError, x509.InvalidVersion)  # the latter is none of the former; OpenSSL looks at no version
+_NO_ISSUERS_KEY = (UnsupportedAlgorithm, TypeError)  # the latter: of a kind that certificates are not made for here
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class DaneProof:
                 else:
                     verifier = builder.extension_policies(ca_policy=ca, ee_policy=named).build_server_verifier(x509.DNSName(name))
                     verifier.verify(chain[0], list(chain[1:]))
-            except (VerificationError, ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+            except (VerificationError, ValueError, x509.DuplicateExtension, *_NO_ISSUERS_KEY) as error:
                 why = why or f"the certificate does not lead from {' or '.join(self.names)} to the TLSA record's issuer ({error})"
             else:
                 return ""
@@ -146,7 +147,7 @@ def _published(anchors: Sequence[Tlsa], chain: Sequence[x509.Certificate], now: 
                 key = cast("CertificatePublicKeyTypes", load_der_public_key(one.data))
                 names = dict.fromkeys(certificate.issuer for certificate in chain)
                 found += [_anchor(name, key, now, [(_ISSUER, True)]) for name in names]
-        except (*_UNREADABLE, UnsupportedAlgorithm, TypeError):  # the last: a key of a kind that certificates have not
+        except (*_UNREADABLE, *_NO_ISSUERS_KEY):
             continue
     return found
 
