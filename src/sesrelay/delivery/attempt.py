@@ -131,7 +131,7 @@ class Attempter:
             if content.fresh is None and transport.name:  # not for `Nowhere`, which sends nothing
                 await content.read()
         except asyncio.CancelledError:
-            return dict.fromkeys((delivery.id for delivery in batch.deliveries), CUT)
+            return batch.for_all(CUT)
         except ContentGone as error:
             self.observer.trouble("content is lost", error, queue_id=batch.message.id)
             return batch.for_all(Held(CONTENT_GONE, "content_lost", GONE_REMEDY))

@@ -8,7 +8,7 @@ from typing import Any
 
 from sesrelay.seams import Observer
 
-LAST_WORDS = 2.0  # seconds for what was cut before anything had left to say so; a store in trouble does not listen
+LAST_WORDS = 2.0  # seconds for what was cut to say what is certain nevertheless; a store in trouble does not listen
 
 
 class Tasks:

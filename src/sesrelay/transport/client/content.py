@@ -128,7 +128,7 @@ Deliver = Callable[[Batch, Payload], Awaitable[Mapping[DeliveryId, Outcome]]]
 async def carried(batch: Batch, payload: Payload, deliver: Deliver) -> Mapping[DeliveryId, Outcome]:
     """Return what `deliver` makes of a batch, or what it means for all that the content cannot be had, or was cut before it left.
 
-    Raises: CancelledError where some of it may have left; whatever else `deliver` raises.
+    Raises: CancelledError where all of it may have left; whatever else `deliver` raises.
     """
     outcome: Outcome
     try:
