@@ -387,6 +387,29 @@ async def test_a_retry_that_finds_a_sender_domain_mended_brings_all_of_it_forwar
     assert await rig.states(away) == [State.QUEUED], "which has a pause of its own"
 
 
+async def test_many_domains_that_are_mended_at_once_are_looked_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    unverified = Deferred(LATER, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, "Verify it.")
+    rig = Rig(way := ScriptedTransport("t", answer=lambda to: unverified))
+    ids = [await rig.submit(f"b{n}@example.org", sender=f"x@{n % 10}.example") for n in range(30)]
+    await rig.quiet()
+    looks, rekey = 0, rig.spool.rekey
+
+    async def counted(*args: Any, **options: Any) -> DeliveryId | None:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0)
+        return await rekey(*args, **options)
+
+    monkeypatch.setattr(rig.spool, "rekey", counted)
+    way.answer = lambda to: Delivered(OK)
+    assert await rig.spool.change("retry", Filter(ids=tuple(ids[:10])), rig.clock.wall()) == 10
+    rig.scheduler.hurry()
+    await rig.scheduler.refresh()
+    await rig.quiet()
+    assert [await rig.states(each) for each in ids] == [[State.DELIVERED]] * 30
+    assert 1 <= looks <= 3, "not one for each"
+
+
 async def test_ambiguous_is_repeated_there_only_and_held_after_three() -> None:
     way = ScriptedTransport("t", answer=lambda to: Deferred(LATER, Scope.MESSAGE, ambiguous=True))
     other = ScriptedTransport("u")

@@ -146,8 +146,8 @@ class Pump:
                 lane.learn(taken=settled.taken, trouble=settled.trouble, limit=transport.concurrency)
                 self.slots.learn(lane, Standing.TROUBLED if settled.trouble else Standing.SERVES)
                 self._follow_up(settled)
-                while self._pauses.mended:
-                    self.tasks.spawn(self.supply.hasten_sender(self._pauses.mended.pop()))
+                if self._pauses.mended:
+                    self.tasks.spawn(self.supply.hasten_mended())
                 if settled.due and moves != self.supply.moves:
                     self.tasks.spawn(self.supply.follow_choice())
             untaken = 0 if settled is not None and not self._gates else len(ready.batch) - (settled.accepted if settled else 0)

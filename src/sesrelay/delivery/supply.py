@@ -22,7 +22,7 @@ from sesrelay.delivery.tasks import Tasks
 from sesrelay.mail.delivery import Batch, Delivery, DeliveryId, LaneKey, Placement, Stream
 from sesrelay.mail.outcome import PauseReason, Scope
 from sesrelay.policy.batching import batches
-from sesrelay.seams import Clock, Observer, Pause, Spool, SpoolError, Transport
+from sesrelay.seams import Clock, Observer, Spool, SpoolError, Transport
 
 SLICE = 500  # deliveries placed anew in one transaction
 LEISURE = 0.5  # seconds between two slices at most
@@ -62,6 +62,7 @@ class Supply:
     _crowded: list[Ready] = field(default_factory=list, init=False)
     moves: int = field(default=0, init=False)
     ended: bool = field(default=False, init=False)
+    _hastening: bool = field(default=False, init=False)
 
     def by_place(self, deliveries: Iterable[Delivery], now: float) -> Groups:
         """Group deliveries by the lane and the stream where routing wants them now."""
@@ -322,21 +323,34 @@ class Supply:
 
         return await self.spool.rekey(place, after, limit, hasten=hasten, now=now, chosen=chosen)
 
-    async def hasten_sender(self, mended: Pause) -> None:
-        """Let all that waits for a sender's domain go, as that was mended sooner than it had been put off for."""
-        snapshot, reasons = self.snapshot(), {SENDER_DOMAIN, mended.reason.value}
-
-        def waits(one: Delivery) -> bool:
-            of_it = one.placement.lane.transport == mended.transport and one.reason in reasons
-            return of_it and placing.sender_domain_of(one.message, snapshot) == mended.domain
-
+    async def hasten_mended(self) -> None:
+        """Let all that waits for senders' domains go which were mended sooner than it had been put off for."""
+        if self._hastening:
+            return  # what is mended by the time that the queue was gone through has the next turn
+        self._hastening = True
         try:
-            after = await self._place(None, chosen=False, hasten=waits)
-            while after is not None and not self.ended:
-                after = await self._place(after, chosen=False, hasten=waits)
-            await self.refresh()
+            while self.pauses.mended and not self.ended:
+                mended, self.pauses.mended = self.pauses.mended, []
+                await self._hasten({(pause.transport, pause.domain or ""): pause.reason.value for pause in mended})
         except SpoolError as error:
             self.observer.trouble("mail of a domain that was mended cannot be brought forward; it goes when it is due", error)
+        finally:
+            self._hastening = False
+
+    async def _hasten(self, mended: Mapping[tuple[str, str], str]) -> None:
+        """Go through the queue once. `mended`: by transport and sender's domain, why that was paused. Raises: SpoolError"""
+        snapshot, reasons = self.snapshot(), {SENDER_DOMAIN, *mended.values()}
+
+        def waits(one: Delivery) -> bool:
+            if one.reason not in reasons:
+                return False
+            why = mended.get((one.placement.lane.transport, placing.sender_domain_of(one.message, snapshot)))
+            return why is not None and one.reason in (SENDER_DOMAIN, why)
+
+        after = await self._place(None, chosen=False, hasten=waits)
+        while after is not None and not self.ended:
+            after = await self._place(after, chosen=False, hasten=waits)
+        await self.refresh()
 
     async def catch_up(self) -> None:
         """Place anew what is queued where another configuration placed it: what waits for later knows nothing of this one."""
