@@ -107,6 +107,22 @@ async def test_a_cut_puts_nobody_in_doubt_who_was_served_or_whose_turn_had_not_c
     assert {n: outcome for n, outcome in known.items() if n > 3} == {6: CUT, 7: CUT}
 
 
+@pytest.mark.parametrize("comes", [KeyError("a bug"), asyncio.CancelledError()], ids=["a fault", "a cut"])
+async def test_what_comes_between_changes_nothing_for_who_was_refused_for_his_own_address(comes: BaseException) -> None:
+    bad = "a..b@example.org"
+
+    def answer(to: Sequence[str]) -> str:
+        if bad not in to:
+            raise comes
+        return f"554 Transaction failed: Illegal address: {bad}"
+
+    way = made(answer)
+    with pytest.raises(Interrupted) as raised:
+        await way.deliver(batch("r0@example.org", bad, "r2@example.org"), Bytes(HELLO))
+    ((of, outcome),) = raised.value.known.items()
+    assert (of.n, type(outcome), outcome.scope) == (1, Failed, Scope.RECIPIENT), "the others may have it"
+
+
 @pytest.mark.parametrize("n", [1, 2, 7, 50])
 @pytest.mark.parametrize("named", [False, True])
 async def test_one_bad_address_fails_and_the_others_go(n: int, named: bool) -> None:

@@ -137,35 +137,42 @@ class PacedSmtp:
         try:
             await self._deliver(batch, content, known)
         except (Exception, asyncio.CancelledError) as error:
-            # Who was refused so far may have been offered again since.
-            certain: dict[DeliveryId, Outcome] = {of: one for of, one in known.items() if isinstance(one, Delivered) or one is CUT}
             if isinstance(error, Interrupted):
                 self._note(error.known.values())
-                certain.update(error.known)
-            elif isinstance(error, asyncio.CancelledError) and not certain:
+                known.update(error.known)
+            elif isinstance(error, asyncio.CancelledError) and not known:
                 raise
-            raise Interrupted(certain) from (error.__cause__ or error)
+            raise Interrupted(known) from (error.__cause__ or error)
         return known
 
     async def _deliver(self, batch: Batch, content: Content, known: dict[DeliveryId, Outcome]) -> None:
+        """Fill `known`; where it raises, that has what is certain nevertheless."""
         split: _Split = Splitting(batch.deliveries, _plain)
         while (group := split.next()) is not None:
             try:
-                outcomes = await self.inner.deliver(Batch(batch.lane, group), content)
-            except (Interrupted, asyncio.CancelledError) as error:
+                await self._offer(Batch(batch.lane, group), content, split, known)
+            except (Exception, asyncio.CancelledError) as error:
+                waiting = split.stop()
+                for delivery in (*group, *waiting):  # who was refused so far was offered again, or was to be
+                    if not isinstance(known.get(delivery.id), Delivered):
+                        known.pop(delivery.id, None)
                 if isinstance(error.__cause__ or error, asyncio.CancelledError):
-                    known.update((delivery.id, CUT) for delivery in split.stop())
+                    known.update((delivery.id, CUT) for delivery in waiting)
                 raise
-            self._note(outcomes.values())
-            known.update(outcomes)
-            if self.region is None:
-                continue
-            if self.keep is not None and rejected(outcomes.values()):
-                await self.keep(batch.message, content)
-            if _stops(outcomes.values()):
-                known.update((delivery.id, _untried(outcomes.values())) for delivery in split.stop())
-            else:
-                known.update(_judged(split, group, outcomes))
+
+    async def _offer(self, batch: Batch, content: Content, split: _Split, known: dict[DeliveryId, Outcome]) -> None:
+        """Offer the message to a group of those it is for, and say who is next."""
+        outcomes = await self.inner.deliver(batch, content)
+        self._note(outcomes.values())
+        known.update(outcomes)
+        if self.region is None:
+            return
+        if self.keep is not None and rejected(outcomes.values()):
+            await self.keep(batch.message, content)
+        if _stops(outcomes.values()):
+            known.update((delivery.id, _untried(outcomes.values())) for delivery in split.stop())
+        else:
+            known.update(_judged(split, batch.deliveries, outcomes))
 
     def _note(self, outcomes: Iterable[Outcome]) -> None:
         taken = 0
