@@ -35,6 +35,16 @@ def certificate(*names: str, issuer: trustme.CA = CA) -> ssl.SSLContext:
     return context
 
 
+def old_certificate() -> ssl.SSLContext:
+    """Return one that is shown under TLS 1.1 at most."""
+    context = certificate()
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning):
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    return context
+
+
 async def deliver(host: ScriptedHost, **options: Any) -> Outcome:
     options.setdefault("hosts", ["127.0.0.1"])
     out = SmtpTransport("out", SmtpOptions(port=host.port, local_hostname="relay.example.com", **options), FakeClock())
@@ -145,17 +155,25 @@ async def test_opportunistic_takes_any_certificate() -> None:
 
 @pytest.mark.skipif(not ssl.HAS_TLSv1_1, reason="OpenSSL was built without TLS 1.1")
 async def test_old_tls_is_better_than_none_where_none_is_the_alternative(ca_file: Path) -> None:
-    old = certificate()
-    old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-    old.set_ciphers("DEFAULT:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning):
-        old.maximum_version = ssl.TLSVersion.TLSv1_1
-    async with ScriptedHost(tls=old, offers=STARTTLS) as host:
+    async with ScriptedHost(tls=old_certificate(), offers=STARTTLS) as host:
         outcome = await deliver(host, tls="opportunistic")
         assert isinstance(outcome, Delivered)
         assert outcome.trail.tls is not None
         assert outcome.trail.tls.startswith("TLSv1.1 ")
         assert isinstance(await deliver(host, tls="required", ca_file=ca_file), Deferred)
+
+
+@pytest.mark.skipif(not ssl.HAS_TLSv1_1, reason="OpenSSL was built without TLS 1.1")
+async def test_a_login_does_not_go_by_old_tls() -> None:
+    """Which would be the alternative to nothing: a password never goes in clear, but on loopback, as here."""
+    async with ScriptedHost(tls=old_certificate(), offers=(*STARTTLS, "AUTH PLAIN")) as host:
+        outcome = await deliver(host, tls="opportunistic", username="site", password="canary")
+        assert isinstance(outcome, Delivered)
+        assert outcome.trail.tls is None
+    async with ScriptedHost(tls=certificate(), offers=(*STARTTLS, "AUTH PLAIN")) as host:
+        outcome = await deliver(host, tls="opportunistic", username="site", password="canary")
+        assert isinstance(outcome, Delivered)
+        assert outcome.trail.tls, "of its own making, as the certificate may be"
 
 
 @pytest.mark.parametrize("replies", [{}, {"STARTTLS": "454 4.7.0 Not now"}, {"STARTTLS": DROP}, {"STARTTLS": "220 but no TLS"}])

@@ -174,6 +174,8 @@ def _security(options: SmtpOptions) -> Security:
     asked = security(options.tls, options.ca_file)
     if options.tls_fingerprints and asked.context is not None:
         asked = replace(asked, context=unverified(), label="fingerprint")
+    elif options.tls == "opportunistic" and options.username is not None:
+        asked = replace(asked, context=unverified())  # of a login clear text is no alternative
     return replace(asked, name=options.tls_name)
 
 
