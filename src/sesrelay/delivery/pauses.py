@@ -59,15 +59,15 @@ class Pauses:
 
     def told(self, lanes: Iterable[LaneKey]) -> Iterator[Pause]:
         """Yield all pauses; that of a nexthop for each transport that has one of `lanes` there, as it keeps all of them waiting."""
-        at: dict[str, set[str]] = {}
-        for lane in lanes:
-            at.setdefault(lane.nexthop, set()).add(lane.transport)
-        for (scope, *_), standing in self._standing.items():
-            pause = standing.pause
-            yield pause
-            if scope == "nexthop" and pause.nexthop is not None:
-                for transport in sorted(at.get(pause.nexthop, set()) - {pause.transport}):
-                    yield replace(pause, transport=transport)
+        at: dict[str, set[str]] = {name: set() for scope, name, *_ in self._standing if scope == "nexthop"}
+        for lane in lanes if at else ():  # which may be very many
+            if lane.nexthop in at:
+                at[lane.nexthop].add(lane.transport)
+        for (scope, name, *_), standing in self._standing.items():
+            yield standing.pause
+            if scope == "nexthop":
+                for transport in sorted(at[name] - {standing.pause.transport}):
+                    yield replace(standing.pause, transport=transport)
 
     def __bool__(self) -> bool:
         return bool(self._standing)
