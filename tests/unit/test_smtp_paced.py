@@ -107,6 +107,18 @@ async def test_a_cut_puts_nobody_in_doubt_who_was_served_or_whose_turn_had_not_c
     assert {n: outcome for n, outcome in known.items() if n > 3} == {6: CUT, 7: CUT}
 
 
+async def test_a_time_out_that_nobody_foresaw_is_no_cut() -> None:
+    def answer(to: Sequence[str]) -> str:
+        if len(to) < 4:
+            raise TimeoutError from asyncio.CancelledError()  # as asyncio.timeout does
+        return "554 Transaction failed: Local address contains dot-dot"
+
+    with pytest.raises(Interrupted) as raised:
+        await made(answer).deliver(batch(*(f"r{n}@example.org" for n in range(4))), Bytes(HELLO))
+    assert isinstance(raised.value.__cause__, TimeoutError)
+    assert not raised.value.known, "what is cut goes again at once: over and over"
+
+
 @pytest.mark.parametrize("comes", [KeyError("a bug"), asyncio.CancelledError()], ids=["a fault", "a cut"])
 async def test_what_comes_between_changes_nothing_for_who_was_refused_for_his_own_address(comes: BaseException) -> None:
     bad = "a..b@example.org"

@@ -142,7 +142,7 @@ class PacedSmtp:
                 known.update(error.known)
             elif isinstance(error, asyncio.CancelledError) and not known:
                 raise
-            raise Interrupted(known) from (error.__cause__ or error)
+            raise Interrupted(known) from _cause(error)
         return known
 
     async def _deliver(self, batch: Batch, content: Content, known: dict[DeliveryId, Outcome]) -> None:
@@ -156,7 +156,7 @@ class PacedSmtp:
                 for delivery in (*group, *waiting):  # who was refused so far was offered again, or was to be
                     if not isinstance(known.get(delivery.id), Delivered):
                         known.pop(delivery.id, None)
-                if isinstance(error.__cause__ or error, asyncio.CancelledError):
+                if isinstance(_cause(error), asyncio.CancelledError):
                     known.update((delivery.id, CUT) for delivery in waiting)
                 raise
 
@@ -184,6 +184,11 @@ class PacedSmtp:
             self.ledger.spent(taken)
         if throttled:
             self.ledger.throttled()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what came between. Not the cause of all else: of a time-out that is a cancellation, though nothing was cut."""
+    return (isinstance(error, Interrupted) and error.__cause__) or error
 
 
 def _judged(split: _Split, group: tuple[Delivery, ...], outcomes: _Outcomes) -> dict[DeliveryId, Outcome]:
