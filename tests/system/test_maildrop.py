@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import shutil
 import signal
@@ -9,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from email import message_from_bytes
 from pathlib import Path
@@ -18,6 +21,9 @@ import pytest
 import peers
 import sesrelay.sendmail
 from relay_process import Relay, StandIn, ses_transport, wait_for
+from sesrelay.app.daemon import Daemon
+from sesrelay.config.loading import load
+from sesrelay.listener import maildrop
 
 ROOT = os.geteuid() == 0
 NOBODY, SOMEBODY = 65534, 4242
@@ -133,6 +139,30 @@ def test_killed_while_it_takes_in_each_message_is_taken_in_once(relay: Relay) ->
     relay.start()
     wait_for(GONE, lambda: not dropped(relay))
     assert sum(relay.ask("summary")["by_state"].values()) == 90  # some perhaps in doubt, but each of them once
+
+
+async def test_what_has_its_250_is_gone_when_the_relay_has_stopped(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a Message-ID it could not be known again."""
+    removing, remove = asyncio.Event(), maildrop._remove
+    loop = asyncio.get_running_loop()
+
+    def slowly(*args: str) -> None:
+        loop.call_soon_threadsafe(removing.set)
+        time.sleep(0.1)
+        remove(*args)
+
+    monkeypatch.setattr(maildrop, "_remove", slowly)
+    relay.config.write_text(relay.config.read_text().replace("default_route: {transport: ses}", "default_route: {transport: park}"))
+    relay.config.write_text(relay.config.read_text().replace("transports:\n", "transports:\n  park: {type: hold}\n"))
+    for n in range(24):
+        text = f"MAIL FROM:<shop@example.com>\r\nRCPT TO:<n{n}@example.org>\r\nDATA\r\nFrom: shop@example.com\r\n\r\nx\r\n.\r\n"
+        (folder(relay) / f"{n}-x").write_text(text, newline="")
+    daemon = Daemon(load(relay.config), relay.config)
+    await daemon.start()
+    await removing.wait()
+    await daemon.stop()
+    told = subprocess.run([sys.executable, "-m", "sesrelay", "queue", "summary", "--json", "--config", relay.config], capture_output=True, check=True)  # fmt: skip
+    assert 0 < json.loads(told.stdout)["messages"] == 24 - len(dropped(relay)) < 24
 
 
 def test_what_is_no_message_is_moved_aside_and_what_is_refused_too(relay: Relay, ses: StandIn) -> None:

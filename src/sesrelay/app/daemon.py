@@ -51,6 +51,7 @@ from sesrelay.web.server import WebServer
 
 SESSION_GRACE = 10.0  # seconds for SMTP transactions under way at the end
 ATTEMPT_GRACE = 30.0  # seconds for attempts under way at the end
+DROP_GRACE = 2.0  # seconds for files of the maildrop whose 250 has come to go
 PING_TIME = 5.0  # seconds within which the store answers, or it is not ready
 
 
@@ -356,6 +357,7 @@ class Daemon:
         self.observer.notice("stopping", in_flight=rooms.scheduler.in_flight)
         rooms.maildrop.stop()
         await rooms.listener.drain(SESSION_GRACE)
+        await rooms.maildrop.ended(DROP_GRACE)
         cut = await rooms.scheduler.drain(ATTEMPT_GRACE)
         for task in rooms.tasks:
             task.cancel()

@@ -71,6 +71,7 @@ class Maildrop:
     _large: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "maildrop"), init=False)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _over: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _in_trouble: bool = field(default=False, init=False)
 
     async def run(self) -> None:
@@ -82,6 +83,7 @@ class Maildrop:
                         await asyncio.wait_for(self._stopping.wait(), self.every)
         finally:
             self._thread.shutdown(wait=False)
+            self._over.set()
 
     async def _looked(self) -> bool:
         try:
@@ -97,6 +99,11 @@ class Maildrop:
     def stop(self) -> None:
         """Let `run` end once the files at hand are done with."""
         self._stopping.set()
+
+    async def ended(self, grace: float) -> None:
+        """Wait for that end, at most `grace` seconds: what has a 250 and stays would come again at the next start."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), grace)
 
     async def look(self) -> bool:
         """Take in what is there, if anything has changed; tell whether there was more than is taken at once. Raises: OSError"""
