@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from sesrelay.control.client import RemoteDesk
 from sesrelay.control.desk import SpoolDesk
 from sesrelay.control.server import MOST, SHORT, ControlServer
 from sesrelay.listener import sockets
-from sesrelay.seams import Filter
+from sesrelay.seams import Document, Filter
 from sesrelay.spool.memory import MemorySpool
 
 HERE = b'{"verb":"here"}\n'
@@ -25,9 +25,9 @@ Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @asynccontextmanager
-async def serve(path: Path) -> AsyncIterator[Witness]:
+async def serve(path: Path, reload: Callable[[], Awaitable[Document]] = lambda: asyncio.sleep(0, {})) -> AsyncIterator[Witness]:
     witness = Witness()
-    control = ControlServer("/queue", SpoolDesk(MemorySpool(), FakeClock()), witness, dict, lambda: asyncio.sleep(0, {}))
+    control = ControlServer("/queue", SpoolDesk(MemorySpool(), FakeClock()), witness, dict, reload)
     await control.serve(sockets.bind_unix(str(path), "c"))
     try:
         yield witness
@@ -54,6 +54,26 @@ async def test_a_new_connection_is_answered_and_the_one_that_was_quiet_for_longe
         assert [await answered(one) for one in new] == [True] * 3
         assert [n for n, one in enumerate(many) if not await answered(one)] == [1, 2, 3]
         for _, writer in (*many, *new):
+            writer.close()
+
+
+async def test_who_waits_for_an_answer_does_not_go_for_those_who_say_nothing(tmp_path: Path) -> None:
+    """A change of a million deliveries takes minutes, in which a script may leave a connection open every few seconds."""
+    begun, done = asyncio.Event(), asyncio.Event()
+
+    async def reload() -> dict[str, bool]:
+        begun.set()
+        await done.wait()
+        return {"ok": True}
+
+    async with serve(tmp_path / "c", reload), await RemoteDesk.connect(tmp_path / "c") as desk:
+        waiting = asyncio.ensure_future(desk.call("reload"))
+        await begun.wait()
+        many = [await asyncio.open_unix_connection(tmp_path / "c") for _ in range(2 * MOST)]
+        assert await answered(many[-1])
+        done.set()
+        assert await waiting == {"ok": True}
+        for _, writer in many:
             writer.close()
 
 

@@ -1,7 +1,8 @@
 """The daemon's end of the control socket.
 
 Invariant: the socket's mode (`MODE`) is what decides who may speak here; nothing else is asked.
-Invariant: for a new connection beyond `MOST` the one that has been quiet for longest goes, so a verb is always answered.
+Invariant: for a new connection beyond `MOST` the one that has been quiet for longest goes, so a verb is always answered; one that
+waits for its answer goes only where all do.
 Invariant: one request that is long or has content is held at a time, and its other end has `PATIENCE` to bring it.
 """
 
@@ -60,7 +61,7 @@ class ControlServer:
     reload: Callable[[], Awaitable[Document]]
     _server: asyncio.AbstractServer | None = field(default=None, init=False)
     _sock: socket.socket | None = field(default=None, init=False)
-    _here: dict[asyncio.StreamWriter, None] = field(default_factory=dict, init=False)  # the quietest first
+    _here: dict[asyncio.StreamWriter, bool] = field(default_factory=dict, init=False)  # the quietest first; True: waits
     _large: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def serve(self, sock: socket.socket) -> None:
@@ -77,25 +78,26 @@ class ControlServer:
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Awaitable[None]:
         while len(self._here) >= MOST:
-            quietest = next(iter(self._here))
+            idle = (each for each, answering in self._here.items() if not answering)
+            quietest = next(idle, next(iter(self._here)))
             del self._here[quietest]
             quietest.transport.abort()  # closing would wait for what it does not read
-        self._here[writer] = None
+        self._here[writer] = False
         return self._answer_all(reader, writer)
 
-    def _heard(self, writer: asyncio.StreamWriter) -> None:
+    def _heard(self, writer: asyncio.StreamWriter, *, answering: bool) -> None:
         if writer in self._here:
             del self._here[writer]
-            self._here[writer] = None
+            self._here[writer] = answering
 
     async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         turn = _Turn(self._large)
         try:
             while request := await _line(reader, turn):
-                self._heard(writer)
+                self._heard(writer, answering=True)
                 await self._answer(request, reader, writer, turn)
                 turn.give_back()
-                self._heard(writer)
+                self._heard(writer, answering=False)
                 await asyncio.sleep(0)  # whoever sends thousands of requests at once does not keep the loop
         except (ConnectionError, asyncio.IncompleteReadError, ValueError) as error:
             self.observer.notice("control connection dropped", error=str(error))
