@@ -12,6 +12,7 @@ import pytest
 from sesrelay.app import rehearsal, wiring
 from sesrelay.config.loading import load
 from sesrelay.config.problem import ConfigError
+from sesrelay.listener import sockets
 
 FRAME = "state_dir: state\ncontrol: control.sock\nhttp: {listen: '127.0.0.1:0'}\n"
 
@@ -44,8 +45,13 @@ def test_an_ses_transport_wants_a_region_from_somewhere(tmp_path: Path, monkeypa
     assert problems(tmp_path, ways) == [
         "config.yaml:4:14: transports.a: the AWS region is unknown: set region in the transport, or AWS_REGION"
     ]
+    monkeypatch.setattr(rehearsal, "relay_user", lambda folder, pid: os.geteuid() + 1)
+    assert problems(tmp_path, ways) == [], "another user's environment may name it"
+    assert AWAY == ["transports.a: the AWS region is unknown: set region in the transport, or AWS_REGION"]
+    AWAY.clear()
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     assert problems(tmp_path, ways) == []
+    assert AWAY == []
 
 
 def test_each_kind_of_way_out_can_be_made(tmp_path: Path) -> None:
@@ -117,6 +123,8 @@ def test_a_folder_in_which_the_relays_user_may_make_no_socket(tmp_path: Path, mo
     listeners = "listeners: [{listen: 'unix:shut/a.sock'}]\n"
     (one,) = problems(tmp_path, listeners)
     assert one.startswith("config.yaml:4:22: listeners[0].listen: unix:shut/a.sock: no permission to make a socket in shut")
+    with sockets.bind_unix(str(tmp_path / "shut/a.sock"), "a"):
+        assert problems(tmp_path, listeners) == [], "systemd may hand it over"
     monkeypatch.setattr(rehearsal, "relay_user", lambda folder, pid: os.geteuid() + 1)
     assert problems(tmp_path, listeners) == [], "another user's rights are not ours"
 
@@ -129,3 +137,24 @@ def test_a_kernel_that_does_not_tell_owners(tmp_path: Path, monkeypatch: pytest.
     assert problems(tmp_path, "access: {local_users: {daemon: [a.example]}}\n") == [
         "config.yaml:4:10: access.local_users: the kernel does not tell"
     ]
+
+
+def test_a_folder_that_is_not_for_this_user_to_see_says_nothing_of_the_relays_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Python 3.14, too, where a path that may not be looked at is no folder."""
+    (tmp_path / "state").mkdir()
+    look = Path.stat
+
+    def refused(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.name == "shut":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return look(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    monkeypatch.setattr(Path, "is_dir", lambda path: path.name != "shut")
+    listeners = "listeners: [{listen: 'unix:shut/a.sock'}]\n"
+    (one,) = problems(tmp_path, listeners)
+    assert "no permission to make a socket in shut" in one
+    monkeypatch.setattr(rehearsal, "relay_user", lambda folder, pid: os.geteuid() + 1)
+    assert problems(tmp_path, listeners) == []

@@ -1,7 +1,8 @@
 """What would keep a start on this machine, by this user and in this environment, from putting a configuration in force.
 
 Invariant: nothing stays open, nothing is made, nobody is asked.
-Invariant: what may pass until the start is no problem: an address that is taken or not there yet, a port that this user may not have.
+Invariant: what may pass until the start is no problem: an address that is taken or not there yet, a port that this user may not have,
+and what another user's environment or files may name (an AWS region).
 """
 
 from __future__ import annotations
@@ -21,14 +22,20 @@ from sesrelay.setup.checkup.disk import relay_user
 
 
 def rehearse(loaded: Loaded, document: Document) -> list[str]:
-    """Report what a start would end for, each at the key that can mend it; return the addresses that are not there now, a line each."""
+    """Report what a start would end for, each at the key that can mend it; return what may be otherwise for it, a line each."""
+    ours = relay_user(loaded.config.state_dir, None) in (None, os.geteuid())
+    elsewhere: list[str] = []
     shared = Shared(SystemClock(), Fanout(()))
     direct = ladder(loaded).direct
     for name in dict.fromkeys((*loaded.ways, *([direct] if direct else ()))):
         try:
             spare(name, loaded, shared)
         except (OSError, ValueError) as error:
-            document.report(("transports", name), str(error).removeprefix(f"transports.{name}: "))
+            told = str(error).removeprefix(f"transports.{name}: ")
+            if ours:
+                document.report(("transports", name), told)
+            else:
+                elsewhere.append(f"transports.{name}: {told}")
     try:
         listener_options(loaded)
     except (OSError, ValueError) as error:
@@ -38,10 +45,11 @@ def rehearse(loaded: Loaded, document: Document) -> list[str]:
     folder = next(each for each in (loaded.config.state_dir, *loaded.config.state_dir.parents) if os.path.lexists(each))
     if not os.path.isdir(folder):  # noqa: PTH112  # where it may not be looked at, it is none either
         document.report(("state_dir",), f"{folder} is no folder (move it away, or name another one)")
-    return _rehearse_doors(loaded, document)
+    return elsewhere + _rehearse_doors(loaded, document, ours=ours)
 
 
-def _rehearse_doors(loaded: Loaded, document: Document) -> list[str]:
+def _rehearse_doors(loaded: Loaded, document: Document, *, ours: bool) -> list[str]:
+    """`ours`: see `sockets.rehearse`."""
     away: list[str] = []
     config = loaded.config
     written = document.get(("listeners",)) or ()
@@ -51,7 +59,6 @@ def _rehearse_doors(loaded: Loaded, document: Document) -> list[str]:
         (("http", "listen"), config.http.listen),
         (("control",), f"{sockets.UNIX_PREFIX}{config.control}"),
     ]
-    ours = relay_user(config.state_dir, None) in (None, os.geteuid())
     made = [f"{sockets.UNIX_PREFIX}{folder}/" for folder in (RUN_DIR, config.state_dir)]  # by the unit, by the start
     for path, listen in wanted:
         if any(listen.startswith(folder) for folder in made):

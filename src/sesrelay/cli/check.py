@@ -17,12 +17,15 @@ def command(config: Path) -> None:
 
     Prints every problem on a line of its own, FILE:LINE:COL: key.path: what is wrong (what was meant), and exits 78;
     exits 0 when there is none. What would keep `sesrelay run` from starting here, by this user and in this environment, is one too;
-    an address that the machine has not, or not yet, is told of on stderr.
+    an address that the machine has not, or not yet, is told of on stderr, and so is a region that this user's environment does not
+    name where another user runs the relay.
     """
     from sesrelay.app.rehearsal import rehearse
 
-    away: list[str] = []
-    loaded = load_or_exit(config, problems_to_stdout=True, now=time.time(), rehearse=lambda *found: away.extend(rehearse(*found)))
+    uncertain: list[str] = []
+    loaded = load_or_exit(
+        config, problems_to_stdout=True, now=time.time(), rehearse=lambda *found: uncertain.extend(rehearse(*found))
+    )
     model = loaded.config
     sites = len(loaded.files) - 1
     read = f"{config} and {_count(sites, 'site file')}" if sites else str(config)
@@ -34,8 +37,8 @@ def command(config: Path) -> None:
         f": {read}: listens on {listeners}; {_count(len(model.transports), 'transport')}, {_count(len(model.routes), 'route')}, "
         f"{_count(len(model.expect), 'expectation')} met"
     )
-    for address in away:
-        click.echo(f"sesrelay: a start would fail as things are: {address}", err=True)
+    for told in uncertain:
+        click.echo(f"sesrelay: a start would fail with things as they are here: {told}", err=True)
 
 
 def _count(number: int, thing: str) -> str:

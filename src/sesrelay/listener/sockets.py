@@ -81,15 +81,29 @@ def rehearse(listen: str, key: str, *, ours: bool) -> None:
 
 
 def _unfit(path: Path, *, ours: bool) -> int:
-    """Return the errno with which a socket could not be made there, 0 where nothing is known of one."""
+    """Return the errno with which a socket could not be made there, 0 where nothing is known of one.
+
+    Where a socket is, the folder's rights do not count: systemd, which may hand it over, has made it.
+    """
     try:
-        if not path.parent.is_dir():
+        if not stat.S_ISDIR(_mode(path.parent)):
             return errno.ENOENT
-        if path.exists() and not path.is_socket():
-            return errno.EADDRINUSE
+        there = _mode(path)
     except PermissionError:
         return errno.EACCES if ours else 0
+    if there:
+        return 0 if stat.S_ISSOCK(there) else errno.EADDRINUSE
     return errno.EACCES if ours and not os.access(path.parent, os.W_OK | os.X_OK) else 0
+
+
+def _mode(path: Path) -> int:
+    """Return the mode of what is there, 0 for nothing. Raises: PermissionError, which `is_dir` of Python 3.14 keeps to itself"""
+    try:
+        return path.stat().st_mode
+    except PermissionError:
+        raise
+    except OSError:
+        return 0
 
 
 def _bound(listen: str, host: str, port: int, key: str = "listeners") -> socket.socket:
