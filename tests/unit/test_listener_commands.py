@@ -103,7 +103,7 @@ def test_no_paths(path: str) -> None:
     assert isinstance(general_rcpt(f"TO:{path}"), Reply)
 
 
-@pytest.mark.parametrize("envid", ["a+0D+0Ab", "a+0d+0ab", "a+00", "a+7F", "a+1B", "a+C3+BC"])
+@pytest.mark.parametrize("envid", ["a+0D+0Ab", "a+0d+0ab", "a+00", "a+7F", "a+1B"])
 def test_an_envid_hides_nothing_but_printable_ascii(envid: str) -> None:
     assert isinstance(general_mail(f"FROM:<a@example.com> ENVID={envid}"), Reply)
     assert general_mail("FROM:<a@example.com> ENVID=a+20+2B+3D~") == MailCommand("a@example.com", envid="a+20+2B+3D~")
@@ -113,6 +113,7 @@ def test_an_envid_hides_nothing_but_printable_ascii(envid: str) -> None:
     ("said", "meant"),
     [
         ("a+2b", "a+2B"), ("<a=b+c@d>", "<a+3Db+2Bc@d>"), ("+", "+2B"), ("+a", "+2Ba"), ("++3d=", "+2B+3D+3D"), ("+zz", "+2Bzz"),
+        ("me+facebook@example.org", "me+2Bfacebook@example.org"), ("gr+C3+BC", "gr+2BC3+2BBC"),
         ("a" * 300, "a" * 300),
     ],
 )  # fmt: skip
@@ -136,7 +137,7 @@ def test_a_comma_more_in_notify_is_none() -> None:
 @pytest.mark.parametrize(
     "hidden",
     [
-        "rfc822;a+0d+0ab", "rfc822;a+0D+0Ab@c.example", "rfc822;a+7F", "rfc822;gr+C3+BC", r"utf-8;a\x{D}\x{A}b", r"utf-8;a\x{0000000D}b", "utf-8;a+0Db",
+        "rfc822;a+0d+0ab", "rfc822;a+0D+0Ab@c.example", "rfc822;a+7F", r"utf-8;a\x{D}\x{A}b", r"utf-8;a\x{0000000D}b", "utf-8;a+0Db",
         r"utf-8;a\x{85}", "utf-8;a\x85", r"utf-8;a\x{2028}", r"utf-8;a\x{D800}", r"utf-8;a\x{110000}", r"utf-8;a\x{FFFFFFFFFFFF}",
     ],
 )  # fmt: skip

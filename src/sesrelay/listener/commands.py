@@ -31,8 +31,8 @@ C = TypeVar("C")
 
 _ROUTE = r"(?:@[^<>\s:]*:)?"
 _MAILBOX = r'(?:"(?:[^"\\]|\\.)*"|[^"<>\s])'
-_BRACKETED = re.compile(rf"< *{_ROUTE}({_MAILBOX}*) *>(?: +|\Z)")
-_NAMED = re.compile(rf"<(?:\"[^\"]*\"|[^\"<>])*< *{_ROUTE}({_MAILBOX}+) *>>(?: +|\Z)")  # one as in a header, put into brackets
+_BRACKETED = re.compile(rf"< *+{_ROUTE}({_MAILBOX}*) *>(?: +|\Z)")
+_NAMED = re.compile(rf"<(?:\"[^\"]*\"|[^\"<>])*< *+{_ROUTE}({_MAILBOX}+) *>>(?: +|\Z)")  # one as in a header, put into brackets
 _BARE = re.compile(rf"({_MAILBOX}+)(?: +|\Z)")
 _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9\-]*\Z")
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)\Z", _ASCII_I)  # RFC 3339 §5.6

@@ -13,7 +13,7 @@ import unicodedata
 UTF8 = "utf-8"
 
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
-_NEARLY = re.compile(r"\+[0-9A-Fa-f]{2}|[+=]")
+_NEARLY = re.compile(r"\+[0-7][0-9A-Fa-f]|[+=]")
 _UNITEXT = re.compile(r"\\x\{([0-9A-Fa-f]+)\}")
 
 
@@ -43,9 +43,9 @@ def unescaped(text: str) -> str:
 
 
 def mended(text: str) -> str:
-    """Return as xtext what is nearly that: digits in lower case, `=` as it is, a `+` before no digits.
+    """Return as xtext what is nearly that: digits in lower case, `=` as it is, a `+` before no digits, or none of ASCII.
 
-    Postfix takes the first two; the last is what a program sends that does not know of xtext, `rfc822;me+tag@example.org`.
+    Postfix takes the first two; the others are what a program sends that does not know of xtext, `rfc822;me+facebook@example.org`.
     """
     return _NEARLY.sub(lambda found: found[0].upper() if found[0][1:] else f"+{ord(found[0]):02X}", text)
 
