@@ -190,7 +190,9 @@ def test_more_than_was_handed_over_is_not_taken(monkeypatch: pytest.MonkeyPatch)
     with near, far, Path(os.devnull).open() as file:
         monkeypatch.setattr(sockets, "FIRST_FD", near.fileno())
         os.set_inheritable(file.fileno(), True)
+        before = os.listdir("/proc/self/fd")
         found, told = activated(["127.0.0.1:25"], {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "999999999"})
+        assert os.listdir("/proc/self/fd") == before
         near.sendall(b"still there")
         assert far.recv(99) == b"still there"
         assert f"descriptor {file.fileno()} was handed over by systemd, and is no socket" in "".join(told)

@@ -255,13 +255,12 @@ def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> tupl
     for fd in range(FIRST_FD, FIRST_FD + min(int(count), FDS_MAX)):
         if not _inherited(fd):
             continue
-        try:
-            sock = socket.socket(fileno=os.dup(fd))
-        except OSError:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
             unnamed.append(
                 f"descriptor {fd} was handed over by systemd, and is no socket (ListenStream= is meant in the socket unit)"
             )
             continue
+        sock = socket.socket(fileno=os.dup(fd))
         os.close(fd)
         if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             unnamed.append(
