@@ -130,13 +130,18 @@ def test_a_folder_in_which_the_relays_user_may_make_no_socket(tmp_path: Path, mo
 
 
 def test_a_kernel_that_does_not_tell_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = errno.ENOSYS
+
     def untold() -> None:
-        raise OSError(errno.ENOSYS, "access.local_users: the kernel does not tell")
+        raise OSError(code, "access.local_users: the kernel does not tell")
 
     monkeypatch.setattr(wiring, "prove_owners", untold)
     assert problems(tmp_path, "access: {local_users: {daemon: [a.example]}}\n") == [
         "config.yaml:4:10: access.local_users: the kernel does not tell"
     ]
+    code = errno.ENETUNREACH
+    assert problems(tmp_path, "access: {local_users: {daemon: [a.example]}}\n") == [], "the loopback may be up at the start"
+    assert AWAY == ["access.local_users: the kernel does not tell"]
 
 
 def test_a_folder_that_is_not_for_this_user_to_see_says_nothing_of_the_relays_own(

@@ -1,12 +1,13 @@
 """What would keep a start on this machine, by this user and in this environment, from putting a configuration in force.
 
-Invariant: nothing stays open, nothing is made, nobody is asked.
+Invariant: nothing stays open, nothing is made, nobody but the kernel is asked.
 Invariant: what may pass until the start is no problem: an address that is taken or not there yet, a port that this user may not have,
-and what another user's environment or files may name (an AWS region).
+what another user's environment or files may name (an AWS region), and a network that is not up, as where an image is built.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sesrelay.app.clock import SystemClock
@@ -41,7 +42,10 @@ def rehearse(loaded: Loaded, document: Document) -> list[str]:
     except (OSError, ValueError) as error:
         told, owners = str(getattr(error, "strerror", "") or error), "access.local_users: "
         path: KeyPath = ("access", "local_users") if told.startswith(owners) else ("listeners",)
-        document.report(path, told.removeprefix(owners))
+        if getattr(error, "errno", None) == errno.ENETUNREACH:
+            elsewhere.append(told)
+        else:
+            document.report(path, told.removeprefix(owners))
     folder = next(each for each in (loaded.config.state_dir, *loaded.config.state_dir.parents) if os.path.lexists(each))
     if not os.path.isdir(folder):  # noqa: PTH112  # where it may not be looked at, it is none either
         document.report(("state_dir",), f"{folder} is no folder (move it away, or name another one)")
