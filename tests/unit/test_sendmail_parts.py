@@ -127,6 +127,7 @@ def test_what_is_refused_is_a_fault_of_usage(line: str) -> None:
         ('"a@example.com" a@example.com', ['"a@example.com" a@example.com']),
         ("a@example.com <>, b@example.com (c) <> d@example.com", ["a@example.com", "b@example.com", "d@example.com"]),
         ("a@example.com <", ["a@example.com"]),
+        ("a@example.com < >, b@example.com < ", ["a@example.com", "b@example.com"]),
         ('Undisclosed <>, "a@example.com" <>, <>', []),
         ("<a@example.com b@example.com>", ["a@example.com b@example.com"]),
         ("<", []),

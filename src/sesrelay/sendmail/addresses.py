@@ -34,7 +34,7 @@ def parse(text: str) -> list[str]:
                 within = False
                 if inside or "@" not in outside:
                     outside = []  # what stood before was the name; before <>, it may be the address
-            else:
+            elif inside or not letter.isspace():  # a blank alone is no address
                 inside.append(letter)
         elif letter == "<":
             if inside is not None:  # a comma was forgotten
