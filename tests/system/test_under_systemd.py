@@ -86,6 +86,27 @@ def test_a_reload_that_was_refused_stands_in_the_status(tmp_path: Path, manager:
         assert manager.recv(4096).decode() == ready
 
 
+async def test_a_reload_that_fails_by_a_fault_of_ours_has_ended_too(
+    tmp_path: Path, manager: socket.socket, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    relay = Relay(tmp_path, MORE)
+    daemon = Daemon(load(relay.config), relay.config)
+    await daemon.start()
+    ready = manager.recv(4096).decode()
+
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("seven by nothing")
+
+    monkeypatch.setattr("sesrelay.app.daemon.load", fails)
+    assert await daemon.reload() == {"ok": False, "problems": ["it failed, and the log says why"]}
+    assert manager.recv(4096).startswith(b"RELOADING=1\n")
+    assert manager.recv(4096).decode() == f"{ready}; the last reload was refused: it failed, and the log says why"
+    assert b"sesrelay_config_reload_success 0.0" in await daemon._metrics_text()
+    await daemon.stop()
+    assert "seven by nothing" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(("config", "code"), [("nonsense: 1", 78), (f"{MORE}\ncontrol: /nowhere/control.sock", 1)])
 def test_the_journal_takes_why_there_was_no_start_for_an_error(tmp_path: Path, config: str, code: int) -> None:
     relay = Relay(tmp_path, MORE)

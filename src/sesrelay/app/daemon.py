@@ -272,11 +272,12 @@ class Daemon:
 
     async def _reload_and_tell(self) -> list[str]:
         self._systemd.tell(f"RELOADING=1\nMONOTONIC_USEC={int(self.clock.monotonic() * 1e6)}")
-        problems = ["it failed, and the log says why"]
         try:
             problems = await self._reload()
-        finally:
-            self._systemd.tell(f"READY=1\nSTATUS={self._standing(problems)}")
+        except Exception as error:  # a fault of ours: systemd, the metrics and who asked have to hear of it as of any other refusal
+            self.observer.trouble("a reload failed", error)
+            problems = ["it failed, and the log says why"]
+        self._systemd.tell(f"READY=1\nSTATUS={self._standing(problems)}")
         self.observer.reloaded(not problems, "; ".join(problems) or "the new configuration is in force")
         return problems
 
