@@ -1,8 +1,9 @@
 """What would keep a start on this machine, by this user and in this environment, from putting a configuration in force.
 
 Invariant: nothing stays open, nothing is made, nobody but the kernel is asked.
-Invariant: what may pass until the start is no problem: an address that is taken or not there yet, a port that this user may not have,
-what another user's environment or files may name (an AWS region), and a network that is not up, as where an image is built.
+Invariant: what may pass until the start is no problem: an address that is taken or not there yet, a port that this user may not
+have, what another user's environment or files may name (an AWS region), and a network that is not up, as where an image is
+built.
 """
 
 from __future__ import annotations
