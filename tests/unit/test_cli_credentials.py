@@ -72,7 +72,7 @@ def test_create_makes_nothing_where_it_cannot_write(here: IamWorld, monkeypatch:
 def test_create_leaves_a_users_key_alone(here: IamWorld) -> None:
     here.iam.create_user(UserName=USER)
     here.iam.create_access_key(UserName=USER)
-    assert "has a key already" in here.run("create").err
+    assert "already has an access key" in here.run("create").err
     assert len(here.ids()) == 1
     assert here.run("create", "--user", "another", "--domain", "example.org").code == 0
     assert len(here.ids("another")) == 1

@@ -70,7 +70,7 @@ def test_nothing_is_overwritten(config: Path, capsys: pytest.CaptureFixture[str]
     assert run(config, "example.org") == 0
     before = (config.parent / "sesrelay.example.org.pem").read_bytes()
     assert run(config, "example.org") == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert (config.parent / "sesrelay.example.org.pem").read_bytes() == before
 
 

@@ -86,7 +86,7 @@ def test_what_ses_does_not_look_for_is_not_what_it_waits_for(world: AwsWorld) ->
     at_the_second_look(world, lambda: setattr(world.ses.identities, "look_up", seeing))
     done = world.domain("verify", "--wait", "--every", "0.2s", "--timeout", "60s")
     assert done.code == 0, done.err
-    assert "the DNS has what SES looks for; waiting for SES to see it (DKIM pending, MAIL FROM pending)" in done.err
+    assert "the DNS records are correct; waiting for SES to see them (DKIM pending, MAIL FROM pending)" in done.err
     assert "missing   TXT   _dmarc.example.com" in done.out
 
 
@@ -109,7 +109,7 @@ def test_a_second_add_changes_nothing_that_was_chosen(world: AwsWorld) -> None:
     world.domain("add", "--mail-from", "mail.example.com")
     again = world.domain("add", "--json")
     assert again.code == 0
-    assert "there already" in again.err
+    assert "exists already" in again.err
     assert again.json["mail_from"]["domain"] == "mail.example.com"
     assert world.domain("add", "--mail-from", "other.example.com", "--json").json["mail_from"]["domain"] == "other.example.com"
 
@@ -152,7 +152,7 @@ def test_remove_wants_a_yes(world: AwsWorld) -> None:
     assert world.run("domain", "remove", "example.com").code == 64
     done = world.run("domain", "remove", "example.com", "--yes")
     assert done.code == 0
-    assert "still leads example.com to SES" in done.err
+    assert "still routes example.com to SES" in done.err
     assert world.run("domain", "remove", "example.com", "--yes").code == 1
     assert "domain add example.com" in world.domain("show").err
 

@@ -43,7 +43,7 @@ NAMED = "--config '/srv/my mail/relay.yaml'"
             f"until: sesrelay queue release --sender {OHARA} --future",
             f"until: sesrelay queue release --sender {OHARA} --future {NAMED}",
         ),
-        ("by mail and in: sesrelay account", f"by mail and in: sesrelay account {NAMED}"),
+        ("to see the status: sesrelay account", f"to see the status: sesrelay account {NAMED}"),
         ("`sesrelay account request-production` asks", f"`sesrelay account request-production {NAMED}` asks"),
         ("ask: sesrelay domain dns a.example. Then wait", f"ask: sesrelay domain dns a.example {NAMED}. Then wait"),
         ("sesrelay check; sesrelay doctor", f"sesrelay check {NAMED}; sesrelay doctor {NAMED}"),

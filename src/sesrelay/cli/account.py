@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sesrelay.setup.production_request import UseCase
 
 BOUNCES = (
-    "SES's suppression list is on for bounces and complaints, so nothing is sent there again; "
-    "we remove such addresses from our lists."
+    "SES's suppression list is on for bounces and complaints, so SES sends nothing to such addresses again; "
+    "we remove them from our lists."
 )
 
 
@@ -33,7 +33,7 @@ def command(context: click.Context, as_json: bool, wish: Wish) -> None:
     if context.invoked_subcommand is not None:
         named = [name for name in context.params if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
         if named:
-            raise click.UsageError(f"Options stand behind {context.invoked_subcommand}.")
+            raise click.UsageError(f"Put the options after {context.invoked_subcommand}.")
         return
     from sesrelay.aws.standing import standing
 
@@ -47,15 +47,15 @@ def command(context: click.Context, as_json: bool, wish: Wish) -> None:
 
 
 @command.command("request-production")
-@click.option("--mail-type", type=click.Choice(["transactional", "marketing"]), help="What most of it is.")
-@click.option("--website", metavar="URL", help="The site that the mail belongs to.")
+@click.option("--mail-type", type=click.Choice(["transactional", "marketing"]), help="What kind of mail you mostly send.")
+@click.option("--website", metavar="URL", help="The web site that the mail belongs to.")
 @click.option("--sends", metavar="TEXT", help="What you send.")
 @click.option("--recipients", metavar="TEXT", help="Who receives it, and how you got the addresses.")
 @click.option("--bounces", metavar="TEXT", help="What you do about bounces and complaints.")
-@click.option("--unsubscribe", metavar="TEXT", help="How people stop it; marketing mail has to say.")
-@click.option("--daily", type=click.IntRange(1), metavar="N", help="Recipients a day, at most.")
-@click.option("--contact", "contacts", multiple=True, metavar="ADDRESS", help="Where AWS also writes to; up to four.")
-@click.option("--language", type=click.Choice(["EN", "JA"]), default="EN", show_default=True, help="In which AWS answers.")
+@click.option("--unsubscribe", metavar="TEXT", help="How recipients unsubscribe; required for marketing mail.")
+@click.option("--daily", type=click.IntRange(1), metavar="N", help="The maximum number of recipients a day.")
+@click.option("--contact", "contacts", multiple=True, metavar="ADDRESS", help="A further address for AWS's answer; up to four.")
+@click.option("--language", type=click.Choice(["EN", "JA"]), default="EN", show_default=True, help="The language of AWS's answer.")
 @yes_option
 @account_options
 @json_option
@@ -65,7 +65,7 @@ def request_production(
 ) -> None:  # fmt: skip
     """Ask AWS to take the account out of the sandbox.
 
-    The use case is composed of the answers to a few questions, each of which is also an option, and shown before it is sent.
+    It asks a few questions, each of which is also an option, and shows the request before it is sent.
     """
     from sesrelay.aws.standing import request_production as ask_aws
     from sesrelay.aws.standing import standing
@@ -74,7 +74,7 @@ def request_production(
     with refusals():
         told = standing(used.clients, time.time())
         if told.sandbox is False:
-            click.echo(f"the account is out of the sandbox in {told.region} already", err=True)
+            click.echo(f"the account is already out of the sandbox in {told.region}", err=True)
             return
         if told.review == "pending":
             case = (told.details.get("ReviewDetails") or {}).get("CaseId")
@@ -93,7 +93,7 @@ def request_production(
     if as_json:
         click.echo(json.dumps({"region": told.region, "sent": True, "request": details}, indent=2, ensure_ascii=False))
     else:
-        click.echo(as_run("sent; AWS answers within a day or two, by mail and in: sesrelay account"))
+        click.echo(as_run("sent; AWS answers by mail within a day or two; to see the status: sesrelay account"))
 
 
 def _use_case(given: dict[str, Any], contacts: tuple[str, ...], language: str, used: Access) -> UseCase:
@@ -106,19 +106,21 @@ def _use_case(given: dict[str, Any], contacts: tuple[str, ...], language: str, u
         given["bounces"] = BOUNCES
     missing = [name for name, value in given.items() if value is None and name != "unsubscribe"]
     if missing and not sys.stdin.isatty():
-        raise click.UsageError(f"Nobody is there to ask: say {' '.join('--' + name.replace('_', '-') for name in missing)}")
+        raise click.UsageError(
+            f"There is no terminal to ask on: give {' '.join('--' + name.replace('_', '-') for name in missing)}"
+        )
     questions: list[tuple[str, str, dict[str, Any]]] = [
-        ("mail_type", "Most of it is", {"type": click.Choice(["transactional", "marketing"]), "default": "transactional"}),
+        ("mail_type", "Kind of mail", {"type": click.Choice(["transactional", "marketing"]), "default": "transactional"}),
         ("website", "Web site that the mail belongs to", {}),
         ("sends", "What do you send", {}),
         ("recipients", "Who receives it, and how did you get the addresses", {}),
         ("bounces", "What do you do about bounces and complaints", {"default": BOUNCES}),
-        ("daily", "Recipients a day, at most", {"type": click.IntRange(1)}),
+        ("daily", "Maximum number of recipients a day", {"type": click.IntRange(1)}),
     ]
     answers = {key: click.prompt(text, err=True, **how) if given[key] is None else given[key] for key, text, how in questions}
     unsubscribe = given["unsubscribe"]
     if unsubscribe is None and sys.stdin.isatty():
-        unsubscribe = click.prompt("How do people stop it", default="", show_default=False, err=True)
+        unsubscribe = click.prompt("How do recipients unsubscribe", default="", show_default=False, err=True)
     chosen: Any = language
     return UseCase(**answers, unsubscribe=unsubscribe or "", contacts=contacts, language=chosen, domains=patterns or ())
 
@@ -127,7 +129,7 @@ def _print_request(details: dict[str, Any], region: str) -> None:
     click.secho(f"Request for production access in {region}", bold=True)
     for name in ("MailType", "WebsiteURL", "ContactLanguage"):
         click.echo(f"  {name:<16}{details[name]}")
-    click.echo(f"  {'Contacts':<16}{', '.join(details.get('AdditionalContactEmailAddresses', [])) or 'none beside the account'}\n")
+    click.echo(f"  {'Contacts':<16}{', '.join(details.get('AdditionalContactEmailAddresses', [])) or 'none besides the account'}\n")
     click.echo(f"{details['UseCaseDescription']}\n")
 
 
@@ -146,13 +148,13 @@ def _print(used: Access, told: Standing) -> None:
     _line("24 hours", f"{told.sent_last_24h:,.0f} of {limit}", bad=nearly)
     for name, sent in (("last day", told.last_24h), ("last 14 days", told.last_14d)):
         _line(name, _rates(sent), bad=sent is not None and any(rate.bad for rate in sent.rates))
-    reasons = None if told.suppression is None else ", ".join(told.suppression) or "off: bounces are sent to again and again"
+    reasons = None if told.suppression is None else ", ".join(told.suppression) or "off: SES sends again to addresses that bounced"
     _line("suppression", reasons, bad=told.suppression == ())
 
 
 def _line(name: str, text: str | None, *, bad: bool = False) -> None:
     click.echo(f"  {name:<15}", nl=False)
-    click.secho(text or "not told: the credentials may not ask, or ask too often", fg="red" if bad else None)
+    click.secho(text or "unknown: the credentials lack the permission, or AWS throttled the request", fg="red" if bad else None)
 
 
 def _rates(sent: Reputation | None) -> str | None:

@@ -16,9 +16,9 @@ def command(config: Path) -> None:
     """Validate the configuration and the site files beside it.
 
     Prints every problem on a line of its own, FILE:LINE:COL: key.path: what is wrong (what was meant), and exits 78;
-    exits 0 when there is none. What would keep `sesrelay run` from starting here, by this user and in this environment, is one too;
-    an address that the machine has not, or not yet, is told of on stderr, and so is a region that this user's environment does not
-    name where another user runs the relay.
+    exits 0 if there is none. This includes whatever would keep `sesrelay run` from starting here, as this user and in this
+    environment. Reported on stderr only: an address that the machine does not have (yet), and a missing region if another user runs
+    the relay, as that user's environment may have one.
     """
     from sesrelay.app.rehearsal import rehearse
 
@@ -38,7 +38,7 @@ def command(config: Path) -> None:
         f"{_count(len(model.expect), 'expectation')} met"
     )
     for told in uncertain:
-        click.echo(f"sesrelay: a start would fail with things as they are here: {told}", err=True)
+        click.echo(f"sesrelay: starting now, as things are here, would fail: {told}", err=True)
 
 
 def _count(number: int, thing: str) -> str:

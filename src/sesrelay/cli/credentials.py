@@ -44,9 +44,9 @@ def key_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(keys=KeyWish(user, out, sender, patience), **rest)
 
     for option in (
-        click.option("--patience", default="60s", type=seconds, metavar="TIME", show_default=True, help="How long a new key may take until it sends."),
-        click.option("--from", "sender", metavar="ADDRESS", help="The verified sender of the proof. Default: postmaster of the first domain routed to SES."),
-        click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where the files go. Default: beside the configuration."),
+        click.option("--patience", default="60s", type=seconds, metavar="TIME", show_default=True, help="How long to wait until a new key can send."),
+        click.option("--from", "sender", metavar="ADDRESS", help="A verified sender for the test message. Default: postmaster of the first domain routed to SES."),
+        click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="The folder for the files. Default: beside the configuration."),
         click.option("--user", metavar="NAME", help="The IAM user. Default: sesrelay-HOSTNAME"),
     ):  # fmt: skip
         verb = option(verb)
@@ -57,17 +57,17 @@ def key_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def command() -> None:
     """Create or rotate the IAM user of this relay.
 
-    Its key is written to files of mode 0640, NAME.access-key-id, NAME.secret and NAME.smtp-password, and shown nowhere. IAM
-    wants an administrator's credentials: --profile NAME, or those that boto3 finds.
+    The key is written to files of mode 0640 (NAME.access-key-id, NAME.secret and NAME.smtp-password) and never shown. For
+    IAM you need an administrator's credentials: --profile NAME, or those that boto3 finds.
     """
 
 
 @command.command("create")
-@click.option("--domain", "domains", multiple=True, metavar="DOMAIN", type=domain_name, help="Instead of the domains of the routes; may be repeated.")  # fmt: skip
+@click.option("--domain", "domains", multiple=True, metavar="DOMAIN", type=domain_name, help="Use this domain instead of those in the routes; may be repeated.")  # fmt: skip
 @key_options
 @account_options
 def create(domains: tuple[str, ...], keys: KeyWish, wish: Wish) -> None:
-    """Create the IAM user with the least policy for the configuration, an access key and its SMTP password."""
+    """Create the IAM user with the least-privilege policy for the configuration, an access key and its SMTP password."""
     from sesrelay.aws import iam_user
     from sesrelay.aws.policy import document
     from sesrelay.setup.key_files import store
@@ -78,14 +78,14 @@ def create(domains: tuple[str, ...], keys: KeyWish, wish: Wish) -> None:
     name = keys.user or used.user
     there = [path for path in used.files.all if path.exists()]
     if there:
-        fail(f"{there[0]} is there already; a new key for the same user: sesrelay credentials rotate")
+        fail(f"{there[0]} exists already; for a new key of the same user: sesrelay credentials rotate")
     _folder_or_exit(used)
     with refusals():
         user = iam_user.find_user(used.clients, name)
         if user is None:
             user = iam_user.create_user(used.clients, name)
         elif iam_user.keys(used.clients, name):
-            fail(f"the IAM user {name} has a key already; name another with --user, or delete that key")
+            fail(f"the IAM user {name} already has an access key; choose another user with --user, or delete that key")
         iam_user.put_policy(used.clients, user, document(sending, user.account_id))
         key = iam_user.create_key(used.clients, name)
         _or_without(used, name, key, lambda: store(used.files, key, used.region, wish.config))
@@ -100,16 +100,16 @@ def create(domains: tuple[str, ...], keys: KeyWish, wish: Wish) -> None:
 
 
 @command.command("rotate")
-@click.option("--finish", is_flag=True, help="Only this: once the key in the files has sent, delete every other one.")
-@click.option("--keep-old", is_flag=True, help="Leave the old key, as other hosts use it too; --finish deletes it later.")
-@click.option("--grace", default=f"{GRACE:.0f}s", type=seconds, metavar="TIME", show_default=True, help="From the reload of the daemon to the end of the old key.")  # fmt: skip
+@click.option("--finish", is_flag=True, help="Create no new key: test the key in the files, then delete all others.")
+@click.option("--keep-old", is_flag=True, help="Keep the old key, because other hosts use it too; --finish deletes it later.")
+@click.option("--grace", default=f"{GRACE:.0f}s", type=seconds, metavar="TIME", show_default=True, help="How long to wait after the reload before the old key is deleted.")  # fmt: skip
 @key_options
 @account_options
 def rotate(finish: bool, keep_old: bool, grace: float, keys: KeyWish, wish: Wish) -> None:
-    """Replace the access key. The old one stays until the new one has sent.
+    """Replace the access key. The old key stays until the new one has sent a test message.
 
-    A new key sends to SES's simulator first; then it is written to the files and into the configuration where that names the old
-    one, the daemon is reloaded, and the old key is deleted. Whatever fails on the way leaves the old key in force.
+    The test message goes to SES's mailbox simulator. Then the new key is written to the files, and to the configuration where
+    that names the old key; the daemon is reloaded, and the old key is deleted. If a step fails, the old key stays valid.
     """
     from sesrelay.aws import iam_user
 
@@ -118,7 +118,7 @@ def rotate(finish: bool, keep_old: bool, grace: float, keys: KeyWish, wish: Wish
     name = keys.user or used.user
     sender = keys.sender or used.sender
     if sender is None:
-        raise click.UsageError("No route tells of a verified sender: name one with --from.")
+        raise click.UsageError("No route shows which sender is verified: give one with --from.")
     with refusals():
         there = iam_user.keys(used.clients, name)
         old = used.configured or _kept(used)
@@ -126,24 +126,26 @@ def rotate(finish: bool, keep_old: bool, grace: float, keys: KeyWish, wish: Wish
             _finish(used, name, sender, keys.patience, [one.id for one in there])
             return
         if old is None or old not in [one.id for one in there]:
-            fail(f"{used.files.key_id} and the configuration name no key of {name}; begin with: sesrelay credentials create")
+            fail(
+                f"neither {used.files.key_id} nor the configuration names a key of {name}; start with: sesrelay credentials create"
+            )
         if len(there) >= iam_user.KEYS_MAX:
             second = next(one.id for one in there if one.id != old)
             fail(
-                f"{name} has a second key, {second}, and IAM allows two; where nobody uses it: sesrelay credentials rotate --finish"
+                f"{name} already has a second key, {second}, and IAM allows two; if nobody uses it: sesrelay credentials rotate --finish"
             )
         _folder_or_exit(used)
         _exchangeable_or_exit(used)
         key = iam_user.create_key(used.clients, name)
         _or_without(used, name, key, lambda: _prove_and_store(used, key, old, sender, keys.patience, wish.config))
-        click.echo(f"the new key {key.id} has sent, and is in {used.files.secret}")
+        click.echo(f"the new key {key.id} works and is in {used.files.secret}")
         if keep_old:
             click.echo(as_run(f"the old key {old} stays; when no host uses it any more: sesrelay credentials rotate --finish"))
             return
         if not _reloaded(used, grace):
             fail(f"the old key {old} stays; reload the daemon, then: sesrelay credentials rotate --finish", EX_TEMPFAIL)
         iam_user.delete_key(used.clients, name, old)
-    click.echo(f"the old key {old} is deleted")
+    click.echo(f"the old key {old} was deleted")
 
 
 def _prove_and_store(used: KeyAccess, key: NewKey, old: str, sender: str, patience: float, config: Path) -> None:
@@ -160,16 +162,16 @@ def _finish(used: KeyAccess, name: str, sender: str, patience: float, there: lis
     try:
         key = used.files.read()
     except OSError as error:
-        fail(f"{reason(error)}; the key to keep is read from there")
+        fail(f"{reason(error)}; this file must contain the key to keep")
     if used.configured not in (None, key.id):
-        fail(f"the configuration names {used.configured}, and {used.files.key_id} {key.id}: nothing is deleted")
+        fail(f"the configuration names {used.configured}, but {used.files.key_id} has {key.id}: nothing was deleted")
     prove(used.source, key, sender, time.monotonic, time.sleep, patience)
     if not _reloaded(used, 0.0):
-        fail("the daemon may still use the old key: nothing is deleted", EX_TEMPFAIL)
+        fail("the daemon may still use the old key: nothing was deleted", EX_TEMPFAIL)
     for other in there:
         if other != key.id:
             delete_key(used.clients, name, other)
-            click.echo(f"{key.id} has sent; the old key {other} is deleted")
+            click.echo(f"{key.id} works; the old key {other} was deleted")
 
 
 def _kept(used: KeyAccess) -> str | None:
@@ -185,7 +187,7 @@ def _folder_or_exit(used: KeyAccess) -> None:
 
     folder = used.files.secret.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        fail(f"{folder} is no folder that can be written to; name one with --out")
+        fail(f"{folder} is not a writable folder; choose another with --out")
 
 
 def _exchangeable_or_exit(used: KeyAccess) -> None:
@@ -195,9 +197,9 @@ def _exchangeable_or_exit(used: KeyAccess) -> None:
     if used.configured is None or used.loaded is None:
         return
     if used.secret_inside:
-        fail(f"the secret of {used.label} stands in the configuration itself; move it to a file ({used.secret_inside})")
+        fail(f"the secret of {used.label} is in the configuration itself; move it to a file ({used.secret_inside})")
     if not naming(used.configured, used.configured, used.loaded.files):
-        fail(f"{used.configured} comes from the environment, where it cannot be exchanged; write it into the configuration")
+        fail(f"{used.configured} comes from the environment, where it cannot be replaced; write it into the configuration")
 
 
 def _or_without(used: KeyAccess, name: str, key: NewKey, work: Callable[[], None]) -> None:
@@ -215,12 +217,14 @@ def _or_without(used: KeyAccess, name: str, key: NewKey, work: Callable[[], None
         except OSError:
             kept = True  # nobody knows: what the files name must not go
         if kept:
-            told = f"the new key {key.id} is in {used.files.secret}; when no other is used any more: sesrelay credentials rotate --finish"
+            told = (
+                f"the new key {key.id} is in {used.files.secret}; when no other key is in use: sesrelay credentials rotate --finish"
+            )
             click.echo(as_run(told), err=True)
         else:
             delete_key(used.clients, name, key.id)
         if isinstance(error, OSError):
-            fail(reason(error) if kept else f"{reason(error)}; the new key is deleted again")
+            fail(reason(error) if kept else f"{reason(error)}; the new key was deleted again")
         raise
 
 

@@ -19,8 +19,10 @@ from sesrelay.cli.words import seconds
 @click.option("--smtp-port", default=2525, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
 @click.option("--http-port", default=8025, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
 @click.option("--ses-port", default=4579, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
-@click.option("--timeout", default="60s", show_default=True, type=seconds, metavar="TIME", help="For the sample to arrive.")
-@click.option("--once", is_flag=True, help="Leave when the sample has arrived.")
+@click.option(
+    "--timeout", default="60s", show_default=True, type=seconds, metavar="TIME", help="How long to wait for the sample to arrive."
+)
+@click.option("--once", is_flag=True, help="Exit when the sample has arrived.")
 def command(smtp_port: int, http_port: int, ses_port: int, timeout: float, once: bool) -> None:
     """Relay mail to an embedded stand-in for Amazon SES. Point a mail program at the SMTP address, and watch the page."""
     from sesrelay.app.demo import Demo
@@ -44,6 +46,6 @@ def command(smtp_port: int, http_port: int, ses_port: int, timeout: float, once:
         with tempfile.TemporaryDirectory(prefix="sesrelay-demo-") as folder, asyncio.Runner(loop_factory=new_event_loop) as runner:
             arrived = runner.run(run(Path(folder)))
     except (ListenError, SpoolError, OSError) as error:
-        other = "--smtp-port, --http-port and --ses-port choose other ports; 0 is any free one"
+        other = "choose other ports with --smtp-port, --http-port and --ses-port; 0 means any free port"
         fail(f"the demo cannot start: {reason(error) if isinstance(error, OSError) else error}\n{other}")
     sys.exit(0 if arrived else EX_FAILED)

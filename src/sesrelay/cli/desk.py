@@ -116,7 +116,7 @@ def _looked_at(config: Path, loaded: Loaded) -> str:
     """Return by which configuration there is no queue, where another one may be meant."""
     if config != DEFAULT_CONFIG and loaded.config.state_dir.is_dir():
         return ""
-    return f" (by {config}; --config FILE names another configuration)"
+    return f" (with {config}; use --config FILE for another configuration)"
 
 
 def _complain(what: str, error: BaseException | None) -> None:

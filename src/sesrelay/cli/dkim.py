@@ -15,11 +15,11 @@ from sesrelay.cli.remedies import fail
 
 @click.group("dkim")
 def command() -> None:
-    """Keys that sign mail of a domain on its way out by `direct` and `smtp` transports."""
+    """Manage the DKIM keys that sign mail sent through `direct` and `smtp` transports."""
 
 
 _FORMAT = click.option(
-    "--format", "form", type=click.Choice(["table", "bind"]), default="table", show_default=True, help="How records are printed."
+    "--format", "form", type=click.Choice(["table", "bind"]), default="table", show_default=True, help="How to print the records."
 )
 
 
@@ -32,13 +32,13 @@ _FORMAT = click.option(
     type=click.Choice(["rsa", "ed25519"]),
     default="rsa",
     show_default=True,
-    help="RSA is what everybody verifies.",
+    help="Every receiver verifies RSA.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Where the private key goes. Default: SELECTOR.DOMAIN.pem beside the configuration.",
+    help="The file for the private key. Default: SELECTOR.DOMAIN.pem beside the configuration.",
 )
 @_FORMAT
 @json_option
@@ -52,9 +52,9 @@ def generate(
     as_json: bool,
     config: Path,
 ) -> None:
-    """Make a key for DOMAIN: write it, mode 0640, and print the DNS record that goes with it.
+    """Generate a key for DOMAIN, write it to a file of mode 0640, and print its DNS record.
 
-    A file that is there already is never overwritten.
+    An existing file is never overwritten.
     """
     from sesrelay.config.dkim_keys import generate as new_key
     from sesrelay.mail.dkim import record, record_name
@@ -67,7 +67,7 @@ def generate(
     try:
         write_key(file, pem, config)
     except FileExistsError:
-        fail(f"{file} is there already (another --selector or --output is meant)")
+        fail(f"{file} exists already (choose another --selector or --output)")
     except OSError as error:
         fail(f"the key cannot be written: {reason(error, file)}")
     name, value = record_name(domain, selector), record(key.algorithm, key.public)
@@ -81,7 +81,7 @@ def generate(
     else:
         _table(domain, selector, name, value, file, config)
     if kind == "ed25519":
-        click.echo("Not every receiver verifies Ed25519: let an RSA key sign beside it.", err=form == "bind")
+        click.echo("Not every receiver verifies Ed25519: sign with an RSA key as well.", err=form == "bind")
 
 
 @command.command("show")
@@ -135,5 +135,5 @@ def _table(domain: str, selector: str, name: str, value: str, file: Path, config
     click.echo(f"\npublish in the DNS of {domain}:\n")
     _rows({name: value})
     click.echo(
-        f"\nand once it can be looked up, under the transport:\n\n    dkim: {{{domain}: {{selector: {selector}, key_file: {shown}}}}}"
+        f"\nwhen the DNS has it, add to the transport:\n\n    dkim: {{{domain}: {{selector: {selector}, key_file: {shown}}}}}"
     )

@@ -24,15 +24,15 @@ COLOUR = {"ok": "green", "warn": "yellow", "fail": "red"}
     type=value("nameserver"),
     metavar="IP[:PORT]",
     multiple=True,
-    help="Ask this one; may be repeated. Default: those of direct transports, else the system's.",
+    help="Ask this name server; may be repeated. Default: those of direct transports, else the system's.",
 )
-@click.option("--quiet", is_flag=True, help="Only what is not well.")
+@click.option("--quiet", is_flag=True, help="Show only warnings and failures.")
 @json_option
 @config_option
 def command(domains: tuple[str, ...], nameservers: tuple[str, ...], quiet: bool, as_json: bool, config: Path) -> None:
-    """Look at all that keeps mail from arriving: this machine, the queue, AWS, the DNS. Nothing is changed or sent.
+    """Check everything that can keep mail from arriving: this machine, the queue, AWS, the DNS. Nothing is changed or sent.
 
-    DOMAIN: senders to look at; without it, all that routes name. Exits 1 where anything failed.
+    DOMAIN: the sender domains to check; default: all that the routes name. Exits 1 if any check failed.
     """
     from sesrelay.config.loading import load
     from sesrelay.config.problem import ConfigError

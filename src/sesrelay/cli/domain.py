@@ -41,7 +41,7 @@ def wait_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     for option in (
         click.option(
-            "--every", default="10s", type=seconds, metavar="TIME", show_default=True, help="How often to look meanwhile."
+            "--every", default="10s", type=seconds, metavar="TIME", show_default=True, help="How often to check while waiting."
         ),
         click.option(
             "--timeout",
@@ -51,7 +51,7 @@ def wait_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="How long to wait; SES itself gives up after 72h.",
         ),
-        click.option("--wait", is_flag=True, help="Go on until the domain is verified, telling what is still missing."),
+        click.option("--wait", is_flag=True, help="Wait until the domain is verified, and show what is still missing."),
     ):
         verb = option(verb)
     return verb
@@ -59,9 +59,9 @@ def wait_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("domain")
 def command() -> None:
-    """Set up a sender's domain: its SES identity with DKIM and MAIL FROM, and its records in the DNS.
+    """Set up a sender domain: its SES identity with DKIM and MAIL FROM, and its records in the DNS.
 
-    The usual way: add it, apply its records where the DNS is, wait until SES has seen them.
+    The usual order: add it, publish its records (dns --apply), wait until SES has seen them (verify --wait).
     """
 
 
@@ -70,10 +70,12 @@ command.add_command(dns_command)
 
 @command.command("add")
 @click.argument("domain", type=domain_name)
-@click.option("--mail-from", metavar="NAME", help="The custom MAIL FROM domain below DOMAIN. Default: bounce.DOMAIN")
-@click.option("--no-mail-from", is_flag=True, help="Let SES keep amazonses.com in the envelope; SPF then does not align for DMARC.")
+@click.option("--mail-from", metavar="NAME", help="The custom MAIL FROM domain, a sub-domain of DOMAIN. Default: bounce.DOMAIN")
+@click.option("--no-mail-from", is_flag=True, help="Keep amazonses.com as the MAIL FROM domain; SPF is then not aligned for DMARC.")
 @click.option(
-    "--reject-without-mx", is_flag=True, help="Refuse mail while the MX of MAIL FROM is not seen, instead of falling back."
+    "--reject-without-mx",
+    is_flag=True,
+    help="Let SES refuse mail while it does not see the MX of the MAIL FROM domain, instead of using amazonses.com.",
 )
 @click.option("--dkim-selector", type=SELECTOR, metavar="SELECTOR", help="With --dkim-key: sign with a key of your own (BYODKIM).")
 @click.option("--configuration-set", metavar="NAME", help="The default configuration set. Default: the transport's.")
@@ -93,9 +95,9 @@ def add(
     waiting: Waiting,
     wish: Wish,
 ) -> None:
-    """Create DOMAIN as an identity in SES, and say which records the DNS wants.
+    """Create DOMAIN as an identity in SES, and show which DNS records it needs.
 
-    One that is there already is brought into line. Exit code 0 once it is created, with --wait once it is verified.
+    An identity that exists already is updated. Exits 0 when it is created, with --wait when it is verified.
     """
     from sesrelay.aws import identities
 
@@ -105,7 +107,7 @@ def add(
     chosen = used.loaded.config.transports.get(used.transport or "") if used.loaded else None
     with refusals():
         new = identities.create(used.clients, domain, own, configuration_set or getattr(chosen, "configuration_set", None))
-        click.echo(f"{domain} is {'created' if new else 'there already'} in {used.clients.region}", err=True)
+        click.echo(f"{domain} {'was created' if new else 'exists already'} in {used.clients.region}", err=True)
         # One that somebody has chosen before stays, unless another is named.
         kept = identities.read(used.clients, domain) if sender and not new and mail_from is None else None
         if sender and not (kept and kept.mail_from):
@@ -120,7 +122,7 @@ def add(
 @account_options
 @json_option
 def show(domain: str, as_json: bool, dns: DnsWish, wish: Wish) -> None:
-    """Show how SES sees DOMAIN, and its records beside what the DNS has."""
+    """Show the status of DOMAIN in SES, and compare its records with the DNS."""
     used = access(wish, domain)
     _print(_state_or_exit(used, domain, dns), as_json)
 
@@ -132,7 +134,7 @@ def show(domain: str, as_json: bool, dns: DnsWish, wish: Wish) -> None:
 @account_options
 @json_option
 def verify(domain: str, as_json: bool, dns: DnsWish, waiting: Waiting, wish: Wish) -> None:
-    """Tell whether DOMAIN may send, and record by record what is missing. 0: it may; 1: not yet; 75: not within --timeout."""
+    """Show whether DOMAIN may send, and which records are missing. 0: it may; 1: not yet; 75: not within --timeout."""
     used = access(wish, domain)
     _watch(used, domain, dns, waiting, as_json, pending=EX_FAILED)
 
@@ -142,18 +144,20 @@ def verify(domain: str, as_json: bool, dns: DnsWish, waiting: Waiting, wish: Wis
 @yes_option
 @account_options
 def remove(domain: str, yes: bool, wish: Wish) -> None:
-    """Remove DOMAIN from SES: its mail is then refused. The DNS records stay; they can go when no mail is on its way."""
+    """Remove DOMAIN from SES, which then refuses its mail.
+
+    The DNS records stay; delete them when no mail of the domain is in transit any more."""
     from sesrelay.aws import identities
 
     used = access(wish, domain)
     with refusals():
         if identities.read(used.clients, domain) is None:
-            fail(f"{domain} is no identity in {used.clients.region}")
+            fail(f"{domain} is not an identity in {used.clients.region}")
         _warn_of_routes(used, domain)
         if not confirmed(f"Remove {domain} from SES in {used.clients.region}?", yes):
             raise SystemExit(EX_FAILED)
         identities.remove(used.clients, domain)
-    click.echo(f"{domain} is removed from {used.clients.region}")
+    click.echo(f"{domain} was removed from {used.clients.region}")
 
 
 def _watch(used: Access, domain: str, dns: DnsWish, waiting: Waiting, as_json: bool, *, pending: int) -> None:
@@ -180,7 +184,7 @@ def _watch(used: Access, domain: str, dns: DnsWish, waiting: Waiting, as_json: b
     if state.identity.ready:
         return
     if waiting.wait:
-        goes_on = f"go on with: sesrelay domain verify {domain} --wait"
+        goes_on = f"continue with: sesrelay domain verify {domain} --wait"
         fail(f"not verified within {age(waiting.timeout)}; {goes_on}", EX_TEMPFAIL)
     raise SystemExit(pending)
 
@@ -217,7 +221,7 @@ def _mail_from(domain: str, name: str | None, without: bool) -> str | None:
         return None
     sender = domain_name(name) if name else f"bounce.{domain}"
     if not sender.endswith(f".{domain}"):
-        raise click.BadParameter(f"{sender} is not below {domain}, which SES wants", param_hint="--mail-from")
+        raise click.BadParameter(f"{sender} is not a sub-domain of {domain}, as SES requires", param_hint="--mail-from")
     return sender
 
 
@@ -227,4 +231,4 @@ def _warn_of_routes(used: Access, domain: str) -> None:
     rules = rules_of(domain, used.loaded) if used.loaded else []
     for rule in rules:
         if used.loaded and any(leads_to_ses(used.loaded.config.transports[name]) for name in rule.transports):
-            click.echo(f"sesrelay: {rule.pattern} at {rule.source or 'the default'} still leads {domain} to SES", err=True)
+            click.echo(f"sesrelay: {rule.pattern} at {rule.source or 'the default'} still routes {domain} to SES", err=True)

@@ -26,14 +26,14 @@ _COLOURS = {"keep": "green", "create": "cyan", "update": "yellow", "conflict": "
 @click.argument("domain", type=domain_name)
 @click.option("--format", "form", type=click.Choice(["table", "bind", "json", "route53"]), default="table", show_default=True)
 @click.option(
-    "--apply", "provider", type=click.Choice(["route53", "cloudflare"]), help="Put the records into the zone at this provider."
+    "--apply", "provider", type=click.Choice(["route53", "cloudflare"]), help="Write the records to the zone at this provider."
 )
 @click.option(
     "--token-file", type=click.Path(path_type=Path), metavar="FILE", help="The API token for Cloudflare (Zone:Read, DNS:Edit)."
 )
-@click.option("--zone-id", metavar="ID", help="The hosted zone at Route 53, where several have the name.")
-@click.option("--dns-profile", metavar="NAME", help="The AWS profile for Route 53, where it is another account's than SES.")
-@click.option("--replace", is_flag=True, help="Also replace records that are in the way.")
+@click.option("--zone-id", metavar="ID", help="The Route 53 hosted zone, if several have the same name.")
+@click.option("--dns-profile", metavar="NAME", help="The AWS profile for Route 53, if it is in another account than SES.")
+@click.option("--replace", is_flag=True, help="Also replace records that conflict.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
 @click.option("--api-url", hidden=True, metavar="URL", help="Where Cloudflare's API is.")
 @yes_option
@@ -44,10 +44,10 @@ def command(
     domain: str, form: str, provider: str | None, token_file: Path | None, zone_id: str | None, dns_profile: str | None,
     replace: bool, dry_run: bool, api_url: str | None, yes: bool, as_json: bool, dns: DnsWish, wish: Wish,
 ) -> None:  # fmt: skip
-    """Print the records of DOMAIN, or put them into its zone.
+    """Print the DNS records of DOMAIN, or write them to its zone.
 
-    What is in the zone stays: an SPF record is merged into one, other TXT values stay beside it, and what cannot stand
-    beside a wanted record is told of and left alone unless --replace is said. The plan is shown before anything changes.
+    Existing records are kept: SPF records are merged into one, other TXT values stay, and a record that conflicts with
+    a needed one is reported and left unchanged unless you give --replace. The plan is shown before anything changes.
     """
     if token_file is not None and provider != "cloudflare":
         raise click.UsageError("--token-file belongs to --apply cloudflare.")
@@ -86,7 +86,7 @@ def _print_zone(state: State, records: Sequence[Record], form: str, domain: str,
         if finding.state == "unknown" and finding.record.is_spf:
             name = finding.record.name
             click.echo(
-                f"sesrelay: the DNS does not tell of TXT at {name} ({finding.note}): an SPF record there has to be merged by hand",
+                f"sesrelay: TXT at {name} could not be looked up ({finding.note}): if there is an SPF record, merge it by hand",
                 err=True,
             )
     changes = plan(records, present(state.answers), replace=True)
@@ -106,7 +106,7 @@ def _last(change: Change, record: Record) -> str:
 
 def _all_named(records: Sequence[Record]) -> None:
     if not all(record.value for record in records):
-        raise click.UsageError("The DKIM key is your own, and SES does not tell its public half: name its file with --dkim-key.")
+        raise click.UsageError("The DKIM key is your own, and SES does not show its public key: give its file with --dkim-key.")
 
 
 def _zone(
@@ -122,7 +122,7 @@ def _zone(
         from sesrelay.setup.zones.cloudflare import API, CloudflareApi, CloudflareZone
 
         if token_file is None:
-            raise click.UsageError("--apply cloudflare wants --token-file.")
+            raise click.UsageError("--apply cloudflare needs --token-file.")
         return CloudflareZone.find(CloudflareApi(_token(token_file), api_url or API), domain)
     from sesrelay.aws.clients import Clients
     from sesrelay.aws.session import Source
@@ -151,7 +151,7 @@ def _apply(zone: Zone, records: Sequence[Record], *, replace: bool, dry_run: boo
     elif not dry_run:
         click.echo(f"{len(todo)} record sets changed" if todo else "nothing to change")
     if conflicts:
-        fail(f"{len(conflicts)} left alone because something else is there; --replace puts them in its place")
+        fail(f"{len(conflicts)} not written because of conflicts with existing records; --replace replaces those")
 
 
 def _print_plan(zone: Zone, changes: Sequence[Change]) -> None:
@@ -179,5 +179,5 @@ def _token(file: Path) -> str:
         raise click.BadParameter(data, param_hint="--token-file")
     token = data.decode("utf-8", "replace").strip()
     if not token.isascii() or len(token.split()) != 1:
-        raise click.BadParameter(f"{file} holds no token: one line is meant", param_hint="--token-file")
+        raise click.BadParameter(f"{file} has no valid token: it must be a single line", param_hint="--token-file")
     return token

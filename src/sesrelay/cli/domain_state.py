@@ -24,7 +24,7 @@ _COLOURS = {"ok": "green", "missing": "red", "different": "red", "unknown": "yel
 _ADVICE = {
     "HOST_NOT_FOUND": "SES has not found the records",
     "TYPE_NOT_FOUND": "SES has not found the records",
-    "INVALID_VALUE": "SES has found other values than it wants",
+    "INVALID_VALUE": "SES has found other values than the expected ones",
     "DNS_SERVER_ERROR": "the domain's name servers answer SES with an error",
 }
 
@@ -50,7 +50,7 @@ def dns_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--dkim-key",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="The private key (PEM, RSA of 1024 to 2048 bits), where DKIM is by a key of your own.",
+            help="The private key (PEM, RSA of 1024 to 2048 bits), if DKIM uses a key of your own.",
         ),
         click.option(
             "--dmarc",
@@ -58,7 +58,7 @@ def dns_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             metavar="TEXT",
             callback=_dmarc,
-            help="The DMARC record, where there is none.",
+            help="The DMARC record to use if there is none.",
         ),
         click.option(
             "--nameserver",
@@ -66,7 +66,7 @@ def dns_options(function: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             type=value("nameserver"),
             metavar="IP[:PORT]",
-            help="Ask this one; may be repeated. Default: those of direct transports, else the system's.",
+            help="Ask this name server; may be repeated. Default: those of direct transports, else the system's.",
         ),
     ):
         verb = option(verb)
@@ -92,7 +92,7 @@ class State:
         waiting = [] if self.identity.verified else [f"DKIM {self.identity.dkim_status}"]
         if self.identity.mail_from_status not in (None, "success"):
             waiting.append(f"MAIL FROM {self.identity.mail_from_status}")
-        return f"the DNS has what SES looks for; waiting for SES to see it ({', '.join(waiting)})"
+        return f"the DNS records are correct; waiting for SES to see them ({', '.join(waiting)})"
 
 
 def known_records(used: Access, identity: Identity, wish: DnsWish) -> list[Record]:
@@ -117,7 +117,7 @@ def identity_or_exit(used: Access, domain: str) -> Identity:
 
     identity = read(used.clients, domain)
     if identity is None:
-        fail(f"{domain} is no identity in {used.clients.region}; make it: sesrelay domain add {domain}")
+        fail(f"{domain} is not an identity in {used.clients.region}; create it: sesrelay domain add {domain}")
     return identity
 
 
@@ -136,7 +136,7 @@ def state_of(used: Access, domain: str, wish: DnsWish) -> State:
 def print_state(state: State) -> None:
     identity = state.identity
     ready = (
-        "may send" if identity.ready else "may send, but not yet by its MAIL FROM domain" if identity.verified else "not verified"
+        "may send" if identity.ready else "may send, but not yet with its MAIL FROM domain" if identity.verified else "not verified"
     )
     click.secho(f"{identity.domain} in {identity.region}: ", bold=True, nl=False)
     click.secho(ready, fg="green" if identity.ready else "yellow" if identity.verified else "red")
@@ -145,10 +145,10 @@ def print_state(state: State) -> None:
     if identity.mail_from:
         click.echo(f"  MAIL FROM      {identity.mail_from}: {identity.mail_from_status}")
     else:
-        click.echo("  MAIL FROM      amazonses.com: SPF does not align for DMARC, DKIM does")
+        click.echo("  MAIL FROM      amazonses.com: SPF is not aligned for DMARC, DKIM is")
     click.echo(f"  configuration  {identity.configuration_set or 'no default set'}")
     if identity.error and not identity.verified:
-        click.echo(f"  last look      {_ADVICE.get(identity.error, identity.error.lower())}")
+        click.echo(f"  last check     {_ADVICE.get(identity.error, identity.error.lower())}")
     print_findings(state.findings)
 
 
@@ -157,10 +157,10 @@ def print_findings(findings: Sequence[Finding]) -> None:
         record = finding.record
         click.secho(f"{finding.state:<10}", fg=_COLOURS[finding.state], nl=False)
         click.echo(
-            f"{record.type:<6}{record.name}\n{'':10}{'':6}{record.value or '(the public key: name its file with --dkim-key)'}"
+            f"{record.type:<6}{record.name}\n{'':10}{'':6}{record.value or '(the public key: give its file with --dkim-key)'}"
         )
         for found in finding.found if finding.state == "different" else ():
-            click.echo(f"{'':16}there is: {found}")
+            click.echo(f"{'':16}found: {found}")
         if finding.note:
             click.echo(f"{'':16}{finding.note}")
 
@@ -169,5 +169,5 @@ def _dmarc(context: click.Context, parameter: click.Parameter, value: str) -> st
     from sesrelay.setup.zones.records import is_dmarc
 
     if not is_dmarc(value) or "p=" not in value:
-        raise click.BadParameter(f"{value!r} is no DMARC record (one as in 'v=DMARC1; p=none' is meant)")
+        raise click.BadParameter(f"{value!r} is not a DMARC record (use one like 'v=DMARC1; p=none')")
     return value
