@@ -152,7 +152,7 @@ def test_route_follows_the_rules(args: list[str], rule: str, sender: str, config
 def test_a_bad_address_is_64(args: list[str], config: Path) -> None:
     done = relay("route", *args, "--config", str(config))
     assert (done.returncode, done.stdout) == (64, "")
-    assert "is no address" in done.stderr
+    assert "is not an address" in done.stderr
 
 
 def test_route_explains_itself_to_people(config: Path) -> None:
@@ -179,7 +179,7 @@ def test_of_many_routes_those_about_other_senders_are_counted(config: Path) -> N
         "  and not by",
         f"    example.com at {config}:4: www.example.com is a sub-domain; write *.example.com to match it",
         "    default_route at the built-in default: *.example.com is more specific",
-        "    1,501 others, which are about other senders (--json has them all)",
+        "    1,501 more, for other senders (--json lists them all)",
     ]
     found = json.loads(relay("route", "a@www.example.com", "--json", "--config", str(config)).stdout)
     assert len(found["considered"]) == 1_503

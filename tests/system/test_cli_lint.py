@@ -182,4 +182,4 @@ def test_a_message_comes_by_standard_input_without_any_configuration() -> None:
         input=CLEAN.replace("Subject", "Message-ID: <1@a>\nSubject"), capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("SES would take it, changed\n  put Message-ID into References: ")
+    assert done.stdout.startswith("SES would accept it, with changes\n  put Message-ID into References: ")

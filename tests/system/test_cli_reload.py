@@ -16,18 +16,18 @@ def test_it_ends_as_the_reload_did(tmp_path: Path) -> None:
     with Relay(tmp_path, MORE) as relay:
         relay.write(f"{MORE}\nroutes: [{{sender: example.com, transport: nowhere, name: new}}]")
         done = relay.run("reload")
-        assert (done.returncode, done.stdout, done.stderr) == (0, "the running relay has taken it up\n", "")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "the running relay now uses this configuration\n", "")
         assert [event["ok"] for event in relay.events("reloaded")] == [True, True], "when it ends, the reload has ended"
         with socket.create_server(("127.0.0.1", 0)) as other:
             taken = f"127.0.0.1:{other.getsockname()[1]}"
             relay.config.write_text(relay.config.read_text().replace('listen: "127.0.0.1:0"}]', f'listen: "{taken}"}}]', 1))
             done = relay.run("reload")
             assert (done.returncode, done.stdout) == (1, "")
-            assert f"keeps its former configuration: {taken}" in done.stderr
+            assert f"keeps its old configuration: {taken}" in done.stderr
         relay.write(BROKEN)
         done = relay.run("reload")
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith(f"sesrelay: the running relay keeps its former configuration: {relay.config}:")
+        assert done.stderr.startswith(f"sesrelay: the running relay keeps its old configuration: {relay.config}:")
         assert "nonsense: unknown key" in done.stderr
         assert relay.events("reloaded")[-1]["ok"] is False
         relay.write(MORE)

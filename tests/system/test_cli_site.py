@@ -75,7 +75,7 @@ def test_a_site_comes_and_goes_while_the_relay_runs(relay: Relay, config: Path) 
     with relay:
         done = smtp_site(config, "shop", "--domain", "shop.example", "--local-user", "nobody")
         assert done.returncode == 0, done.stderr
-        assert "the running relay has taken it up" in done.stdout
+        assert "the running relay now uses this configuration" in done.stdout
         file, secret = config.parent / "sites.d/shop.yaml", config.parent / "sites.d/shop.secret"
         assert {stat.S_IMODE(one.stat().st_mode) for one in (file, secret)} == {0o640}
         assert PASSWORD not in file.read_text()
@@ -104,8 +104,8 @@ def test_a_site_comes_and_goes_while_the_relay_runs(relay: Relay, config: Path) 
         (("--domain", "kept.example", "--region", "eu-west-1"), 78, "not direct as expected"),
         (("--domain", "there.example", "--direct"), 78, "stands twice"),
         (("--domain", "a.example", "--transport", "nowher"), 78, "there is no transport 'nowher'"),
-        (("--domain", "a.example"), 64, "say one way out"),
-        (("--domain", "a.example", "--direct", "--region", "eu-west-1"), 64, "say one way out"),
+        (("--domain", "a.example"), 64, "choose one way to send"),
+        (("--domain", "a.example", "--direct", "--region", "eu-west-1"), 64, "choose one way to send"),
         (("--domain", "a..example", "--direct"), 64, "--domain"),
         (("--domain", "a.example", "--access-key-id", KEY_ID), 64, "--region is missing"),
         (("--domain", "a.example", "--region", "eu-west-1", "--access-key-id", KEY_ID), 64, "--secret-access-key-file is missing"),
@@ -163,7 +163,7 @@ def test_a_site_is_never_left_with_the_id_of_one_key_and_the_secret_of_another(c
     done = sesrelay("site", "add", "other", "--domain", "other.example", "--direct", "--config", config)
     assert done.returncode == 0, done.stderr
     folder = config.parent / "sites.d"
-    assert f"{folder / 'shop.yaml'}: written as an interrupted run had it ready" in done.stderr
+    assert f"{folder / 'shop.yaml'}: written now, to complete an earlier command that was interrupted" in done.stderr
     assert (folder / "shop.secret").read_text() == f"{password}\n"
     assert "AKIAZYXWVUTSRQPONMLK" in (folder / "shop.yaml").read_text()
     assert sorted(one.name for one in folder.iterdir()) == ["other.yaml", "shop.secret", "shop.yaml"]
@@ -207,10 +207,10 @@ def test_init_writes_one_file_that_check_takes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--domain", "example.com"), "--domain wants credentials for SES"),
-        (("--credentials", "none", "--domain", "example.com"), "--domain wants credentials for SES"),
-        (("--credentials", "none", "--region", "eu-west-1"), "--region is for"),
-        (("--credentials", "machine", "--smtp-username", KEY_ID), "--smtp-username is for --credentials smtp"),
+        (("--domain", "example.com"), "--domain needs credentials for SES"),
+        (("--credentials", "none", "--domain", "example.com"), "--domain needs credentials for SES"),
+        (("--credentials", "none", "--region", "eu-west-1"), "--region can only be used with"),
+        (("--credentials", "machine", "--smtp-username", KEY_ID), "--smtp-username can only be used with --credentials smtp"),
     ],
 )
 def test_init_refuses_what_would_have_no_effect(tmp_path: Path, args: tuple[str, ...], said: str) -> None:
@@ -222,7 +222,7 @@ def test_init_refuses_what_would_have_no_effect(tmp_path: Path, args: tuple[str,
 def test_init_says_where_nothing_goes_by_ses(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     done = sesrelay("init", "--yes", "--region", "eu-west-1", "--config", config)
-    assert (done.returncode, "no sender's mail goes by SES yet" in done.stderr) == (0, True)
+    assert (done.returncode, "no mail goes through SES yet" in done.stderr) == (0, True)
     assert f"sesrelay check --config {config}" in done.stdout
 
 
@@ -244,7 +244,7 @@ def test_ubos_folders_become_sites(config: Path) -> None:
     assert ways(config, "a@shop.example.evil.example") == ["direct"]
     again = sesrelay("import", "ubos", "--folder", ubos, "--yes", "--json", "--config", config)
     assert (again.returncode, again.stdout) == (1, ""), "nothing is written, and nobody is told that it is"
-    assert "exists already; nothing is changed" in again.stderr
+    assert "exists already; nothing was changed" in again.stderr
 
 
 def test_postfix_tables_become_sites_and_the_rest_is_told(config: Path) -> None:

@@ -68,7 +68,7 @@ def test_the_simulator(here: IamWorld) -> None:
             done = here.world.run("send", "--from", "a@example.com", "--simulator", kind)
             assert done.code == 0, done.err
             assert done.out.startswith("queued as ")
-            assert "the simulator takes it" in done.err
+            assert "the simulator accepts it" in done.err
             assert here.world.ses.journal[-1].destinations == (f"{kind}@simulator.amazonses.com",)
     for args in (["--simulator", "success", "--to", "b@example.org"], [], ["--simulator", "hard"]):
         assert here.world.run("send", "--from", "a@example.com", *args).code == 64

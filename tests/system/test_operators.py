@@ -91,7 +91,7 @@ def test_what_comes_is_parked_across_a_restart_until_it_is_lifted(relay: Relay) 
     assert state(relay, second) == ("held", "operator")
     assert {one["recipient"]: one["state"] for one in relay.ask("show", id=third)["deliveries"]}["x@example.org"] == "held"
     shown = relay.run("queue", "summary").stdout
-    assert "held as it comes:" in shown
+    assert "new mail that is held:" in shown
     assert lift[1].lower() in shown
     refused = relay.run("queue", "release", "--sender", "a@example.com", "--future")
     assert refused.returncode == 1

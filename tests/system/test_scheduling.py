@@ -83,14 +83,14 @@ def test_send_at_a_time(tmp_path: Path, ses: StandIn) -> None:
         done = relay.run("send", "--from", "a@example.com", "--to", "b@example.org", "--at", "+2h")
         assert done.returncode == 0, done.stderr
         queued, leaves = done.stdout.splitlines()
-        assert leaves.startswith("leaves at 20")
+        assert leaves.startswith("will be sent at 20")
         queue_id = queued.removeprefix("queued as ")
         (waiting,) = relay.ask("show", id=queue_id)["deliveries"]
         assert (waiting["state"], waiting["reason"]) == ("queued", "scheduled")
         for some in (("--sender", "*@example.com"), ("--state", "queued")):  # an operator who wants what is stuck to go leaves it
             done = relay.run("queue", "retry", *some)
             assert done.stdout == "0 deliveries changed\n"
-            assert "what matches is scheduled for later: `sesrelay queue retry ID --config" in done.stderr
+            assert "the matching deliveries are scheduled for later: `sesrelay queue retry ID --config" in done.stderr
         assert relay.ask("show", id=queue_id)["deliveries"] == [waiting]
         assert relay.run("queue", "retry", queue_id).stdout == "1 deliveries changed\n"  # sooner, if an operator names it
         assert relay.ended(queue_id)[0]["state"] == "delivered"

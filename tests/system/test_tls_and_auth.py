@@ -300,4 +300,4 @@ def test_a_hash_of_the_verb_is_one_that_check_takes(tmp_path: Path) -> None:
     for nothing in ("", "\n", "x" * 300 + "\n"):
         assert subprocess.run(command, input=nothing, capture_output=True, text=True, timeout=60, check=False).returncode == 64
     refused = subprocess.run(command, input=b"caf\xe9\n", capture_output=True, timeout=60, check=False)
-    assert (refused.returncode, refused.stderr) == (64, b"sesrelay: a password is meant, in UTF-8 and of at most 255 octets\n")
+    assert (refused.returncode, refused.stderr) == (64, b"sesrelay: the password must be UTF-8 text of 1 to 255 octets\n")

@@ -145,14 +145,14 @@ def kept(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("chosen", "warning"),
     [
-        (("--transport", "mian"), "no transport is called mian; there are: direct, main, ses, undeliverable"),
-        (("--transport", "MAIN"), "no transport is called MAIN; there are: direct, main, ses, undeliverable"),
-        (("--sender", "example.com"), "--sender example.com matches no address (*@example.com is all of a domain)"),
-        (("--recipient", "bob"), "--recipient bob matches no address (one as in bob@example.com is meant, or *@example.com)"),
-        (("--sender", "*"), "--sender * matches no address (one as in bob@example.com is meant, or *@example.com)"),
-        (("--sender", "*@*.example.com"), "--sender *@*.example.com matches no address (one as in bob@example.com is meant, or *@example.com)"),
-        (("--sender", "a@b c.example"), "--sender a@b c.example matches no address (one as in bob@example.com is meant, or *@example.com)"),
-        (("--sender", "al*@example.com"), "--sender al*@example.com means one address with a * in it (*@example.com is all of a domain)"),
+        (("--transport", "mian"), "there is no transport mian; there are: direct, main, ses, undeliverable"),
+        (("--transport", "MAIN"), "there is no transport MAIN; there are: direct, main, ses, undeliverable"),
+        (("--sender", "example.com"), "--sender example.com matches no address (*@example.com matches the whole domain)"),
+        (("--recipient", "bob"), "--recipient bob matches no address (use one like bob@example.com, or *@example.com)"),
+        (("--sender", "*"), "--sender * matches no address (use one like bob@example.com, or *@example.com)"),
+        (("--sender", "*@*.example.com"), "--sender *@*.example.com matches no address (use one like bob@example.com, or *@example.com)"),
+        (("--sender", "a@b c.example"), "--sender a@b c.example matches no address (use one like bob@example.com, or *@example.com)"),
+        (("--sender", "al*@example.com"), "--sender al*@example.com is one address with a * in it (*@example.com matches a whole domain)"),
     ],
 )  # fmt: skip
 def test_a_filter_that_can_match_nothing_is_told_of(kept: Path, chosen: tuple[str, ...], warning: str) -> None:

@@ -32,8 +32,8 @@ NAMED = "--config '/srv/my mail/relay.yaml'"
         ),
         ("systemctl start sesrelay (or: sesrelay run)", f"systemctl start sesrelay (or: sesrelay run {NAMED})"),
         (
-            "what matches is held: `sesrelay queue release`, with the same arguments, lets it go on",
-            f"what matches is held: `sesrelay queue release {NAMED}`, with the same arguments, lets it go on",
+            "are held: release them with `sesrelay queue release` and the same arguments",
+            f"are held: release them with `sesrelay queue release {NAMED}` and the same arguments",
         ),
         (
             "to end it: sesrelay queue release --sender 'a,b@x.example' --future",
@@ -110,7 +110,7 @@ def test_verbs_print_them_so(config: Path) -> None:
     assert f"what is wrong with it: sesrelay check {named})" in said.err
     config.write_text("{}\n")
     said = sesrelay("init", "--yes", "--hostname", "a.example", "--config", config)
-    assert f"a further site: sesrelay site add {named})" in said.err
+    assert f"to add a site: sesrelay site add {named})" in said.err
     said = sesrelay("init", "--yes", "--hostname", "a.example", "--config", config, "--force")
     assert f"next: sesrelay check {named}, then systemctl reload-or-restart sesrelay (or: sesrelay run {named}), then" in said.out
     assert f"--to YOU {named}" in said.out

@@ -59,12 +59,16 @@ def test_what_is_to_be_imported_and_is_not_there_is_told_with_the_option_that_na
         named = place if verb == "postfix" else tmp_path
         said = sesrelay("import", verb, option, named, "--config", config)
         assert said.code == 1
-        assert said.err.startswith(f"sesrelay: nothing is imported: {place}: No such file or directory ({option} ")
+        assert said.err.startswith(f"sesrelay: nothing was imported: {place}: No such file or directory (use {option} ")
 
 
 @pytest.mark.parametrize(
     ("content", "hint"),
-    [("{}\n", "a further site: sesrelay site add"), ("a: [\n", "what is wrong with it: sesrelay check"), (None, "what is wrong")],
+    [
+        ("{}\n", "to add a site: sesrelay site add"),
+        ("a: [\n", "to see what is wrong with it: sesrelay check"),
+        (None, "to see what is wrong"),
+    ],
 )
 def test_init_over_a_configuration_says_what_else_there_is_to_do(content: str | None, hint: str, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
@@ -74,7 +78,7 @@ def test_init_over_a_configuration_says_what_else_there_is_to_do(content: str | 
         config.write_text(content)
     said = sesrelay("init", "--yes", "--config", config)
     assert said.code == 1
-    assert said.err.startswith(f"sesrelay: {config} is there already (--force takes its place; {hint}")
+    assert said.err.startswith(f"sesrelay: {config} exists already (--force replaces it; {hint}")
 
 
 @as_root
@@ -86,5 +90,5 @@ def test_init_over_a_configuration_that_is_not_for_the_user_is_no_wrong_command_
     with somebody(UNNAMED):
         said = sesrelay("init", "--yes", "--config", config)
         forced = sesrelay("init", "--yes", "--force", "--config", config)
-    assert said.code == 1 and "what is wrong with it: sesrelay check" in said.err
+    assert said.code == 1 and "to see what is wrong with it: sesrelay check" in said.err
     assert forced.code == 1 and f"{tmp_path}: Permission denied (run this as root: sudo)" in forced.err

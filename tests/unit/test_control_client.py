@@ -188,8 +188,8 @@ def test_a_site_is_written_for_a_daemon_that_does_not_answer(stopped: Path) -> N
     done = CliRunner().invoke(
         cli, ["site", "add", "blog", "--domain", "b.example", "--transport", "nowhere", "--config", str(stopped)]
     )
-    assert done.exit_code == 75 and f"it is written, but {SAID}" in done.stderr
-    assert f"once it answers: sesrelay reload --config {stopped}" in done.stderr
+    assert done.exit_code == 75 and f"the change is saved, but {SAID}" in done.stderr
+    assert f"when it answers: sesrelay reload --config {stopped}" in done.stderr
 
 
 def test_doctor_tells_of_a_daemon_that_does_not_answer_and_goes_on(stopped: Path) -> None:

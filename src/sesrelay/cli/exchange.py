@@ -27,14 +27,14 @@ def add_to(group: click.Group) -> None:
     @click.option(
         "--salvage",
         is_flag=True,
-        help="Read the store's file itself, around what is damaged; done unasked where it cannot be opened.",
+        help="Read the store's file directly and skip what is damaged; automatic if the store cannot be opened.",
     )
     @json_option
     @config_option
     def export(config: Path, as_json: bool, folder: Path, ids: tuple[str, ...], salvage: bool, **chosen: Any) -> None:
-        """Write what waits to FOLDER: ID.eml with the message, ID.json with its envelope. Changes nothing in the queue.
+        """Write waiting messages to FOLDER: ID.eml with the message, ID.json with its envelope. Changes nothing in the queue.
 
-        Without IDs or filters: all that has not ended.
+        Without IDs or filters: all messages that are not finished.
         """
         wanted = filter_of(ids, chosen)
         with_desk(config, lambda desk: _export(desk, folder, wanted, as_json, config), salvage=salvage, salvage_in=folder)
@@ -44,7 +44,7 @@ def add_to(group: click.Group) -> None:
     @json_option
     @config_option
     def import_(config: Path, as_json: bool, paths: tuple[Path, ...]) -> None:
-        """Take exported messages into the queue, by the routes in force. What is here already is left as it is."""
+        """Add exported messages to the queue, with the current routes. Messages that are here already stay unchanged."""
         with_desk(config, lambda desk: _import(desk, paths, as_json), importing=True)
 
 
@@ -56,7 +56,7 @@ async def _export(desk: Desk, folder: Path, wanted: Filter, as_json: bool, confi
     ids = await _wanted(desk, wanted)
     known = set(ids)
     unknown = [one for one in wanted.ids if one not in known]
-    unreadable: list[Document] = [{"id": one, "error": "no such message, or nothing of it waits"} for one in unknown]
+    unreadable: list[Document] = [{"id": one, "error": "no such message, or none of its deliveries is waiting"} for one in unknown]
     files.prepare(folder)
     exported = 0
     with progress("export", len(ids), "exported") as told:

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from sesrelay.seams import Desk, Filter
 
 STATE_COLOUR = {"queued": "yellow", "in_flight": "cyan", "held": "magenta", "delivered": "green", "failed": "red"}
-ALL_OF_A_DOMAIN = "*@example.com is all of a domain"
-ADDRESS = "one as in bob@example.com is meant, or *@example.com"
+ALL_OF_A_DOMAIN = "*@example.com matches a whole domain"
+ADDRESS = "use one like bob@example.com, or *@example.com"
 
 
 def filter_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options by which deliveries are chosen."""
     for option in (
-        click.option("--older-than", metavar="TIME", type=seconds, help="Accepted longer ago than that, as in 4h or 30m."),
+        click.option("--older-than", metavar="TIME", type=seconds, help="Accepted longer ago than this, for example 4h or 30m."),
         click.option("--transport", metavar="NAME", help="Waiting for this transport."),
         click.option("--recipient", metavar="ADDRESS", help="An address, or *@example.com."),
         click.option("--sender", metavar="ADDRESS", help="An address, or *@example.com."),
@@ -55,7 +55,7 @@ async def warn_of_what_cannot_match(desk: Desk, wanted: Filter, config: Path) ->
     if wanted.transport:
         known = {*_configured(config), *filter(None, (await desk.summary())["by_transport"])}
         if wanted.transport not in known:
-            click.echo(f"sesrelay: no transport is called {wanted.transport}; there are: {', '.join(sorted(known))}", err=True)
+            click.echo(f"sesrelay: there is no transport {wanted.transport}; there are: {', '.join(sorted(known))}", err=True)
 
 
 def _no_address(text: str) -> str | None:
@@ -67,12 +67,12 @@ def _no_address(text: str) -> str | None:
     local, at, domain = text.rpartition("@")
     try:
         if not at:
-            meant = f"*@{domain_key(text)} is all of a domain" if "." in text else ADDRESS
+            meant = f"*@{domain_key(text)} matches the whole domain" if "." in text else ADDRESS
             return f"matches no address ({meant})"
         normalise(text if local not in ("", "*") else f"x@{domain}")
     except AddressError:
         return f"matches no address ({ADDRESS})"
-    return f"means one address with a * in it ({ALL_OF_A_DOMAIN})" if local != "*" and "*" in local else None
+    return f"is one address with a * in it ({ALL_OF_A_DOMAIN})" if local != "*" and "*" in local else None
 
 
 def _configured(config: Path) -> Iterator[str]:

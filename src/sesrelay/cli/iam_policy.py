@@ -17,30 +17,30 @@ if TYPE_CHECKING:
 
 
 @click.command("iam-policy")
-@click.option("--manage", is_flag=True, help="Also what `sesrelay domain` needs: create, change and remove these identities.")
+@click.option("--manage", is_flag=True, help="Also allow what `sesrelay domain` needs: create, change and remove these identities.")
 @click.option(
     "--domain",
     "domains",
     multiple=True,
     metavar="DOMAIN",
     type=domain_name,
-    help="Instead of the domains of the routes; may be repeated.",
+    help="Use this domain instead of those in the routes; may be repeated.",
 )
 @click.option("--account-id", metavar="N", default="*", help="The 12 digits of the AWS account; default: any.")
-@click.option("--transport", "transports", multiple=True, metavar="NAME", help="Only what this transport sends; may be repeated.")
-@click.option("--region", type=REGION, metavar="REGION", help="Where there is no configuration yet.")
+@click.option("--transport", "transports", multiple=True, metavar="NAME", help="Only for this transport; may be repeated.")
+@click.option("--region", type=REGION, metavar="REGION", help="The region, if there is no configuration yet.")
 @config_option
 def command(
     manage: bool, domains: tuple[str, ...], account_id: str, transports: tuple[str, ...], region: str | None, config: Path
 ) -> None:
-    """Print the least IAM policy that lets the relay send as the configuration says.
+    """Print the least-privilege IAM policy that lets the relay send as the configuration says.
 
-    Senders are bound by ses:FromAddress, identities are named as resources, and the account's limits may be read.
+    It restricts senders by ses:FromAddress, names the identities as resources, and lets the relay read the account's limits.
     """
     from sesrelay.aws.policy import ANY, document
 
     if account_id != ANY and not (account_id.isdecimal() and len(account_id) == 12):
-        raise click.BadParameter(f"{account_id!r} has not the 12 digits of an AWS account", param_hint="--account-id")
+        raise click.BadParameter(f"{account_id!r} is not the 12-digit ID of an AWS account", param_hint="--account-id")
     sending = sendings_or_exit(config, transports, domains, region)
     if any(one.patterns is None for one in sending):
         click.echo(
@@ -64,7 +64,7 @@ def sendings_or_exit(config: Path, transports: tuple[str, ...], domains: tuple[s
         name for name in transports if name not in loaded.config.transports or not leads_to_ses(loaded.config.transports[name])
     ]
     if unknown:
-        raise click.BadParameter(f"{', '.join(unknown)}: no transport that leads to SES", param_hint="--transport")
+        raise click.BadParameter(f"{', '.join(unknown)}: not a transport that leads to SES", param_hint="--transport")
     try:
         found = sendings(loaded, transports, domains)
     except ValueError as error:

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @click.group("import")
 def command() -> None:
-    """Make site files of what another relay was told."""
+    """Create site files from the configuration of another relay."""
 
 
 def _options(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
         config_option,
         json_option,
-        click.option("--replace", is_flag=True, help="Take the place of sites of the same names."),
+        click.option("--replace", is_flag=True, help="Replace sites of the same name."),
         click.option("--yes", is_flag=True, help="Write without asking."),
     ):
         function = option(function)
@@ -41,9 +41,9 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
 )  # fmt: skip
 @_options
 def postfix(main_cf: Path, yes: bool, replace: bool, as_json: bool, config: Path) -> None:
-    """Carry over sender_dependent_relayhost_maps and the passwords that belong to them.
+    """Import sender_dependent_relayhost_maps and the passwords that belong to them.
 
-    Shows what would be written and what could not be carried over; writes when told to.
+    Shows what would be written and what cannot be imported; writes only after you confirm, or with --yes.
     """
     from sesrelay.setup.sites.postfix import from_postfix
 
@@ -57,7 +57,7 @@ def postfix(main_cf: Path, yes: bool, replace: bool, as_json: bool, config: Path
 )  # fmt: skip
 @_options
 def ubos(folder: Path, yes: bool, replace: bool, as_json: bool, config: Path) -> None:
-    """Carry over the sites of UBOS's app amazonses, each with its SMTP credentials of SES."""
+    """Import the sites of UBOS's app amazonses, each with its SES SMTP credentials."""
     from sesrelay.setup.sites.postfix import from_ubos
 
     _carry_over(lambda: from_ubos(folder), "--folder DIR", config, yes=yes, replace=replace, as_json=as_json)
@@ -70,8 +70,8 @@ def _carry_over(read: Callable[[], Imported], named: str, config: Path, *, yes: 
     try:
         found = read()
     except OSError as error:
-        elsewhere = f" ({named} if it is elsewhere)" if isinstance(error, FileNotFoundError) else ""
-        fail(f"nothing is imported: {reason(error)}{elsewhere}")
+        elsewhere = f" (use {named} if it is elsewhere)" if isinstance(error, FileNotFoundError) else ""
+        fail(f"nothing was imported: {reason(error)}{elsewhere}")
     write = bool(found.sites) and (yes or (not as_json and sys.stdin.isatty()))
     if not as_json:
         _show(found, config)
@@ -81,13 +81,13 @@ def _carry_over(read: Callable[[], Imported], named: str, config: Path, *, yes: 
         if as_json:
             _print(found, config, written=False)
         elif found.sites:
-            click.echo("Nothing is written (--yes writes it).", err=True)
+            click.echo("Nothing was written (to write it, add --yes).", err=True)
         return
     try:
-        with changing(config, "nothing is changed; the configuration would have problems"):
+        with changing(config, "nothing was changed; the configuration would have problems"):
             site_files.add(config, found.sites, replace=replace)
     except site_files.SiteExists as there:
-        fail(f"{there} exists already; nothing is changed (--replace takes its place)")
+        fail(f"{there} exists already; nothing was changed (--replace overwrites it)")
     if as_json:
         _print(found, config, written=True)
     sys.exit(take_up(load_or_exit(config), quiet=as_json))
@@ -103,7 +103,7 @@ def _show(found: Imported, config: Path) -> None:
         login = f" as {way.username}" if way.username else ""
         click.echo(f"{place_of(config, site.name)}: {', '.join(site.domains)} by {way.host}:{way.port}{login}")
     if not found.sites:
-        click.echo("There is nothing to carry over.", err=True)
+        click.echo("There is nothing to import.", err=True)
     for note in found.notes:
         click.secho(f"note: {note}", fg="yellow")
 

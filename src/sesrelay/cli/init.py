@@ -28,7 +28,7 @@ OF_KIND = {"key": ("access_key_id", "secret_access_key_file"), "smtp": ("smtp_us
 @click.option("--hostname", type=DOMAIN, metavar="NAME", help="The name in EHLO and Received. Default: the machine's full name.")
 @click.option(
     "--credentials", type=click.Choice(CREDENTIALS),
-    help="For SES: an access key, SMTP credentials, what the machine has (a role, a profile); or none: no SES.",
+    help="For SES: an access key, SMTP credentials, or those of the machine (a role, a profile); none: do not use SES.",
 )  # fmt: skip
 @click.option("--region", type=REGION, metavar="R", help="The region of SES.")
 @click.option("--access-key-id", metavar="K", help="The access key's id.")
@@ -36,12 +36,17 @@ OF_KIND = {"key": ("access_key_id", "secret_access_key_file"), "smtp": ("smtp_us
 @click.option("--smtp-username", metavar="U", help="The SMTP user name of SES.")
 @click.option("--smtp-password-file", metavar="F", help="The file that holds the SMTP password of SES.")
 @click.option(
-    "--domain", "domains", type=PATTERN, metavar="D", multiple=True, help="A sender's domain that goes by SES; may be repeated."
+    "--domain",
+    "domains",
+    type=PATTERN,
+    metavar="D",
+    multiple=True,
+    help="A sender domain whose mail goes through SES; may be repeated.",
 )
-@click.option("--rest", type=click.Choice(["direct", "ses", "reject"]), help="What becomes of everybody else's mail.")
-@click.option("--root", type=ADDRESS, metavar="ADDRESS", help="Who reads this machine's own mail.")
-@click.option("--yes", is_flag=True, help="Ask nothing: what is not said takes its default.")
-@click.option("--force", is_flag=True, help="Take the place of a configuration that is there.")
+@click.option("--rest", type=click.Choice(["direct", "ses", "reject"]), help="What to do with mail from all other senders.")
+@click.option("--root", type=ADDRESS, metavar="ADDRESS", help="Where this machine's own mail (root's, cron's) goes.")
+@click.option("--yes", is_flag=True, help="Do not ask; use the default for each missing answer.")
+@click.option("--force", is_flag=True, help="Replace an existing configuration.")
 @click.option(
     "--config",
     type=click.Path(path_type=Path, readable=False),
@@ -51,14 +56,14 @@ OF_KIND = {"key": ("access_key_id", "secret_access_key_file"), "smtp": ("smtp_us
     help="The file to write.",
 )
 def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
-    """Ask what is needed, write a commented configuration, and nothing else."""
+    """Ask a few questions and write a commented configuration. Changes nothing else."""
     from sesrelay.config.loading import load
     from sesrelay.policy.patterns import somebody
     from sesrelay.setup.files import NewFile, write_files
     from sesrelay.setup.sites.first_config import compose
 
     if config.exists() and not force:
-        fail(f"{config} is there already (--force takes its place{_else_to_do(config)})")
+        fail(f"{config} exists already (--force replaces it{_else_to_do(config)})")
     answers = _answers(said, ask=not yes and sys.stdin.isatty())
     text = compose(answers)
     with changing(config, "nothing was written; the configuration would have problems"):
@@ -67,8 +72,8 @@ def command(config: Path, yes: bool, force: bool, **said: Any) -> None:
         write_files([NewFile(config, text, config.parent)])
     click.echo(f"wrote {config}")
     if answers.way is not None and not answers.domains and answers.rest != "ses":
-        told = "that is what --domain, --rest ses or `sesrelay site add` is for"
-        click.echo(as_run(f"sesrelay: no sender's mail goes by SES yet: {told}"), err=True)
+        told = "use --domain, --rest ses or `sesrelay site add`"
+        click.echo(as_run(f"sesrelay: no mail goes through SES yet: {told}"), err=True)
     click.echo(as_run("next: sesrelay check, then systemctl reload-or-restart sesrelay (or: sesrelay run), then"))
     sender = somebody((answers.domains or (answers.hostname,))[0], "test")
     click.echo(as_run(f"      sesrelay send --from {sender} --to YOU"))
@@ -82,8 +87,8 @@ def _else_to_do(config: Path) -> str:
     try:
         load(config)
     except ConfigError:
-        return "; what is wrong with it: sesrelay check"
-    return "; a further site: sesrelay site add"
+        return "; to see what is wrong with it: sesrelay check"
+    return "; to add a site: sesrelay site add"
 
 
 def _answers(said: dict[str, Any], *, ask: bool) -> Answers:
@@ -95,18 +100,20 @@ def _answers(said: dict[str, Any], *, ask: bool) -> Answers:
     way = _way(said, ask=ask)
     domains: tuple[str, ...] = said["domains"]
     if way is not None and not domains and ask:
-        listed = _asked(None, ask, "Senders' domains that go by SES, with spaces between", lambda text: text, default="")
+        listed = _asked(
+            None, ask, "Sender domains whose mail goes through SES (separate them with spaces)", lambda text: text, default=""
+        )
         domains = tuple(map(PATTERN, listed.replace(",", " ").split()))
     rest = said["rest"]
     if rest is None and ask:
         choices = ["direct", *(["ses"] if way else []), "reject"]
-        rest = click.prompt("Everybody else's mail", type=click.Choice(choices), default="direct", err=True)
+        rest = click.prompt("Mail from all other senders", type=click.Choice(choices), default="direct", err=True)
     for flag, wanted in (("--domain", bool(domains)), ("--rest ses", rest == "ses")):
         if wanted and way is None:
-            raise click.UsageError(f"{flag} wants credentials for SES (--credentials)")
+            raise click.UsageError(f"{flag} needs credentials for SES (--credentials)")
     root = said["root"]
     if root is None and ask:
-        root = click.prompt("Who reads this machine's own mail (an address, or nothing)", default="", show_default=False, err=True)
+        root = click.prompt("Address for this machine's own mail (may be empty)", default="", show_default=False, err=True)
     return Answers(hostname, way, domains, rest or "direct", ADDRESS(root) if root else None)
 
 
@@ -119,9 +126,9 @@ def _way(said: dict[str, Any], *, ask: bool) -> Api | Relay | None:
     for one, flags in OF_KIND.items():
         idle = next((flag for flag in flags if said[flag] and one != kind), None)
         if idle is not None:
-            raise click.UsageError(f"--{idle.replace('_', '-')} is for --credentials {one}")
+            raise click.UsageError(f"--{idle.replace('_', '-')} can only be used with --credentials {one}")
     if kind == "none" and said["region"]:
-        raise click.UsageError("--region is for --credentials key, smtp or machine")
+        raise click.UsageError("--region can only be used with --credentials key, smtp or machine")
     if kind in (None, "none"):
         return None
     region = _asked(said["region"], ask, "Region of SES", REGION, default="us-east-1")

@@ -57,9 +57,9 @@ def key_access(wish: Wish, out: Path | None) -> KeyAccess:
     loaded = configuration(wish.config)
     leading = {name: one for name, one in loaded.config.transports.items() if leads_to_ses(one)} if loaded else {}
     if wish.transport is not None and wish.transport not in leading:
-        raise click.BadParameter(f"{wish.transport!r} is no transport that leads to SES", param_hint="--transport")
+        raise click.BadParameter(f"{wish.transport!r} is not a transport that leads to SES", param_hint="--transport")
     if wish.transport is None and len(leading) > 1:
-        raise click.UsageError(f"Several transports lead to SES: --transport {'|'.join(leading)}")
+        raise click.UsageError(f"Several transports lead to SES: choose one with --transport {'|'.join(leading)}")
     label = wish.transport or next(iter(leading), None)
     config = leading.get(label or "")
     try:

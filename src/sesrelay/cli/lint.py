@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @click.option("--from", "sender", metavar="A", required=True, help="The envelope sender; '<>' is the null sender.")
 @click.option("--to", "recipients", metavar="B", required=True, multiple=True, help="A recipient; may be repeated.")
-@click.option("--transport", metavar="NAME", help="The SES transport to try, whatever the route. Default: the route's first.")
-@click.option("--write", metavar="OUT.eml", type=click.Path(path_type=Path, dir_okay=False), help="Store what SES would get.")
+@click.option("--transport", metavar="NAME", help="Try this SES transport instead of the route's. Default: the route's first.")
+@click.option(
+    "--write",
+    metavar="OUT.eml",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the message that SES would get to this file.",
+)
 @json_option
 @config_option
 @click.pass_context
@@ -37,10 +42,10 @@ def command(
     as_json: bool,
     config: Path,
 ) -> int:
-    """Say what SES would take of the message in FILE ('-': standard input), what would be changed and why.
+    """Check whether SES would accept the message in FILE ('-': standard input), and show what would be changed and why.
 
-    Nothing is sent and nobody is asked. Exits 0 when SES would take it, 1 when not. Without a configuration file a
-    transport with nothing set is assumed.
+    Nothing is sent, and neither AWS nor the DNS is asked. Exits 0 if SES would accept it, 1 if not. Without a configuration
+    file, an SES transport with default settings is assumed.
     """
     sender = bare(sender)
     refuse_malformed(sender, "--from", null_allowed=True)
@@ -57,7 +62,7 @@ def command(
     try:
         found = lint(data, sender, [bare(address) for address in recipients], time.time(), loaded, transport)
     except KeyError as error:
-        raise click.BadParameter(f"{error.args[0]!r} is no transport that leads to SES", param_hint="--transport") from None
+        raise click.BadParameter(f"{error.args[0]!r} is not a transport that leads to SES", param_hint="--transport") from None
     if write is not None and found.content is not None:
         try:
             write.write_bytes(found.content)
@@ -88,11 +93,11 @@ def _document(found: Finding) -> dict[str, object]:
 
 def _explain(found: Finding) -> None:
     if found.problems:
-        click.secho("SES would not take it", fg="red")
+        click.secho("SES would not accept it", fg="red")
     elif found.verdict == "changed":
-        click.secho("SES would take it, changed", fg="yellow")
+        click.secho("SES would accept it, with changes", fg="yellow")
     else:
-        click.secho("SES would take it as it is", fg="green")
+        click.secho("SES would accept it unchanged", fg="green")
     for problem in found.problems:
         click.echo(f"  {problem}")
     for each in found.changes:

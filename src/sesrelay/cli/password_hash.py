@@ -16,7 +16,7 @@ LONGEST = 255  # octets (RFC 4616 §2)
 def command() -> None:
     """Read a password and print its argon2id hash, for password_hash under access.users.
 
-    On a terminal the password is asked for, twice and unseen; otherwise the first line of stdin is the password.
+    On a terminal it asks for the password twice, without echo; otherwise the first line of stdin is the password.
     """
     if sys.stdin.isatty():
         password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
@@ -24,7 +24,7 @@ def command() -> None:
         line = sys.stdin.buffer.readline()
         password = line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
     if not _usable(password):
-        fail(f"a password is meant, in UTF-8 and of at most {LONGEST} octets", EX_USAGE)
+        fail(f"the password must be UTF-8 text of 1 to {LONGEST} octets", EX_USAGE)
 
     from sesrelay.listener.passwords import make_hash
 

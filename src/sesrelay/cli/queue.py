@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 COUNTED_MAX = 10_000  # deliveries that are counted before somebody is asked whether to delete them
 WAYS = ("retry", "release")
 """Verbs that may send mail by another way out."""
-VIA = click.option("--via", metavar="NAME", help="The transport by which what is chosen leaves from now on, whatever its route.")
+VIA = click.option(
+    "--via", metavar="NAME", help="Send the chosen deliveries through this transport from now on, whatever their route."
+)
 
 
 @click.group()
 def command() -> None:
-    """Look at what waits in the queue, and change it."""
+    """Show and change what is in the queue."""
 
 
 @command.command("list")
@@ -55,7 +57,7 @@ def show(config: Path, queue_id: str, as_json: bool) -> None:
 @json_option
 @config_option
 def summary(config: Path, as_json: bool) -> None:
-    """Count what waits, by state and transport, and tell what is paused and how to mend it."""
+    """Count deliveries by state and transport; show what is paused and how to resume it."""
     found = ask_daemon(config, "summary")
     if found is not None:
         sys.exit(_print_summary(found, as_json))
@@ -71,12 +73,12 @@ def _changing(verb: Verb, help: str) -> None:
         if future and verb == "release" and not names_any(wanted):
             with_desk(config, lambda desk: list_future(desk, as_json))
         if not names_any(wanted):
-            raise click.UsageError(f"name the messages to {verb} by ID, or choose them with --sender, --state and the like")
+            raise click.UsageError(f"name the messages to {verb} by ID, or choose them with a filter such as --sender or --state")
         if future:
             check_future(wanted, via)
             with_desk(config, lambda desk: change_future(desk, verb, wanted, as_json, config))
         if verb == "delete" and not ids and not yes and not sys.stdin.isatty():
-            raise click.UsageError("deleting by filter wants --yes where nobody can be asked")
+            raise click.UsageError("deleting by filter needs --yes where there is no terminal to ask on")
         ask = verb == "delete" and not yes and sys.stdin.isatty()
         with_desk(config, lambda desk: _change(desk, verb, wanted, as_json, via, config, ask=ask))
 
@@ -95,15 +97,16 @@ def _changing(verb: Verb, help: str) -> None:
 
 _changing(
     "retry",
-    "Try again now, by the route in force. With --via NAME, or with --transport NAME beside IDs, what is chosen moves to that way out; "
-    "without IDs --transport chooses what waits for it. Mail that its sender has scheduled for later is sent now "
-    "where its ID is named; chosen by a filter it keeps its hour, and is not counted.",
+    "Try again now, with the current routes. --via NAME, or --transport NAME together with IDs, moves the chosen deliveries to "
+    "that transport; without IDs, --transport chooses the deliveries that wait for it. Mail that its sender has scheduled for later "
+    "is sent now if you name its ID; if a filter chooses it, it keeps its time and is not counted.",
 )
-_changing("hold", "Keep back until released.")
+_changing("hold", "Hold deliveries until they are released.")
 _changing(
-    "release", "Let what was held go on, at its hour where it is scheduled; with --via NAME by that way out, whatever its route."
+    "release",
+    "Release held deliveries; scheduled ones keep their time. --via NAME sends them through that transport, whatever their route.",
 )
-_changing("delete", "Remove for good, without a bounce. Asks first on a terminal.")
+_changing("delete", "Delete deliveries for good, without a bounce. Asks first on a terminal.")
 
 
 def _way(config: Path, verb: Verb, ids: tuple[str, ...], chosen: dict[str, Any]) -> str | None:
@@ -114,7 +117,7 @@ def _way(config: Path, verb: Verb, ids: tuple[str, ...], chosen: dict[str, Any])
     if via is not None:
         known = load_or_exit(config).ways
         if via not in known:
-            raise click.UsageError(f"no transport {via} is in use; there are {', '.join(known) or 'none'}")
+            raise click.UsageError(f"there is no transport {via} in use; there are: {', '.join(known) or 'none'}")
     return via
 
 
@@ -182,12 +185,12 @@ def _print_summary(found: Document, as_json: bool) -> int:
         click.secho(f"\npaused: {harmless(about)} ({pause['cap'] or pause['reason']}, since {pause['since']})", fg="red")
         click.echo(as_run(f"    {harmless(pause['remedy'])}"))
     if found["future_holds"]:
-        click.secho("\nheld as it comes:", fg="magenta")
+        click.secho("\nnew mail that is held:", fg="magenta")
         print_future(found["future_holds"])
     kept = found["undeliverable"]
     if kept["messages"]:
         click.secho(f"\n{number(kept['messages'], 'bounce')} could not be sent; kept in {kept['folder']}", fg="red")
-        click.echo(f"    Read them there, as in: mutt -f {kept['folder']}; what is deleted there is done with.")
+        click.echo(f"    Read them there, for example: mutt -f {kept['folder']}; then delete them there.")
     return EX_OK
 
 
@@ -251,9 +254,9 @@ async def _left_by_retry(desk: Desk, wanted: Filter) -> str | None:
     """Return what to do instead with what a retry leaves as it is, by the first that matches; None where nothing does."""
     async for one in desk.listing(wanted):
         if one["state"] == "held":
-            return "what matches is held: `sesrelay queue release`, with the same arguments, lets it go on; --via NAME by another way out"
+            return "the matching deliveries are held: release them with `sesrelay queue release` and the same arguments; --via NAME uses another transport"
         if one["state"] == "queued":
-            return "what matches is scheduled for later: `sesrelay queue retry ID` sends it now"
+            return "the matching deliveries are scheduled for later: `sesrelay queue retry ID` sends them now"
         break
     return None
 

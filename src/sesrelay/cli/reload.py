@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 @click.command("reload")
 @config_option
 def command(config: Path) -> None:
-    """Have the running relay take up the configuration as it is now.
+    """Apply the configuration, as it is now, to the running relay.
 
-    Exits 0 when it is in force; 1 where the former one stays, and says why: a mistake in the new one, an address that is taken, or a
-    change that wants a restart; 69 where no relay runs, 75 where it does not answer, and 78 where the configuration does not even
-    tell where it would.
+    Exits 0 when it is in force; 1 when the relay keeps the old one, and says why: an error in the new one, an address in use, or a
+    change that needs a restart; 69 when no relay is running; 75 when it does not answer; 78 when errors in the configuration keep
+    this command from finding the relay.
     """
     from sesrelay.app.operator import DaemonUnreachable, reload_daemon
     from sesrelay.config.loading import load
@@ -51,13 +51,13 @@ def command(config: Path) -> None:
     if problems is None:
         if not _signal():
             fail(unanswered, code)
-        click.echo(f"sesrelay: {unanswered} at the control socket; SIGHUP was sent, and the log tells what came of that", err=True)
+        click.echo(f"sesrelay: {unanswered} at the control socket; SIGHUP was sent: see the log for the result", err=True)
         return
     for problem in problems:
-        click.echo(f"sesrelay: the running relay keeps its former configuration: {problem}", err=True)
+        click.echo(f"sesrelay: the running relay keeps its old configuration: {problem}", err=True)
     if problems:
         raise SystemExit(EX_FAILED)
-    click.echo("the running relay has taken it up")
+    click.echo("the running relay now uses this configuration")
 
 
 def _asked(config: Path) -> list[str] | None:
@@ -102,7 +102,7 @@ def end_interrupted(config: Path, *folders: Path) -> None:
     place = config.resolve().parent
     for folder in dict.fromkeys((place, place / FOLDER, *(each.resolve() for each in folders))):
         for file in finish_interrupted(folder):
-            click.echo(f"{file}: written as an interrupted run had it ready", err=True)
+            click.echo(f"{file}: written now, to complete an earlier command that was interrupted", err=True)
 
 
 @contextmanager
@@ -128,17 +128,19 @@ def take_up(loaded: Loaded, *, quiet: bool = False) -> int:
     try:
         problems = asyncio.run(reload_daemon(loaded.config))
     except NoAnswer as error:
-        told = f"it is written, but {error}; once it answers: sesrelay reload"
+        told = f"the change is saved, but {error}; when it answers: sesrelay reload"
         click.echo(as_run(f"sesrelay: {told}"), err=True)
         return EX_TEMPFAIL
     except (DaemonUnreachable, ControlError, OSError) as error:
-        click.echo(f"sesrelay: it is written, but the running relay could not be told: {error}", err=True)
+        click.echo(f"sesrelay: the change is saved, but the running relay could not be reloaded: {error}", err=True)
         return EX_FAILED
     for problem in problems or ():
-        click.echo(f"sesrelay: the running relay keeps its former configuration: {problem}", err=True)
+        click.echo(f"sesrelay: the running relay keeps its old configuration: {problem}", err=True)
     if problems:
         return EX_FAILED
     if not quiet:
         running = problems is not None
-        click.echo("the running relay has taken it up" if running else "no relay is running; it is in force from its start on")
+        click.echo(
+            "the running relay now uses this configuration" if running else "no relay is running; it takes effect at the next start"
+        )
     return EX_OK

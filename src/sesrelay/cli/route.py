@@ -20,15 +20,15 @@ UNLIKE_SHOWN = 20  # rules about other senders that are named one by one
 
 @click.command("route")
 @click.argument("sender")
-@click.option("--to", "recipient", metavar="RCPT", help="The recipient; routes go by the sender alone.")
-@click.option("--header-from", metavar="A", multiple=True, help="The address in the header From (again for each further one).")
-@click.option("--user", metavar="NAME", help="A local user or one who logs in: tell whether that one may send as SENDER.")
+@click.option("--to", "recipient", metavar="RCPT", help="The recipient; it does not affect the route.")
+@click.option("--header-from", metavar="A", multiple=True, help="An address in the header From; may be repeated.")
+@click.option("--user", metavar="NAME", help="A local user or a login name; also shows whether it may send as SENDER.")
 @json_option
 @config_option
 def command(
     sender: str, recipient: str | None, header_from: tuple[str, ...], user: str | None, as_json: bool, config: Path
 ) -> None:
-    """Say which rule wins for mail from SENDER and why the others do not.
+    """Show which rule applies to mail from SENDER, and why the others do not.
 
     SENDER is an envelope sender; '<>' is the null sender.
     """
@@ -87,7 +87,7 @@ def refuse_malformed(address: str, what: str, *, null_allowed: bool = False) -> 
         elif address or not null_allowed:
             check_local_part(address)
     except AddressError as error:
-        raise click.BadParameter(f"{address!r} is no address: {error}", param_hint=what) from None
+        raise click.BadParameter(f"{address!r} is not an address: {error}", param_hint=what) from None
 
 
 def _recipient(address: str, loaded: Loaded) -> str:
@@ -129,4 +129,4 @@ def _explain(sender: str, to: str | None, rule: RouteRule, considered: Sequence[
     for other in shown:
         click.echo(f"    {other.rule} at {other.source or 'the built-in default'}: {other.why}")
     if len(shown) < len(considered):
-        click.echo(f"    {len(unlike):,} others, which are about other senders (--json has them all)")
+        click.echo(f"    {len(unlike):,} more, for other senders (--json lists them all)")

@@ -16,7 +16,7 @@ from sesrelay.cli.remedies import fail
 @click.command()
 @config_option
 def command(config: Path) -> None:
-    """Take mail and deliver it, until SIGTERM. SIGHUP reads the configuration anew."""
+    """Accept and deliver mail, until SIGTERM. SIGHUP reloads the configuration."""
     gc.disable()  # start-up makes much and drops little: a fifth of its time was collecting in vain
     hangups: list[int] = []  # the default of SIGHUP is the end, which systemd takes for a clean one
     signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))

@@ -33,7 +33,7 @@ def secret_from(file: str, *, smtp: bool, kept_as: str | None) -> Secret:
         except (OSError, UnicodeDecodeError) as error:
             if looks_secret(file):  # not repeated, then
                 raise click.UsageError(
-                    "that is the secret itself; a file that holds it is meant: (umask 077; cat > FILE)"
+                    "this is the secret itself; give the name of a file that contains it: (umask 077; cat > FILE)"
                 ) from None
             why = error.strerror if isinstance(error, OSError) else "not text"
             raise click.UsageError(f"{file} cannot be read: {why}") from None

@@ -36,7 +36,7 @@ SIMULATOR_DOMAIN = "simulator.amazonses.com"
 # Source: SES developer guide, "Using the mailbox simulator". SES accepts each of them; what follows comes as an event.
 SIMULATOR = {
     "success": "delivers it",
-    "bounce": "refuses it for good (550 5.1.1), which SES reports as a bounce",
+    "bounce": "rejects it permanently (550 5.1.1), which SES reports as a bounce",
     "complaint": "delivers it, and the recipient complains",
     "ooto": "delivers it, and answers that the recipient is out of the office",
     "suppressionlist": "SES reports a bounce, as for an address on its suppression list",
@@ -49,7 +49,7 @@ SIMULATOR = {
 @click.option(
     "--simulator",
     type=click.Choice([*SIMULATOR]),
-    help="Send to SES's mailbox simulator instead, which answers in this way and costs no reputation.",
+    help="Send to SES's mailbox simulator, which reacts in this way and does not affect your reputation.",
 )
 @click.option("--subject", default="Test message from sesrelay", show_default=True)
 @click.option("--timeout", default="60s", type=seconds, metavar="TIME", show_default=True, help="How long to follow it.")
@@ -57,7 +57,7 @@ SIMULATOR = {
     "--at",
     type=moment,
     metavar="TIME",
-    help="When it is to leave, as in 2026-12-31T09:00:00Z, '2026-12-31 09:00', 09:00 or +2h; later than --timeout, it is not followed.",
+    help="When to send it: 2026-12-31T09:00:00Z, '2026-12-31 09:00', 09:00 or +2h. After --timeout it is not followed.",
 )
 @config_option
 def command(
@@ -65,13 +65,13 @@ def command(
 ) -> None:
     """Submit a test message and follow it. 0: all delivered, 1: any failed, 75: unfinished, 69: no daemon."""
     if (simulator is None) == (not recipients):
-        raise click.UsageError("Say either --to or --simulator.")
+        raise click.UsageError("Give either --to or --simulator.")
     if simulator is not None:
         recipients = (f"{simulator}@{SIMULATOR_DOMAIN}",)
     for address in (sender, *recipients):
         _check(address)
     if not subject.isprintable():
-        raise click.UsageError("--subject: one line of text is meant.")
+        raise click.UsageError("--subject must be one line of text.")
     loaded = load_or_exit(config)
     if simulator is not None:
         _simulated_or_exit(loaded, sender, simulator)
@@ -99,9 +99,9 @@ def _simulated_or_exit(loaded: Loaded, sender: str, simulator: str) -> None:
 
     rule = loaded.routing.route(sender, [sender])
     if not any(leads_to_ses(loaded.config.transports[name]) for name in rule.transports):
-        ways = ", ".join(rule.transports) or "no way at all"
-        fail(f"mail from {sender} leaves by {ways} ({rule.pattern}), and the simulator is SES's own")
-    click.echo(f"the simulator takes it, and then: {SIMULATOR[simulator]}", err=True)
+        ways = ", ".join(rule.transports) or "no transport"
+        fail(f"mail from {sender} leaves by {ways} ({rule.pattern}), but only SES reaches the simulator")
+    click.echo(f"the simulator accepts it, and then: {SIMULATOR[simulator]}", err=True)
 
 
 async def _send(
@@ -129,7 +129,9 @@ async def _send(
             status = await desk.call("status")
             door = next((status["listeners"][name] for name in open_doors if name in status["listeners"]), None)
             if door is None:
-                click.echo("sesrelay: each listener wants a login, or TLS from the first octet: add one for this machine", err=True)
+                click.echo(
+                    "sesrelay: every listener requires a login or implicit TLS: add one without them for this machine", err=True
+                )
                 return EX_FAILED
             host, port = (door, 0) if isinstance(door, str) else door[:2]
             code, reply = await asyncio.to_thread(_submit, host, port, message, sender, recipients, at)
@@ -143,7 +145,7 @@ async def _send(
         click.echo(f"queued as {queue_id}")
         sys.stdout.flush()
         if at is not None and at > time.time() + timeout:
-            click.echo(as_run(f"leaves at {_not_before(at)}; until then: sesrelay queue show {queue_id}"))
+            click.echo(as_run(f"will be sent at {_not_before(at)}; until then, see: sesrelay queue show {queue_id}"))
             return 0
         try:
             return await _follow(desk, queue_id, timeout)

@@ -52,14 +52,17 @@ def account_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         config_option,
         click.option(
-            "--profile", metavar="NAME", help="Credentials of this AWS profile, an administrator's, instead of the transport's."
+            "--profile",
+            metavar="NAME",
+            help="Use the credentials of this AWS profile (an administrator's) instead of the transport's.",
         ),
         click.option(
-            "--region", type=REGION, metavar="REGION", help="Another region than the transport's, or none is configured yet."
+            "--region",
+            type=REGION,
+            metavar="REGION",
+            help="The region, if it is not the transport's or no transport is configured yet.",
         ),
-        click.option(
-            "--transport", metavar="NAME", help="The transport of type ses whose account is meant, where there are several."
-        ),
+        click.option("--transport", metavar="NAME", help="The transport of type ses whose account to use, if there are several."),
     ):
         verb = option(verb)
     return verb
@@ -93,11 +96,11 @@ def _source(loaded: Loaded | None, wish: Wish, domain: str | None) -> tuple[str 
     ses = {name: one for name, one in loaded.config.transports.items() if isinstance(one, SesTransport)} if loaded else {}
     if wish.transport is not None and wish.transport not in ses:
         known = f" ({', '.join(ses)})" if ses else ""
-        raise click.BadParameter(f"{wish.transport!r} is no transport of type ses{known}", param_hint="--transport")
+        raise click.BadParameter(f"{wish.transport!r} is not a transport of type ses{known}", param_hint="--transport")
     sources = {name: source_of(one.model_copy(update={"region": wish.region or one.region})) for name, one in ses.items()}
     routed = [name for rule in rules_of(domain, loaded) for name in rule.transports if name in ses] if loaded and domain else []
     if not wish.transport and not routed and len(set(sources.values())) > 1:
-        raise click.UsageError(f"There are several SES accounts: --transport {'|'.join(sources)}")
+        raise click.UsageError(f"There are several SES accounts: choose one with --transport {'|'.join(sources)}")
     chosen = wish.transport or next(iter(routed or sources), None)
     if chosen is None:
         return None, Source(wish.region or default_region(wish.profile), profile=wish.profile)
@@ -124,7 +127,7 @@ def confirmed(question: str, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Nobody is there to ask: say --yes.")
+        raise click.UsageError(f"{question} There is no terminal to ask on: add --yes.")
     return click.confirm(question, err=True)
 
 
@@ -135,9 +138,9 @@ def domain_name(text: str) -> str:
     try:
         key = domain_key(text)
     except AddressError as error:
-        raise click.BadParameter(f"{text!r} is no domain: {error}") from None
+        raise click.BadParameter(f"{text!r} is not a domain: {error}") from None
     if "@" in text or "." not in key:
-        raise click.BadParameter(f"{text!r} is no domain (one as in example.com is meant)")
+        raise click.BadParameter(f"{text!r} is not a domain (use one like example.com)")
     return key
 
 

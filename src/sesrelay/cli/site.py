@@ -21,21 +21,27 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Give a site its own way out, in a file of its own: sites.d/NAME.yaml beside the configuration."""
+    """Give a site its own transport, in a file of its own: sites.d/NAME.yaml beside the configuration."""
 
 
 def _ways(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say how a site's mail leaves."""
     for option in (
-        click.option("--direct", is_flag=True, help="Straight to the recipients' exchangers."),
-        click.option("--transport", metavar="T", help="By a transport that the configuration has."),
-        click.option("--ses-mail-server", type=value("host"), metavar="H", help="SES's SMTP host. Default: the one in us-east-1."),
-        click.option("--aws-secret-key-file", metavar="F", help="The SMTP password of SES; - reads it from stdin."),
-        click.option("--aws-access-key-id", metavar="U", help="The SMTP user name of SES (these three as UBOS has them)."),
-        click.option("--secret-access-key-file", metavar="F", help="The secret access key; - reads it from stdin."),
+        click.option("--direct", is_flag=True, help="Send directly to the recipients' MX hosts."),
+        click.option("--transport", metavar="T", help="Use this transport of the configuration."),
+        click.option(
+            "--ses-mail-server", type=value("host"), metavar="H", help="The SMTP host of SES. Default: the one in us-east-1."
+        ),
+        click.option("--aws-secret-key-file", metavar="F", help="The file with the SMTP password of SES; - reads it from stdin."),
+        click.option(
+            "--aws-access-key-id",
+            metavar="U",
+            help="The SMTP user name of SES (this and the next two options are named as in UBOS).",
+        ),
+        click.option("--secret-access-key-file", metavar="F", help="The file with the secret access key; - reads it from stdin."),
         click.option("--access-key-id", metavar="K", help="An access key for the API of SES."),
         click.option(
-            "--region", type=REGION, metavar="R", help="By the API of SES in this region; without a key, as boto3 finds one."
+            "--region", type=REGION, metavar="R", help="Use the SES API in this region; without a key, boto3 finds credentials."
         ),
     ):
         function = option(function)
@@ -56,21 +62,21 @@ def _ways(function: Callable[..., None]) -> Callable[..., None]:
     multiple=True,
     help="Only this local user may send for the site.",
 )
-@click.option("--replace", is_flag=True, help="Take the place of the site of that name, if there is one.")
+@click.option("--replace", is_flag=True, help="Replace the site of that name, if there is one.")
 @config_option
 def add(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], replace: bool, config: Path, **way: Any) -> None:
-    """Route the mail of a site's domains, and tell the running relay.
+    """Route the mail of a site's domains, and reload the running relay.
 
-    Nothing is written where the configuration would have a problem with it.
+    Nothing is written if the configuration would then have a problem.
     """
     from sesrelay.setup.sites import files as site_files
 
     site = _site(name, domains, local_users, way)
     try:
-        with changing(config, f"the site {name} was not added; nothing is changed"):
+        with changing(config, f"the site {name} was not added; nothing was changed"):
             (file,) = site_files.add(config, [site], replace=replace)
     except site_files.SiteExists as there:
-        fail(f"there is a site {name} already, {there} (--replace takes its place)")
+        fail(f"the site {name} exists already: {there} (--replace overwrites it)")
     click.echo(f"wrote {file}: mail from {', '.join(site.domains)} goes by {site.transport}")
     sys.exit(take_up(load_or_exit(config)))
 
@@ -79,11 +85,11 @@ def add(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], repla
 @click.argument("name", type=NAME)
 @config_option
 def remove(name: str, config: Path) -> None:
-    """Remove a site's file, and tell the running relay. What is queued then goes as the rest of the routes say."""
+    """Remove a site's file, and reload the running relay. Queued mail then follows the remaining routes."""
     from sesrelay.setup.sites import files as site_files
 
     try:
-        with changing(config, f"the site {name} was not removed, the rest of the configuration needs it"):
+        with changing(config, f"the site {name} was not removed, because the rest of the configuration needs it"):
             file = site_files.remove(config, name)
     except site_files.NoSuchSite:
         known = ", ".join(site.name for site in site_files.listed(config)) or "none"
@@ -126,7 +132,7 @@ def list_(as_json: bool, config: Path) -> None:
         if site.local_users:
             click.echo(f"{'':<20} only for {', '.join(site.local_users)}")
         if not site.readable:
-            click.secho(as_run(f"{'':<20} has mistakes: sesrelay check"), fg="red")
+            click.secho(as_run(f"{'':<20} has errors: sesrelay check"), fg="red")
     if any(not site.readable for site in sites):
         sys.exit(EX_CONFIG)
 
@@ -146,7 +152,7 @@ def _way(name: str, said: dict[str, Any]) -> Way:
     ways = [way for way in (api, relay, said["transport"], said["direct"]) if way]
     if len(ways) != 1:
         raise click.UsageError(
-            "say one way out: --region (with --access-key-id and --secret-access-key-file, or without), "
+            "choose one way to send: --region (with --access-key-id and --secret-access-key-file, or without), "
             "--aws-access-key-id and --aws-secret-key-file, --transport, or --direct"
         )
     if said["direct"]:
@@ -161,7 +167,7 @@ def _way(name: str, said: dict[str, Any]) -> Way:
         return Api(said["region"], said["access_key_id"], secret)
     _together(said, "aws_access_key_id", "aws_secret_key_file")
     if not said["aws_access_key_id"]:
-        raise click.UsageError("--aws-access-key-id and --aws-secret-key-file are missing: SES wants a login")
+        raise click.UsageError("--aws-access-key-id and --aws-secret-key-file are missing: SES requires a login")
     secret = _secret(name, said["aws_secret_key_file"], smtp=True)
     return Relay(said["ses_mail_server"] or SES_SMTP_HOST, username=said["aws_access_key_id"], secret=secret)
 

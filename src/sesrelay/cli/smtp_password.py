@@ -18,8 +18,8 @@ from sesrelay.cli.remedies import fail
 def command(region: str) -> None:
     """Read a secret access key on stdin and print the SES SMTP password that belongs to it in REGION.
 
-    The user name is the access key id. The password holds for that one region, does nothing for the API, and cannot be made
-    from temporary credentials (key ids that begin with ASIA). On a terminal the key is asked for, unseen.
+    The user name is the access key ID. The password is valid for this region only and not for the API, and it cannot be made
+    from temporary credentials (key IDs that begin with ASIA). On a terminal it asks for the key, without echo.
     """
     from sesrelay.aws.smtp_password import NoSecretKey, derive, read_secret
 

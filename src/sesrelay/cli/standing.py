@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sesrelay.seams import Desk, Document, Filter, Verb
 
 FUTURE = {
-    "hold": "Also hold what comes from now on, until released with --future; also after restarts.",
-    "release": "Also hold no longer what comes; alone: list what is held as it comes.",
+    "hold": "Also hold new mail that matches, until released with --future; also after restarts.",
+    "release": "Also stop holding new mail that matches; without a filter: list which new mail is held.",
 }
 """What --future does, by the verbs that have it."""
 
@@ -27,9 +27,9 @@ FUTURE = {
 def check_future(wanted: Filter, via: str | None) -> None:
     """Raises: click.UsageError for what cannot be said of mail that has not come yet"""
     if via is not None:
-        raise click.UsageError("--via moves what is here: what comes goes by its route")
+        raise click.UsageError("--via moves only mail that is here already: new mail follows its route")
     if wanted.ids or wanted.states or wanted.older_than is not None:
-        raise click.UsageError("--future goes with --sender, --recipient and --transport: the rest is not known of what comes")
+        raise click.UsageError("--future works only with --sender, --recipient and --transport: the rest is not known for new mail")
 
 
 async def change_future(desk: Desk, verb: Verb, wanted: Filter, as_json: bool, config: Path) -> int:
@@ -38,7 +38,7 @@ async def change_future(desk: Desk, verb: Verb, wanted: Filter, as_json: bool, c
     count = await with_progress(desk, verb, wanted, lambda told: changing(wanted, told))
     standing = (await desk.summary())["future_holds"]
     if count is None:
-        click.echo("nothing of exactly that is held as it comes; nothing was changed", err=True)
+        click.echo("no hold on new mail has exactly this filter; nothing was changed", err=True)
         print_future(standing, err=True)
         return EX_FAILED
     if not count:
@@ -48,9 +48,9 @@ async def change_future(desk: Desk, verb: Verb, wanted: Filter, as_json: bool, c
         return EX_OK
     click.echo(f"{count} deliveries changed")
     if verb == "hold":
-        click.echo(as_run(f"What comes is held, until: sesrelay queue release {_as_options(wanted)} --future"))
+        click.echo(as_run(f"New mail that matches is held, until: sesrelay queue release {_as_options(wanted)} --future"))
     else:
-        click.echo("What comes is held no longer.")
+        click.echo("New mail that matches is no longer held.")
     return EX_OK
 
 
@@ -62,7 +62,7 @@ async def list_future(desk: Desk, as_json: bool) -> int:
     elif standing:
         print_future(standing)
     else:
-        click.echo("Nothing is held as it comes.", err=True)
+        click.echo("No new mail is held.", err=True)
     return EX_OK
 
 

@@ -20,7 +20,7 @@ COLOUR = {"delivered": "green", "failed": "red", "held": "magenta", "bounced": "
 @json_option
 @config_option
 def command(config: Path, any_id: str, as_json: bool) -> None:
-    """Tell a message's whole life. ID is a queue id, a Message-ID or an SES message id."""
+    """Show the whole history of a message. ID is a queue id, a Message-ID or an SES message id."""
     with_desk(config, lambda desk: _trace(desk, any_id, as_json))
 
 
@@ -29,7 +29,7 @@ async def _trace(desk: Desk, any_id: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
     elif not found:
-        click.echo(f"{any_id}: no message of that id is known; history is kept for queue.keep_delivered", err=True)
+        click.echo(f"{any_id}: no message with this ID is known; the history is kept for queue.keep_delivered", err=True)
     for document in [] if as_json else found:
         print_trace(document)
     return 0 if found else 1

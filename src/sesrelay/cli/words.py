@@ -33,7 +33,7 @@ def moment(text: str) -> float:
             return found.timestamp()
         return datetime.fromisoformat(text).astimezone().timestamp()
     except (ValueError, OverflowError):
-        raise click.BadParameter("a time is meant, as in 2026-12-31T09:00:00Z, '2026-12-31 09:00', 09:00 or +2h") from None
+        raise click.BadParameter("not a time: use one like 2026-12-31T09:00:00Z, '2026-12-31 09:00', 09:00 or +2h") from None
 
 
 def harmless(text: str) -> str:
