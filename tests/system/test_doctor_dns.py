@@ -27,7 +27,7 @@ FAULTS = {
     "twospf.test": ("spf", "fail: several SPF records"),
     "badspf.test": ("spf", "fail: not valid"),
     "nodkim.test": ("dkim", "fail: missing"),
-    "otherdkim.test": ("dkim", "fail: another key"),
+    "otherdkim.test": ("dkim", "fail: has another key than the signing key"),
     "nodmarc.test": ("dmarc", "warn: no policy"),
     "forged.test": ("spf", "warn: could not be looked up"),
 }
@@ -115,7 +115,7 @@ def test_each_fault_of_a_domain_of_ses_is_found(world: AwsWorld, tmp_path: Path)
         said = world.run("doctor", "--json", "--nameserver", dns.nameserver)
     found = {(kind, subject): message for kind, subject, message in checks(said)}
     assert found["dkim", f"{first['name']} CNAME"].startswith("ok")
-    assert found["dkim", f"{second['name']} CNAME"] == "fail: different: elsewhere.example (it leads elsewhere)"
+    assert found["dkim", f"{second['name']} CNAME"] == "fail: different: elsewhere.example (it points elsewhere)"
     assert found["dkim", f"{third['name']} CNAME"] == "fail: missing"
     assert found["mail-from", "bounce.example.com MX"].startswith("fail: different")
     assert found["mail-from", "bounce.example.com TXT"] == "fail: missing"

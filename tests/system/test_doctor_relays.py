@@ -77,7 +77,7 @@ async def test_every_host_is_looked_at_and_one_that_works_is_enough(tmp_path: Pa
     async with host(CONNECT="421 4.3.2 Later", address="127.0.0.41") as first, host(address="127.0.0.42", port=first.port):
         more = f"port: {first.port}, tls: required, tls_name: relay.example, ca_file: ca.pem"
         assert await doctor(tmp_path, f"hosts: [127.0.0.41, 127.0.0.42], {more}") == [
-            ("relay host", "warn", f"127.0.0.41:{first.port}: Later; mail goes by another host"),
+            ("relay host", "warn", f"127.0.0.41:{first.port}: Later; mail goes through another host"),
             ("relay host", "ok", f"127.0.0.42:{first.port} answers, with TLSv1.3 TLS_AES_256_GCM_SHA384 (verified)"),
         ]
         ((check, status, _),) = await doctor(tmp_path, f"hosts: [127.0.0.41], {more}")

@@ -76,7 +76,7 @@ default_route: {{reject: true}}""",
             assert refused[1].startswith(f"5.7.1 unknown.example is not a verified identity of the SES account in {REGION}")
             found = await asyncio.to_thread(relay.run, "doctor")
             assert f"ok   relay host: smtp: {HOST}:{ses.smtp_port} answers, with TLS" in found.stdout
-            assert f"ok   credentials: smtp: {HOST}:{ses.smtp_port} takes the login" in found.stdout
+            assert f"ok   credentials: smtp: {HOST}:{ses.smtp_port} accepts the login" in found.stdout
         finally:
             await asyncio.to_thread(relay.stop)
     assert SECRET not in relay.log.read_text()

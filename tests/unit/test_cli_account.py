@@ -103,7 +103,7 @@ def test_answers_that_aws_would_not_take(world: AwsWorld) -> None:
 
     assert "web site" in ask("--website", "example.com")
     assert "unsubscribe" in ask("--mail-type", "marketing")
-    assert "briefer" in ask("--sends", "x" * 5000)
+    assert "shorten it" in ask("--sends", "x" * 5000)
     assert "at most 4" in ask(*(word for n in range(4) for word in ("--contact", f"c{n}@example.com")))
     missing = world.run("account", "request-production", "--yes")
     assert missing.code == 64

@@ -224,7 +224,7 @@ def test_a_dmarc_record_of_the_domain_above_speaks_for_it(world: AwsWorld) -> No
     world.dns.records["_dmarc.example.com", "TXT"] = ['"v=DMARC1; p=reject"']
     records = world.domain("add", "--json", name="shop.example.com").json["records"]
     (dmarc,) = [one for one in records if one["purpose"] == "dmarc"]
-    assert (dmarc["state"], dmarc["note"]) == ("ok", "_dmarc.example.com speaks for it")
+    assert (dmarc["state"], dmarc["note"]) == ("ok", "_dmarc.example.com applies to it")
     assert "_dmarc" not in world.domain("dns", "--format", "bind", name="shop.example.com").out
 
 

@@ -141,7 +141,7 @@ def test_it_asks_the_name_servers_that_the_verbs_about_domains_ask(world: AwsWor
     assert states["bounce.example.com"] == "missing"
     said = world.run("doctor", "--json")
     assert found(said, "mail-from", "bounce.example.com TXT") == ["fail: missing"]
-    assert set(found(said, "dkim")) == {"ok: as it is wanted"}
+    assert set(found(said, "dkim")) == {"ok: correct"}
 
 
 def test_a_verified_parent_speaks_for_a_sub_domain(world: AwsWorld) -> None:
@@ -155,7 +155,7 @@ def test_what_a_sub_domain_sends_directly_is_no_matter_of_its_parents_spf(world:
     )
     world.config.write_text(text)
     said = world.run("doctor", "shop.example.com", "--nameserver", world.dns.nameserver.replace(HOST, "localhost"), "--json")
-    assert found(said, "address", HOST) == ["warn: loopback: behind NAT, and what others see is not known"]
+    assert found(said, "address", HOST) == ["warn: loopback: this host is behind NAT, and its public address is not known"]
     assert found(said, "identity") == ["ok: verified in us-east-1, by example.com"]
     assert [one["subject"] for one in said.json["checks"] if one["check"] == "spf"] == ["shop.example.com"]
     world.config.write_text(text.replace("example.com, transport: main", "example.com, transport: [main, direct]"))
@@ -223,7 +223,7 @@ def all_of(url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Check]:
         (("InvalidSignatureException", "Signature not yet current: 1 is still later than 2"), ["timedatectl"] * 3),
         (("SignatureDoesNotMatch", "The request signature we calculated does not match"), ["credentials rotate"] * 3),
         (("AccessDenied", "not authorized"), ["credentials rotate", "sesrelay iam-policy", "ses:GetEmailIdentity"]),
-        (("ThrottlingException", "Rate exceeded"), ["STS was not asked", "look again", "look again"]),
+        (("ThrottlingException", "Rate exceeded"), ["no answer from STS", "try again", "try again"]),
     ],
 )
 def test_a_refusal_is_told_of_with_the_remedy_for_it(
@@ -240,7 +240,7 @@ def test_a_refusal_is_told_of_with_the_remedy_for_it(
     for check, remedy in zip(("credentials", "account", "identity"), remedies, strict=True):
         assert remedy in (told[check].remedy or ""), told[check]
         assert ("keys are not valid" in told[check].message) == (said[1].startswith("The request"))
-    assert (told["clock"].status, "behind AWS: AWS refuses each request" in told["clock"].message) == ("fail", True)
+    assert (told["clock"].status, "behind AWS: AWS refuses every request" in told["clock"].message) == ("fail", True)
 
 
 def test_a_network_that_is_down_is_not_laid_to_the_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +353,7 @@ def test_a_sound_direct_way_is_ok(direct: Direct) -> None:
         said.out
     )
     assert found(said, "spf") == ["ok: covers 127.0.0.1"]
-    assert found(said, "reverse dns") == ["ok: mail.example.net, and back"]
+    assert found(said, "reverse dns") == ["ok: mail.example.net, which resolves back to it"]
     assert found(said, "port 25") == ["ok: answers: 220 mail.example.net ESMTP"]
     assert read_key(direct.key, os.environ)  # what was compared is the key that signs
 
@@ -370,7 +370,7 @@ def test_a_sound_direct_way_is_ok(direct: Direct) -> None:
 async def test_what_others_see_of_an_address_that_goes_nowhere_is_not_known(address: str, kind: str) -> None:
     async with SmallDns({("mail.example.net", "A"): ["192.0.2.1"]}) as dns:
         (check,) = await host(Dns([dns.nameserver]), DirectHost("mail.example.net", (address,)))
-    assert (check.status, check.message) == ("warn", f"{kind}: behind NAT, and what others see is not known")
+    assert (check.status, check.message) == ("warn", f"{kind}: this host is behind NAT, and its public address is not known")
 
 
 @pytest.mark.parametrize(
@@ -381,14 +381,26 @@ async def test_what_others_see_of_an_address_that_goes_nowhere_is_not_known(addr
         ("example.org", "TXT", [], "spf", "fail: no SPF record"),
         ("example.org", "TXT", ['"v=spf1 ip4:banana -all"'], "spf", "fail: not valid"),
         ("s1._domainkey.example.org", "TXT", [], "dkim", "fail: missing"),
-        ("s1._domainkey.example.org", "TXT", ['"v=DKIM1; k=rsa; p=AAAA"'], "dkim", "fail: another key"),
+        ("s1._domainkey.example.org", "TXT", ['"v=DKIM1; k=rsa; p=AAAA"'], "dkim", "fail: has another key than the signing key"),
         ("_dmarc.example.org", "TXT", [], "dmarc", "warn: no policy"),
-        ("1.0.0.127.in-addr.arpa", "PTR", [], "reverse dns", "fail: no name"),
-        ("1.0.0.127.in-addr.arpa", "PTR", ["host-7.isp.example."], "reverse dns", "warn: says host-7.isp.example, EHLO says"),
-        ("mail.example.net", "A", ["192.0.2.9"], "reverse dns", "warn: says mail.example.net, which does not lead back"),
+        ("1.0.0.127.in-addr.arpa", "PTR", [], "reverse dns", "fail: no PTR record"),
+        (
+            "1.0.0.127.in-addr.arpa",
+            "PTR",
+            ["host-7.isp.example."],
+            "reverse dns",
+            "warn: PTR says host-7.isp.example, but EHLO says",
+        ),
+        (
+            "mail.example.net",
+            "A",
+            ["192.0.2.9"],
+            "reverse dns",
+            "warn: PTR says mail.example.net, which does not resolve back to it",
+        ),
         ("mail.example.net", "A", [], "ehlo", "fail: the name in EHLO has no address"),
-        ("example.org", "MX", ["10 mail.example.net."], "port 25", "warn: no MX host elsewhere"),
-        ("example.org", "MX", [], "port 25", "warn: no MX host elsewhere"),
+        ("example.org", "MX", ["10 mail.example.net."], "port 25", "warn: no MX host on another machine"),
+        ("example.org", "MX", [], "port 25", "warn: no MX host on another machine"),
     ],
 )
 def test_a_fault_of_direct_delivery_is_found(
@@ -429,7 +441,7 @@ def test_who_has_the_port_is_named(tmp_path: Path) -> None:
             f"state_dir: {tmp_path}/state\nlisteners: [{{listen: '127.0.0.1:{port}'}}]\ndefault_route: {{reject: true}}\n"
         )
         told = found(sesrelay("doctor", "--json", "--config", config), "listener")
-        assert told[0].startswith("fail: taken by ")
+        assert told[0].startswith("fail: in use by ")
         assert str(os.getpid()) in told[0]
 
 
@@ -447,10 +459,15 @@ class Disk:
 @pytest.mark.parametrize(
     ("planted", "more", "message", "remedy"),
     [
-        ({"f_flag": os.ST_RDONLY}, "", "fail: on a file system that is mounted read-only: no mail is taken", "mount -o remount,rw"),
-        ({"f_bavail": 0}, "limits: {min_free_disk: 0}\n", "fail: full: no mail is taken", "make room"),
-        ({"f_bavail": 100, "f_frsize": 4096}, "", "fail: 0 MiB are free, less than limits.min_free_disk", "make room"),
-        ({"f_favail": 0, "f_files": 1000}, "", "fail: no inode is free: no mail is taken", "remove files"),
+        (
+            {"f_flag": os.ST_RDONLY},
+            "",
+            "fail: on a file system that is mounted read-only: no mail is accepted",
+            "mount -o remount,rw",
+        ),
+        ({"f_bavail": 0}, "limits: {min_free_disk: 0}\n", "fail: full: no mail is accepted", "free disk space"),
+        ({"f_bavail": 100, "f_frsize": 4096}, "", "fail: 0 MiB are free, less than limits.min_free_disk", "free disk space"),
+        ({"f_favail": 0, "f_files": 1000}, "", "fail: no inode is free: no mail is accepted", "remove unneeded files"),
         ({"f_favail": 0, "f_files": 0}, "", "ok: ", ""),  # btrfs counts none
     ],
 )
@@ -485,7 +502,7 @@ def test_a_folder_that_its_owner_may_not_write_to_fails(tmp_path: Path) -> None:
     owner = UNNAMED if os.geteuid() == 0 else ME
     state.chmod(0o550)
     (one,) = disk(tmp_path)
-    assert (one["status"], one["message"]) == ("fail", f"{owner} may not write there (mode 0550): no mail is taken")
+    assert (one["status"], one["message"]) == ("fail", f"{owner} cannot write there (mode 0550): no mail is accepted")
     assert one["remedy"] == f"chmod u+rwx {state}"
     state.chmod(0o750)
     assert [one["status"] for one in disk(tmp_path)] == ["ok"]
@@ -514,7 +531,7 @@ def test_what_root_may_read_and_the_relay_may_not_fails() -> None:
             (one,) = (one for one in said.json["checks"] if one["check"] == "configuration")
             return one["status"], one["message"], one["remedy"]
 
-        stops = f"{UNNAMED} may not read it, so that the relay neither starts nor reloads"
+        stops = f"{UNNAMED} cannot read it, so the relay can neither start nor reload"
         assert told() == ("fail", f"{secret}: {stops}", f"chgrp {UNNAMED} {secret} && chmod g+r {secret}")
         os.chown(secret, 0, UNNAMED)
         secret.chmod(0o640)
@@ -545,7 +562,7 @@ def test_what_root_left_in_the_folder_of_the_relays_user_fails(tmp_path: Path) -
     (one,) = disk(tmp_path)
     assert (one["status"], one["message"]) == (
         "fail",
-        f"{state}/lock is root's, and {UNNAMED} may not write to it: no mail is taken",
+        f"{state}/lock belongs to root, and {UNNAMED} cannot write to it: no mail is accepted",
     )
     assert one["remedy"] == f"chown -R {UNNAMED}: {state}"
     os.chown(state / "lock", UNNAMED, UNNAMED)
@@ -558,15 +575,15 @@ def test_what_root_left_in_the_folder_of_the_relays_user_fails(tmp_path: Path) -
         ("master", "systemctl disable --now postfix"),
         ("sendmail-mta", "systemctl disable --now sendmail"),
         ("exim4", "systemctl disable --now exim4"),
-        ("sesrelay", "it goes by another configuration than this one, or by an older one: name that with --config, or restart it"),
-        ("systemd", "see whose socket that is: systemctl list-sockets (the relay's own starts it: systemctl start sesrelay)"),
+        ("sesrelay", "it runs with another or an older configuration: give that one with --config, or restart it"),
+        ("systemd", "find the socket unit: systemctl list-sockets (if it is the relay's own: systemctl start sesrelay)"),
     ],
 )
 def test_the_remedy_names_the_unit_of_who_has_the_port(monkeypatch: pytest.MonkeyPatch, name: str, stop: str) -> None:
     with socket.create_server((HOST, 0)) as taken:
         monkeypatch.setattr(checkup_machine, "holder_of", lambda port: f"{name} (pid 812)")
         found = checkup_machine._can_bind(Listener(listen=f"{HOST}:{taken.getsockname()[1]}"))
-    assert (found.message, found.remedy) == (f"taken by {name} (pid 812)", f"{stop}, or listen elsewhere")
+    assert (found.message, found.remedy) == (f"in use by {name} (pid 812)", f"{stop}, or choose another address")
 
 
 def test_a_paused_lane_and_held_mail_are_told() -> None:

@@ -123,9 +123,9 @@ async def test_an_ipv6_address_has_prefixes_of_its_own(terms: str, expected: str
         ("include:nothing.test -all", "include:nothing.test: there is no SPF record"),
         ("redirect=nothing.test", "there is no SPF record"),
         ("include:twice.test -all", "twice.test has several SPF records"),
-        ("include:circle.test -all", "more than 10 terms that ask the DNS"),
-        (f"{_includes(11)} ip4:8.8.4.4 -all", "more than 10 terms that ask the DNS, at include:none10.test"),
-        ("a:n1.test mx:n2.test exists:n3.test ip4:8.8.4.4 -all", "more than 2 terms that lead nowhere, the last of them n3.test"),
+        ("include:circle.test -all", "more than 10 terms that need a DNS look-up"),
+        (f"{_includes(11)} ip4:8.8.4.4 -all", "more than 10 terms that need a DNS look-up, at include:none10.test"),
+        ("a:n1.test mx:n2.test exists:n3.test ip4:8.8.4.4 -all", "more than 2 void look-ups, the last one at n3.test"),
     ],
 )
 async def test_a_broken_record_is_told_of(terms: str, why: str) -> None:
@@ -182,7 +182,7 @@ def test_a_mechanism_behind_all_covers_nothing() -> None:
 def test_a_key_that_is_revoked_serves_nobody(value: str) -> None:
     record = Record("s1._domainkey.example.test", "TXT", value, "dkim")
     finding = compare(record, Found(("v=DKIM1; k=rsa; p=",)))
-    assert (finding.state, finding.note) == ("different", "it holds no key: one that is revoked")
+    assert (finding.state, finding.note) == ("different", "it has no key, which means a revoked key")
     assert compare(record, Found(("v=DKIM1; k=rsa; p=MIIB",))).state == "ok"
 
 
@@ -197,7 +197,7 @@ async def test_an_included_record_that_gets_no_answer_is_no_failure() -> None:
 
 async def test_several_dmarc_records_count_as_none() -> None:
     status, message, _ = await told("dmarc", {("_dmarc.example.test", "TXT"): ['"v=DMARC1; p=none"', '"v=DMARC1; p=reject"']})
-    assert (status, message) == ("warn", "_dmarc.example.test has several records, which count as none")
+    assert (status, message) == ("warn", "_dmarc.example.test has several DMARC records, which receivers ignore")
 
 
 def test_a_domain_above_that_gets_no_answer_may_have_a_dmarc_record() -> None:

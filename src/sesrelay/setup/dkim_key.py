@@ -23,7 +23,7 @@ def own_key(selector: str, file: Path) -> OwnKey:
     pem, _ = _read(file)
     found = _FRAME.search(pem)
     if "." in selector or found is None:
-        raise ValueError(f"{selector}: SES takes selectors of one label" if found else f"{file} is no PEM file")
+        raise ValueError(f"{selector}: SES accepts only selectors of one label" if found else f"{file} is not a PEM file")
     return OwnKey(selector, b"".join(found[1].split()).decode("ascii"))
 
 
@@ -51,5 +51,5 @@ def _read(file: Path) -> tuple[bytes, str]:
     except ValueError as error:
         raise ValueError(f"{file} {error}") from None
     if key.algorithm != "rsa-sha256" or len(key.public) > PUBLIC_MAX:
-        raise ValueError(f"{file} holds a key that SES does not take (RSA of 1024 to 2048 bits is meant)")
+        raise ValueError(f"{file} has a key that SES does not accept (use RSA of 1024 to 2048 bits)")
     return data, record(key.algorithm, key.public)

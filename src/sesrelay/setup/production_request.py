@@ -36,24 +36,24 @@ class UseCase:
             f"What we send: {self.sends}",
             f"Who receives it, and how we got the addresses: {self.recipients}",
             f"How bounces and complaints are handled: {self.bounces}",
-            f"How people stop it: {self.unsubscribe}" if self.unsubscribe else "",
+            f"How recipients unsubscribe: {self.unsubscribe}" if self.unsubscribe else "",
             f"How much: at most {self.daily:,} recipients a day.",
             f"Sending domains: {', '.join(self.domains)}." if self.domains else "",
             "Mail leaves through a relay that keeps to the account's sending rate and daily quota.",
         ]
         text = "\n\n".join(paragraph.strip() for paragraph in paragraphs if paragraph)
         if len(text) > TEXT_MAX:
-            raise ValueError(f"the text has {len(text)} characters, and AWS takes {TEXT_MAX}: be briefer")
+            raise ValueError(f"the text has {len(text)} characters, and AWS accepts at most {TEXT_MAX}: shorten it")
         return text
 
     def details(self) -> dict[str, Any]:
         """Return the members of PutAccountDetails. Raises: ValueError for answers that AWS does not take"""
         if not self.website.startswith(("http://", "https://")) or len(self.website) > WEBSITE_MAX:
-            raise ValueError(f"{self.website!r} is no address of a web site (one as in https://example.com is meant)")
+            raise ValueError(f"{self.website!r} is not the URL of a web site (use one like https://example.com)")
         if len(self.contacts) > CONTACTS_MAX:
-            raise ValueError(f"AWS takes at most {CONTACTS_MAX} contact addresses")
+            raise ValueError(f"AWS accepts at most {CONTACTS_MAX} contact addresses")
         if self.mail_type == "marketing" and not self.unsubscribe:
-            raise ValueError("marketing mail wants a way to unsubscribe")
+            raise ValueError("marketing mail needs a way to unsubscribe (--unsubscribe)")
         told: dict[str, Any] = {
             "MailType": self.mail_type.upper(),
             "WebsiteURL": self.website,

@@ -16,7 +16,7 @@ from sesrelay.config.loading import Loaded
 from sesrelay.setup.checkup.check import Check, fail, ok, warn
 from sesrelay.spool.owner import anybodys
 
-NOTHING = "no mail is taken"
+NOTHING = "no mail is accepted"
 FULL = 2**20  # octets; with less the store cannot grow, whatever limits.min_free_disk says
 WRITTEN = ("lock", "queue.db", "queue.db-wal", "queue.db-shm", "bodies")
 
@@ -26,15 +26,15 @@ def disk(loaded: Loaded, pid: int | None) -> Check:
     state_dir = loaded.config.state_dir
     folder = next(each for each in (state_dir, *state_dir.parents) if _is_there(each))
     if not folder.is_dir():
-        return fail("disk", str(folder), f"no folder: {NOTHING}", "move it away, or correct state_dir")
+        return fail("disk", str(folder), f"not a folder: {NOTHING}", "move it away, or correct state_dir")
     found = os.statvfs(folder)
     if found.f_flag & os.ST_RDONLY:
-        remedy = "look why it is (journalctl -k), then: mount -o remount,rw"
+        remedy = "find the cause (journalctl -k), then: mount -o remount,rw"
         return fail("disk", str(folder), f"on a file system that is mounted read-only: {NOTHING}", f"{remedy} {_mount(folder)}")
     shut = _shut(folder, pid) if folder == state_dir else _unmade(state_dir, folder)
     room = shut or _room(folder, found, loaded.config.limits.min_free_disk)
     if room.status == "ok" and folder == state_dir and anybodys(folder):
-        told = "every user of this machine may write there, and so delete mail or put other in its place"
+        told = "every user of this machine can write there, and so delete or replace mail"
         return warn("disk", str(folder), told, f"chmod o-w {folder}")
     return room
 
@@ -50,18 +50,18 @@ def _room(folder: Path, found: os.statvfs_result, wanted: int) -> Check:
     free = found.f_bavail * found.f_frsize
     told = f"{free // 2**20} MiB are free"
     if found.f_files and not found.f_favail:
-        return fail("disk", str(folder), f"no inode is free: {NOTHING}", "remove files that nobody needs (df -i)")
+        return fail("disk", str(folder), f"no inode is free: {NOTHING}", "remove unneeded files (df -i)")
     if free < wanted:
         return fail(
             "disk",
             str(folder),
             f"{told}, less than limits.min_free_disk: all mail is deferred",
-            "make room, or lower limits.min_free_disk",
+            "free disk space, or lower limits.min_free_disk",
         )
     if free < FULL:
-        return fail("disk", str(folder), f"full: {NOTHING}", "make room")
+        return fail("disk", str(folder), f"full: {NOTHING}", "free disk space")
     if free < 2 * wanted:
-        return warn("disk", str(folder), f"{told}; below {wanted // 2**20} MiB mail is deferred", "make room")
+        return warn("disk", str(folder), f"{told}; below {wanted // 2**20} MiB mail is deferred", "free disk space")
     return ok("disk", str(folder), told)
 
 
@@ -76,11 +76,11 @@ def _shut(folder: Path, pid: int | None) -> Check | None:
         if not _may_write(found, uid):
             remedy = f"chmod u+rwx {folder}" if found.st_uid == uid else f"chown -R {name}: {folder}"
             return fail(
-                "disk", str(folder), f"{name} may not write there (mode 0{stat.S_IMODE(found.st_mode):o}): {NOTHING}", remedy
+                "disk", str(folder), f"{name} cannot write there (mode 0{stat.S_IMODE(found.st_mode):o}): {NOTHING}", remedy
             )
         for path in (folder / each for each in WRITTEN):
             if path.exists() and not _may_write(one := path.stat(), uid):
-                told = f"{path} is {name_of(one.st_uid)}'s, and {name} may not write to it: {NOTHING}"
+                told = f"{path} belongs to {name_of(one.st_uid)}, and {name} cannot write to it: {NOTHING}"
                 return fail("disk", str(folder), told, f"chown -R {name}: {folder}")
     return None
 
@@ -88,8 +88,8 @@ def _shut(folder: Path, pid: int | None) -> Check | None:
 def _unmade(state_dir: Path, parent: Path) -> Check | None:
     if os.access(parent, os.W_OK | os.X_OK):
         return None
-    remedy = "systemctl start sesrelay makes it; or make it for the relay's user"
-    return warn("disk", str(parent), f"{state_dir} does not exist, and this user may not make it", remedy)
+    remedy = "start the relay, which creates it: systemctl start sesrelay; or create it for the relay's user"
+    return warn("disk", str(parent), f"{state_dir} does not exist, and this user cannot create it", remedy)
 
 
 def relay_user(folder: Path, pid: int | None) -> int | None:

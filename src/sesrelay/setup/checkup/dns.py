@@ -50,10 +50,10 @@ def records(domain: str, found: Iterable[Finding]) -> Iterator[Check]:
         record = finding.record
         check, subject = record.purpose.replace("_", "-"), f"{record.name} {record.type}"
         if finding.state == "ok":
-            yield ok(check, subject, finding.note or "as it is wanted")
+            yield ok(check, subject, finding.note or "correct")
             continue
         if finding.state == "unknown":
-            yield warn(check, subject, f"could not be looked up: {finding.note}", "look again, or ask another name server")
+            yield warn(check, subject, f"could not be looked up: {finding.note}", "try again, or ask another name server")
             continue
         there = f": {', '.join(finding.found)}" if finding.found else ""
         message = f"{finding.state}{there}" + (f" ({finding.note})" if finding.note else "")
@@ -71,10 +71,8 @@ def alignment(domain: str, identity: Identity) -> Check:
     if identity.mail_from and identity.mail_from_status == "success":
         ways.append("SPF")
     if not ways:
-        return fail(
-            "alignment", domain, "neither DKIM nor SPF of the domain itself: DMARC fails", f"sesrelay domain dns {identity.domain}"
-        )
-    more = "" if len(ways) == 2 else "; a MAIL FROM domain of its own would align SPF too" if ways == ["DKIM"] else ""
+        return fail("alignment", domain, "neither DKIM nor SPF is aligned: DMARC fails", f"sesrelay domain dns {identity.domain}")
+    more = "" if len(ways) == 2 else "; with a custom MAIL FROM domain SPF would be aligned too" if ways == ["DKIM"] else ""
     return ok("alignment", domain, f"DMARC passes by {' and '.join(ways)}{more}")
 
 
@@ -89,8 +87,8 @@ async def direct_domain(dns: Dns, domain: str, host: DirectHost, keys: Sequence[
             warn(
                 "dkim",
                 domain,
-                "mail that leaves directly is not signed",
-                f"sesrelay dkim generate {domain}, then dkim under the transport",
+                "mail sent directly has no DKIM signature",
+                f"sesrelay dkim generate {domain}, then set dkim under the transport",
             )
         )
     checks.append(_dmarc(domain, answers))
@@ -100,13 +98,13 @@ async def direct_domain(dns: Dns, domain: str, host: DirectHost, keys: Sequence[
 async def host(dns: Dns, found: DirectHost) -> list[Check]:
     """Look at the addresses from which mail leaves, and at the name that stands in EHLO."""
     if not found.addresses:
-        return [warn("address", found.name, "no way to the internet was found", "check the network: ip route")]
+        return [warn("address", found.name, "no route to the internet was found", "check the network: ip route")]
     checks: list[Check] = []
     forward = await dns.ask([(found.name, "A"), (found.name, "AAAA")])
     named = {address for answer in forward.values() for address in answer.values or ()}
     unknown = [answer.trouble for answer in forward.values() if answer.values is None]
     if not named and unknown:
-        checks.append(warn("ehlo", found.name, f"could not be looked up: {unknown[0]}", "look again, or ask another name server"))
+        checks.append(warn("ehlo", found.name, f"could not be looked up: {unknown[0]}", "try again, or ask another name server"))
     elif not named:
         checks.append(
             fail(
@@ -119,7 +117,7 @@ async def host(dns: Dns, found: DirectHost) -> list[Check]:
                 warn(
                     "address",
                     address,
-                    f"{why}: behind NAT, and what others see is not known",
+                    f"{why}: this host is behind NAT, and its public address is not known",
                     "check SPF and reverse DNS of the public address",
                 )
             )
@@ -148,7 +146,9 @@ async def port_25(dns: Dns, domains: Sequence[str], host: DirectHost) -> list[Ch
         )
         if exchangers:
             return [await _greeted(dns, domain, exchangers[0][1], host.port)]
-    return [warn("port 25", domains[0], "no MX host elsewhere to try it with", "try with another domain: sesrelay doctor DOMAIN")]
+    return [
+        warn("port 25", domains[0], "no MX host on another machine to test with", "try with another domain: sesrelay doctor DOMAIN")
+    ]
 
 
 def _same(exchanger: str, name: str) -> bool:
@@ -167,11 +167,11 @@ async def _greeted(dns: Dns, domain: str, name: str, port: int) -> Check:
             writer.close()
     except TimeoutError:
         return fail(
-            "port 25", name, "no answer: port 25 outward seems blocked, as with most providers",
-            "ask the provider to open it, or send by a relay or SES",
+            "port 25", name, "no answer: outbound port 25 seems to be blocked, as with most providers",
+            "ask the provider to open it, or send through a relay or SES",
         )  # fmt: skip
     except OSError as error:
-        return warn("port 25", name, f"cannot be reached: {error.strerror or error}", "look whether port 25 outward is open")
+        return warn("port 25", name, f"cannot be reached: {error.strerror or error}", "check whether outbound port 25 is open")
     return ok("port 25", name, f"answers: {greeting.decode(errors='replace').strip()[:80]}")
 
 
@@ -197,18 +197,18 @@ async def _reverse(dns: Dns, address: str, name: str, named: set[str]) -> Check:
     if found.values is None:
         return _unknown("reverse dns", address, found)
     names = [value.rstrip(".").lower() for value in found.values]
-    remedy = f"have {address} point to {name} (the provider's panel), and {name} to {address}"
+    remedy = f"set the PTR record of {address} to {name} (at the provider), and the address of {name} to {address}"
     if not names:
-        return fail("reverse dns", address, "no name: large providers refuse such hosts", remedy)
+        return fail("reverse dns", address, "no PTR record: large providers refuse such hosts", remedy)
     if name.lower() not in names:
-        return warn("reverse dns", address, f"says {', '.join(names)}, EHLO says {name}", remedy)
+        return warn("reverse dns", address, f"PTR says {', '.join(names)}, but EHLO says {name}", remedy)
     if address not in named:
-        return warn("reverse dns", address, f"says {name}, which does not lead back", remedy)
-    return ok("reverse dns", address, f"{name}, and back")
+        return warn("reverse dns", address, f"PTR says {name}, which does not resolve back to it", remedy)
+    return ok("reverse dns", address, f"{name}, which resolves back to it")
 
 
 def _unknown(check: str, subject: str, found: Found) -> Check:
-    return warn(check, subject, f"could not be looked up: {found.trouble}", "look again, or ask another name server")
+    return warn(check, subject, f"could not be looked up: {found.trouble}", "try again, or ask another name server")
 
 
 def _dkim(key: SigningKey, found: Found) -> Check:
@@ -216,8 +216,8 @@ def _dkim(key: SigningKey, found: Found) -> Check:
         return _unknown("dkim", key.name, found)
     wanted = key_of(key.value)
     if any(key_of(value) == wanted for value in found.values):
-        return ok("dkim", key.name, "the key that signs")
-    message = "another key than the one that signs" if found.values else "missing: signatures cannot be verified"
+        return ok("dkim", key.name, "matches the signing key")
+    message = "has another key than the signing key" if found.values else "missing: signatures cannot be verified"
     return fail("dkim", key.name, message, f"publish TXT {key.value}")
 
 
@@ -229,11 +229,14 @@ def _dmarc(domain: str, answers: Answers) -> Check:
         there = [value for value in found.values if is_dmarc(value)]
         if len(there) > 1:
             return warn(
-                "dmarc", domain, f"_dmarc.{name} has several records, which count as none", f"keep one of {', '.join(there)}"
+                "dmarc",
+                domain,
+                f"_dmarc.{name} has several DMARC records, which receivers ignore",
+                f"keep one of {', '.join(there)}",
             )
         if there:
-            return ok("dmarc", domain, f"_dmarc.{name} says what receivers are to do")
-    return warn("dmarc", domain, "no policy: large receivers want one", f"publish at _dmarc.{domain} TXT v=DMARC1; p=none")
+            return ok("dmarc", domain, f"_dmarc.{name} has a DMARC policy")
+    return warn("dmarc", domain, "no policy: large receivers require one", f"publish at _dmarc.{domain} TXT v=DMARC1; p=none")
 
 
 async def _spf(dns: Dns, domain: str, host: DirectHost, found: Found) -> Check:
@@ -244,16 +247,21 @@ async def _spf(dns: Dns, domain: str, host: DirectHost, found: Found) -> Check:
     terms = [f"ip{ipaddress.ip_address(one).version}:{one}" for one in public] or [f"a:{host.name}"]
     remedy = _one_record(there, terms)
     if len(there) != 1:
-        many = "several SPF records count as none" if there else "no SPF record: this host is not covered"
+        many = "several SPF records, which receivers treat as an error" if there else "no SPF record: this host is not authorized"
         return fail("spf", domain, many, remedy)
     if not public:
-        return warn("spf", domain, "whether it covers this host is not known: its public address is not", "look at it by hand")
+        return warn(
+            "spf",
+            domain,
+            "the public address of this host is not known, so whether SPF covers it is not known either",
+            "check it by hand",
+        )
     try:
         verdicts = [await Evaluation(dns, one, domain, host.name).verdict() for one in public]
     except Unanswered as trouble:
         return _unknown("spf", domain, Found(None, str(trouble)))
     except Broken as error:
-        return fail("spf", domain, f"not valid: {error}", f"mend {there[0]}, with {' '.join(terms)} in it")
+        return fail("spf", domain, f"not valid: {error}", f"correct {there[0]}, and include {' '.join(terms)}")
     uncovered = [one for one, verdict in zip(public, verdicts, strict=True) if verdict != "pass"]
     if uncovered:
         return fail("spf", domain, f"does not cover {', '.join(uncovered)}", remedy)

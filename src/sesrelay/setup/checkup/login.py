@@ -23,9 +23,9 @@ CHECKS = {Stage.TLS: "tls", Stage.AUTH: "credentials"}
 REMEDIES = {
     "tls": "correct the host's name, tls_name, ca_file, or its certificate",
     "credentials": "correct username and password",
-    "relay host": "look at the host, its port and tls here, and at the network",
+    "relay host": "check the host, its port, tls here, and the network",
 }
-SES_LOGIN = "SMTP credentials of this region are meant (sesrelay smtp-password)"
+SES_LOGIN = "use SMTP credentials of this region (sesrelay smtp-password)"
 
 
 async def relay(transport: str, options: SmtpOptions, clock: Clock, *, ses: bool) -> list[Check]:
@@ -43,7 +43,7 @@ async def relay(transport: str, options: SmtpOptions, clock: Clock, *, ses: bool
     for one in (one for host in found for one in host):
         # A login that is refused is tried at no further host; what else is wrong with one host leaves the others.
         lesser = works and one.status == "fail" and one.check != "credentials"
-        checks.append(replace(one, status="warn", message=f"{one.message}; mail goes by another host") if lesser else one)
+        checks.append(replace(one, status="warn", message=f"{one.message}; mail goes through another host") if lesser else one)
     return checks
 
 
@@ -64,7 +64,9 @@ async def _host(transport: str, endpoint: Endpoint, *, ses: bool) -> list[Check]
     checks = [ok("relay host", transport, f"{where} answers{f', with {opened.tls}' if opened.tls else ''}")]
     if endpoint.username is not None:
         if opened.tls is None:
-            checks.append(warn("credentials", transport, f"{where}: the login goes in clear text, on this host", "tls: required"))
+            checks.append(
+                warn("credentials", transport, f"{where}: the login is sent in clear text, within this host", "tls: required")
+            )
         else:
-            checks.append(ok("credentials", transport, f"{where} takes the login"))
+            checks.append(ok("credentials", transport, f"{where} accepts the login"))
     return checks

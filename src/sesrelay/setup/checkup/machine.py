@@ -27,11 +27,11 @@ LISTEN = "0A"  # the state of a socket that listens, in /proc/net/tcp
 def listeners(loaded: Loaded, open_now: Collection[str] | None) -> Iterator[Check]:
     """Look at each address where mail is to be taken. `open_now`: those that a running relay has; None: none runs."""
     for name in loaded.passed_over:
-        yield ok("listener", name, "passed over, as this machine has no IPv6")
+        yield ok("listener", name, "skipped, because this machine has no IPv6")
     for listener in loaded.config.listeners:
         name = listener.listen
         if open_now is not None and name in open_now:
-            yield ok("listener", name, "the relay takes mail here")
+            yield ok("listener", name, "the relay accepts mail here")
         elif open_now is not None:
             yield fail("listener", name, "the running relay does not listen here", "systemctl reload sesrelay")
         elif not name.startswith(UNIX):
@@ -48,19 +48,21 @@ def reach(loaded: Loaded) -> Iterator[Check]:
             continue
         if not is_loopback(name):
             if not beyond:
-                yield warn("listener", name, "only this machine may connect", "name the networks of the others in access.networks")
+                yield warn(
+                    "listener", name, "only this machine may connect", "add the networks of the other hosts to access.networks"
+                )
             continue
         host = ipaddress.ip_address(listener.address.host)
         home = next(network for network in LOOPBACK if network.version == host.version)
         if not any(network.version == home.version and network.overlaps(home) for network in networks):
-            yield warn("listener", name, "nobody may connect", f"name {home} in access.networks too")
+            yield warn("listener", name, "nobody may connect", f"add {home} to access.networks")
 
 
 def relay(version: str | None) -> Check:
     """Tell whether a relay runs."""
     if version is None:
-        return warn("relay", "sesrelay", "no relay runs", "systemctl start sesrelay (or: sesrelay run)")
-    return ok("relay", "sesrelay", f"version {version} runs")
+        return warn("relay", "sesrelay", "the relay is not running", "systemctl start sesrelay (or: sesrelay run)")
+    return ok("relay", "sesrelay", f"version {version} is running")
 
 
 def queue(summary: Mapping[str, Any]) -> Iterator[Check]:
@@ -90,7 +92,7 @@ def queue(summary: Mapping[str, Any]) -> Iterator[Check]:
 def senders(loaded: Loaded) -> Iterator[Check]:
     """Tell which routed senders any client may use: on a host of many sites that is worth knowing."""
     if not loaded.senders:
-        yield ok("senders", "access", "no sender is bound to anybody: any client that may connect may use each")
+        yield ok("senders", "access", "no sender is restricted: every client that may connect may use any of them")
         return
     free = [rule.pattern for rule in loaded.routing.rules if not loaded.senders.binds(rule.pattern)]
     if free:
@@ -98,10 +100,10 @@ def senders(loaded: Loaded) -> Iterator[Check]:
             "senders",
             ", ".join(free),
             "any client may send as these",
-            "bind them in access.local_users or access.users (docs/sites.md)",
+            "restrict them in access.local_users or access.users (docs/sites.md)",
         )
     else:
-        yield ok("senders", "access", "each routed sender is bound to somebody")
+        yield ok("senders", "access", "each routed sender is restricted to certain users")
 
 
 def _can_bind(listener: Listener) -> Check:
@@ -116,11 +118,13 @@ def _can_bind(listener: Listener) -> Check:
             if error.errno == errno.EADDRINUSE:
                 holder = holder_of(port)
                 stop = _stop(holder.split()[0]) if holder else "see: ss -ltnp"
-                return fail("listener", listener.listen, f"taken by {holder or 'another program'}", f"{stop}, or listen elsewhere")
+                return fail(
+                    "listener", listener.listen, f"in use by {holder or 'another program'}", f"{stop}, or choose another address"
+                )
             if error.errno == errno.EACCES:
                 return warn("listener", listener.listen, "only root can tell whether it is free", "run doctor as root")
             return fail(
-                "listener", listener.listen, f"cannot be listened on: {error.strerror}", "correct listeners in the configuration"
+                "listener", listener.listen, f"cannot listen here: {error.strerror}", "correct listeners in the configuration"
             )
     return ok("listener", listener.listen, "free")
 
@@ -128,9 +132,9 @@ def _can_bind(listener: Listener) -> Check:
 def _stop(name: str) -> str:
     """Return what to do about a program that has the port, by its name."""
     if name == "sesrelay":
-        return "it goes by another configuration than this one, or by an older one: name that with --config, or restart it"
+        return "it runs with another or an older configuration: give that one with --config, or restart it"
     if name == "systemd":
-        return "see whose socket that is: systemctl list-sockets (the relay's own starts it: systemctl start sesrelay)"
+        return "find the socket unit: systemctl list-sockets (if it is the relay's own: systemctl start sesrelay)"
     return f"systemctl disable --now {UNITS.get(name, name)}"
 
 
@@ -157,7 +161,7 @@ def _name(process: Path) -> str:
     try:
         return (process / "comm").read_text().strip()
     except OSError:
-        return "a program that has just gone"
+        return "a program that has just ended"
 
 
 def _listening(port: int) -> Iterator[str]:

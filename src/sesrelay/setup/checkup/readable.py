@@ -28,11 +28,11 @@ def configuration(loaded: Loaded, pid: int | None) -> Check:
             remedy = f"chgrp {group_of(uid)} {shut} && chmod g+r {shut}"
             if shut.is_dir():
                 remedy = f"move the file to {main.absolute().parent}, or: chmod o+x {shut}"
-            told = f"{file}: {name_of(uid)} may not read it, so that the relay neither starts nor reloads"
+            told = f"{file}: {name_of(uid)} cannot read it, so the relay can neither start nor reload"
             return fail("configuration", str(main), told, remedy)
     for file in loaded.files:
         if anybodys(file):
-            told = f"every user of this machine may change {file}, and so where mail goes"
+            told = f"every user of this machine can change {file}, and so redirect mail"
             return warn("configuration", str(main), told, f"chmod o-w {file}")
     return ok("configuration", str(main), f"{len(loaded.files) - 1} site files, no problem")
 

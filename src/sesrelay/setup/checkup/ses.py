@@ -21,7 +21,7 @@ SKEW_REFUSED = 300.0
 NEARLY = 0.9  # of the quota
 CORRECT = "correct the transport's credentials, or sesrelay credentials rotate"
 SET_CLOCK = "timedatectl set-ntp true"
-REACH = "look at DNS, firewall, proxy (HTTPS_PROXY) and the CA certificates (AWS_CA_BUNDLE)"
+REACH = "check DNS, firewall, proxy (HTTPS_PROXY) and the CA certificates (AWS_CA_BUNDLE)"
 
 
 def account(clients: Clients, transport: str, now: float) -> Iterator[Check]:
@@ -31,7 +31,7 @@ def account(clients: Clients, transport: str, now: float) -> Iterator[Check]:
     try:
         found = standing(clients, now)
     except AwsError as error:
-        yield fail("account", transport, str(error), _remedy(error, "allow what `sesrelay iam-policy` prints"))
+        yield fail("account", transport, str(error), _remedy(error, "allow the actions that `sesrelay iam-policy` prints"))
         return
     yield from _standing(found, transport)
 
@@ -47,10 +47,8 @@ def region(name: str, transport: str) -> Check:
 def simulator(transport: str, sender: str, *, by_v2: bool) -> Check:
     """Offer what doctor itself does not do, as it sends nothing."""
     # In 2022 v2 was once seen to go by the header instead of the recipients that the call names.
-    shows = "; with v2 that also shows that SES goes by the recipients that the call names" if by_v2 else ""
-    text = (
-        f"nothing was sent: `sesrelay send --from {sender} --simulator success` tries the whole way and costs no reputation{shows}"
-    )
+    shows = "; with v2 this also shows that SES sends to the recipients named in the call" if by_v2 else ""
+    text = f"nothing was sent: `sesrelay send --from {sender} --simulator success` tests the whole path and does not affect your reputation{shows}"
     return ok("simulator", transport, text)
 
 
@@ -61,7 +59,7 @@ def identity(clients: Clients, domain: str) -> tuple[Check, Identity | None]:
         found = next((one for name in (domain, *parents(domain)) if (one := identities.read(clients, name)) is not None), None)
     except AwsError as error:
         return warn(
-            "identity", domain, str(error), _remedy(error, "ses:GetEmailIdentity is wanted: sesrelay iam-policy --manage")
+            "identity", domain, str(error), _remedy(error, "ses:GetEmailIdentity must be allowed: sesrelay iam-policy --manage")
         ), None
     if found is None:
         return fail(
@@ -79,12 +77,12 @@ def _credentials(clients: Clients, transport: str, now: float) -> Iterator[Check
             answer = clients["sts"].get_caller_identity()
     except AwsError as error:
         if error.temporary or not error.code:
-            yield warn("credentials", transport, str(error), "STS was not asked: only what SES says counts then")
+            yield warn("credentials", transport, str(error), "no answer from STS: rely on what SES answers, or try again")
         else:
             yield fail("credentials", transport, str(error), _remedy(error, CORRECT))
         date = error.date
     else:
-        yield ok("credentials", transport, f"valid, of {answer.get('Arn', 'somebody')}")
+        yield ok("credentials", transport, f"valid, for {answer.get('Arn', 'somebody')}")
         date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     if date:
         yield _skew(parsedate_to_datetime(date).timestamp() - now)
@@ -95,7 +93,7 @@ def _remedy(error: AwsError, denied: str) -> str:
     if error.clock:
         return SET_CLOCK
     if error.temporary:
-        return REACH if error.unreached else "look again"
+        return REACH if error.unreached else "try again"
     return denied if error.denied else CORRECT
 
 
@@ -103,9 +101,9 @@ def _skew(seconds: float) -> Check:
     off = f"{abs(seconds):.0f} seconds {'behind' if seconds > 0 else 'ahead of'} AWS"
     remedy = SET_CLOCK
     if abs(seconds) >= SKEW_REFUSED:
-        return fail("clock", "this machine", f"{off}: AWS refuses each request", remedy)
+        return fail("clock", "this machine", f"{off}: AWS refuses every request", remedy)
     if abs(seconds) >= SKEW_TOLERATED:
-        return warn("clock", "this machine", f"{off}; from 300 on each request is refused", remedy)
+        return warn("clock", "this machine", f"{off}; from 300 seconds AWS refuses every request", remedy)
     return ok("clock", "this machine", "agrees with AWS")
 
 
@@ -115,7 +113,7 @@ def _standing(found: Standing, transport: str) -> Iterator[Check]:
     elif found.sandbox is not None:
         yield ok("sandbox", transport, "the account has production access")
     if found.sending_enabled is False:
-        yield fail("sending", transport, "AWS has stopped the account's sending", "answer AWS's case in the console")
+        yield fail("sending", transport, "AWS has paused sending for the account", "answer AWS's case in the console")
     elif found.enforcement not in (None, "healthy"):
         yield fail("sending", transport, f"AWS's enforcement status is {found.enforcement}", "answer AWS's case in the console")
     elif found.sending_enabled:
@@ -128,7 +126,7 @@ def _standing(found: Standing, transport: str) -> Iterator[Check]:
             yield fail(name, transport, said, rate.remedy) if rate.bad else ok(name, transport, said)
     if found.suppression is not None and not found.suppression:
         yield warn(
-            "suppression", transport, "the account keeps no list of addresses that bounced or complained",
+            "suppression", transport, "the account's suppression list is off for bounces and complaints",
             "aws sesv2 put-account-suppression-attributes --suppressed-reasons BOUNCE COMPLAINT",
         )  # fmt: skip
 

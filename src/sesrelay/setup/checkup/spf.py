@@ -129,7 +129,7 @@ class Evaluation:
     def _count(self, term: str) -> None:
         self._lookups += 1
         if self._lookups > LOOKUPS_MAX:
-            raise Broken(f"more than {LOOKUPS_MAX} terms that ask the DNS, at {term}")
+            raise Broken(f"more than {LOOKUPS_MAX} terms that need a DNS look-up, at {term}")
 
     async def _ask(self, name: str, kind: str, *, counted: bool = False) -> tuple[str, ...]:
         found = (await self._dns.ask([(name, kind)]))[name, kind]
@@ -138,7 +138,7 @@ class Evaluation:
         if counted and not found.values:
             self._voids += 1
             if self._voids > VOID_MAX:
-                raise Broken(f"more than {VOID_MAX} terms that lead nowhere, the last of them {name}")
+                raise Broken(f"more than {VOID_MAX} void look-ups, the last one at {name}")
         return found.values
 
     def _expand(self, text: str, here: str) -> str:

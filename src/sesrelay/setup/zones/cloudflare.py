@@ -30,7 +30,7 @@ class CloudflareApi:
     def __init__(self, token: str, url: str = API) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
-            raise ZoneError(f"{url} would carry the token in clear text: an https:// URL is meant")
+            raise ZoneError(f"{url} would send the token in clear text: use an https:// URL")
         self._token = token
         self._url = url.rstrip("/")
 
@@ -46,7 +46,7 @@ class CloudflareApi:
         except urllib.error.HTTPError as error:
             raise ZoneError(f"Cloudflare refused {method} {path}: {_said(error)}") from None
         except (OSError, ValueError) as error:
-            raise ZoneError(f"Cloudflare cannot be asked ({method} {path}): {error}") from None
+            raise ZoneError(f"Cloudflare cannot be reached ({method} {path}): {error}") from None
         if not isinstance(answer, dict) or not answer.get("success"):
             raise ZoneError(f"Cloudflare refused {method} {path}: {_errors(answer)}")
         return answer["result"]
@@ -80,10 +80,10 @@ class CloudflareZone:
         for name in (domain, *parents(domain)):
             zones = [zone for zone in api.call("GET", "/zones", {"name": name}) if zone["name"].lower() == name]
             if len(zones) > 1:
-                raise ZoneError(f"the token reaches several zones named {name}: give it the rights to one")
+                raise ZoneError(f"the token has access to several zones named {name}: limit it to one")
             if zones:
                 return cls(api, zones[0]["id"], name)
-        raise ZoneError(f"the token reaches no zone that holds {domain}; it needs Zone:Read and DNS:Edit there")
+        raise ZoneError(f"the token has access to no zone that contains {domain}; it needs Zone:Read and DNS:Edit there")
 
     def present(self, names: Iterable[str]) -> list[RecordSet]:
         sets: dict[tuple[str, str], list[dict[str, Any]]] = {}

@@ -77,7 +77,7 @@ def _finding(record: Record, answers: Answers) -> Finding:
             if found.values is None:
                 return Finding(record, "unknown", note=f"_dmarc.{parent}: {found.trouble}")
             if any(same_kind(record, value) for value in found.values):
-                return Finding(record, "ok", note=f"_dmarc.{parent} speaks for it")
+                return Finding(record, "ok", note=f"_dmarc.{parent} applies to it")
     return finding
 
 

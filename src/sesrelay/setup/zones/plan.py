@@ -94,13 +94,13 @@ def _change(record: Record, there: dict[str, RecordSet], replace: bool) -> Chang
     if record.is_spf:
         value = spf.merge(rivals, record.spf_terms)
         if spf.lookups(value) > spf.LOOKUPS_MAX:
-            obstacle = f"the merged SPF record would ask the DNS more than {spf.LOOKUPS_MAX} times, and count as broken"
+            obstacle = f"the merged SPF record would need more than {spf.LOOKUPS_MAX} DNS look-ups, which is an error"
     elif rivals:
         obstacle = f"{record.name} has {', '.join(rivals)} already"
     if beside:
         obstacle = f"{record.name} has {', '.join(f'{one.type} {_shown(one)}' for one in beside)} already"
     if old and not old.plain:
-        obstacle = f"{record.name} {record.type} is an alias or depends on place, weight or health there"
+        obstacle = f"{record.name} {record.type} is an alias record or has a routing policy (geolocation, weight, health check)"
     after = (*kept, value)
     if obstacle and not (replace and (old is None or old.plain) and all(one.plain for one in beside)):
         return Change("conflict", record.name, record.type, before, before, record.ttl, obstacle, old)

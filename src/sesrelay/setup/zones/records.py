@@ -156,15 +156,15 @@ def _too_many(record: Record) -> str:
     if record.type == "MX":
         return "a MAIL FROM domain has exactly one MX: remove the others"
     if record.is_spf:
-        return "several SPF records at one name count as none: make one of them"
-    return "only one is meant"
+        return "several SPF records at one name are an error: merge them into one"
+    return "there must be only one"
 
 
 def _wrong(record: Record, value: str) -> str:
     if record.is_spf:
         return f"it lacks {' '.join(record.spf_terms)}"
     if record.type == "MX":
-        return "SES takes its bounces elsewhere: a MAIL FROM domain serves nothing else"
+        return "this is not the MX host of SES: use a MAIL FROM domain for nothing else"
     if record.type == "TXT":
-        return "it holds another key" if key_of(value) else "it holds no key: one that is revoked"
-    return "it leads elsewhere"
+        return "it has another key" if key_of(value) else "it has no key, which means a revoked key"
+    return "it points elsewhere"

@@ -35,7 +35,7 @@ class Route53Zone:
             with told(f"read the hosted zone {zone_id}"):
                 zone = clients["route53"].get_hosted_zone(Id=zone_id)["HostedZone"]
             if not _within(domain, _bare(zone["Name"])):
-                raise ZoneError(f"the hosted zone {zone_id} is that of {_bare(zone['Name'])}, which does not hold {domain}")
+                raise ZoneError(f"the hosted zone {zone_id} is that of {_bare(zone['Name'])}, which does not contain {domain}")
             return cls(clients, _short(zone["Id"]), _bare(zone["Name"]))
         with told("list the hosted zones"):
             pages = clients["route53"].get_paginator("list_hosted_zones").paginate()
@@ -44,9 +44,13 @@ class Route53Zone:
         longest = max((len(name) for name, _ in held), default=0)
         best = [(name, found) for name, found in held if len(name) == longest]
         if not best:
-            raise ZoneError(f"this AWS account has no public hosted zone that holds {domain}; another account's: --profile NAME")
+            raise ZoneError(
+                f"this AWS account has no public hosted zone that contains {domain}; for another account, use --profile NAME"
+            )
         if len(best) > 1:
-            raise ZoneError(f"several hosted zones are named {best[0][0]}: --zone-id {'|'.join(found for _, found in best)}")
+            raise ZoneError(
+                f"several hosted zones are named {best[0][0]}: choose one with --zone-id {'|'.join(found for _, found in best)}"
+            )
         return cls(clients, best[0][1], best[0][0])
 
     def present(self, names: Iterable[str]) -> list[RecordSet]:
