@@ -159,7 +159,7 @@ def test_route_explains_itself_to_people(config: Path) -> None:
     done = relay("route", "x@spam.example", "--config", str(config))
     assert done.stdout.splitlines()[:2] == [
         "x@spam.example: refused with 550 5.7.1",
-        f"  by spam.example at {config}:6, route spam.example",
+        f"  by the rule spam.example at {config}:6, route spam.example",
     ]
     assert f"    example.com at {config}:4: spam.example is not example.com" in done.stdout
     assert "\x1b" not in done.stdout
@@ -176,7 +176,7 @@ def test_of_many_routes_those_about_other_senders_are_counted(config: Path) -> N
     config.write_text(config.read_text() + more)
     done = relay("route", "a@www.example.com", "--config", str(config))
     assert done.stdout.splitlines()[-4:] == [
-        "  and not by",
+        "  and not by these rules:",
         f"    example.com at {config}:4: www.example.com is a sub-domain; write *.example.com to match it",
         "    default_route at the built-in default: *.example.com is more specific",
         "    1,501 more, for other senders (--json lists them all)",

@@ -137,7 +137,7 @@ def test_a_sender_that_is_kept_for_somebody_is_told(
     code, document = found(capsys, str(mail), "--from", "a@example.com", "--to", "b@x.example", "--config", config)
     assert code == 0
     assert [note for note in document["notes"] if "access" in note] == (
-        [f"only those whom access names for it may send as {kept}; who will is not known here"] if kept else []
+        [f"only the users that access names may send as {kept}; lint does not know who will"] if kept else []
     )
 
 

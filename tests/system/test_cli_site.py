@@ -110,7 +110,7 @@ def test_a_site_comes_and_goes_while_the_relay_runs(relay: Relay, config: Path) 
         (("--domain", "a.example", "--access-key-id", KEY_ID), 64, "--region is missing"),
         (("--domain", "a.example", "--region", "eu-west-1", "--access-key-id", KEY_ID), 64, "--secret-access-key-file is missing"),
         (("--domain", "a.example", "--region", "eu-west-1", "--access-key-id", KEY_ID, "--secret-access-key-file", "-"), 64,
-         "shape of an SMTP password"),
+         "looks like an SMTP password"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_and_changes_nothing(config: Path, args: tuple[str, ...], code: int, said: str) -> None:
@@ -271,7 +271,7 @@ def test_postfix_tables_become_sites_and_the_rest_is_told(config: Path) -> None:
     }
     notes = "\n".join(found["notes"])
     odd = (
-        "relays:5: mail with the null sender goes by [three.example]",
+        "relays:5: mail with the null sender goes through [three.example]",
         "relays:6: Postfix",
         "relays:7: @.f.e",
         "relays:8: a table",
@@ -333,9 +333,9 @@ def test_postfix_tables_as_people_write_them(config: Path) -> None:
     assert secrets == {**dict.fromkeys(("a.b.example", "a.b.example-2", "xn--bcher-kva.example", "o.example"), "forall"), **wanted}
     notes = "\n".join(found["notes"])
     for said in (
-        "relays:2: @a.example stands further up",
+        "relays:2: @a.example is already listed further up",
         "relays:5: joe@corp.example has no relay",
-        "more:2: what holds",
+        "more:2: a conditional block",
         "inline:…: tables",
     ):
         assert said in notes

@@ -122,7 +122,7 @@ def test_a_damaged_store_is_never_started_empty_and_gives_back_what_is_whole(tmp
         assert "queue export" in refused.stderr
         done = old.run("queue", "export", str(out), "--json")
         found = json.loads(done.stdout)
-        assert "in what can be read of" in done.stderr
+        assert "in the readable part of" in done.stderr
         assert found["exported"] == len(ids)
         assert done.returncode == 1
         assert [one["id"] for one in found["unreadable"]] == [lost]

@@ -45,7 +45,7 @@ def test_what_is_advised_for_a_password_in_place_of_a_key_is_no_other_verbs_opti
     (tmp_path / "secret").write_text("BMXhUYlu5Z3gSXVQORxlVa7XPaz91aGWdfHxvkOZdWZ2\n")
     said = ["--access-key-id", "AKIAIOSFODNN7EXAMPLE", "--secret-access-key-file", str(tmp_path / "secret"), "--yes"]
     done = CliRunner().invoke(command, [*said, "--config", str(tmp_path / "config.yaml")])
-    assert (done.exit_code, "shape of an SMTP password" in done.output) == (2, True)
+    assert (done.exit_code, "looks like an SMTP password" in done.output) == (2, True)
     own = {option for parameter in command.params for option in parameter.opts}
     assert set(re.findall(r"--[a-z][a-z-]*", done.output)) <= own | {"--help"}
 

@@ -99,7 +99,12 @@ async def _machine(loaded: Loaded) -> list[Check]:
 
     def trouble(what: str, error: BaseException | None) -> None:
         troubles.append(
-            fail("queue", "queue", f"{what}: {error}" if error else what, "as it says; more of it: journalctl -u sesrelay")
+            fail(
+                "queue",
+                "queue",
+                f"{what}: {error}" if error else what,
+                "do what the message says; for details: journalctl -u sesrelay",
+            )
         )
 
     try:
@@ -116,7 +121,7 @@ async def _ses(loaded: Loaded, name: str, domains: Sequence[str], nameservers: S
     try:
         clients = Clients(source_of(config))
     except ValueError as error:
-        return [fail("region", name, str(error), "region under the transport")]
+        return [fail("region", name, str(error), "set region under the transport")]
     checks = await aside(lambda: list(checkup_ses.account(clients, name, SystemClock().wall())))
     if any(check.check == "account" and check.status == "fail" for check in checks):
         return checks

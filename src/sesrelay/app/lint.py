@@ -126,7 +126,7 @@ def _refusal(sent: bytes, head: bytes, facts: headers.Facts, limits: Limits) -> 
 def _speaker(found: Finding, senders: Sequence[str], loaded: Loaded) -> None:
     kept = loaded.senders.kept(senders)
     if kept:
-        found.notes.append(f"only those whom access names for it may send as {', '.join(kept)}; who will is not known here")
+        found.notes.append(f"only the users that access names may send as {', '.join(kept)}; lint does not know who will")
 
 
 def _arrived(sent: bytes, local: LocalMail, sender: str) -> tuple[Canonical, bytes, tuple[str, ...]]:
@@ -150,7 +150,7 @@ def _transport(
     if loaded is None:
         if wanted is not None:
             raise KeyError(wanted)
-        found.notes.append("no configuration was read: a transport of type ses with nothing set is assumed")
+        found.notes.append("no configuration was read: a transport of type ses with default settings is assumed")
         return None
     rule = loaded.routing.route(found.sender, authors)
     found.route = rule.name
@@ -158,9 +158,7 @@ def _transport(
     if rule.reject:
         found.problems.append(str(REJECTED))
     elif not names and wanted is None:
-        found.notes.append(
-            f"by its route it goes through {', then '.join(rule.transports)}, not SES; this is what SES would make of it"
-        )
+        found.notes.append(f"its route goes through {', then '.join(rule.transports)}, not SES; this is what SES would do with it")
     name = wanted or (names[0] if names else None)
     if name is None:
         return None
@@ -178,7 +176,7 @@ def _recipients(found: Finding, recipients: Sequence[str], local: LocalMail) -> 
             found.problems.append(f"{given}: {completed}")
             continue
         if completed.hold:
-            found.problems.append(f"{given}: held for the operator: no alias for it is under local.aliases")
+            found.problems.append(f"{given}: held for the operator: local.aliases has no alias for it")
             continue
         try:
             address = ascii_address(check_address(completed.address))
@@ -196,7 +194,7 @@ def _identities(
 ) -> None:
     domains = dict.fromkeys(domain_of(address) for address in (found.source or "", *authors))
     named = ", ".join(domain for domain in domains if domain)
-    found.notes.append(f"the account must have verified {named}; whether it has is not asked here")
+    found.notes.append(f"{named} must be verified in the account; lint does not check this")
     if config is not None and config.rewrite_from:
         found.notes.append(f"a From, Sender or envelope sender that is not verified would become {config.rewrite_from}")
 

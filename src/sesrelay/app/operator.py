@@ -87,7 +87,7 @@ async def reload_daemon(config: Config) -> list[str] | None:
     try:
         desk = await _reach(config)
     except OtherQueue as other:  # it runs with another state_dir than the file has by now, or is a stranger's
-        apart = "where that is another relay, name another socket under control"
+        apart = "if that is another relay, set another socket under control"
         return [f"{other}; state_dir cannot change while the daemon runs: restart it ({apart})"]
     if desk is None:
         return None
@@ -161,16 +161,18 @@ async def salvaged_desk(config: Config, folder: Path, on_trouble: Trouble) -> As
     try:
         lock = StateLock.acquire(config.state_dir)
     except LockHeld as held:
-        raise DaemonUnreachable(f"{held}; stop it first: a store in use is read through its daemon") from held
+        raise DaemonUnreachable(f"{held}; stop the daemon first, because only it can read a store in use") from held
     clock, store = SystemClock(), store_path(config)
     with lock, _place_under(folder) as copy:
         found = await asyncio.to_thread(salvage, store, config.state_dir / "bodies", copy)
-        on_trouble(f"{found.messages} messages that wait were found in what can be read of {store}", None)
+        on_trouble(f"{found.messages} waiting messages were found in the readable part of {store}", None)
         if found.held:
-            on_trouble(f"{found.held} deliveries had lost their state and are held there, reason salvaged: look at each", None)
+            on_trouble(
+                f"{found.held} deliveries had lost their state and are held there, reason salvaged: check each of them", None
+            )
         if found.bare:
             lost = await asyncio.to_thread(_write_bare, found, copy / store.name, folder)
-            on_trouble(f"{len(found.bare)} messages have lost their envelope: {lost} has their content", None)
+            on_trouble(f"{len(found.bare)} messages have lost their envelope: their content is in {lost}", None)
         spool = await SqliteSpool.open(copy, clock=clock, on_trouble=on_trouble)
         try:
             yield SpoolDesk(spool, clock)

@@ -119,11 +119,10 @@ def _explain(sender: str, to: str | None, rule: RouteRule, considered: Sequence[
     towards = f" to {to}" if to else ""
     click.echo(f"{sender or 'the null sender <>'}{towards}: {way}")
     priority = "" if rule.priority.name == "NORMAL" else f", priority {rule.priority.name.lower()}"
-    click.echo(
-        f"  by {click.style(rule.pattern, bold=True)} at {rule.source or 'the built-in default'}, route {rule.name}{priority}"
-    )
+    pattern, source = click.style(rule.pattern, bold=True), rule.source or "the built-in default"
+    click.echo(f"  by the rule {pattern} at {source}, route {rule.name}{priority}")
     if considered:
-        click.echo("  and not by")
+        click.echo("  and not by these rules:")
     unlike = [other for other in considered if other.unlike]
     shown = considered if len(unlike) <= UNLIKE_SHOWN else [other for other in considered if not other.unlike]
     for other in shown:

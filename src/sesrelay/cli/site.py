@@ -77,7 +77,7 @@ def add(name: str, domains: tuple[str, ...], local_users: tuple[str, ...], repla
             (file,) = site_files.add(config, [site], replace=replace)
     except site_files.SiteExists as there:
         fail(f"the site {name} exists already: {there} (--replace overwrites it)")
-    click.echo(f"wrote {file}: mail from {', '.join(site.domains)} goes by {site.transport}")
+    click.echo(f"wrote {file}: mail from {', '.join(site.domains)} is sent through {site.transport}")
     sys.exit(take_up(load_or_exit(config)))
 
 

@@ -31,22 +31,22 @@ def compose(answers: Answers) -> str:
     return "\n".join(
         [
             "# sesrelay: the configuration. Every key is explained in docs/configuration.md; afterwards:",
-            "#     sesrelay check                     every mistake, with its line",
-            "#     sesrelay route you@example.com     which way mail goes, and why",
-            "#     systemctl reload sesrelay          take it up; a file with mistakes changes nothing",
-            "# A further site has a file of its own: sesrelay site add --help",
+            "#     sesrelay check                     shows every mistake, with its line",
+            "#     sesrelay route you@example.com     shows which route mail takes, and why",
+            "#     systemctl reload sesrelay          applies it; a file with mistakes changes nothing",
+            "# To add a site, in a file of its own: sesrelay site add --help",
             "",
             _noted(f"hostname: {_inline(answers.hostname)}", "the name in EHLO and Received"),
             "",
-            "# Where applications hand in mail. Default: port 25 on loopback.",
+            "# Where applications submit mail. Default: port 25 on loopback.",
             '# listeners: [{listen: 127.0.0.1:25}, {listen: "[::1]:25"}]',
             "",
-            "# Mail for this machine, as cron writes it.",
+            "# Mail for this machine, such as cron's.",
             *_local(answers.root),
             "",
             *_transports(answers.way),
             *_routes(answers),
-            "# Everybody else: direct (to the recipients' exchangers), a transport's name, or {reject: true}.",
+            "# All other senders: direct (to the recipients' MX hosts), a transport's name, or {reject: true}.",
             f"default_route: {rest}",
             "",
             *_expectations(answers),
@@ -70,7 +70,7 @@ def _transports(way: Api | Relay | None) -> list[str]:
             f"#   {SES}: {{type: ses, region: us-east-1, access_key_id: AKIA…, secret_access_key_file: {SES}.secret}}",
             "",
         ]
-    what = "Amazon SES by its API" if isinstance(way, Api) else "a relay by SMTP"
+    what = "Amazon SES, through its API" if isinstance(way, Api) else "a relay, through SMTP"
     keys = [f"    {key}: {_inline(value)}" for key, value in transport_of(way).items()]
     return ["transports:", _noted(f"  {SES}:", what), *keys, ""]
 
@@ -94,7 +94,7 @@ def _expectations(answers: Answers) -> list[str]:
     if answers.way is None or not answers.domains:
         return []
     return [
-        "# Held by `check` and by each reload, so that no later change sends a site's mail another way unseen.",
+        "# `check` and each reload verify these, so that no later change reroutes a site's mail unnoticed.",
         "expect:",
         *(f"  - {{sender: {_inline(somebody(domain))}, transport: {SES}}}" for domain in answers.domains),
         "",

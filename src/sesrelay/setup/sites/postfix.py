@@ -29,7 +29,7 @@ UNREAD = (
     "transport_maps", "sender_dependent_default_transport_maps", "smtp_generic_maps", "sender_canonical_maps", "smtp_tls_policy_maps"
 )  # fmt: skip
 ENCRYPTED = ("encrypt", "verify", "secure", "dane-only", "fingerprint")  # levels at which nothing leaves in clear text
-NO_END = "the pattern has no end"
+NO_END = "the pattern has no end anchor ($)"
 EVERYBODY = "*"  # the key of a table that has one answer for all
 # One table of a list: what braces hold belongs to it, two deep.
 _TABLE = re.compile(r"(?:[^\s,{}]|\{(?:[^{}]|\{[^{}]*\})*\})+")
@@ -75,11 +75,11 @@ def from_postfix(main_cf: Path) -> Imported:
         if not unfit and sender in known:
             if known[sender] == entry.value:
                 continue
-            unfit = f"{entry.key} stands further up already, where Postfix finds it; left out"
+            unfit = f"{entry.key} is already listed further up, and Postfix uses that line; left out"
         elif not unfit:
             known[sender] = entry.value
         if not unfit and "@" in sender and _is_none(entry.value):
-            unfit = f"{entry.key} has no relay of its own in Postfix, whatever its domain has: its route is for you to write"
+            unfit = f"{entry.key} has no relay in Postfix, whatever its domain has: write its route by hand"
         if unfit:
             found.notes.append(f"{entry.place}: {unfit}")
         else:
@@ -92,11 +92,11 @@ def from_postfix(main_cf: Path) -> Imported:
     if settings.get("relayhost"):
         found.notes.append(
             f"{main_cf}: relayhost = {settings['relayhost']} is for all other senders: "
-            "a transport of type smtp, named by default_route, does that here"
+            "use a transport of type smtp in default_route"
         )
     for name in UNREAD:
         if settings.get(name):
-            found.notes.append(f"{main_cf}: {name} was not looked at")
+            found.notes.append(f"{main_cf}: {name} was not imported")
     return found
 
 
@@ -119,17 +119,17 @@ def _unfit(entry: Entry, null: str) -> str | None:
     """Return why a line gives no sender a way out, which Postfix looks up by the whole address and by `@domain`; else None."""
     if entry.key == null:
         return (
-            f"mail with the null sender goes by {entry.value} in Postfix; here by its header From, "
-            "or by null_sender_route: {transport: NAME}, for you to write"
+            f"mail with the null sender goes through {entry.value} in Postfix; here it follows its header From, "
+            "unless you set null_sender_route: {transport: NAME}"
         )
     if entry.key == EVERYBODY:
-        return f"{entry.value} is for all senders: a transport of type smtp, named by default_route, does that here"
+        return f"{entry.value} is for all senders: use a transport of type smtp in default_route"
     if "@" not in entry.key:
-        return f"Postfix looks up addresses and @domain, never {entry.key}, so this line does nothing there; left out"
+        return f"Postfix looks up addresses and @domain, never {entry.key}, so this line has no effect there; left out"
     try:
         pattern_key(entry.key.removeprefix("@"))
     except AddressError as error:
-        return f"{entry.key} is no sender: {error}; left out"
+        return f"{entry.key} is not a sender: {error}; left out"
     return None
 
 
@@ -139,7 +139,9 @@ def _tls(settings: Mapping[str, str], main_cf: Path, found: Imported) -> str | N
         return "implicit"
     level = settings.get("smtp_tls_security_level", "encrypt" if settings.get("smtp_enforce_tls") == "yes" else "")
     if level in ("dane", "dane-only", "fingerprint"):
-        found.notes.append(f"{main_cf}: smtp_tls_security_level = {level}: here the host's certificate is verified by its issuer")
+        found.notes.append(
+            f"{main_cf}: smtp_tls_security_level = {level}: here the host's certificate is verified by its issuing CA"
+        )
     return "required" if level in (*ENCRYPTED, "dane") else None
 
 
@@ -153,7 +155,7 @@ def _add(found: Imported, name: str, entry: Entry, passwords: list[Entry], *, by
         found.notes.append(f"{entry.place}: {error}")
         return
     if by_mx:
-        found.notes.append(f"{entry.place}: Postfix looks up MX hosts of {host}; here it is connected to by its own name")
+        found.notes.append(f"{entry.place}: Postfix looks up MX hosts of {host}; here the relay connects to that host itself")
     login = _login(entry, host, passwords, by_sender=by_sender)
     if login is None:
         found.notes.append(f"{entry.place}: there are no credentials for {entry.value}")
@@ -226,14 +228,14 @@ def _tables(value: str, found: Imported) -> Iterator[Entry]:
             yield Entry(EVERYBODY, path.strip("{} "), "static:")
         else:
             shown = table if path.startswith("/") or kind in SERVERS else f"{kind.partition('{')[0]}:…"
-            found.notes.append(f"{shown}: tables of this kind cannot be read here")
+            found.notes.append(f"{shown}: tables of this kind cannot be imported")
 
 
 def _indexed(file: Path, found: Imported) -> Iterator[Entry]:
     for number, line in _logical_lines(file, found):
         key, _, value = line.partition(" ")
         if key.startswith("@*"):
-            found.notes.append(f"{file}:{number}: a table of this kind has no patterns, so {key} does nothing there; left out")
+            found.notes.append(f"{file}:{number}: a table of this kind has no patterns, so {key} has no effect there; left out")
         else:
             yield Entry(key, value.strip(), f"{file}:{number}")
 
@@ -246,22 +248,18 @@ def _patterns(file: Path, found: Imported) -> Iterator[Entry]:
         if word == "endif" or re.match(r"if\b", word):
             depth += -1 if word == "endif" else 1
             if word != "endif":
-                found.notes.append(
-                    f"{place}: what holds under a condition only is left out, up to its endif; write its routes by hand"
-                )
+                found.notes.append(f"{place}: a conditional block is left out, up to its endif; write its routes by hand")
             continue
         if depth > 0:
             continue
         parts = _PATTERN_LINE.match(line)
         domain = _DOMAIN_PATTERN.match(parts["pattern"]) if parts else None
         if parts is None or domain is None:
-            found.notes.append(f"{place}: this pattern is more than one domain's; write its route by hand")
+            found.notes.append(f"{place}: this pattern matches more than one domain; write its route by hand")
             continue
         key = "@" + domain["domain"].replace("\\.", ".")
         if not domain["end"]:
-            found.notes.append(
-                f"{place}: the pattern has no end, so {key[1:]}.evil.example matched too; here the domain alone does"
-            )
+            found.notes.append(f"{place}: {NO_END}, so {key[1:]}.evil.example matched too; here only the domain itself matches")
         result = parts["result"].strip().replace("$$", "$")
         yield Entry(key, result, place)
         if domain["sub"]:

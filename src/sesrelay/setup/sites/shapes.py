@@ -27,12 +27,12 @@ def wrong_secret(text: str, *, smtp: bool) -> str | None:
     """Return what is wrong with a secret where `smtp` says which kind is meant; None: nothing that shows. Never repeats it."""
     if smtp and is_secret_key(text):
         return (
-            "this has the shape of a secret access key; SMTP credentials are meant, and their password is made from it "
+            "this looks like a secret access key; an SMTP password is needed, which is made from it "
             "(sesrelay smtp-password --region REGION, the key on stdin)"
         )
     if not smtp and is_smtp_password(text):
         return (
-            "this has the shape of an SMTP password of SES, which its API does not take; a secret access key is meant "
-            "(or give it as what it is, with its user name: --help has the options for SMTP credentials)"
+            "this looks like an SMTP password of SES, which its API does not accept; a secret access key is needed "
+            "(or use the options for SMTP credentials, with its user name: see --help)"
         )
     return None

@@ -87,8 +87,8 @@ def compose(site: Site) -> str:
     document["expect"] = [{"sender": somebody(pattern), "transport": site.transport} for pattern in site.domains]
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
     return (
-        f"# The site {site.name}, as `sesrelay site add` wrote it. Change it as you like; `sesrelay check` looks it through,\n"
-        f"# `systemctl reload sesrelay` takes it up, `sesrelay site remove {site.name}` takes it away.\n{text}"
+        f"# The site {site.name}, written by `sesrelay site add`. You may edit it: then run `sesrelay check` and\n"
+        f"# `systemctl reload sesrelay`. To remove it: `sesrelay site remove {site.name}`.\n{text}"
     )
 
 
@@ -116,7 +116,7 @@ def relay_host(text: str) -> tuple[str, int, bool]:
     """
     found = re.match(r"(?:(?:relay|smtp):)?(\[[^\]]+\]|[^:\[\]]+)(?::([0-9]{1,5}|[a-z]+))?\Z", text.strip())
     if found is None:
-        raise ValueError(f"{text!r} is no next hop")
+        raise ValueError(f"{text!r} is not a next hop")
     named, service = found.group(1), found.group(2) or "25"
     services = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465}
     if not service.isdecimal() and service not in services:
