@@ -215,7 +215,7 @@ def test_cloudflare_refuses(world: AwsWorld, cf: Cloudflare, token: Path) -> Non
     assert "302" in put_there("--token-file", token, *url).err
     cf.redirect = None
     world.domain("add", name="example.org")
-    assert "no zone that holds example.org" in put_there("--token-file", token, *url, name="example.org").err
+    assert "no zone that contains example.org" in put_there("--token-file", token, *url, name="example.org").err
     token.write_text("another-canary")
     refused = put_there("--token-file", token, *url)
     assert refused.code == 1
