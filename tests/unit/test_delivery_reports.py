@@ -119,7 +119,7 @@ async def test_a_report_of_a_delay_says_how_long_it_goes_on() -> None:
     await rig.quiet()
     await rig.pass_time(40.0)
     parsed = message_from_bytes(way.seen[-1][1], policy=policy.default)
-    assert f"being tried until {until}" in " ".join(parsed.get_payload(0).get_content().split())  # type: ignore[union-attr]
+    assert f"will be made until {until}" in " ".join(parsed.get_payload(0).get_content().split())  # type: ignore[union-attr]
     assert parsed.get_payload(1).get_payload()[1]["Will-Retry-Until"] == until  # type: ignore[union-attr]
 
 

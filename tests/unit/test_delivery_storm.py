@@ -105,7 +105,7 @@ async def test_what_is_too_much_of_one_kind_is_told_of_by_one_digest() -> None:
     assert made["Subject"] == "[7 more] disk über"
     assert (made["From"], made["Auto-Submitted"]) == ("Watch <watch@a.example>", "auto-generated")
     text, enclosed = made.iter_parts()
-    assert "7 times more" in text.get_content()
+    assert "7 more times" in text.get_content()
     assert "a.example" in text.get_content()
     assert enclosed.get_content()["Subject"] == "disk über"
     assert await rig.states(waiting) == [State.DELIVERED] * 2
@@ -121,7 +121,7 @@ async def test_when_the_digest_is_held_another_takes_over() -> None:
     (more,) = await storm(rig, 1)
     reply = str((await rig.record(more)).deliveries[0].delivery.reply)
     assert not reply.endswith(waiting)
-    assert b"Once more" in await rig.spool.content(reply.rpartition(" ")[2])
+    assert b"one more time" in await rig.spool.content(reply.rpartition(" ")[2])
 
 
 async def test_a_digest_goes_out_after_the_death_of_the_process() -> None:

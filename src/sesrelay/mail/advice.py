@@ -12,41 +12,52 @@ import re
 _REPLY = re.compile(r"(\d{3})(?: ([245])\.(\d{1,3}\.\d{1,3}))?")
 
 EXPIRED = (
-    "Check the part behind the @ for typing errors. If it is right, tell the recipient by other means, and send the message again "
-    "later: their mail system could not be reached, or kept putting the message off, until its time was over."
+    "Check the part of the address after the @ for typing errors. If it is correct, tell the recipient, for example by telephone, "
+    "and send the message again later: the receiving mail system could not be reached, or did not accept the message, before the "
+    "time limit for delivery."
 )
 _NO_MAILBOX = (
-    "Check the address for typing errors: the other side says that there is no such mailbox. If it is written correctly, ask the "
-    "recipient by other means for the address in use."
+    "Check the address for typing errors: the receiving mail system says that this mailbox does not exist. If the address is "
+    "written correctly, ask the recipient, for example by telephone, for the current address."
 )
-_NO_DOMAIN = "Check the part of the address behind the @ for typing errors: this domain takes no mail."
-_OLD_ADDRESS = "Ask the recipient by other means for the new address: the other side says that this one is no longer in use."
+_NO_DOMAIN = "Check the part of the address after the @ for typing errors: this domain does not accept mail."
+_OLD_ADDRESS = (
+    "Ask the recipient, for example by telephone, for the new address: the receiving mail system says that this one is no longer "
+    "in use."
+)
 _SENDER = (
-    "Show this to whoever looks after mail for your domain: the other side does not take your own address as that of a sender."
+    "Forward this message to the mail administrator of your domain: the receiving mail system does not accept your own address as "
+    "the sender."
 )
-_FULL = "Ask the recipient by other means to make room in the mailbox, and then send the message again."
+_FULL = "Ask the recipient, for example by telephone, to delete mail from the full mailbox, and then send the message again."
 _LARGE = (
-    "Send a smaller message, or a link to the file instead of the file itself: the message is larger than the other side takes."
+    "Send a smaller message, or a link to the file instead of the file itself: the message is larger than the receiving mail "
+    "system accepts."
 )
-_LOOP = "Show this to your administrator: mail for this address goes in circles between mail systems."
-_LETTERS = "Use another address of the recipient's: their mail system does not take addresses with letters such as ä, é or 日."
+_LOOP = "Forward this message to your mail administrator: mail for this address is sent in a loop between mail systems."
+_LETTERS = (
+    "Use another address of the recipient: the receiving mail system does not accept addresses with letters such as ä, é or 日."
+)
 _CONTENT = (
-    "Send the message again as plain text, or without its attachments: the other side cannot, or will not, read it in this form."
+    "Send the message again as plain text, or without its attachments: the receiving mail system does not accept it in this form."
 )
 _REFUSED = (
-    "Ask the recipient by other means to allow mail from your address: their mail system refuses it by a rule of its own, often a "
-    "filter against junk mail."
+    "Ask the recipient, for example by telephone, to allow mail from your address: the receiving mail system refused the message "
+    "by one of its own rules, often a spam filter."
 )
-_UNPROVEN = "Show this to whoever looks after your domain: the other side cannot verify that the message comes from there (SPF, DKIM, DMARC)."
+_UNPROVEN = (
+    "Forward this message to the administrator of your domain: the receiving mail system cannot verify that the message comes "
+    "from your domain (SPF, DKIM, DMARC)."
+)
 _GENERAL = (
-    "Ask the recipient by other means whether the address is right and takes mail from you. If it should, show this to your "
-    "administrator: the answer of the other side stands below."
+    "Ask the recipient, for example by telephone, whether the address is correct and accepts mail from you. If so, forward this "
+    "message to your mail administrator: the answer of the receiving mail system is shown below."
 )
 
 _BY_STATUS = {
     "1.1": _NO_MAILBOX,
     "1.2": _NO_DOMAIN,
-    "1.3": "Check the address for typing errors: it is not written as an address can be.",
+    "1.3": "Check the address for typing errors: it is not a valid mail address.",
     "1.6": _OLD_ADDRESS,
     "1.7": _SENDER,
     "1.8": _SENDER,

@@ -25,13 +25,13 @@ def compose(
     subject = next((field.raw.partition(b":")[2].lstrip() for field in headers.fields(head) if field.key == "subject"), b"\r\n")
     boundary = f"=_{queue_id}/{hostname}"
     enclosed = (b"message/rfc822", first) if len(first) <= WHOLE_MAX else (b"text/rfc822-headers", head[:WHOLE_MAX])
-    times = "Once more" if folded == 1 else f"{folded} times more"
+    times = "one more time" if folded == 1 else f"{folded} more times"
     told = (
-        f"{times} the message below came between {_clock(began)} and {_clock(last)} UTC, alike in sender, recipients,\r\n"
-        f"subject and text. The route {route} lets {limit} such messages an hour through (storm_limit), and folded the\r\n"
-        f"others into this one.\r\n\r\n"
-        f"`sesrelay trace {queue_id}` at {hostname} shows what became of this digest; `sesrelay queue list --state failed`\r\n"
-        f"lists those that were folded, with the reason `folded`.\r\n"
+        f"The message below came {times} between {_clock(began)} and {_clock(last)} UTC, with the same sender,\r\n"
+        f"recipients, subject and text. The route {route} sends at most {limit} identical messages an hour (storm_limit);\r\n"
+        f"the others were folded into this digest.\r\n\r\n"
+        f"`sesrelay trace {queue_id}` at {hostname} shows what happened to this digest. `sesrelay queue list --state failed`\r\n"
+        f"lists the folded messages; their reason is `folded`.\r\n"
     )
     top = (
         f"Date: {rfc5322(now)}\r\nMessage-ID: <{queue_id}@{hostname}>\r\nAuto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n"

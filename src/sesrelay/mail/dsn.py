@@ -33,13 +33,13 @@ _STATUS = re.compile(r"\d{3} ([245]\.\d{1,3}\.\d{1,3})")
 _CLASS = {"failed": "5", "delayed": "4", "relayed": "2"}
 _SUBJECT = {
     "failed": "Undelivered mail returned to sender",
-    "delayed": "Delayed mail: still being tried",
-    "relayed": "Your mail was handed on",
+    "delayed": "Delayed mail: delivery will be tried again",
+    "relayed": "Your mail was passed on to another mail system",
 }
 _HAPPENED = {
-    "failed": "It could not be delivered to {whom} below, and is not tried again.",
-    "delayed": "It has not reached {whom} below yet.",
-    "relayed": "It was handed on for {whom} below.",
+    "failed": "It could not be delivered to {whom} below. No further attempt will be made.",
+    "delayed": "It has not been delivered to {whom} below yet.",
+    "relayed": "It was passed on for {whom} below.",
 }
 
 
@@ -140,19 +140,21 @@ def _explanation(report: Report, returned_type: str) -> str:
             lines.append(_filled(f"For the administrator of {report.hostname}: {one.remedy}", INDENT))
         lines.append("")
     whole = returned_type in ("message/rfc822", "message/global")
-    lines.append(_filled(f"Attached are a report for programs and {'your message' if whole else 'the header of your message'}."))
-    lines.append(f"Queue id: {original.id} at {report.hostname}. `sesrelay trace {original.id}` there shows its whole life.")
+    returned = "your message" if whole else "the header of your message"
+    lines.append(_filled(f"Attached are a delivery report for mail programs and {returned}."))
+    lines.append(f"Queue id: {original.id} at {report.hostname}. `sesrelay trace {original.id}` there shows its history.")
     return "\n".join(lines) + "\n"
 
 
 def _what_to_do(report: Report) -> list[str]:
     """Return the first paragraphs: what to do, once for all recipients to whom it applies."""
     if report.kind == "delayed":
-        until = f"until {rfc5322(report.until)}" if report.until else "until it expires"
-        return [_filled(f"What to do: nothing. Your message is being tried {until}, and you will be told if that fails."), ""]
+        until = f"until {rfc5322(report.until)}" if report.until else "until the message expires"
+        text = f"Further attempts to deliver your message will be made {until}. You will be told if they fail."
+        return [_filled(f"What to do: nothing. {text}"), ""]
     if report.kind == "relayed":
-        text = "Your message was handed on to a mail system that does not report on delivery itself"
-        return [_filled(f"What to do: nothing. {text}, so this is the last that is heard of it from here."), ""]
+        text = "Your message was passed on to a mail system that does not send delivery reports"
+        return [_filled(f"What to do: nothing. {text}, so this is the last report about it from here."), ""]
     groups: dict[str, list[str]] = {}
     for one in report.reported:
         groups.setdefault(one.remedy or advice(one.reply), []).append(one.recipient.address)
