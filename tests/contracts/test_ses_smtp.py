@@ -189,7 +189,7 @@ async def test_a_header_that_ses_takes_once_and_nobody_knew_of_is_repaired_once(
         (outcome,) = await w.send("b@example.org", raw=message("From: a@example.com", "X-New: 1", "x-new: 2", "Subject: s"))
         assert isinstance(outcome, Delivered)
         assert w.ses.journal[0].message.get_all("X-New") == ["1"]
-        assert "removed a further x-new, different from the first" in outcome.trail.changes
+        assert "removed another x-new, different from the first" in outcome.trail.changes
         w.ses.fail(refusal)
         (outcome,) = await w.send("b@example.org")
         assert isinstance(outcome, Failed)

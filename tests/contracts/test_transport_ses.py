@@ -281,7 +281,7 @@ async def test_what_ses_would_refuse_in_a_header_is_mended_with_receipts() -> No
     assert ses.journal[0].tags == {"sesrelay-id": "0123456789abc", "a": "b", "c": "d"}
     assert outcome.trail.changes == (
         "removed X-SES-CONFIGURATION-SET",
-        "removed a further subject, different from the first",
+        "removed another subject, different from the first",
         "removed Bcc",
         "removed Return-Path",
     )
@@ -502,7 +502,7 @@ async def test_a_duplicate_that_only_ses_minds_is_repaired_once() -> None:
         ses.fail(refusal, refusal)
         (failed,) = await w.send("b@example.org", content=raw)
     assert isinstance(repaired, Delivered)
-    assert repaired.trail.changes == ("removed a further X-Campaign, different from the first",)
+    assert repaired.trail.changes == ("removed another X-Campaign, different from the first",)
     assert ses.journal[0].raw == message("From: a@example.com", "X-Campaign: 1")
     assert isinstance(failed, Failed)
     assert len(ses.journal) == 1
@@ -581,9 +581,9 @@ async def test_so_is_one_that_keeps_a_role_from_being_assumed() -> None:
         ("Error when retrieving token from sso: Token has expired and refresh failed", "`aws sso login`"),
         ("The SSO session associated with this profile has expired or is otherwise invalid.", "`aws sso login`"),
         ("Error loading SSO Token: Token for ours does not exist", "`aws sso login`"),
-        ("An error occurred (AccessDenied) when calling the AssumeRole operation: User: u is not authorized", "its trust policy"),
-        ("An error occurred (InvalidClientTokenId) when calling the AssumeRole operation: invalid", "its trust policy"),
-        ("An error occurred (InternalFailure) when calling the AssumeRole operation: later", "could not be had"),
+        ("An error occurred (AccessDenied) when calling the AssumeRole operation: User: u is not authorized", "the role's trust policy"),
+        ("An error occurred (InvalidClientTokenId) when calling the AssumeRole operation: invalid", "the role's trust policy"),
+        ("An error occurred (InternalFailure) when calling the AssumeRole operation: later", "could not be loaded"),
     ],
 )
 async def test_who_hands_out_no_credentials_is_told_of(said: str, remedy: str) -> None:
@@ -885,7 +885,7 @@ async def test_a_share_is_a_part_of_the_accounts_rate_and_the_reserve_is_for_urg
             assert w.transport.reserved_since() == since
             assert w.transport.pace(6, clock.monotonic(), Priority.HIGH) == 0.0
             ((what, facts),) = w.observer.notices
-            assert "kept for mail of priority high" in what
+            assert "reserved for mail of priority high" in what
             assert "daily_reserve" in str(facts["remedy"])
             assert w.observer.standings[-1][1].reserving, "the page and the metrics know as soon as the log does"
             await w.send("b@example.org", "c@example.org", "d@example.org")
@@ -1043,9 +1043,9 @@ async def test_a_used_up_quota_of_which_nothing_more_is_heard_is_tried() -> None
             "An error occurred (AccessDenied) when calling the GetSendQuota operation: User is not authorized",
             "allow ses:GetAccount",
         ),
-        ("An error occurred (Throttling) when calling the GetSendQuota operation: Rate exceeded", "asked again"),
+        ("An error occurred (Throttling) when calling the GetSendQuota operation: Rate exceeded", "asks again"),
         ("An error occurred (SignatureDoesNotMatch) when calling the GetSendQuota operation: Signature expired: 1", "timedatectl"),
-        ('Could not connect to the endpoint URL: "https://email.us-east-1.amazonaws.com/"', "asked again"),
+        ('Could not connect to the endpoint URL: "https://email.us-east-1.amazonaws.com/"', "asks again"),
     ],
 )
 async def test_a_quota_that_cannot_be_read_is_said_once(said: str, remedy: str) -> None:

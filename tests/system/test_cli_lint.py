@@ -73,7 +73,7 @@ def test_what_is_changed_is_told_with_its_reason(mail: Path, config: str, capsys
     assert document["source"] == "root@host.example.com"
     assert document["recipients"] == ["ops@example.com"]
     assert [one["change"] for one in document["changes"]] == [
-        "completed From", "removed Bcc", "removed X-SES-MESSAGE-TAGS", "removed a further Subject, different from the first",
+        "completed From", "removed Bcc", "removed X-SES-MESSAGE-TAGS", "removed another Subject, different from the first",
         "put Message-ID into References",
     ]  # fmt: skip
     assert all(one["why"] for one in document["changes"])
@@ -86,7 +86,7 @@ def test_what_is_left_as_it_is_is_told_and_is_no_change(mail: Path, config: str,
     assert document["changes"] == [
         {
             "change": "left as it is: 8-bit octets in a part whose encoding 'utf-8' is not known",
-            "why": "SES takes it so, but may not carry 8-bit octets unharmed that no part declares",
+            "why": "SES accepts it, but may damage 8-bit octets that no part declares",
         }
     ]
 

@@ -84,12 +84,12 @@ def test_near_the_end_of_the_24_hours_urgent_mail_goes_and_the_rest_waits(tmp_pa
         (taken,) = ses.journal()
     assert taken["source"] == "a@alerts.example.com"
     texts = " ".join(event["what"] for event in said)
-    assert "kept for mail of priority high" in texts
+    assert "reserved for mail of priority high" in texts
     assert "in the sandbox" in texts
     assert "in the sandbox" in page
     assert (why["id"], why["state"], why["reason"]) == (waiting, "queued", "daily_reserve")
     assert (paused["transport"], paused["reason"], paused["route"], paused["cap"]) == ("ses-main", "quota", None, "daily_reserve")
-    assert "kept for mail of priority high" in paused["remedy"]
+    assert "reserved for mail of priority high" in paused["remedy"]
     since = datetime.fromisoformat(paused["since"])
     assert all(since < at <= since + timedelta(seconds=61) for at in ends), "when it is looked at again"
     assert 'waits: <span class="reason">daily_reserve' in page

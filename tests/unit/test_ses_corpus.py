@@ -24,15 +24,15 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "latin1_form": ("encoded as quoted-printable (8-bit octets)", "encoded Subject in ASCII"),
     "newsletter_minified": (
         THREADED, "encoded as quoted-printable (a line over 998 octets and 8-bit octets) in part 2",
-        "removed DKIM-Signature of example.com: it covers the body, which was encoded anew",
+        "removed DKIM-Signature of example.com: it signs the body, which was re-encoded",
     ),
     "invoice_one_line_base64": (
         THREADED, "broke base64 into lines of 76 (a line over 998 octets) in part 2", "encoded Content-Type in ASCII in part 2",
         "encoded Content-Disposition in ASCII in part 2",
     ),
     "wordpress_twice": (
-        "removed a further From, identical to the first", "removed a further MIME-Version, identical to the first",
-        "removed a further Content-type, identical to the first", "removed X-SES-CONFIGURATION-SET", THREADED,
+        "removed another From, identical to the first", "removed another MIME-Version, identical to the first",
+        "removed another Content-type, identical to the first", "removed X-SES-CONFIGURATION-SET", THREADED,
     ),
     "helpdesk_reply": (THREADED,),
     "smime_signed": (THREADED,),

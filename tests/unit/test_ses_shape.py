@@ -50,14 +50,14 @@ def test_each_field_that_may_stand_once_does(name: str) -> None:
     made = shaped(b"X-A: 0", once, f"{name.upper()}: 2".encode())
     assert made.content == START + b"X-A: 0\r\n" + once + b"\r\n" + END
     if name != "dkim-signature":
-        assert made.changes == (f"removed a further {name.upper()}, different from the first",)
+        assert made.changes == (f"removed another {name.upper()}, different from the first",)
 
 
 def test_identical_duplicates_are_told_from_different_ones() -> None:
     made = shaped(b"Subject: a\r\n b", b"Subject:  a b", b"SUBJECT: c")
     assert head_of(made) == START + b"Subject: a\r\n b\r\n"
     assert made.changes == (
-        "removed a further Subject, identical to the first", "removed a further SUBJECT, different from the first"
+        "removed another Subject, identical to the first", "removed another SUBJECT, different from the first"
     )  # fmt: skip
 
 
@@ -126,12 +126,12 @@ def test_a_signature_stays_where_nothing_that_it_covers_changes() -> None:
 @pytest.mark.parametrize(
     ("signed", "lines", "body", "why"),
     [
-        (SIGNED.replace(b"To", b"date"), (), END, "it covers Date, which SES overwrites"),
-        (SIGNED.replace(b"To", b"MESSAGE-ID"), (), END, "it covers Message-ID, which SES overwrites"),
-        (SIGNED.replace(b"To", b"References"), (ORIGINAL.strip(),), END, "it covers references, which was changed"),
-        (SIGNED, (b"Subject: a", b"Subject: b"), END, "it covers subject, which was changed"),
-        (SIGNED, ("Subject: é".encode(),), END, "it covers subject, which was changed"),
-        (SIGNED, (), b"\r\ncaf\xc3\xa9\r\n", "it covers the body, which was encoded anew"),
+        (SIGNED.replace(b"To", b"date"), (), END, "it signs Date, which SES overwrites"),
+        (SIGNED.replace(b"To", b"MESSAGE-ID"), (), END, "it signs Message-ID, which SES overwrites"),
+        (SIGNED.replace(b"To", b"References"), (ORIGINAL.strip(),), END, "it signs references, which was changed"),
+        (SIGNED, (b"Subject: a", b"Subject: b"), END, "it signs subject, which was changed"),
+        (SIGNED, ("Subject: é".encode(),), END, "it signs subject, which was changed"),
+        (SIGNED, (), b"\r\ncaf\xc3\xa9\r\n", "it signs the body, which was re-encoded"),
     ],
 )
 def test_a_signature_goes_that_will_not_verify(signed: bytes, lines: tuple[bytes, ...], body: bytes, why: str) -> None:
@@ -145,8 +145,8 @@ def test_of_several_signatures_the_first_that_holds_stays() -> None:
     made = shaped(broken, holds, SIGNED)
     assert head_of(made) == START + holds + b"\r\n"
     assert made.changes == (
-        "removed DKIM-Signature of example.com: it covers Date, which SES overwrites",
-        "removed DKIM-Signature of example.com: another one stands above it",
+        "removed DKIM-Signature of example.com: it signs Date, which SES overwrites",
+        "removed DKIM-Signature of example.com: another signature stands above it",
     )
 
 

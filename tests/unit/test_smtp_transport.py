@@ -577,7 +577,7 @@ async def test_what_goes_to_ses_is_made_fit_for_it_first() -> None:
     )
     assert body.replace(b"=\r\n", b"") == b"x" * 999 + b"\r\n"
     assert taken.trail.changes == (
-        "removed X-SES-TENANT", "removed a further subject, different from the first", "put Message-ID into References",
+        "removed X-SES-TENANT", "removed another subject, different from the first", "put Message-ID into References",
         "encoded as quoted-printable (a line over 998 octets)",
     )  # fmt: skip
     assert (refused.scope, refused.reply.enhanced) == (Scope.MESSAGE, "5.6.7")

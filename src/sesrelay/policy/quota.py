@@ -17,9 +17,10 @@ DAY = 86_400.0
 RESERVE_WAIT = 60.0  # seconds between looks at whether the window has freed something for others than urgent mail
 RESERVE = "daily_reserve"
 """The reason of what waits because what is left is kept for urgent mail: the name of the key."""
-KEPT = "what is left of the SES account's 24 hours is kept for mail of priority high"
+KEPT = "the rest of the SES account's 24 hour quota is reserved for mail of priority high"
 RESERVE_REMEDY = (
-    "the rest goes on as the window frees; ask for a higher quota (SES console, Account dashboard), or set daily_reserve lower"
+    "other mail continues when part of the quota becomes free again; request a higher quota (SES console, Account dashboard), or "
+    "lower daily_reserve"
 )
 MEMORY = 900.0  # seconds over which the present rate of sending is told
 

@@ -12,8 +12,10 @@ BOUNCE_REVIEW, COMPLAINT_REVIEW = 0.05, 0.001
 ENOUGH = 200  # messages; of fewer a single bounce says nothing
 
 _REMEDIES = {
-    "bounce": "send to addresses that asked for it and take out those that bounce; at 10 % AWS may pause the account",
-    "complaint": "send to people who asked for it and let them unsubscribe at once; at 0.5 % AWS may pause the account",
+    "bounce": "send only to addresses that asked for your mail, and remove those that bounce; at 10 % AWS may pause the account",
+    "complaint": (
+        "send only to people who asked for your mail, and let them unsubscribe immediately; at 0.5 % AWS may pause the account"
+    ),
 }
 
 

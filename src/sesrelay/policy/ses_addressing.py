@@ -17,19 +17,20 @@ QUEUE_ID_TAG = "sesrelay-id"
 """The message tag by which events of SES name the queue id; nobody else may set it."""
 
 NOT_ASCII = Failed(
-    Reply(554, "5.6.7", "SES cannot carry an address whose local part is not ASCII"),
+    Reply(554, "5.6.7", "SES does not support an address whose local part is not ASCII"),
     Scope.RECIPIENT,
-    "Route mail for such addresses through a transport that speaks SMTPUTF8.",
+    "Route mail for such addresses through a transport that supports SMTPUTF8.",
 )
 _SENDER_NOT_ASCII = Failed(
-    Reply(554, "5.6.7", "SES cannot carry a sender whose local part is not ASCII"),
+    Reply(554, "5.6.7", "SES does not support a sender whose local part is not ASCII"),
     Scope.MESSAGE,
-    "Send from an ASCII address, or route this sender through a transport that speaks SMTPUTF8.",
+    "Send from an ASCII address, or route this sender through a transport that supports SMTPUTF8.",
 )
 _NO_SENDER = Held(
-    Reply(454, "4.1.8", "The null sender cannot leave through SES, and the header From names nobody to stand in for it"),
+    Reply(454, "4.1.8", "SES does not accept the null sender, and the header From has no address to use instead"),
     "no_sender",
-    "SES wants a verified address as Source: let the application write a From, or send `null_sender_route` elsewhere.",
+    "SES requires a verified address as Source: have the application write a From, or set `null_sender_route` to another "
+    "transport.",
 )
 
 _PLAIN = re.compile(

@@ -164,146 +164,155 @@ speaks of the account is looked for among rejections alone.
 
 THROTTLED = Meaning(
     Action.DEFER, _NEXTHOP, "4.5", PauseReason.THROTTLED,
-    "Nothing to do: the pace was lowered. If it stays, raise the account's sending rate (SES console, Account dashboard, "
-    "Request a limit increase) or lower `rate`, where other hosts send through the same account.",
+    "Nothing to do: the relay sends more slowly now. If this does not end, request a higher sending rate (SES console, Account "
+    "dashboard, Request a limit increase), or lower `rate` if other hosts send through the same account.",
     tolerance=3,
 )  # fmt: skip
 QUOTA = Meaning(
     Action.DEFER, _NEXTHOP, "4.5", PauseReason.QUOTA,
-    "The account's 24 hour quota in {region} is used up; mail goes on as it frees. To send more, ask for a higher quota "
-    "in the SES console under Account dashboard.",
+    "The account's 24 hour quota in {region} is used up; sending continues when part of it becomes free again. To send more, "
+    "request a higher quota (SES console, Account dashboard).",
     60.0,
 )  # fmt: skip
 UNAVAILABLE = Meaning(
     Action.DEFER, _NEXTHOP, "3.2", PauseReason.UNAVAILABLE,
-    "SES in {region} has a fault of its own; it is tried again. See https://health.aws.amazon.com/health/status.",
+    "SES in {region} has an internal fault; the relay tries again by itself. See https://health.aws.amazon.com/health/status.",
     tolerance=5,
 )  # fmt: skip
 UNREACHABLE = Meaning(
     Action.DEFER, _NEXTHOP, "4.1", PauseReason.UNAVAILABLE,
-    "No connection to {endpoint} can be made: look at DNS, firewall, proxy (HTTPS_PROXY) and the CA certificates "
-    "(AWS_CA_BUNDLE).",
+    "Cannot connect to {endpoint}: check DNS, firewall, proxy (HTTPS_PROXY) and the CA certificates (AWS_CA_BUNDLE).",
 )  # fmt: skip
 CUT_OFF = Meaning(
     Action.DEFER, _MESSAGE, "4.2", PauseReason.UNAVAILABLE,
-    "The connection to {endpoint} went, or was answered, before the whole message had left, so SES cannot have it, and it is tried "
-    "again. Where that is always so for large messages, look at what is between here and there (proxy, firewall, MTU).",
+    "The connection to {endpoint} was lost, or an answer came, before the whole message was sent, so SES does not have the "
+    "message; it is tried again. If this happens with every large message, check what is between this host and SES (proxy, "
+    "firewall, MTU).",
 )  # fmt: skip
 NO_CREDENTIALS = Meaning(
     Action.DEFER, _NEXTHOP, "7.8", PauseReason.CREDENTIALS,
-    "The credentials `{credential_id}` could not be had: set access_key_id and secret_access_key_file, profile or role_arn "
-    "of this transport, or see to boto3's own chain (environment, ~/.aws of the daemon's user, instance role).",
+    "The credentials `{credential_id}` could not be loaded: set access_key_id and secret_access_key_file, profile or role_arn of "
+    "this transport, or check boto3's default credential chain (environment, ~/.aws of the daemon's user, instance role).",
 )  # fmt: skip
 NO_LOGIN = replace(
     NO_CREDENTIALS,
-    remedy="The login to IAM Identity Center behind `{credential_id}` is over, or there was none: run `aws sso login` for its profile "
-    "as the daemon's user, and mail goes on by itself. For a relay, whom nobody logs in, a role or keys are better.",
+    remedy="The IAM Identity Center login of `{credential_id}` has expired, or there was none: run `aws sso login` for its "
+    "profile as the daemon's user; sending then continues by itself. For a daemon, use a role or access keys instead: they need "
+    "no login.",
 )
 NO_ROLE = replace(
     NO_CREDENTIALS,
-    remedy="STS does not let `{credential_id}` be assumed: the keys or the profile that assume it have to be valid and may do "
-    "sts:AssumeRole for it, and its trust policy has to name whose they are, and the external_id where it asks for one.",
+    remedy="STS refuses to assume `{credential_id}`: check that the keys or profile used are valid and are allowed sts:AssumeRole "
+    "for it, that the role's trust policy names their user or role, and that external_id is set if the trust policy requires it.",
 )
 BAD_CREDENTIALS = Meaning(
     Action.RELOAD, _NEXTHOP, "7.8", PauseReason.CREDENTIALS,
-    "SES refuses the credentials `{credential_id}` in {region}: see that the key exists, is active, belongs to its secret, "
-    "and may do ses:SendRawEmail; put the new secret in place and reload (SIGHUP). SMTP credentials do not work here.",
+    "SES refuses the credentials `{credential_id}` in {region}: check that the access key exists, is active, belongs to this "
+    "secret, and is allowed ses:SendRawEmail; correct them and reload (SIGHUP). SMTP credentials do not work here.",
 )  # fmt: skip
 CLOCK = Meaning(
     Action.DEFER, _NEXTHOP, "3.5", PauseReason.CLOCK,
-    "This machine's clock is wrong by more minutes than SES allows: start time synchronisation "
-    "(timedatectl set-ntp true).",
+    "This machine's clock differs from the real time by more than SES allows: turn on time synchronisation (timedatectl set-ntp "
+    "true).",
 )  # fmt: skip
 SUSPENDED = Meaning(
     Action.DEFER, _NEXTHOP, "7.0", PauseReason.SUSPENDED,
-    "AWS or you paused sending for this account in {region}: read the SES console (Account dashboard, Reputation metrics) "
-    "and the account's mailbox; then `aws sesv2 put-account-sending-attributes --sending-enabled`.",
+    "AWS or you paused sending for this account in {region}: read the SES console (Account dashboard, Reputation metrics) and "
+    "the mail that AWS sent to the account's address; then run `aws sesv2 put-account-sending-attributes --sending-enabled`.",
     300.0,
 )  # fmt: skip
 SET_PAUSED = Meaning(
     Action.DEFER, _TRANSPORT, "7.0", PauseReason.SUSPENDED,
-    "Sending is paused for the configuration set {configuration_set}: `aws sesv2 put-configuration-set-sending-options "
-    "--sending-enabled --configuration-set-name {configuration_set}` in {region}, or name another set.",
+    "Sending is paused for the configuration set {configuration_set}: run `aws sesv2 put-configuration-set-sending-options "
+    "--sending-enabled --configuration-set-name {configuration_set}` in {region}, or set another configuration_set.",
     300.0,
 )  # fmt: skip
 TENANT_PAUSED = Meaning(
     Action.DEFER, _TRANSPORT, "7.0", PauseReason.SUSPENDED,
-    "AWS or you paused sending for the tenant that this transport names: read the SES console in {region} (Tenants); then "
-    "`aws sesv2 update-reputation-entity-customer-managed-status --reputation-entity-type RESOURCE "
-    "--reputation-entity-reference ARN --sending-status ENABLED` with the tenant's ARN, or name another tenant.",
+    "AWS or you paused sending for the tenant that this transport names: read the SES console in {region} (Tenants); then run "
+    "`aws sesv2 update-reputation-entity-customer-managed-status --reputation-entity-type RESOURCE --reputation-entity-reference "
+    "ARN --sending-status ENABLED` with the tenant's ARN, or set another tenant.",
     300.0,
 )  # fmt: skip
 MISCONFIGURED = Meaning(
     Action.DEFER, _TRANSPORT, "3.5", PauseReason.CONFIGURATION,
-    "SES in {region} does not know what this transport names (configuration_set {configuration_set}, tags, *_arn, tenant): "
-    "create it there, or mend the transport and reload (SIGHUP).",
+    "SES in {region} does not know something that this transport names (configuration_set {configuration_set}, tags, *_arn, "
+    "tenant): create it there, or correct the transport and reload (SIGHUP).",
 )  # fmt: skip
 MAIL_FROM = Meaning(
     Action.DEFER, _SENDER, "7.1", PauseReason.CONFIGURATION,
-    "The custom MAIL FROM domain of {sender_domain} is not verified in {region}: its MX must be exactly "
-    "`10 feedback-smtp.{region}.amazonses.com`, and its TXT `v=spf1 include:amazonses.com ~all`.",
+    "The custom MAIL FROM domain of {sender_domain} is not verified in {region}: its MX record must be exactly `10 "
+    "feedback-smtp.{region}.amazonses.com`, and its TXT record `v=spf1 include:amazonses.com ~all`.",
 )  # fmt: skip
 UNVERIFIED = Meaning(
     Action.UNVERIFIED, _SENDER, "7.1", PauseReason.CONFIGURATION,
-    "{sender_domain} is not a verified identity of this account in {region}: `sesrelay domain add {sender_domain} "
-    "--region {region}` (or SES console, Identities), publish the DKIM records it shows, "
-    "and its mail goes out.",
+    "{sender_domain} is not a verified identity of this account in {region}: run `sesrelay domain add {sender_domain} --region "
+    "{region}` (or SES console, Identities) and publish the DKIM records it shows; the domain's mail is then sent.",
 )  # fmt: skip
 SANDBOX = Meaning(
     Action.FAIL, _RECIPIENT, "7.1", None,
-    "The account is in the SES sandbox in {region} and sends to verified addresses only: " + LEAVE_SANDBOX + ".",
+    "The account is in the SES sandbox in {region} and may send to verified addresses only: " + LEAVE_SANDBOX + ".",
 )  # fmt: skip
 DENIED_IDENTITY = Meaning(
     Action.DEFER, _SENDER, "7.1", PauseReason.CREDENTIALS,
-    "The policy of `{credential_id}` does not allow ses:SendRawEmail for {sender_domain}: add its identity to the policy's "
-    "Resource.",
+    "The IAM policy of `{credential_id}` does not allow ses:SendRawEmail for {sender_domain}: add the domain's identity to the "
+    "policy's Resource.",
 )  # fmt: skip
 DENIED_IDENTITY_V2 = replace(
     DENIED_IDENTITY,
-    remedy="The policy of `{credential_id}` does not allow ses:SendEmail for {sender_domain}, which the v2 API wants beside "
-    "ses:SendRawEmail: add its identity, or the action, to the policy, or let this transport use `api: v1`.",
+    remedy="The IAM policy of `{credential_id}` does not allow ses:SendEmail for {sender_domain}, which the v2 API needs in "
+    "addition to ses:SendRawEmail: add the identity or the action to the policy, or set `api: v1` for this transport.",
 )
 NOT_OF_TENANT = Meaning(
     Action.DEFER, _SENDER, "7.1", PauseReason.CONFIGURATION,
-    "{sender_domain} is not among the resources of the tenant that this transport names: `aws sesv2 "
-    "create-tenant-resource-association --tenant-name TENANT --resource-arn ARN` in {region} with the ARN of its identity.",
+    "{sender_domain} is not associated with the tenant that this transport names: run `aws sesv2 "
+    "create-tenant-resource-association --tenant-name TENANT --resource-arn ARN` in {region} with the ARN of the domain's "
+    "identity.",
 )  # fmt: skip
 DENIED_V2 = Meaning(
     Action.HOLD, _MESSAGE, "7.1", None,
-    "This message is too big for the v1 API, and the policy of `{credential_id}` lacks ses:SendEmail, which v2 wants beside "
-    "ses:SendRawEmail: add it, then release the message (`sesrelay queue release ID`).",
+    "This message is too large for the v1 API, and the IAM policy of `{credential_id}` does not allow ses:SendEmail, which v2 "
+    "needs in addition to ses:SendRawEmail: add it, then release the message (`sesrelay queue release ID`).",
 )  # fmt: skip
 DENIED_V2_ALONE = Meaning(
     Action.DEFER, _NEXTHOP, "7.8", PauseReason.CREDENTIALS,
-    "The policy of `{credential_id}` lacks ses:SendEmail, which the v2 API wants beside ses:SendRawEmail: add it, or let this "
-    "transport use `api: v1`.",
+    "The IAM policy of `{credential_id}` does not allow ses:SendEmail, which the v2 API needs in addition to ses:SendRawEmail: "
+    "add it, or set `api: v1` for this transport.",
 )  # fmt: skip
 REJECTED = Meaning(
-    Action.FAIL, _MESSAGE, "7.1", None, "SES refuses this message for what it is; the answer says why."
+    Action.FAIL, _MESSAGE, "7.1", None, "SES rejects this message; its answer says why."
 )  # fmt: skip
 TOO_LARGE = Meaning(
     Action.FAIL, _MESSAGE, "3.4", None,
-    "SES takes 10 MB (10485760 octets) a message by the v1 API and 40 MB by v2 (`api: auto`): send a link, or route large mail "
-    "elsewhere.",
+    "SES accepts messages up to 10 MB (10485760 octets) by the v1 API and up to 40 MB by v2 (`api: auto`): send a link, or route "
+    "large mail through another transport.",
 )  # fmt: skip
-BAD_HEADER = Meaning(Action.FAIL, _MESSAGE, "6.0", None, "The application wrote a message that SES does not take.")
-DUPLICATE = Meaning(Action.REPAIR, _MESSAGE, "6.0", None, "The application wrote a header twice that may stand once.")
-BAD_ADDRESS = Meaning(Action.SPLIT, _RECIPIENT, "1.3", None, "SES does not take this form of address.")
+BAD_HEADER = Meaning(
+    Action.FAIL, _MESSAGE, "6.0", None, "SES does not accept the message as the application wrote it: correct the application."
+)
+DUPLICATE = Meaning(
+    Action.REPAIR, _MESSAGE, "6.0", None,
+    "The application wrote a header field more than once that may appear only once: correct the application.",
+)  # fmt: skip
+BAD_ADDRESS = Meaning(
+    Action.SPLIT, _RECIPIENT, "1.3", None, "SES does not accept an address of this form: check how it is written."
+)
 BAD_ADDRESS_WITHIN = Meaning(
     Action.FAIL, _MESSAGE, "6.0", None,
-    "The recipients are not to blame: SES does not take an address in the header (From, Sender, Reply-To, To or Cc). Let the "
-    "application write that one in full.",
+    "The recipients' addresses are correct, but SES does not accept an address in the header (From, Sender, Reply-To, To or Cc). "
+    "Have the application write that address in full.",
 )  # fmt: skip
-UNWANTED = Meaning(Action.SPLIT, _RECIPIENT, "7.1", None, "SES has this address on a list of those that it sends nothing to.")
+UNWANTED = Meaning(Action.SPLIT, _RECIPIENT, "7.1", None, "SES does not send to this address: it is on a suppression list.")
 UNKNOWN = Meaning(
-    Action.DEFER, _MESSAGE, "0.0", None, "This answer is not known here; it is taken for temporary, and max_age ends it."
+    Action.DEFER, _MESSAGE, "0.0", None,
+    "sesrelay does not know this answer and treats it as temporary: the message is tried again until max_age.",
 )  # fmt: skip
 AMBIGUOUS = Meaning(
     Action.DEFER, _MESSAGE, "4.2", None,
-    "The answer was lost, so SES may have sent it: look for it in the events of your configuration set.",
+    "The answer of SES was lost, so SES may have sent the message: look for it in the events of your configuration set.",
 )  # fmt: skip
 
-ASKED_AGAIN = "it is asked again by itself; the error says what is in the way"
+ASKED_AGAIN = "the relay asks again by itself; the error says what prevents it"
 
 ENDS = frozenset({Action.FAIL, Action.SPLIT, Action.REPAIR})
 """What ends a delivery, if nothing else can be tried."""

@@ -103,8 +103,8 @@ def shape(content: Large, rules: Rules, facts: Facts) -> Shaped | Failed:
 
 
 _THREADED = "put Message-ID into References"
-_LOCAL_PART = "Write to such an address through a transport that speaks SMTPUTF8, or by an ASCII address."
-_SEALED = "Let the application encode it (quoted-printable or base64, lines of 76) before it signs or encrypts."
+_LOCAL_PART = "Route mail with such an address through a transport that supports SMTPUTF8, or use an ASCII address."
+_SEALED = "Have the application encode the message (quoted-printable or base64, lines of 76) before it signs or encrypts."
 
 
 @dataclass(slots=True)
@@ -136,7 +136,7 @@ def _shape_slowly(content: Canonical, end: int, rules: Rules, facts: Facts) -> S
     made = recoding.recoded(work)
     if isinstance(made, recoding.Stuck):
         enhanced, what, remedy = ("5.6.7", "header", _LOCAL_PART) if made.address else ("5.6.0", "content", _SEALED)
-        return Failed(Reply(554, enhanced, f"SES cannot carry the {what} of this message: {made.why}"), Scope.MESSAGE, remedy)
+        return Failed(Reply(554, enhanced, f"SES cannot transport the {what} of this message: {made.why}"), Scope.MESSAGE, remedy)
     sheet.receipts += made.changes
     sheet.touched |= made.fields
     end = headers.head_length(made.content)
@@ -179,7 +179,7 @@ def _prune(sheet: _Sheet, rules: Rules, facts: Facts) -> None:
             sheet.note(key, f"removed {each.name}")
         elif key in once and key in first:
             same = "identical to" if each.value == first[key].value else "different from"
-            sheet.note(key, f"removed a further {each.name}, {same} the first")
+            sheet.note(key, f"removed another {each.name}, {same} the first")
         else:
             first.setdefault(key, each)
             kept.append(each)
@@ -220,21 +220,21 @@ def _thread(sheet: _Sheet) -> None:
 
 
 _WHY = (
-    ("removed Bcc", "it would tell every recipient"),
-    ("removed Resent-Bcc", "it would tell every recipient"),
-    ("removed Return-Path", "the last host writes it"),
-    ("removed x-ses-", "it gives orders to the account; trusted_headers may allow it"),
-    ("removed a further", "SES takes one of these only, and refuses the message for a second"),
-    ("added ", "SES wants one"),
-    ("completed ", "an address needs a domain; this one is local.domain"),
-    (_THREADED, "SES writes a Message-ID of its own, and answers to this one would lose their thread"),
-    ("encoded as ", "only ASCII in lines of 998 octets arrives unharmed where no part says otherwise"),
-    ("encoded ", "SES does not speak SMTPUTF8"),
+    ("removed Bcc", "it would be visible to every recipient"),
+    ("removed Resent-Bcc", "it would be visible to every recipient"),
+    ("removed Return-Path", "the final host adds it"),
+    ("removed x-ses-", "it controls SES; list it in trusted_headers to keep it"),
+    ("removed another", "SES accepts only one of these, and refuses a message with a second one"),
+    ("added ", "SES requires one"),
+    ("completed ", "an address needs a domain; local.domain was added"),
+    (_THREADED, "SES replaces the Message-ID, and replies to this one would not be threaded"),
+    ("encoded as ", "a part that declares nothing else must be ASCII in lines of at most 998 octets"),
+    ("encoded ", "SES does not support SMTPUTF8"),
     ("broke ", "no line may have more than 998 octets"),
-    (recoding.LEFT, "SES takes it so, but may not carry 8-bit octets unharmed that no part declares"),
+    (recoding.LEFT, "SES accepts it, but may damage 8-bit octets that no part declares"),
     ("mended quoted-printable", "its rules allow neither long lines nor 8-bit octets"),
     ("bare ", "only CR LF ends a line in mail"),
-    ("NUL ", "mail has none"),
+    ("NUL ", "mail must not contain NUL"),
 )
 
 

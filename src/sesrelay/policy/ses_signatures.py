@@ -32,7 +32,7 @@ def unbroken(fields: list[Field], touched: Collection[str], *, body_changed: boo
             kept.append(field)
             continue
         tags = _tags(field.value)
-        why = _broken(tags, touched, body_changed) or ("another one stands above it" if stands else "")
+        why = _broken(tags, touched, body_changed) or ("another signature stands above it" if stands else "")
         if why:
             domain = tags.get("d")
             receipts.append(f"removed DKIM-Signature{f' of {domain}' if domain else ''}: {why}")
@@ -46,13 +46,13 @@ def _broken(tags: dict[str, str], touched: Collection[str], body_changed: bool) 
     covered = {name.strip().lower() for name in tags.get("h", "").split(":") if name.strip()}
     for name in _OVERWRITTEN:
         if name.lower() in covered:
-            return f"it covers {name}, which SES overwrites"
+            return f"it signs {name}, which SES overwrites"
     if "dkim-signature" in touched:
-        return "it could not be carried as it is"
+        return "the signature itself had to be changed"
     changed = sorted(covered & set(touched))
     if changed:
-        return f"it covers {changed[0]}, which was changed"
-    return "it covers the body, which was encoded anew" if body_changed else ""
+        return f"it signs {changed[0]}, which was changed"
+    return "it signs the body, which was re-encoded" if body_changed else ""
 
 
 def _tags(value: str) -> dict[str, str]:

@@ -58,7 +58,7 @@ UNWANTED_TEXT = re.compile(r"\baddress\b.{0,40}\b(?:blacklisted|blocklisted|supp
 _LONE = re.compile(r"(?<=['\"`‘“<])[!-9;-~]{1,200}?(?=['\"’”>](?!\w))")
 LEAVE_SANDBOX = "`sesrelay account request-production` (or SES console, Account dashboard)"
 """What an operator does about the sandbox."""
-SANDBOX_LIMITS = f"200 recipients in 24 hours, one a second, and to verified addresses only: {LEAVE_SANDBOX}"
+SANDBOX_LIMITS = f"200 recipients in 24 hours, one per second, and only verified addresses: {LEAVE_SANDBOX}"
 """What an account in the sandbox may do, and the remedy."""
 _MANY = re.compile(r"received\Z|x-received\Z|arc-|authentication-results\Z|received-spf\Z|resent-")
 """Fields that stand several times in good mail (RFC 5321 §4.4, RFC 5322 §3.6.6, RFC 8601, RFC 8617)."""

@@ -9,7 +9,7 @@ from sesrelay.mail.outcome import Deferred, PauseReason, Scope
 from sesrelay.mail.reply import Reply
 
 CUT = Deferred(
-    Reply(451, "4.3.2", "The relay was stopped before the message had left"),
+    Reply(451, "4.3.2", "The relay was stopped before the message was sent"),
     Scope.NEXTHOP,
     PauseReason.UNAVAILABLE,
     retry_after=0.0,  # nothing was tried: it says nothing of the next hop either, and pauses nothing
