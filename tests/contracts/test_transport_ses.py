@@ -581,7 +581,10 @@ async def test_so_is_one_that_keeps_a_role_from_being_assumed() -> None:
         ("Error when retrieving token from sso: Token has expired and refresh failed", "`aws sso login`"),
         ("The SSO session associated with this profile has expired or is otherwise invalid.", "`aws sso login`"),
         ("Error loading SSO Token: Token for ours does not exist", "`aws sso login`"),
-        ("An error occurred (AccessDenied) when calling the AssumeRole operation: User: u is not authorized", "the role's trust policy"),
+        (
+            "An error occurred (AccessDenied) when calling the AssumeRole operation: User: u is not authorized",
+            "the role's trust policy",
+        ),
         ("An error occurred (InvalidClientTokenId) when calling the AssumeRole operation: invalid", "the role's trust policy"),
         ("An error occurred (InternalFailure) when calling the AssumeRole operation: later", "could not be loaded"),
     ],

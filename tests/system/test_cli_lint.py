@@ -102,7 +102,7 @@ def test_what_is_left_as_it_is_is_told_and_is_no_change(mail: Path, config: str,
         (CLEAN + "x" * 990 + "\n" * 10_485_760, "a@elsewhere.example", "b@x.example", "554 5.3.4 The message has "),
         ("X-A: b\n" * 150_000 + CLEAN, "a@example.com", "b@x.example", "1 MiB"),
         ("From: a@example.com" + ", a@example.com" * 2_000 + "\n\nhi\n", "a@example.com", "b@x.example", "16 KiB"),
-        (CLEAN + "x\n" * 9_000_000, "a@example.com", "b@x.example", "552 5.3.4 The message is larger than this relay takes"),
+        (CLEAN + "x\n" * 9_000_000, "a@example.com", "b@x.example", "552 5.3.4 The message is larger than this relay accepts"),
         ("Received: by h\n" * 51 + CLEAN, "a@example.com", "b@x.example", "554 5.4.6 Too many hops"),
     ],
 )

@@ -175,7 +175,7 @@ def test_a_socket_that_no_listener_names_is_told_of_and_closed(tmp_path: Path) -
     try:
         relay.status = wait_for("the daemon is ready", relay._look, 90.0)
         (told,) = relay.events("trouble")
-        assert told["what"].startswith(f"127.0.0.1:{where[1]} was handed over by systemd, and no listener has that address")
+        assert told["what"].startswith(f"127.0.0.1:{where[1]} from systemd belongs to no configured listener")
         assert "under listeners" in told["what"]
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(where, timeout=10)

@@ -364,5 +364,5 @@ def test_the_daemon_refuses_rules_that_its_kernel_cannot_keep(tmp_path: Path) ->
     done = relay.run("run")
     assert done.returncode == 1
     assert (
-        "cannot start: " in done.stderr and "access.local_users: the kernel does not tell who owns a TCP connection" in done.stderr
+        "cannot start: " in done.stderr and "access.local_users: the kernel does not say who owns a TCP connection" in done.stderr
     )

@@ -153,7 +153,7 @@ GONE = "gone.pem cannot be read: No such file or directory"
         (f"{RELAY}, tls: required, ca_file: gone.pem", GONE),
         (f"{RELAY}, tls: implicit, ca_file: good.key", "good.key holds no certificate (those of the issuers to trust are meant, as PEM)"),
         (f"{HOSTS}, tls: required, ca_file: .", "DIR cannot be read: Is a directory"),
-        (f"{HOSTS}, tls: mta-sts, ca_file: fifo", "fifo cannot be read: it is no regular file"),
+        (f"{HOSTS}, tls: mta-sts, ca_file: fifo", "fifo cannot be read: it is not a regular file"),
         (f"{HOSTS}, tls_policy: {{example.com: required}}, ca_file: gone.pem", GONE),
         (f"{HOSTS}, tls: required, ca_file: good.pem", None),
         (f"{HOSTS}, tls: dane, ca_file: gone.pem", None),

@@ -200,7 +200,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "access: {local_users: {www-data: ['a b', '@foo.example']}}\n",
         [
             "1:35: access.local_users.www-data[0]: an address, a domain or *.domain is meant, not 'a b': "
-            "the domain label 'a b' has characters that no host name has",
+            "the domain label 'a b' has characters that are not allowed in a host name",
             "1:42: access.local_users.www-data[1]: '@foo.example' is no pattern (did you mean foo.example?)",
         ],
     ),
@@ -513,7 +513,7 @@ def test_a_file_that_is_missing_or_no_file(tmp_path: Path) -> None:
     ]
     assert problems(tmp_path) == [f"{tmp_path}:1:1: file: cannot be read: Is a directory"]
     os.mkfifo(tmp_path / "fifo.yaml")
-    assert problems(tmp_path / "fifo.yaml") == [f"{tmp_path}/fifo.yaml:1:1: file: cannot be read: it is no regular file"]
+    assert problems(tmp_path / "fifo.yaml") == [f"{tmp_path}/fifo.yaml:1:1: file: cannot be read: it is not a regular file"]
 
 
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:

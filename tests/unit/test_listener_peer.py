@@ -46,7 +46,7 @@ def ask(owners: Owners, accepted: socket.socket) -> Owner | None:
 def test_the_kernel_names_owners_here(monkeypatch: pytest.MonkeyPatch) -> None:
     prove_owners()
     monkeypatch.setattr(peer, "_NETLINK_SOCK_DIAG", 31)
-    with pytest.raises(OSError, match=r"access\.local_users: the kernel does not tell .* Protocol not supported"):
+    with pytest.raises(OSError, match=r"access\.local_users: the kernel does not say .* Protocol not supported"):
         prove_owners()
 
 

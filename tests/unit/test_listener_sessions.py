@@ -151,7 +151,7 @@ def test_who_hangs_up_before_he_is_known_is_turned_away(loop: str) -> None:
                 client.shutdown(socket.SHUT_WR)
                 await asyncio.sleep(0)
                 reader, writer = await asyncio.open_connection(sock=client.dup())
-                assert (await reader.read()).startswith(b"421 4.7.0 Nobody holds the other end")
+                assert (await reader.read()).startswith(b"421 4.7.0 The client process has ended")
                 writer.close()
             assert at.observer.reasons == ["owner"]
 

@@ -69,7 +69,7 @@ def test_a_family_that_the_kernel_has_not(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("listen", ["25", "127.0.0.1", "127.0.0.1:99999", "127.0.0.1:smtp"])
 def test_no_address_at_all(listen: str) -> None:
-    with pytest.raises(ListenError, match="is no HOST:PORT"):
+    with pytest.raises(ListenError, match="is not HOST:PORT"):
         bind(listen)
 
 
@@ -114,7 +114,7 @@ def test_a_unix_socket_takes_away_its_own_file_only(tmp_path: Path) -> None:
         ("file/s.sock", "Not a directory"),
         pytest.param(
             "locked/s.sock",
-            "no permission to make a socket in .*/locked",
+            "no permission to create a socket in .*/locked",
             marks=pytest.mark.skipif(os.geteuid() == 0, reason="nothing is locked for root"),
         ),
     ],
@@ -160,7 +160,7 @@ def test_systemds_sockets_are_matched_by_address(monkeypatch: pytest.MonkeyPatch
         assert found[listen].proto == socket.IPPROTO_TCP
         assert environ == {"PATH": "/bin"}
         (told,) = unnamed
-        assert told.startswith(f"127.0.0.1:{other.getsockname()[1]} was handed over by systemd, and no listener has that address")
+        assert told.startswith(f"127.0.0.1:{other.getsockname()[1]} from systemd belongs to no configured listener")
         for handed in (wanted, unknown):
             with pytest.raises(OSError):
                 os.fstat(handed)
@@ -181,7 +181,7 @@ def test_what_cannot_be_listened_on_is_told_with_the_remedy(kind: str, monkeypat
             found, (told,) = activated([f"{host}:{port}"], {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
             idle.close()
     assert not found
-    assert told.startswith(f"{host}:{port} was handed over by systemd, and no connections can be accepted there (ListenStream= and")
+    assert told.startswith(f"{host}:{port} from systemd is a socket that cannot accept connections (use ListenStream= and")
 
 
 def test_more_than_was_handed_over_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ def test_more_than_was_handed_over_is_not_taken(monkeypatch: pytest.MonkeyPatch)
         assert os.listdir("/proc/self/fd") == before
         near.sendall(b"still there")
         assert far.recv(99) == b"still there"
-        assert f"descriptor {file.fileno()} was handed over by systemd, and is no socket" in "".join(told)
+        assert f"descriptor {file.fileno()} from systemd is not a socket" in "".join(told)
     assert not found
 
 

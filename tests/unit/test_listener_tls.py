@@ -79,12 +79,12 @@ def test_what_is_offered_when(loop: str, authority: Authority) -> None:
             client = await secured(at, authority.client(), greet=False)
             assert "STARTTLS" not in await ehlo(client)
             assert (await client.do(b"HELP")).endswith(" QUIT")
-            assert await client.do(b"STARTTLS") == "503 5.5.1 The session is under TLS already"
+            assert await client.do(b"STARTTLS") == "503 5.5.1 TLS is already active"
             client.writer.close()
         async with guarded(door(authority, "implicit")) as at:
             client = await secured(at, authority.client(), implicit=True, greet=False)
             assert "STARTTLS" not in await ehlo(client)
-            assert await client.do(b"STARTTLS") == "503 5.5.1 The session is under TLS already"
+            assert await client.do(b"STARTTLS") == "503 5.5.1 TLS is already active"
             client.writer.close()
         async with guarded(DoorOptions()) as at:
             client = await at.connect()
@@ -164,7 +164,7 @@ def test_what_is_pipelined_behind_starttls_is_dropped(loop: str, behind: bytes, 
         (b"\x16\x03\x01\x00\x05hello", "?"),
         (b"EHLO client.example\r\n" * 20, "?"),
         (b"GET / HTTP/1.1\r\n\r\n", "?"),
-        (b"", "the client left"),
+        (b"", "the client closed the connection"),
     ],
 )
 def test_a_handshake_that_fails_is_one_line(

@@ -171,15 +171,15 @@ def test_what_may_not_be_encoded_is_said() -> None:
     [
         (multipart(part(b"caf\xc3\xa9", b"utf-8")), "whose encoding 'utf-8' is not known in part 1"),
         (multipart(part(b"caf\xc3\xa9", b"x-uuencode"), kind=b"signed"), "whose encoding 'x-uuencode' is not known in part 1"),
-        (multipart(part(b"caf\xc3\xa9")).replace(b"--edge", b"--other"), "of type multipart/mixed, which may not be encoded"),
-        (multipart(part(b"caf\xc3\xa9")).replace(b'; boundary="edge"', b""), "of type multipart/mixed, which may not be encoded"),
+        (multipart(part(b"caf\xc3\xa9")).replace(b"--edge", b"--other"), "of type multipart/mixed, which must not be encoded"),
+        (multipart(part(b"caf\xc3\xa9")).replace(b'; boundary="edge"', b""), "of type multipart/mixed, which must not be encoded"),
         (
             multipart(part(b"caf\xc3\xa9")).replace(b'"edge"', b'"e"\r\nContent-Transfer-Encoding: base64'),
-            "of type multipart/mixed, which may not be encoded",
+            "of type multipart/mixed, which must not be encoded",
         ),
         (
             multipart(part(b"caf\xc3\xa9", kind=b"message/delivery-status")),
-            "of type message/delivery-status, which may not be encoded in part 1",
+            "of type message/delivery-status, which must not be encoded in part 1",
         ),
     ],
 )
@@ -298,8 +298,8 @@ def test_a_sealed_message_that_may_be_encoded_as_a_whole_is() -> None:
 def test_what_no_program_shows_goes() -> None:
     made = done(multipart(part(b"a"), before=LONG + b"\r\n", after=b"caf\xc3\xa9\r\n"))
     assert made.changes == (
-        "removed the preamble, which no mail program shows",
-        "removed the epilogue, which no mail program shows",
+        "removed the preamble, which mail programs do not show",
+        "removed the epilogue, which mail programs do not show",
     )
     assert leaves(made.content) == [b"a"]
 

@@ -99,7 +99,7 @@ def test_a_pattern_that_stands_twice(one: str, two: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["", "*", "*.*.com", "exa mple.com", "a@", "*.example.*", "@example.com@"])
 def test_no_pattern(pattern: str) -> None:
-    with pytest.raises(ValueError, match="is no address, domain"):
+    with pytest.raises(ValueError, match="is not an address, domain"):
         table(pattern)
 
 

@@ -301,10 +301,10 @@ def test_a_pattern_that_is_none() -> None:
 def test_the_refusal_names_the_address_and_the_client_and_no_other() -> None:
     assert (
         str(RULES.check_envelope("a@example.com", ROOT))
-        == "550 5.7.1 <a@example.com> is kept for others, and this is local user root"
+        == "550 5.7.1 <a@example.com> is reserved for other users, and this client is local user root"
     )
-    assert "a client without a name" in str(RULES.check_envelope("a@example.com", STRANGER))
-    assert "local user www-data, who may send only as" in str(RULES.check_envelope("a@unnamed.example", WWW))
+    assert "not identified" in str(RULES.check_envelope("a@example.com", STRANGER))
+    assert "local user www-data, who may use only" in str(RULES.check_envelope("a@unnamed.example", WWW))
 
 
 @given(st.text(st.sampled_from('ab@.,<>"()\\:; =?[]\r\n\t\u00fc'), max_size=40))

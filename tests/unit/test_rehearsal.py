@@ -66,7 +66,7 @@ def test_each_kind_of_way_out_can_be_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("listen", "problem"),
     [
-        ("[::1%none]:25", "::1%none is no address of this machine (Name or service not known); change listeners"),
+        ("[::1%none]:25", "::1%none is not an address of this machine (Name or service not known); change listeners"),
         ("unix:none/a.sock", "there is no folder none: create it, owned by the relay's user (systemd: RuntimeDirectory=), or change listeners"),
         ("unix:config.yaml", " is taken: something other than a stale socket is there; remove it, or change listeners"),
     ],
@@ -111,7 +111,7 @@ def test_page_control_socket_and_state_dir(tmp_path: Path) -> None:
     ]
     page = "state_dir: queue\ncontrol: queue/control.sock\nhttp: {listen: '[::1%none]:0'}\n"
     assert problems(tmp_path, "", page) == [
-        "config.yaml:3:16: http.listen: [::1%none]:0: ::1%none is no address of this machine (Name or service not known); "
+        "config.yaml:3:16: http.listen: [::1%none]:0: ::1%none is not an address of this machine (Name or service not known); "
         "change http.listen"
     ]
 
@@ -122,7 +122,7 @@ def test_a_folder_in_which_the_relays_user_may_make_no_socket(tmp_path: Path, mo
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "shut")
     listeners = "listeners: [{listen: 'unix:shut/a.sock'}]\n"
     (one,) = problems(tmp_path, listeners)
-    assert one.startswith("config.yaml:4:22: listeners[0].listen: unix:shut/a.sock: no permission to make a socket in shut")
+    assert one.startswith("config.yaml:4:22: listeners[0].listen: unix:shut/a.sock: no permission to create a socket in shut")
     with sockets.bind_unix(str(tmp_path / "shut/a.sock"), "a"):
         assert problems(tmp_path, listeners) == [], "systemd may hand it over"
     monkeypatch.setattr(rehearsal, "relay_user", lambda folder, pid: os.geteuid() + 1)
@@ -133,15 +133,15 @@ def test_a_kernel_that_does_not_tell_owners(tmp_path: Path, monkeypatch: pytest.
     code = errno.ENOSYS
 
     def untold() -> None:
-        raise OSError(code, "access.local_users: the kernel does not tell")
+        raise OSError(code, "access.local_users: the kernel does not say")
 
     monkeypatch.setattr(wiring, "prove_owners", untold)
     assert problems(tmp_path, "access: {local_users: {daemon: [a.example]}}\n") == [
-        "config.yaml:4:10: access.local_users: the kernel does not tell"
+        "config.yaml:4:10: access.local_users: the kernel does not say"
     ]
     code = errno.ENETUNREACH
     assert problems(tmp_path, "access: {local_users: {daemon: [a.example]}}\n") == [], "the loopback may be up at the start"
-    assert AWAY == ["access.local_users: the kernel does not tell"]
+    assert AWAY == ["access.local_users: the kernel does not say"]
 
 
 def test_a_folder_that_is_not_for_this_user_to_see_says_nothing_of_the_relays_own(
@@ -160,6 +160,6 @@ def test_a_folder_that_is_not_for_this_user_to_see_says_nothing_of_the_relays_ow
     monkeypatch.setattr(Path, "is_dir", lambda path: path.name != "shut")
     listeners = "listeners: [{listen: 'unix:shut/a.sock'}]\n"
     (one,) = problems(tmp_path, listeners)
-    assert "no permission to make a socket in shut" in one
+    assert "no permission to create a socket in shut" in one
     monkeypatch.setattr(rehearsal, "relay_user", lambda folder, pid: os.geteuid() + 1)
     assert problems(tmp_path, listeners) == []

@@ -27,7 +27,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
         "removed DKIM-Signature of example.com: it signs the body, which was re-encoded",
     ),
     "invoice_one_line_base64": (
-        THREADED, "broke base64 into lines of 76 (a line over 998 octets) in part 2", "encoded Content-Type in ASCII in part 2",
+        THREADED, "rewrapped base64 to lines of 76 (a line over 998 octets) in part 2", "encoded Content-Type in ASCII in part 2",
         "encoded Content-Disposition in ASCII in part 2",
     ),
     "wordpress_twice": (

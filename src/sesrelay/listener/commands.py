@@ -42,8 +42,8 @@ _UTF8_XTEXT = re.compile(r"(?:[!-*,-<>-~\u0080-\U0010ffff]|\+[0-9A-F]{2}|\\x\{[0
 LONGEST = 500  # octets of ORCPT (RFC 3461 §4); some say their whole Message-ID as ENVID, which may have 100
 
 MAIL_SYNTAX = Reply(501, "5.5.4", "Syntax: MAIL FROM:<address> [parameters]")
-NO_BINARY = Reply(555, "5.6.1", "BODY=BINARYMIME is not offered: next hops could not take it")
-HELD_TWICE = Reply(501, "5.5.4", "HOLDFOR or HOLDUNTIL, not both")
+NO_BINARY = Reply(555, "5.6.1", "BODY=BINARYMIME is not offered: next hops might not accept it")
+HELD_TWICE = Reply(501, "5.5.4", "HOLDFOR and HOLDUNTIL cannot be used together")
 RCPT_SYNTAX = Reply(501, "5.5.4", "Syntax: RCPT TO:<address> [parameters]")
 
 
@@ -134,7 +134,7 @@ def _apply(command: C, text: str, known: dict[str, Callable[[C, str | None], boo
         seen.add(name)
         take = known.get(name)
         if take is None:
-            return Reply(555, "5.5.4", f"Parameter not known: {name[:80]}")
+            return Reply(555, "5.5.4", f"Unknown parameter: {name[:80]}")
         if not take(command, value if equals else None):
             return Reply(501, "5.5.4", f"Malformed value of {name}")
     return None

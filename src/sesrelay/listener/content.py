@@ -31,7 +31,7 @@ PART_MIN = 16 * 1024
 # Octets: below, a message is let in whatever has been promised to others, and is held; above, it goes to a file as it comes.
 LARGE = 1024 * 1024
 
-NO_MEMORY = Reply(452, "4.3.1", "Too much mail is coming in at once, try again later")
+NO_MEMORY = Reply(452, "4.3.1", "Too much mail is being received at once, try again later")
 NO_DISK = Reply(452, "4.3.1", "Large mail cannot be written to the queue's disk right now, try again later")
 
 

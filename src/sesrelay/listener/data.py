@@ -126,7 +126,7 @@ async def _swallow(session: SmtpSession, octets: int, ends: float, incoming: Inc
 
 def _refuse(session: SmtpSession, refusal: Reply, trouble: SpoolError | None = None) -> None:
     if trouble is not None:
-        session.door.observer.trouble("a large message cannot be written, its client was told to try again", trouble)
+        session.door.observer.trouble("a large message cannot be written to disk; its client was told to try again later", trouble)
     if refusal is TOO_LARGE:
         session.refuse(refusal, "size", IDLING)
     else:

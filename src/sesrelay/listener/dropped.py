@@ -55,7 +55,7 @@ class Dropped:
 def read(folder: str, name: str, limit: int) -> Dropped:
     """Return the message in a file. Units: `limit` octets of content. Raises: Unfit, OSError (FileNotFoundError: it has gone)"""
     if not _NAME.match(name):
-        raise Unfit("its name is none that sesrelay-sendmail gives")
+        raise Unfit("its name is not one that sesrelay-sendmail uses")
     uid, data = _octets(folder, name, limit + COMMANDS_MAX)
     commands, found, content = data[: COMMANDS_MAX + len(_DATA)].partition(_DATA)
     if not found:
@@ -69,7 +69,7 @@ def read(folder: str, name: str, limit: int) -> Dropped:
     # In a session, what stands behind an early end mark would be commands.
     end = 0 if content.startswith(_END[2:]) else content.find(_END) + 2
     if end + len(_END) - 2 != len(content):
-        raise Unfit("its content is cut short, or goes on behind its end")
+        raise Unfit("its content is truncated, or continues after its end")
     message_id = headers.facts(content[: headers.head_length(content)]).message_id
     return Dropped(name, uid, mail, tuple(recipients), content, message_id, blake2b(data, digest_size=8).hexdigest())
 
@@ -83,7 +83,7 @@ def _octets(folder: str, name: str, limit: int) -> tuple[int, bytes]:
     except FileNotFoundError:
         raise
     except PermissionError as error:
-        raise Unfit(f"it cannot be read ({error.strerror}): the folder wants mode 3733 and the daemon's group") from error
+        raise Unfit(f"it cannot be read ({error.strerror}): the folder must have mode 3733 and the daemon's group") from error
     except OSError as error:
         if not _is_no_file(path):
             raise  # a fault of ours, such as no descriptor left, or of the disk: it waits
@@ -91,11 +91,11 @@ def _octets(folder: str, name: str, limit: int) -> tuple[int, bytes]:
     try:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode):
-            raise Unfit("it is no regular file", worthless=not stat.S_ISDIR(found.st_mode))
+            raise Unfit("it is not a regular file", worthless=not stat.S_ISDIR(found.st_mode))
         if found.st_nlink != 1:
-            raise Unfit("it has another name elsewhere (a hard link)", worthless=True)
+            raise Unfit("it has a second name (a hard link)", worthless=True)
         if made_here.st_mode & stat.S_ISGID and found.st_gid != made_here.st_gid:
-            raise Unfit("it was made elsewhere and moved here: its group is not the folder's")
+            raise Unfit("it was created elsewhere and moved here: its group is not the folder's")
         if found.st_size > limit:
             raise TooLarge(f"it has {found.st_size} octets, and limits.message_size allows {limit - COMMANDS_MAX} of content")
         parts: list[bytes] = []
@@ -104,7 +104,7 @@ def _octets(folder: str, name: str, limit: int) -> tuple[int, bytes]:
             parts.append(part)
             size += len(part)
         if size > limit:
-            raise TooLarge("it grows while it is read")
+            raise TooLarge("it grew while it was read")
         return found.st_uid, b"".join(parts)
     finally:
         os.close(file)

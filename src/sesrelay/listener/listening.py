@@ -87,7 +87,9 @@ class Door:
             client, here = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
             owner = owners.of_tcp(client, here)
         except OSError as error:
-            self.observer.trouble("the owner of a connection cannot be told: its client is to try again", error, listener=self.name)
+            self.observer.trouble(
+                "the owner of a connection cannot be determined; its client was told to try again", error, listener=self.name
+            )
             return OWNER_NOT_TOLD
         # Whoever could be nobody by hanging up would not be held to what is his.
         return OWNERLESS if owner is None and same_machine(client, here) else owner

@@ -90,7 +90,7 @@ class Maildrop:
             more = await self.look()
         except OSError as error:
             if not self._in_trouble:
-                self.listener.observer.trouble("the maildrop cannot be looked at", error, folder=str(self.folder()))
+                self.listener.observer.trouble("the maildrop folder cannot be read", error, folder=str(self.folder()))
             self._in_trouble = True
             return False
         self._in_trouble = False
@@ -190,7 +190,7 @@ class Maildrop:
         except (Later, SpoolError, OSError) as error:
             await self._put_off(folder, name, str(error))
         except Exception as error:  # a bug: this file waits, the others are taken in
-            self.listener.observer.trouble("a file in the maildrop could not be taken in", error, file=name)
+            self.listener.observer.trouble("a file in the maildrop could not be queued", error, file=name)
             await self._put_off(folder, name, "an internal error")
         else:
             self._waiting.pop(name, None)
@@ -205,7 +205,7 @@ class Maildrop:
         except OSError:
             age = 0.0
         if age > PATIENCE:
-            await self._set_aside(folder, name, f"it was put off for days, at last because: {why}")
+            await self._set_aside(folder, name, f"it was deferred for days, most recently because: {why}")
             return
         _, wait = self._waiting.get(name, (0.0, AGAIN_FIRST))
         self._waiting[name] = (asyncio.get_running_loop().time() + wait, min(2 * wait, AGAIN_MOST))
@@ -256,24 +256,24 @@ class Maildrop:
             await self._apart(_remove, folder, name)
         except OSError as error:
             self._stuck.add(name)
-            self.listener.observer.trouble("a file in the maildrop is done with and cannot be removed", error, file=name)
+            self.listener.observer.trouble("a file in the maildrop is finished but cannot be removed", error, file=name)
 
     async def _set_aside(self, folder: str, name: str, why: str, *, owner: str = "", worthless: bool = False) -> None:
         """Move a file where the operator finds it: its sender has long gone, and is not told by anybody else."""
         trouble: OSError | None = None
         what = (
-            "removed from the maildrop: it is no message"
+            "removed from the maildrop: it is not a message"
             if worthless
-            else f"moved to {folder}/{ASIDE}: nobody else tells its sender"
+            else f"moved to {folder}/{ASIDE}: its sender gets no report"
         )
         try:
             await self._apart(_remove if worthless else _move_aside, folder, name)
         except OSError as error:
             self._stuck.add(name)
-            what = "passed over in the maildrop from now on, as it cannot be moved"
+            what = "ignored in the maildrop from now on, because it cannot be moved"
             trouble = error
         self.listener.observer.trouble(
-            f"a file in the maildrop was not taken, and was {what}", trouble, file=name, why=why, owner=owner
+            f"a file in the maildrop was refused and was {what}", trouble, file=name, why=why, owner=owner
         )
 
 
@@ -314,10 +314,10 @@ class Talk:
                 while not reply or reply[3:4] == "-":
                     line = await self._reader.readline()
                     if not line:
-                        raise Later("the session has ended early")
+                        raise Later("the session ended early")
                     reply = line.decode("utf-8", "replace").strip()
         except (OSError, TimeoutError) as error:
-            raise Later(f"the session has broken: {error}") from error
+            raise Later(f"the session failed: {error}") from error
         if reply.startswith(digit):
             return ""
         if reply.startswith("5"):
@@ -376,7 +376,7 @@ def _move_aside(folder: str, name: str) -> None:
         os.mkdir(aside, 0o700)  # noqa: PTH102
     found = os.lstat(aside)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise OSError(f"{aside} is not a folder of ours")
+        raise OSError(f"{aside} is not a folder that belongs to the daemon")
     os.rename(f"{folder}/{name}", f"{aside}/{name}")  # noqa: PTH104
 
 

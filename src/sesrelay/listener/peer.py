@@ -36,8 +36,8 @@ _COUNTS = struct.Struct("=IIIII")  # … expires, two queues, uid, inode
 _CREDENTIALS = struct.Struct("=iII")  # pid, uid, gid: ucred
 _ALL_STATES = 0xFFFFFFFF
 _NOT_TOLD = (
-    "the kernel does not tell who owns a TCP connection (NETLINK_SOCK_DIAG; a container or RestrictAddressFamilies may forbid"
-    " it): allow it, or have Unix sockets under listeners only"
+    "the kernel does not say who owns a TCP connection (NETLINK_SOCK_DIAG; a container or RestrictAddressFamilies may forbid it): "
+    "allow it, or use only Unix sockets under listeners"
 )
 _PATIENCE = 1.0  # seconds; the kernel answers within the call that asks
 _ANSWER_MAX = 2**16  # octets of an answer, more than there ever are

@@ -46,7 +46,7 @@ def parse(listen: str) -> tuple[str, int]:
     host, colon, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not port.isdecimal() or int(port) > 65535:
-        raise ListenError(f"{listen} is no HOST:PORT, [IPV6]:PORT or unix:PATH")
+        raise ListenError(f"{listen} is not HOST:PORT, [IPV6]:PORT or unix:PATH")
     if host.lower() == "localhost":
         host = "127.0.0.1"
     return "0.0.0.0" if host in ("", "*") else host, int(port)
@@ -111,7 +111,7 @@ def _bound(listen: str, host: str, port: int, key: str = "listeners") -> socket.
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise ListenError(f"{listen}: {host} is no address of this machine ({error.strerror}); change {key}") from error
+        raise ListenError(f"{listen}: {host} is not an address of this machine ({error.strerror}); change {key}") from error
     family, address = found[0][0], found[0][4]
     try:
         sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -136,7 +136,7 @@ def _explained(listen: str, port: int, error: OSError, key: str = "listeners") -
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return ListenError(
-            f"{listen}: no permission for port {port}: run with CAP_NET_BIND_SERVICE, by socket activation, or on a port from 1024 up"
+            f"{listen}: no permission for port {port}: run with CAP_NET_BIND_SERVICE or socket activation, or use a port above 1023"
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return AddressAway(f"{listen}: no such address on this machine; change {key}")
@@ -212,7 +212,7 @@ def _explained_unix(name: str, path: str, key: str, error: OSError) -> ListenErr
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ListenError(
-            f"{name}: no permission to make a socket in {folder}: give the folder to the relay's user, or change {key}"
+            f"{name}: no permission to create a socket in {folder}: give the folder to the relay's user, or change {key}"
         )
     if error.errno is None:  # Python's own: AF_UNIX path too long
         return ListenError(f"{name}: the path is too long for a socket (107 octets): change {key}")
@@ -256,16 +256,14 @@ def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> tupl
         if not _inherited(fd):
             continue
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-            unnamed.append(
-                f"descriptor {fd} was handed over by systemd, and is no socket (ListenStream= is meant in the socket unit)"
-            )
+            unnamed.append(f"descriptor {fd} from systemd is not a socket (use ListenStream= in the socket unit)")
             continue
         sock = socket.socket(fileno=os.dup(fd))
         os.close(fd)
         if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             unnamed.append(
-                f"{shown(sock)} was handed over by systemd, and no connections can be accepted there"
-                " (ListenStream= and Accept=no are meant in the socket unit)"
+                f"{shown(sock)} from systemd is a socket that cannot accept connections"
+                " (use ListenStream= and Accept=no in the socket unit)"
             )
             sock.close()
             continue
@@ -273,8 +271,8 @@ def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> tupl
         listen = wanted.get(_key(name, -1) if sock.family == socket.AF_UNIX else _key(name[0], name[1]))
         if listen is None:
             unnamed.append(
-                f"{shown(sock)} was handed over by systemd, and no listener has that address: clients there wait in vain"
-                " (take it out of the socket unit, or name it as `listen` under listeners)"
+                f"{shown(sock)} from systemd belongs to no configured listener, so clients there get no answer"
+                " (remove it from the socket unit, or add it as `listen` under listeners)"
             )
             sock.close()
             continue

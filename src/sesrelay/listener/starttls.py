@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sesrelay.listener.session import SmtpSession
 
 READY = b"220 2.0.0 Ready to start TLS\r\n"
-UNDER_TLS = Reply(503, "5.5.1", "The session is under TLS already")
+UNDER_TLS = Reply(503, "5.5.1", "TLS is already active")
 
 
 def starttls(session: SmtpSession, argument: str) -> Work | None:

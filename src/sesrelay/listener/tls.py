@@ -41,4 +41,4 @@ def reason(error: BaseException | None) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     # What the loops raise at the deadline of a handshake.
-    return "not done in time" if isinstance(error, ConnectionAbortedError) else "the client left"
+    return "not done in time" if isinstance(error, ConnectionAbortedError) else "the client closed the connection"

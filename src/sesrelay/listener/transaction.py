@@ -165,7 +165,7 @@ def _check_name(address: str, smtputf8: bool, status: str) -> Reply | None:
     """Check the local part of an address that is this machine's own or has no domain."""
     name, at, _ = address.rpartition("@")
     if not smtputf8 and not address.isascii():
-        return Reply(553, "5.6.7", "a non-ASCII address wants the SMTPUTF8 parameter at MAIL")
+        return Reply(553, "5.6.7", "a non-ASCII address requires the SMTPUTF8 parameter of MAIL")
     try:
         check_local_part(name if at else address)
     except AddressError as error:

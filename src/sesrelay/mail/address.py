@@ -124,10 +124,10 @@ def check(address: str, *, smtputf8: bool = True) -> str:
         raise AddressError("the address has no domain")
     check_local_part(local)
     if not smtputf8 and not address.isascii():
-        raise AddressError("a non-ASCII address wants the SMTPUTF8 parameter at MAIL")
+        raise AddressError("a non-ASCII address requires the SMTPUTF8 parameter of MAIL")
     key = domain_key(domain)
     if key == "localhost" or key.endswith(".localhost"):
-        raise AddressError("localhost is nobody's mail domain")
+        raise AddressError("localhost is not a mail domain")
     return address
 
 
@@ -154,10 +154,10 @@ def _a_label(label: str) -> str:
     for char in label:
         # RFC 5892: letters, marks, digits and a few more; symbols, spaces and controls never.
         if ord(char) >= 0x80 and unicodedata.category(char)[0] not in "LMN" and char not in _IN_CONTEXT:
-            raise AddressError(f"the domain has the character U+{ord(char):04X}, which no domain may have")
+            raise AddressError(f"the domain has the character U+{ord(char):04X}, which is not allowed in a domain")
     unseen = _unseen(label)
     if unseen:
-        raise AddressError(f"the domain has the character U+{ord(unseen):04X}, which cannot be seen there")
+        raise AddressError(f"the domain has the character U+{ord(unseen):04X}, which is invisible there")
     return "xn--" + label.encode("punycode").decode("ascii")
 
 
@@ -179,7 +179,7 @@ def _check_label(label: str) -> None:
     if len(label) > LABEL_MAX:
         raise AddressError(f"a label of the domain is longer than {LABEL_MAX} octets")
     if not _LABEL.match(label):
-        raise AddressError(f"the domain label {label!r} has characters that no host name has")
+        raise AddressError(f"the domain label {label!r} has characters that are not allowed in a host name")
     if label.startswith("xn--"):
         try:
             meant = label[4:].encode("ascii").decode("punycode")

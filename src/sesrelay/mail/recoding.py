@@ -156,13 +156,13 @@ class _Work:
         for n, name in ((0, "preamble"), (len(pieces) - 1, "epilogue")):
             if not self._fits(pieces[n]):
                 made[n] = b"\r\n" if n else b""
-                self._note(f"removed the {name}, which no mail program shows", path)
+                self._note(f"removed the {name}, which mail programs do not show", path)
         for n in range(1, len(pieces), 2):  # blanks that pad a delimiter
             if not self._fits(pieces[n]):
                 made[n] = re.sub(rb"[ \t]+(?=\r\n|\Z)", b"", pieces[n])
         if kind.signed and made != pieces:
             what = "signed" if kind.type.endswith("signed") else "encrypted"
-            raise _Stuck(f"it is {what} (S/MIME or PGP), and what would have to be encoded anew is under that seal{_place(path)}")
+            raise _Stuck(f"it is {what} (S/MIME or PGP), so that part of it cannot be re-encoded{_place(path)}")
         return b"".join(made)
 
     # --- leaves ---
@@ -178,17 +178,18 @@ class _Work:
         encodable = kind.encoding in _ENCODED or kind.type.startswith(_GLOBAL)
         composite = kind.multipart or (kind.type.startswith("message/") and not encodable)
         if composite or not known:
-            of = f"of type {kind.type}, which may not be encoded" if composite else f"whose encoding {kind.encoding!r} is not known"
+            wrong = f"of type {kind.type}, which must not be encoded"
+            of = wrong if composite else f"with the unknown encoding {kind.encoding!r}"
             if not must:
                 self._note(f"{LEFT}: {why} in a part {of}", path)
                 return body, {}
             if composite:
                 raise _Stuck(f"it has {why} in a part {of}{_place(path)}")
         if kind.encoding == "base64":
-            self._note(f"broke base64 into lines of 76 ({why})", path)
+            self._note(f"rewrapped base64 to lines of 76 ({why})", path)
             return _lines(_NOT_BASE64.sub(b"", body), body), {}
         if kind.encoding == "quoted-printable":
-            self._note(f"mended quoted-printable ({why})", path)
+            self._note(f"repaired quoted-printable ({why})", path)
             return b"\r\n".join(_mended(line) for line in body.split(b"\r\n")), {}
         text = kind.type.startswith("text/")
         readable = text or kind.type.startswith(_GLOBAL)

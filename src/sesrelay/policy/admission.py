@@ -20,13 +20,15 @@ from sesrelay.mail.reply import Reply
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 HOPS_MAX = 50  # Received fields; more is a loop (Postfix's hopcount_limit)
 
-TOO_LARGE = Reply(552, "5.3.4", "The message is larger than this relay takes")
+TOO_LARGE = Reply(552, "5.3.4", "The message is larger than this relay accepts")
 HEADER_MAX = 1024 * 1024  # octets; it is worked on in several copies at once (Exim's header_maxsize is the same)
-HEADER_TOO_LARGE = Reply(552, "5.3.4", "The header of the message is larger than this relay takes (1 MiB)")
-FROM_TOO_LARGE = Reply(552, "5.3.4", "The header From of the message is larger than this relay takes (16 KiB)")
+HEADER_TOO_LARGE = Reply(552, "5.3.4", "The message header is larger than this relay accepts (1 MiB)")
+FROM_TOO_LARGE = Reply(552, "5.3.4", "The header From of the message is larger than this relay accepts (16 KiB)")
 
-LOOP = Reply(554, "5.4.6", "Too many hops: this message is going in circles")
-CLIENT_REFUSED = Reply(554, "5.7.1", "This relay serves local clients and the networks named under access.networks")
+LOOP = Reply(554, "5.4.6", "Too many hops: this message is in a mail loop")
+CLIENT_REFUSED = Reply(
+    554, "5.7.1", "This relay accepts mail only from local clients and the networks listed under access.networks"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def complete_recipient(recipient: Recipient, local: LocalMail) -> Recipient | Re
     if "@" in address and domain_of(address) != domain_of(f"@{local.hostname}"):
         return recipient  # the local domain is a real one with mailboxes elsewhere
     if local.unaliased == "reject" and name.lower() != "postmaster":
-        return Reply(550, "5.1.1", f"No alias for {name}: name one under local.aliases")
+        return Reply(550, "5.1.1", f"No alias for {name}: add one under local.aliases")
     return Recipient(f"{name}@{local.domain}", recipient.notify, recipient.orcpt, hold="no_alias")
 
 

@@ -129,9 +129,9 @@ class RoutingTable:
     def _why_not(self, rule: RouteRule, winner: RouteRule, sender: str, address: str) -> tuple[str, bool]:
         """Return why a rule did not win, and whether it is about somebody else."""
         if not sender and winner is self.null_sender:
-            return "the null sender has a route of its own", True
+            return "the null sender has its own route", True
         if not address:
-            return "there is no sender's domain to compare", True
+            return "the sender has no domain to compare", True
         domain = domain_of(address)
         if "@" in rule.pattern:
             return f"the sender is not {rule.pattern}", domain != domain_of(rule.pattern)
@@ -153,10 +153,10 @@ class RoutingTable:
         try:
             first = self._table.get(rule.pattern)
             if first is not None:
-                raise ValueError(f"{rule.pattern} stands twice: {first.source} and {rule.source}")
+                raise ValueError(f"{rule.pattern} is defined twice: {first.source} and {rule.source}")
             self._table.put(rule.pattern, rule)
         except AddressError as error:
-            raise ValueError(f"{rule.pattern!r} is no address, domain or *.domain: {error}") from None
+            raise ValueError(f"{rule.pattern!r} is not an address, domain or *.domain: {error}") from None
 
 
 def choose(transports: Sequence[str], paused_for: Mapping[str, float], patience: Mapping[str, float]) -> str:

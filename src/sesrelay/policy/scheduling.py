@@ -16,8 +16,8 @@ HOLD_MAX = 365 * 86400
 """Seconds. RFC 4865 has room for nine digits; a year is enough for any reminder."""
 DAY = 86400.0
 
-TOO_LONG = Reply(501, "5.5.4", f"HOLDFOR: {HOLD_MAX} seconds are the most")
-TOO_LATE = Reply(501, "5.5.4", "HOLDUNTIL: that is later than EHLO offers")
+TOO_LONG = Reply(501, "5.5.4", f"HOLDFOR: the maximum is {HOLD_MAX} seconds")
+TOO_LATE = Reply(501, "5.5.4", "HOLDUNTIL: later than the latest time in the EHLO reply")
 
 
 def offered(now: float) -> str:

@@ -54,7 +54,7 @@ class SenderRules:
             try:
                 self._table.put(pattern, (self._table.get(pattern) or frozenset()) | {grant.account})
             except AddressError as error:
-                raise ValueError(f"{grant.pattern!r} is no address, domain or *.domain: {error}") from None
+                raise ValueError(f"{grant.pattern!r} is not an address, domain or *.domain: {error}") from None
             self._named |= {grant.account}
         names = (local.domain, local.hostname) if local else ()
         self._machine = frozenset(domain_key(name) for name in names if name)
@@ -103,7 +103,7 @@ class SenderRules:
         if not confined or self._is_own_name(address, origin, also):
             return None
         who = " and ".join(sorted(map(str, confined)))
-        return Reply(550, "5.7.1", f"<{address}> is not for {who}, who may send only as what access names for him")
+        return Reply(550, "5.7.1", f"<{address}> is not allowed for {who}, who may use only the senders listed under access")
 
     def _is_own_name(self, address: str, origin: Origin, also: str = "") -> bool:
         """Tell whether this is the owner's own name at this machine, as in the output of his cron jobs."""
@@ -127,8 +127,8 @@ def accounts_of(origin: Origin) -> frozenset[Account]:
 
 
 def _kept(address: str, origin: Origin) -> Reply:
-    who = " and ".join(_known(origin)) or "a client without a name"
-    return Reply(550, "5.7.1", f"<{address}> is kept for others, and this is {who}")
+    who = " and ".join(_known(origin)) or "not identified"
+    return Reply(550, "5.7.1", f"<{address}> is reserved for other users, and this client is {who}")
 
 
 def _known(origin: Origin) -> list[str]:

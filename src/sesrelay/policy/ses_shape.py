@@ -232,7 +232,7 @@ _WHY = (
     ("encoded ", "SES does not support SMTPUTF8"),
     ("broke ", "no line may have more than 998 octets"),
     (recoding.LEFT, "SES accepts it, but may damage 8-bit octets that no part declares"),
-    ("mended quoted-printable", "its rules allow neither long lines nor 8-bit octets"),
+    ("repaired quoted-printable", "its rules allow neither long lines nor 8-bit octets"),
     ("bare ", "only CR LF ends a line in mail"),
     ("NUL ", "mail must not contain NUL"),
 )
