@@ -102,7 +102,7 @@ def test_a_site_comes_and_goes_while_the_relay_runs(relay: Relay, config: Path) 
     ("args", "code", "said"),
     [
         (("--domain", "kept.example", "--region", "eu-west-1"), 78, "not direct as expected"),
-        (("--domain", "there.example", "--direct"), 78, "stands twice"),
+        (("--domain", "there.example", "--direct"), 78, "is defined twice"),
         (("--domain", "a.example", "--transport", "nowher"), 78, "there is no transport 'nowher'"),
         (("--domain", "a.example"), 64, "choose one way to send"),
         (("--domain", "a.example", "--direct", "--region", "eu-west-1"), 64, "choose one way to send"),

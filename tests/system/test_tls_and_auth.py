@@ -235,10 +235,10 @@ def test_a_reload_with_files_that_cannot_serve_keeps_the_old(fault: str, changin
             authority.key.chmod(0o644)
     told = changing.hang_up()
     words = {
-        "stranger": "is not that of the certificate",
+        "stranger": "does not belong to the certificate",
         "expired": "expired on",
         "gone": "cannot be read",
-        "open": "others can access",
+        "open": "other users can access",
     }
     assert told["ok"] is False
     assert words[fault] in str(told["detail"])

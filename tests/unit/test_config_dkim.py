@@ -50,7 +50,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     config = write(tmp_path, "{example.org: {selector: s1, key_file: k.pem}}", mode=0o644)
     (found,) = problems(config)
     assert found == (
-        f"4:50: transports.direct.dkim.example.org.key_file: others can access the secret in {tmp_path}/k.pem, "
+        f"4:50: transports.direct.dkim.example.org.key_file: other users can access the secret in {tmp_path}/k.pem, "
         f"mode 0644 (chmod o-rwx {tmp_path}/k.pem)"
     )
 
@@ -74,12 +74,12 @@ def of_parts_that_do_not_belong_together() -> bytes:
 @pytest.mark.parametrize(
     ("pem", "said"),
     [
-        (of_parts_that_do_not_belong_together(), "holds a key that does not sign"),
-        (b"", "holds no private key (PEM is meant"),
-        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds no private key (PEM is meant"),
-        (PEM.replace(b"PRIVATE", b"PUBLIC"), "holds no private key (PEM is meant"),
-        (encrypted(), "wants a passphrase"),
-        (of_curve(), "holds a key that DKIM has no use for"),
+        (of_parts_that_do_not_belong_together(), "holds a key that cannot sign"),
+        (b"", "holds no private key (use PEM"),
+        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds no private key (use PEM"),
+        (PEM.replace(b"PRIVATE", b"PUBLIC"), "holds no private key (use PEM"),
+        (encrypted(), "is protected by a passphrase"),
+        (of_curve(), "holds a key of a type that DKIM does not support"),
     ],
 )
 def test_a_file_that_cannot_sign_is_refused(tmp_path: Path, pem: bytes, said: str) -> None:
@@ -91,13 +91,13 @@ def test_a_file_that_cannot_sign_is_refused(tmp_path: Path, pem: bytes, said: st
     ("dkim", "said"),
     [
         ("{example.org: {selector: s1}}", "transports.direct.dkim.example.org.key_file: missing"),
-        ("{example.org: {selector: s_1, key_file: k.pem}}", "transports.direct.dkim.example.org.selector: a selector is meant"),
+        ("{example.org: {selector: s_1, key_file: k.pem}}", "transports.direct.dkim.example.org.selector: must be a selector"),
         ("{example.org: {selector: s1, key_fil: k.pem, key_file: k.pem}}", "unknown key (did you mean key_file?)"),
         ("{example.org: []}", "an empty list"),
-        ("{example.org: [{selector: a, key_file: k.pem}, {selector: A, key_file: e.pem}]}", "a selector stands twice"),
+        ("{example.org: [{selector: a, key_file: k.pem}, {selector: A, key_file: e.pem}]}", "a selector is used twice"),
         ("{example.org: {selector: s1, key_file: gone.pem}}", "cannot be read: No such file"),
-        ("{a..b: {selector: s1, key_file: k.pem}}", "a domain is meant"),
-        ("s1.pem", "a mapping is meant"),
+        ("{a..b: {selector: s1, key_file: k.pem}}", "must be a domain"),
+        ("s1.pem", "must be a mapping"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, dkim: str, said: str) -> None:

@@ -117,14 +117,14 @@ def test_a_hash_in_a_file(folder: Path) -> None:
     [
         (listener("implicit", pem="gone"), ["5:18: listeners[0].certificate: gone.pem cannot be read: No such file or directory",
                                             "6:10: listeners[0].key: gone.key cannot be read: No such file or directory"]),
-        (listener(key="stranger"), ["6:10: listeners[0].key: the key in stranger.key is not that of the certificate in good.pem"]),
-        (listener().replace("good.pem", "good.key"), ["5:18: listeners[0].certificate: good.key holds no certificate (PEM is meant, the server's own first, then its chain)"]),
-        (listener().replace("good.key", "good.pem"), ["6:10: listeners[0].key: others can access the key in good.pem, mode 0644 (chmod o-rwx good.pem)"]),
-        (listener().replace("good.key", "public.pem"), ["6:10: listeners[0].key: public.pem holds no private key (PEM is meant)"]),
-        (listener().replace("good.key", "shut.key"), ["6:10: listeners[0].key: the key in shut.key wants a passphrase (one without is meant: openssl pkey -in shut.key -out NEW)"]),
-        (listener().replace("good.key", "open.key"), ["6:10: listeners[0].key: others can access the key in open.key, mode 0644 (chmod o-rwx open.key)"]),
-        (listener().replace("good.pem", "broken.pem"), ["5:18: listeners[0].certificate: broken.pem holds no certificate (PEM is meant, the server's own first, then its chain)"]),
-        (listener().replace("good.pem", "config.yaml"), ["5:18: listeners[0].certificate: config.yaml is no PEM file"]),
+        (listener(key="stranger"), ["6:10: listeners[0].key: the key in stranger.key does not belong to the certificate in good.pem"]),
+        (listener().replace("good.pem", "good.key"), ["5:18: listeners[0].certificate: good.key holds no certificate (use PEM: first the server's own certificate, then its chain)"]),
+        (listener().replace("good.key", "good.pem"), ["6:10: listeners[0].key: other users can access the key in good.pem, mode 0644 (chmod o-rwx good.pem)"]),
+        (listener().replace("good.key", "public.pem"), ["6:10: listeners[0].key: public.pem holds no private key (use PEM)"]),
+        (listener().replace("good.key", "shut.key"), ["6:10: listeners[0].key: the key in shut.key is protected by a passphrase (remove it: openssl pkey -in shut.key -out NEW)"]),
+        (listener().replace("good.key", "open.key"), ["6:10: listeners[0].key: other users can access the key in open.key, mode 0644 (chmod o-rwx open.key)"]),
+        (listener().replace("good.pem", "broken.pem"), ["5:18: listeners[0].certificate: broken.pem holds no certificate (use PEM: first the server's own certificate, then its chain)"]),
+        (listener().replace("good.pem", "config.yaml"), ["5:18: listeners[0].certificate: config.yaml is not a PEM file"]),
         (listener().replace("good.pem", "."), ["5:18: listeners[0].certificate: DIR cannot be read: Is a directory"]),
     ],
 )  # fmt: skip
@@ -151,7 +151,7 @@ GONE = "gone.pem cannot be read: No such file or directory"
     ("way", "problem"),
     [
         (f"{RELAY}, tls: required, ca_file: gone.pem", GONE),
-        (f"{RELAY}, tls: implicit, ca_file: good.key", "good.key holds no certificate (those of the issuers to trust are meant, as PEM)"),
+        (f"{RELAY}, tls: implicit, ca_file: good.key", "good.key holds no certificate (use PEM with the certificates of the issuers to trust)"),
         (f"{HOSTS}, tls: required, ca_file: .", "DIR cannot be read: Is a directory"),
         (f"{HOSTS}, tls: mta-sts, ca_file: fifo", "fifo cannot be read: it is not a regular file"),
         (f"{HOSTS}, tls_policy: {{example.com: required}}, ca_file: gone.pem", GONE),
@@ -176,7 +176,7 @@ def test_dates_matter_to_check_and_reload_and_not_to_a_start(folder: Path) -> No
     yesterday = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)).date()
     line = f"5:18: listeners[0].certificate: the certificate in old.pem expired on {yesterday} (renew it)"
     assert problems(folder, listener(pem="old"), today()) == [line]
-    assert "early.pem is valid from" in problems(folder, listener(pem="early"), today())[0]
+    assert "early.pem is not valid before" in problems(folder, listener(pem="early"), today())[0]
     assert checked(folder, listener(pem="old")).config.listeners[0].tls == "starttls"
 
 
@@ -191,46 +191,46 @@ def test_the_dates_are_those_that_openssl_reads(folder: Path) -> None:
         assert (first, last) == (ssl.cert_time_to_seconds(decoded["notBefore"]), ssl.cert_time_to_seconds(decoded["notAfter"]))
 
 
-CLEAR = "passwords would go in clear text (tls: starttls or implicit is meant too, with certificate and key"
+CLEAR = "passwords would be sent in clear text (add tls: starttls or implicit, with certificate and key"
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (listener("none", "required") + USERS, [f"4:11: listeners[0].auth: {CLEAR}; on loopback auth: any takes every password)"]),
+        (listener("none", "required") + USERS, [f"4:11: listeners[0].auth: {CLEAR}; on loopback, auth: any accepts every password)"]),
         (listener("none", "required", listen="0.0.0.0:25") + OPEN, [f"4:11: listeners[0].auth: {CLEAR})"]),
-        (listener("starttls", "optional"), ["4:11: listeners[0].auth: nobody could log in (name somebody under access.users)"]),
+        (listener("starttls", "optional"), ["4:11: listeners[0].auth: nobody could log in (add a user under access.users)"]),
         (listener("implicit", "any", listen="0.0.0.0:465") + OPEN.replace("0.0.0.0/0", "192.0.2.0/24"),
-         ["4:11: listeners[0].auth: any takes every password, on loopback only (required is meant, with tls and access.users)"]),
+         ["4:11: listeners[0].auth: any accepts every password and is allowed on loopback only (use required, with tls and access.users)"]),
         (listener("starttls", listen="'[::]:25'"),
-         ["2:13: listeners[0].listen: listens beyond loopback, and access.networks names no network beyond it (name those that may connect, or listen on 127.0.0.1)"]),
+         ["2:13: listeners[0].listen: listens beyond loopback, but access.networks lists only loopback (list the networks that may connect, or listen on 127.0.0.1)"]),
         (listener("implicit", "optional", listen="0.0.0.0:465") + OPEN,
-         ["2:13: listeners[0].listen: an open relay: listens beyond loopback, and access.networks lets everybody in (0.0.0.0/0) (name those that may connect, or auth: required with tls)"]),
+         ["2:13: listeners[0].listen: an open relay: listens beyond loopback, but access.networks allows everybody (0.0.0.0/0) (list only the networks that may connect, or use auth: required with tls)"]),
         (listener("none", listen="0.0.0.0:25") + "access: {networks: ['0.0.0.0/1', '128.0.0.0/1']}\n",
-         ["2:13: listeners[0].listen: an open relay: listens beyond loopback, and access.networks lets everybody in (0.0.0.0/0) (name those that may connect, or auth: required with tls)"]),
+         ["2:13: listeners[0].listen: an open relay: listens beyond loopback, but access.networks allows everybody (0.0.0.0/0) (list only the networks that may connect, or use auth: required with tls)"]),
         (listener("none", listen="'[::]:25'") + "access: {networks: ['::/0']}\n",
-         ["2:13: listeners[0].listen: an open relay: listens beyond loopback, and access.networks lets everybody in (::/0) (name those that may connect, or auth: required with tls)"]),
+         ["2:13: listeners[0].listen: an open relay: listens beyond loopback, but access.networks allows everybody (::/0) (list only the networks that may connect, or use auth: required with tls)"]),
         ("listeners:\n  - listen: 127.0.0.1:25\n    certificate: good.pem\n",
-         ["3:18: listeners[0].certificate: without effect (tls: starttls or implicit is meant too)"]),
+         ["3:18: listeners[0].certificate: has no effect (add tls: starttls or implicit)"]),
         ("access:\n  users:\n    - name: blog\n      password_hash: letmein\n",
-         ["4:22: access.users[0].password_hash: no argon2 hash (`sesrelay password-hash` makes one of a password)"]),
+         ["4:22: access.users[0].password_hash: not an argon2 hash (create one with `sesrelay password-hash`)"]),
         ("access:\n  users:\n    - {name: blog, password_hash_file: blog.hash}\n",
-         ["3:40: access.users[0].password_hash_file: no argon2 hash (`sesrelay password-hash` makes one of a password)"]),
+         ["3:40: access.users[0].password_hash_file: not an argon2 hash (create one with `sesrelay password-hash`)"]),
         (f"access:\n  users:\n    - name: blog\n      password_hash: '{HASH.replace('m=64', 'm=4194304')}'\n",
-         ["4:22: access.users[0].password_hash: an argon2 hash that cannot be verified in reasonable time and memory (`sesrelay password-hash` makes another)"]),
+         ["4:22: access.users[0].password_hash: an argon2 hash that cannot be verified in reasonable time and memory (create another with `sesrelay password-hash`)"]),
         (f"access:\n  users:\n    - {{name: blog, password_hash: '{HASH}'}}\n    - {{name: blog, password_hash: '{HASH}'}}\n",
-         ["4:14: access.users[1].name: 'blog' stands twice (first at config.yaml:3:14)"]),
+         ["4:14: access.users[1].name: 'blog' is defined twice (first at config.yaml:3:14)"]),
         (f"access:\n  users:\n    - {{name: 'a b', password_hash: '{HASH}'}}\n",
-         ["3:14: access.users[0].name: a user name is meant: up to 128 letters, digits and . _ + @ -, the first a letter or digit"]),
+         ["3:14: access.users[0].name: must be a user name: up to 128 letters, digits and . _ + @ -, the first a letter or digit"]),
         (f"access:\n  users:\n    - {{name: blog, password_hash: '{HASH}', password_hash_file: blog.hash}}\n",
-         ["3:147: access.users[0].password_hash_file: password_hash is there too (one of the two is meant)"]),
+         ["3:147: access.users[0].password_hash_file: password_hash is set too (use only one of the two)"]),
         ("listeners:\n  - {listen: 127.0.0.1:4001, tsl: x}\n  - {listen: 127.0.0.1:4002, auth: required}\n"
          f"access:\n  users:\n    - {{nam: blog, password_hash: '{HASH}'}}\n    - {{name: shop, password_hash: letmein}}\n",
          ["2:30: listeners[0].tsl: unknown key (did you mean tls?)",
-          f"3:36: listeners[1].auth: {CLEAR}; on loopback auth: any takes every password)",
+          f"3:36: listeners[1].auth: {CLEAR}; on loopback, auth: any accepts every password)",
           "6:7: access.users[0].name: missing",
           "6:8: access.users[0].nam: unknown key (did you mean name?)",
-          "7:35: access.users[1].password_hash: no argon2 hash (`sesrelay password-hash` makes one of a password)"]),
+          "7:35: access.users[1].password_hash: not an argon2 hash (create one with `sesrelay password-hash`)"]),
     ],
 )  # fmt: skip
 def test_doors_that_would_serve_anybody_or_nobody(text: str, expected: list[str], folder: Path) -> None:

@@ -275,8 +275,8 @@ def test_what_stands_twice_is_reported_with_both_places(tmp_path: Path) -> None:
     main = write(tmp_path, "transports: {a: {type: hold}}\nroutes:\n  - {sender: a.example, transport: a}\n")
     site = write(tmp_path, "transports: {a: {type: discard}}\nroutes:\n  - {sender: [A.EXAMPLE], transport: a}\n", "sites.d/s.yaml")
     assert lines(main) == [
-        f"{site}:1:14: transports.a: stands twice (first at {main}:1:14)",
-        f"{site}:3:15: routes[1].sender[0]: 'A.EXAMPLE' stands twice (first at {main}:3:14)",
+        f"{site}:1:14: transports.a: is defined twice (first at {main}:1:14)",
+        f"{site}:3:15: routes[1].sender[0]: 'A.EXAMPLE' is defined twice (first at {main}:3:14)",
     ]
 
 
@@ -308,12 +308,12 @@ def test_no_two_files_claim_one_pattern(tmp_path: Path) -> None:
     )
     two.chmod(0o600)
     three = write(tmp_path, "access: {local_users: {a: '*.X.example'}}\n", "sites.d/3.yaml")
-    shared = "; what users share stands in one file)"
+    shared = "; users that share it must be in one file)"
     at = two.read_text().splitlines()[1].index("x.example") + 1
     assert lines(main) == [
-        f"{one}:1:44: access.local_users.b[1]: 'M.EXAMPLE.' stands twice (first at {main}:2:21{shared}",
-        f"{two}:2:{at}: access.users[0].senders[0]: 'x.example' stands twice (first at {one}:1:28{shared}",
-        f"{three}:1:27: access.local_users.a[4]: '*.X.example' stands twice (first at {two}:3:20{shared}",
+        f"{one}:1:44: access.local_users.b[1]: 'M.EXAMPLE.' is defined twice (first at {main}:2:21{shared}",
+        f"{two}:2:{at}: access.users[0].senders[0]: 'x.example' is defined twice (first at {one}:1:28{shared}",
+        f"{three}:1:27: access.local_users.a[4]: '*.X.example' is defined twice (first at {two}:3:20{shared}",
     ]
 
 
@@ -326,9 +326,9 @@ def test_a_site_file_holds_a_sites_keys_only(tmp_path: Path) -> None:
     main = write(tmp_path, "{}")
     site = write(tmp_path, "hostname: a.example\nroute: []\nroutes: {}\n", "sites.d/s.yaml")
     assert lines(main) == [
-        f"{site}:1:1: hostname: only the main file may hold this (a site file holds transports, routes, access, expect, feedback)",
+        f"{site}:1:1: hostname: allowed in the main file only (a site file may hold transports, routes, access, expect, feedback)",
         f"{site}:2:1: route: unknown key (did you mean routes?)",
-        f"{site}:3:1: routes: a list is meant",
+        f"{site}:3:1: routes: must be a list",
     ]
 
 

@@ -12,8 +12,8 @@ from sesrelay.config.loading import load
 from sesrelay.config.problem import ConfigError
 from sesrelay.config.transports import SesTransport
 
-_NO_URL = "a URL is meant, as in https://email.us-east-1.amazonaws.com"
-_BARE_URL = "a URL without a user, ? and # is meant, as in https://email.us-east-1.amazonaws.com"
+_NO_URL = "must be a URL, as in https://email.us-east-1.amazonaws.com"
+_BARE_URL = "must be a URL without a user, ? and #, as in https://email.us-east-1.amazonaws.com"
 
 # name: (file, the problems without the file's path)
 BAD: dict[str, tuple[str, list[str]]] = {
@@ -33,27 +33,27 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "a fingerprint that is none": (
         "transports: {a: {type: smtp, host: h, tls_fingerprints: 12:3F}}\n",
         [
-            "1:57: transports.a.tls_fingerprints: the SHA-256 of a certificate is meant (64 hexadecimal digits; openssl x509 -noout "
+            "1:57: transports.a.tls_fingerprints: must be the SHA-256 of a certificate (64 hexadecimal digits; openssl x509 -noout "
             "-fingerprint -sha256)"
         ],
     ),
     "a link-local address of no interface": (
         "listeners: [{listen: '[fe80::1]:25'}]\n",
-        ['1:22: listeners[0].listen: a link-local address wants its interface, as in "[fe80::1%eth0]:25"'],
+        ['1:22: listeners[0].listen: a link-local address needs its interface, as in "[fe80::1%eth0]:25"'],
     ),
     "a name for nothing": (
         "transports: {a: {type: smtp, host: h, tls: opportunistic, tls_name: x.example}}\n",
-        ["1:69: transports.a.tls_name: without effect under tls: opportunistic (required or implicit is meant)"],
+        ["1:69: transports.a.tls_name: has no effect with tls: opportunistic (use required or implicit)"],
     ),
     "what is for SES, at another relay": (
         "transports: {a: {type: smtp, host: h, rewrite_from: a@b.example}}\n",
-        ["1:53: transports.a.rewrite_from: without effect: the relay is not SES's (email-smtp.REGION.amazonaws.com is meant)"],
+        ["1:53: transports.a.rewrite_from: has no effect: the relay is not SES (email-smtp.REGION.amazonaws.com)"],
     ),
     "nobody to list identities": (
         "transports: {a: {type: smtp, host: email-smtp.eu-west-1.amazonaws.com, preflight: true}}\n",
         [
-            "1:83: transports.a.preflight: SMTP credentials cannot list identities (identities_from: a transport of type ses of the same "
-            "account and region is meant too; rewrite_from does without)"
+            "1:83: transports.a.preflight: SMTP credentials cannot list identities (set identities_from to a transport of type ses of the same "
+            "account and region; rewrite_from does not need it)"
         ],
     ),
     "identities of nobody": (
@@ -62,11 +62,11 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "identities of another type": (
         "transports: {a: {type: smtp, host: email-smtp.eu-west-1.amazonaws.com, identities_from: b}, b: {type: hold}}\n",
-        ["1:89: transports.a.identities_from: 'b' is of type hold, not ses (there is none here)"],
+        ["1:89: transports.a.identities_from: 'b' is of type hold, not ses (none is defined here)"],
     ),
     "identities of another region": (
         "transports: {a: {type: smtp, host: email-smtp.eu-west-1.amazonaws.com, identities_from: b}, b: {type: ses, region: eu-west-2}}\n",
-        ["1:89: transports.a.identities_from: 'b' is in eu-west-2 (a transport of type ses in eu-west-1 is meant)"],
+        ["1:89: transports.a.identities_from: 'b' is in eu-west-2 (use a transport of type ses in eu-west-1)"],
     ),
     "families that are none": (
         "transports: {a: {type: direct, address_families: [ipv5]}}\n",
@@ -74,41 +74,41 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "duplicate key": (
         "log: {}\nqueue: {}\nlog: {}\n",
-        ["3:1: log: stands twice (first at FILE:1:1)"],
+        ["3:1: log: is defined twice (first at FILE:1:1)"],
     ),
     "aliases that differ in case, or in quotes": (
         "local:\n  aliases:\n    Foo: a@b.example\n    foo: c@d.example\n    '\"FOO\"': e@f.example\n",
         [
-            "4:5: local.aliases.foo: is the same name as 'Foo' (at FILE:3:5): case and needless quotes do not count",
-            "5:5: local.aliases.\"FOO\": is the same name as 'Foo' (at FILE:3:5): case and needless quotes do not count",
+            "4:5: local.aliases.foo: is the same name as 'Foo' (at FILE:3:5): upper and lower case and unnecessary quotes make no difference",
+            "5:5: local.aliases.\"FOO\": is the same name as 'Foo' (at FILE:3:5): upper and lower case and unnecessary quotes make no difference",
         ],
     ),
     "aliases in a circle": (
         "hostname: h.example\nlocal:\n  domain: l.example\n  aliases:\n    a: B@l.example\n    B: a@h.example\n    c: a@l.example\n"
         "    root: postmaster@l.example\n    postmaster: root@l.example\n    me: me@l.example\n",
         [
-            "5:5: local.aliases.a: goes in a circle with 'B' (at FILE:6:5): none of them leads to a mailbox",
-            "8:5: local.aliases.root: goes in a circle with 'postmaster' (at FILE:9:5): none of them leads to a mailbox",
+            "5:5: local.aliases.a: forms a loop with 'B' (at FILE:6:5): none of them leads to a mailbox",
+            "8:5: local.aliases.root: forms a loop with 'postmaster' (at FILE:9:5): none of them leads to a mailbox",
         ],
     ),
     "duplicate nested key": (
         "transports:\n  a: {type: hold}\n  a: {type: discard}\n",
-        ["3:3: transports.a: stands twice (first at FILE:2:3)"],
+        ["3:3: transports.a: is defined twice (first at FILE:2:3)"],
     ),
-    "not a mapping": ("- a\n", ["1:1: yaml: a mapping is meant (`key: value` lines; {} where all is default)"]),
-    "list for a mapping": ("limits: [1]\n", ["1:1: limits: a mapping is meant"]),
-    "text for a list": ("routes: a\n", ["1:9: routes: a list is meant"]),
+    "not a mapping": ("- a\n", ["1:1: yaml: must be a mapping (`key: value` lines; {} for all defaults)"]),
+    "list for a mapping": ("limits: [1]\n", ["1:1: limits: must be a mapping"]),
+    "text for a list": ("routes: a\n", ["1:9: routes: must be a list"]),
     "norway as a name": (
         "routes: [{sender: a.example, name: no, transport: direct}]\n",
-        ["1:36: routes[0].name: YAML reads an unquoted no as false (text is meant; put text in quotes)"],
+        ["1:36: routes[0].name: YAML reads an unquoted no as false (must be text; put text in quotes)"],
     ),
     "norway as a sender": (
         "routes: [{sender: [no], transport: direct}]\n",
-        ["1:20: routes[0].sender[0]: YAML reads an unquoted no as false (text is meant; put text in quotes)"],
+        ["1:20: routes[0].sender[0]: YAML reads an unquoted no as false (must be text; put text in quotes)"],
     ),
     "off as one of several": (
         "listeners: [{listen: '127.0.0.1:25', tls: off}]\n",
-        ["1:43: listeners[0].tls: YAML reads an unquoted off as false (none, starttls or implicit; put text in quotes)"],
+        ["1:43: listeners[0].tls: YAML reads an unquoted off as false (must be none, starttls or implicit; put text in quotes)"],
     ),
     "base 60": (
         "queue: {max_age: 1:30}\n",
@@ -140,30 +140,30 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "a port for an address": (
         "http: {listen: 9125}\n",
-        ["1:16: http.listen: HOST:PORT is meant, as in 127.0.0.1:25"],
+        ["1:16: http.listen: must be HOST:PORT, as in 127.0.0.1:25"],
     ),
     "a number for text": (
         "transports: {a: {type: ses, profile: 12}}\n",
-        ["1:38: transports.a.profile: YAML reads this as a number (text is meant: put it in quotes)"],
+        ["1:38: transports.a.profile: YAML reads this as a number (for text, put it in quotes)"],
     ),
     "yes for a number": (
         "limits: {recipients: yes}\n",
-        ["1:22: limits.recipients: YAML reads an unquoted yes as true (a whole number is meant; put text in quotes)"],
+        ["1:22: limits.recipients: YAML reads an unquoted yes as true (must be a whole number; put text in quotes)"],
     ),
     "size": (
         "limits: {message_size: 25Mb}\nqueue: {max_age: 3 days}\n",
-        ["2:18: queue.max_age: a time is meant: a number with s, m, h or d, as in 30s or 4h"],
+        ["2:18: queue.max_age: must be a time: a number with s, m, h or d, as in 30s or 4h"],
     ),
     "no size": (
         "limits: {message_size: lots}\n",
-        ["1:24: limits.message_size: a size is meant: a number with KiB, MiB, GiB, KB, MB or GB, as in 25MiB"],
+        ["1:24: limits.message_size: must be a size: a number with KiB, MiB, GiB, KB, MB or GB, as in 25MiB"],
     ),
     "zero size": ("limits: {message_size: 0}\n", ["1:24: limits.message_size: must be more than 0"]),
-    "warning": ("queue: {delay_warning: never}\n", ["1:24: queue.delay_warning: a time as in 4h is meant, or off"]),
+    "warning": ("queue: {delay_warning: never}\n", ["1:24: queue.delay_warning: must be a time, as in 4h, or off"]),
     "empty retry": ("queue: {retry: []}\n", ["1:9: queue.retry: an empty list (leave the key out for the default)"]),
     "ipv6 without brackets": (
         "listeners: [{listen: '::1:25'}]\n",
-        ['1:22: listeners[0].listen: an IPv6 address stands in brackets, as in "[::1]:25"'],
+        ['1:22: listeners[0].listen: an IPv6 address must be in brackets, as in "[::1]:25"'],
     ),
     "ipv6 without quotes": (
         "listeners:\n  - listen: [::1]:25\n",
@@ -171,17 +171,17 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "unix socket": (
         "listeners: [{listen: 'unix:'}]\n",
-        ["1:22: listeners[0].listen: the path of a socket is meant, as in unix:/run/sesrelay/submit.sock"],
+        ["1:22: listeners[0].listen: must be the path of a socket, as in unix:/run/sesrelay/submit.sock"],
     ),
     "unix socket, path too long": (
         f"listeners: [{{listen: 'unix:/{'x' * 107}'}}]\n",
-        ["1:22: listeners[0].listen: the path of a socket can have 107 octets, and this one has 108"],
+        ["1:22: listeners[0].listen: the path of a socket may have at most 107 octets; this one has 108"],
     ),
     "unix socket twice": (
         "listeners: [{listen: 'unix:/s'}, {listen: 'unix:/./s'}]\n",
         [
-            "1:43: listeners[1].listen: unix:/s cannot be opened beside unix:/s, the listener at FILE:1:22 "
-            "(each wants an address and port, or a path, of its own)"
+            "1:43: listeners[1].listen: unix:/s conflicts with unix:/s, the listener at FILE:1:22 "
+            "(each needs its own address and port, or its own path)"
         ],
     ),
     "unix socket for the page": (
@@ -190,7 +190,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "local user": (
         "access: {local_users: {'www data': [a.example]}}\n",
-        ["1:24: access.local_users.www data: the name of a local user is meant, or a uid, not 'www data'"],
+        ["1:24: access.local_users.www data: must be the name of a local user, or a uid, not 'www data'"],
     ),
     "local user with nothing": (
         "access: {local_users: {www-data: []}}\n",
@@ -199,72 +199,72 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "local user with no pattern": (
         "access: {local_users: {www-data: ['a b', '@foo.example']}}\n",
         [
-            "1:35: access.local_users.www-data[0]: an address, a domain or *.domain is meant, not 'a b': "
+            "1:35: access.local_users.www-data[0]: must be an address, a domain or *.domain, not 'a b': "
             "the domain label 'a b' has characters that are not allowed in a host name",
-            "1:42: access.local_users.www-data[1]: '@foo.example' is no pattern (did you mean foo.example?)",
+            "1:42: access.local_users.www-data[1]: '@foo.example' is not a pattern (did you mean foo.example?)",
         ],
     ),
     "claimed twice by one": (
         "access: {local_users: {a: [x.example, b.example, B.EXAMPLE.]}}\n",
-        ["1:50: access.local_users.a[2]: 'B.EXAMPLE.' stands twice (first at FILE:1:39)"],
+        ["1:50: access.local_users.a[2]: 'B.EXAMPLE.' is defined twice (first at FILE:1:39)"],
     ),
     "listeners twice": (
         "listeners: [{listen: '127.0.0.1:25'}, {listen: 'localhost:25'}]\n",
         [
-            "1:48: listeners[1].listen: localhost:25 cannot be opened beside 127.0.0.1:25, the listener at FILE:1:22 "
-            "(each wants an address and port, or a path, of its own)"
+            "1:48: listeners[1].listen: localhost:25 conflicts with 127.0.0.1:25, the listener at FILE:1:22 "
+            "(each needs its own address and port, or its own path)"
         ],
     ),
     "listeners twice, written in two ways": (
         "listeners: [{listen: '[::1]:25'}, {listen: '[0:0:0:0:0:0:0:1]:25'}]\n",
         [
-            "1:44: listeners[1].listen: [0:0:0:0:0:0:0:1]:25 cannot be opened beside [::1]:25, the listener at FILE:1:22 "
-            "(each wants an address and port, or a path, of its own)"
+            "1:44: listeners[1].listen: [0:0:0:0:0:0:0:1]:25 conflicts with [::1]:25, the listener at FILE:1:22 "
+            "(each needs its own address and port, or its own path)"
         ],
     ),
     "listener under a wildcard": (
         "access: {networks: [192.0.2.0/24]}\nlisteners:\n- listen: 127.0.0.1:25\n- listen: 0.0.0.0:25\n",
         [
-            "4:11: listeners[1].listen: 0.0.0.0:25 cannot be opened beside 127.0.0.1:25, the listener at FILE:3:11 "
-            "(each wants an address and port, or a path, of its own)"
+            "4:11: listeners[1].listen: 0.0.0.0:25 conflicts with 127.0.0.1:25, the listener at FILE:3:11 "
+            "(each needs its own address and port, or its own path)"
         ],
     ),
     "listener where the page is": (
         "listeners: [{listen: '127.0.0.1:8025'}]\nhttp: {listen: 'localhost:8025'}\n",
         [
-            "1:22: listeners[0].listen: 127.0.0.1:8025 cannot be opened beside localhost:8025, the page at FILE:2:16 "
-            "(each wants an address and port, or a path, of its own)"
+            "1:22: listeners[0].listen: 127.0.0.1:8025 conflicts with localhost:8025, the page at FILE:2:16 "
+            "(each needs its own address and port, or its own path)"
         ],
     ),
     "listener where the page is by default": (
         "listeners: [{listen: '127.0.0.1:9125'}]\n",
         [
-            "1:22: listeners[0].listen: 127.0.0.1:9125 cannot be opened beside 127.0.0.1:9125, the page "
-            "(each wants an address and port, or a path, of its own)"
+            "1:22: listeners[0].listen: 127.0.0.1:9125 conflicts with 127.0.0.1:9125, the page "
+            "(each needs its own address and port, or its own path)"
         ],
     ),
     "listener on the control socket": (
         "control: /x/c.sock\nlisteners: [{listen: 'unix:/x/y/../c.sock'}]\n",
         [
-            "2:22: listeners[0].listen: unix:/x/y/../c.sock cannot be opened beside unix:/x/c.sock, the control socket at FILE:1:10 "
-            "(each wants an address and port, or a path, of its own)"
+            "2:22: listeners[0].listen: unix:/x/y/../c.sock conflicts with unix:/x/c.sock, the control socket at FILE:1:10 "
+            "(each needs its own address and port, or its own path)"
         ],
     ),
     "tls without files": (
         "listeners: [{listen: '127.0.0.1:25', tls: starttls, key: k.pem}]\n",
-        ["1:13: listeners[0].certificate: missing (tls: starttls wants a certificate and its key)"],
+        ["1:13: listeners[0].certificate: missing (tls: starttls needs a certificate and its key)"],
     ),
     "user without a password": (
         "access: {users: [{name: blog}]}\n",
-        ["1:18: access.users[0]: without a password (password_hash or password_hash_file is meant too)"],
+        ["1:18: access.users[0]: has no password (add password_hash or password_hash_file)"],
     ),
     "memory for less than one message": (
         "limits: {message_size: 50MiB, memory: 128MiB}\n",
-        ["1:39: limits.memory: messages of 50MiB want limits.memory of 250MiB (it is 128MiB)"],
+        ["1:39: limits.memory: messages of 50MiB need limits.memory of at least 250MiB (it is 128MiB)"],
     ),
     "messages too large for the default memory": (
         "limits: {message_size: 100MiB}\n",
-        ["1:24: limits.message_size: messages of 100MiB want limits.memory of 500MiB (it is 256MiB)"],
+        ["1:24: limits.message_size: messages of 100MiB need limits.memory of at least 500MiB (it is 256MiB)"],
     ),
     "feedback not built": ("feedback: [{queue: x}]\n", ["1:1: feedback: not supported by this version (leave it out)"]),
     "postgres not built": (
@@ -274,30 +274,30 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "what v1 lacks": (
         "transports: {a: {type: ses, api: v1, tenant: t, list_management: {contact_list: l}}}\n",
         [
-            "1:46: transports.a.tenant: only the v2 API has it (api: auto or v2 is meant too)",
-            "1:49: transports.a.list_management: only the v2 API has it (api: auto or v2 is meant too)",
+            "1:46: transports.a.tenant: supported by the v2 API only (add api: auto or v2)",
+            "1:49: transports.a.list_management: supported by the v2 API only (add api: auto or v2)",
         ],
     ),
     "endpoints that exclude each other": (
         "transports: {a: {type: ses, fips: true, endpoint_id: a.b}, b: {type: ses, dual_stack: true, endpoint_url: 'http://h'}}\n",
         [
             "1:35: transports.a.fips: SES has no FIPS endpoint that spans regions (leave out fips or endpoint_id)",
-            "1:87: transports.b.dual_stack: without effect beside endpoint_url",
+            "1:87: transports.b.dual_stack: has no effect together with endpoint_url",
         ],
     ),
     "share, reserve and tariff": (
         "transports: {a: {type: ses, share: 0%, daily_reserve: 100%, tariff: {per_1000: -1}}}\n",
         [
-            "1:36: transports.a.share: more than 0% is meant",
-            "1:55: transports.a.daily_reserve: less than 100% is meant",
-            "1:80: transports.a.tariff.per_1000: a price as a number is meant, as in 0.10",
+            "1:36: transports.a.share: must be more than 0%",
+            "1:55: transports.a.daily_reserve: must be less than 100%",
+            "1:80: transports.a.tariff.per_1000: must be a price as a number, as in 0.10",
         ],
     ),
     "a level of TLS that is none": (
         "transports: {direct: {type: direct, tls: dan, tls_policy: {a..b: dane, x.example: mta_sts}}}\n",
         [
             "1:42: transports.direct.tls: must be none, opportunistic, required, dane or mta-sts, not 'dan' (did you mean dane?)",
-            "1:66: transports.direct.tls_policy.a..b: a domain is meant, as in example.com: the domain has an empty label",
+            "1:66: transports.direct.tls_policy.a..b: must be a domain, as in example.com: the domain has an empty label",
             "1:83: transports.direct.tls_policy.x.example: must be none, opportunistic, required, dane or mta-sts, not 'mta_sts' "
             "(did you mean mta-sts?)",
         ],
@@ -307,34 +307,34 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "- {sender: b.example, transport: direct, warm_up: {start: soon, plan: [10, x]}, priority_header: 'X Y'}\n"
         "- {sender: c.example, transport: direct, warm_up: {plan: []}, rate: 0/s}\n",
         [
-            "2:48: routes[0].rate: recipients in a time are meant, as in 10/s, 600/m, 5000/h or 20000/d",
+            "2:48: routes[0].rate: must be recipients per time, as in 10/s, 600/m, 5000/h or 20000/d",
             "2:67: routes[0].concurrency: must be at least 1",
             "2:81: routes[0].daily_cap: must be at least 1",
-            "3:59: routes[1].warm_up.start: a day is meant, as in 2026-01-31",
-            "3:76: routes[1].warm_up.plan[1]: a whole number is meant",
-            "3:98: routes[1].priority_header: the name of a header field is meant, as in X-Priority",
+            "3:59: routes[1].warm_up.start: must be a day, as in 2026-01-31",
+            "3:76: routes[1].warm_up.plan[1]: must be a whole number",
+            "3:98: routes[1].priority_header: must be the name of a header field, as in X-Priority",
             "4:42: routes[2].warm_up.start: missing",
             "4:52: routes[2].warm_up.plan: an empty list (leave the key out for the default)",
-            "4:69: routes[2].rate: recipients in a time are meant, as in 10/s, 600/m, 5000/h or 20000/d",
+            "4:69: routes[2].rate: must be recipients per time, as in 10/s, 600/m, 5000/h or 20000/d",
         ],
     ),
     "limits of one name that differ": (
         "routes:\n- {sender: a.example, transport: direct, rate: 5/s}\n- {sender: news@a.example, transport: direct, rate: 1/s}\n",
         [
-            "3:12: routes[1].sender: the route at FILE:2:3 is called 'a.example' too, and its limits are others "
-            "(give one of them a name of its own)"
+            "3:12: routes[1].sender: the route at FILE:2:3 has the same name 'a.example' but other limits "
+            "(give one of them another name)"
         ],
     ),
     "off loopback": (
         "listeners: [{listen: '0.0.0.0:25'}]\n",
         [
-            "1:22: listeners[0].listen: listens beyond loopback, and access.networks names no network beyond it (name those that "
+            "1:22: listeners[0].listen: listens beyond loopback, but access.networks lists only loopback (list the networks that "
             "may connect, or listen on 127.0.0.1)"
         ],
     ),
     "page off loopback": (
         "http: {listen: '0.0.0.0:80'}\n",
-        ["1:16: http.listen: listens beyond loopback without a token (http.token_file is meant too, or listen on 127.0.0.1)"],
+        ["1:16: http.listen: listens beyond loopback without a token (add http.token_file, or listen on 127.0.0.1)"],
     ),
     "network with host bits": (
         "access: {networks: [192.0.2.1/24]}\n",
@@ -342,13 +342,13 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "network of IPv4 as IPv6": (
         "access: {networks: ['::ffff:10.0.0.0/104']}\n",
-        ["1:21: access.networks[0]: '::ffff:10.0.0.0/104' is IPv4 in the clothes of IPv6 (did you mean 10.0.0.0/8?)"],
+        ["1:21: access.networks[0]: '::ffff:10.0.0.0/104' is an IPv4 address written as IPv6 (did you mean 10.0.0.0/8?)"],
     ),
     "addresses of IPv4 as IPv6": (
         "listeners: [{listen: '[::ffff:127.0.0.1]:25'}]\nhttp: {listen: '[::ffff:7f00:1]:80'}\n",
         [
-            "1:22: listeners[0].listen: '[::ffff:127.0.0.1]:25' is IPv4 in the clothes of IPv6 (did you mean 127.0.0.1:25?)",
-            "2:16: http.listen: '[::ffff:7f00:1]:80' is IPv4 in the clothes of IPv6 (did you mean 127.0.0.1:80?)",
+            "1:22: listeners[0].listen: '[::ffff:127.0.0.1]:25' is an IPv4 address written as IPv6 (did you mean 127.0.0.1:25?)",
+            "2:16: http.listen: '[::ffff:7f00:1]:80' is an IPv4 address written as IPv6 (did you mean 127.0.0.1:80?)",
         ],
     ),
     "transport type": (
@@ -358,40 +358,40 @@ BAD: dict[str, tuple[str, list[str]]] = {
             "1:31: transports.b: its type is missing (type: ses, smtp, direct, hold or discard)",
         ],
     ),
-    "transport of nothing": ("transports:\n  a:\n", ["2:5: transports.a: a mapping is meant"]),
-    "relay without host": ("transports: {a: {type: smtp}}\n", ["1:14: transports.a.host: missing (the relay's name is meant)"]),
+    "transport of nothing": ("transports:\n  a:\n", ["2:5: transports.a: must be a mapping"]),
+    "relay without host": ("transports: {a: {type: smtp}}\n", ["1:14: transports.a.host: missing (set the relay's name)"]),
     "relay with two": (
         "transports: {a: {type: smtp, host: a, hosts: [b]}}\n",
-        ["1:39: transports.a.hosts: host is there too (one of the two is meant)"],
+        ["1:39: transports.a.hosts: host is set too (use only one of the two)"],
     ),
     "SES beside another host": (
         "transports:\n  a:\n    type: smtp\n    hosts: [relay.example, email-smtp.eu-west-1.amazonaws.com]\n"
         "  b: {type: smtp, hosts: [email-smtp.eu-west-1.amazonaws.com, email-smtp.us-east-1.amazonaws.com]}\n"
         "  c: {type: smtp, hosts: [email-smtp.eu-west-1.amazonaws.com]}\n",
         [
-            f"{place}: transports.{name}.hosts: an SES endpoint stands alone (a transport of its own for each SES endpoint is meant, "
+            f"{place}: transports.{name}.hosts: an SES endpoint must be the only host (use one transport for each SES endpoint, "
             "and a route that lists them in order)"
             for place, name in (("4:5", "a"), ("5:19", "b"))
         ],
     ),
     "host with port": (
         "transports: {a: {type: smtp, host: 'relay.example:25'}}\n",
-        ["1:36: transports.a.host: a host alone is meant, not 'relay.example:25' (the port has a key of its own)"],
+        ["1:36: transports.a.host: must be a host without a port, not 'relay.example:25' (the port has its own key)"],
     ),
     "half of the credentials": (
         "transports: {a: {type: ses, access_key_id: AKIA, external_id: x}}\n",
         [
-            "1:44: transports.a.access_key_id: without its secret (secret_access_key or secret_access_key_file is meant too)",
-            "1:63: transports.a.external_id: without role_arn (it belongs to a role)",
+            "1:44: transports.a.access_key_id: has no secret (add secret_access_key or secret_access_key_file)",
+            "1:63: transports.a.external_id: has no effect without role_arn",
         ],
     ),
     "the tag that is the relay's": (
         "transports: {a: {type: ses, tags: {site: x, sesrelay-id: x}}}\n",
-        ["1:58: transports.a.tags.sesrelay-id: reserved: by this tag sesrelay tells SES the queue id (another name is meant)"],
+        ["1:58: transports.a.tags.sesrelay-id: reserved: sesrelay uses this tag for the queue id (use another name)"],
     ),
     "region": (
         "transports: {a: {type: ses, region: us-east}}\n",
-        ["1:37: transports.a.region: an AWS region is meant, as in us-east-1, not 'us-east'"],
+        ["1:37: transports.a.region: must be an AWS region, as in us-east-1, not 'us-east'"],
     ),
     "transport's name in a route": (
         "transports: {ses-main: {type: ses}}\nroutes: [{sender: a.example, transport: ses-mian}]\n",
@@ -399,7 +399,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "transport's name that is taken": (
         "transports: {undeliverable: {type: hold}}\n",
-        ["1:14: transports.undeliverable: is the folder for bounces that cannot be sent (another name is meant)"],
+        ["1:14: transports.undeliverable: is the folder for bounces that cannot be sent (use another name)"],
     ),
     "transport's name elsewhere": (
         "default_route: {transport: [direct, a]}\nnull_sender_route: {transport: dirct}\n",
@@ -418,29 +418,29 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "null route as a name": ("null_sender_route: direct\n", ["1:20: null_sender_route: must be auto, not 'direct'"]),
     "route without way": (
         "routes:\n  - sender: a.example\n",
-        ["2:5: routes[0].transport: missing (a transport's name is meant, or reject: true)"],
+        ["2:5: routes[0].transport: missing (set a transport's name, or reject: true)"],
     ),
     "route with both ways": (
         "routes: [{sender: a.example, transport: direct, reject: true}]\n",
-        ["1:57: routes[0].reject: transport is there too (one of the two is meant)"],
+        ["1:57: routes[0].reject: transport is set too (use only one of the two)"],
     ),
     "route without sender": ("routes:\n  - transport: direct\n", ["2:5: routes[0].sender: missing"]),
     "pattern twice": (
         "routes:\n  - {sender: Example.com, transport: direct}\n  - {sender: [b.example, EXAMPLE.COM.], reject: true}\n",
-        ["3:26: routes[1].sender[1]: 'EXAMPLE.COM.' stands twice (first at FILE:2:14)"],
+        ["3:26: routes[1].sender[1]: 'EXAMPLE.COM.' is defined twice (first at FILE:2:14)"],
     ),
     "pattern twice, IDNA": (
         "routes:\n  - {sender: bücher.example, transport: direct}\n  - {sender: xn--bcher-kva.example, reject: true}\n",
-        ["3:14: routes[1].sender: 'xn--bcher-kva.example' stands twice (first at FILE:2:14)"],
+        ["3:14: routes[1].sender: 'xn--bcher-kva.example' is defined twice (first at FILE:2:14)"],
     ),
     "pattern of Postfix": (
         "routes: [{sender: '@foo.example', transport: direct}]\n",
-        ["1:19: routes[0].sender: '@foo.example' is no pattern (did you mean foo.example?)"],
+        ["1:19: routes[0].sender: '@foo.example' is not a pattern (did you mean foo.example?)"],
     ),
     "pattern with a star inside": (
         "routes: [{sender: 'a.*.example', transport: direct}]\n",
         [
-            "1:19: routes[0].sender: an address, a domain or *.domain is meant, not 'a.*.example': the * stands only in front, "
+            "1:19: routes[0].sender: must be an address, a domain or *.domain, not 'a.*.example': the * is allowed only at the beginning, "
             "as in *.example.com"
         ],
     ),
@@ -464,14 +464,14 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "hostname: ${SESRELAY_NOT_SET}\nqueue: {max_age: '${OPEN'}\n",
         [
             "1:11: hostname: ${SESRELAY_NOT_SET} is not set in the environment",
-            "2:18: queue.max_age: `${` begins a variable's name, which ends with `}` (write $${ for the text itself)",
+            "2:18: queue.max_age: `${` begins a variable's name, which must end with `}` (write $${ for the text itself)",
         ],
     ),
-    "tab": ("log:\n\tlevel: info\n", ["2:1: yaml: a tab cannot indent in YAML (use spaces)"]),
-    "two documents": ("log: {}\n---\nlog: {}\n", ["2:1: yaml: a second document begins here (one `---` at most)"]),
+    "tab": ("log:\n\tlevel: info\n", ["2:1: yaml: YAML does not allow tabs for indentation (use spaces)"]),
+    "two documents": ("log: {}\n---\nlog: {}\n", ["2:1: yaml: a second document begins here (at most one `---` is allowed)"]),
     "tag": (
         "hostname: !!python/object/apply:os.system ['true']\n",
-        ["1:11: hostname: tags have no meaning here (put text that starts with ! in quotes)"],
+        ["1:11: hostname: tags are not supported here (put text that starts with ! in quotes)"],
     ),
     "control character": ("hostname: a\x07b\n", ["1:12: yaml: the control character U+0007 cannot stand in YAML"]),
     "missing secret": (
@@ -570,9 +570,9 @@ def test_half_a_character_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     assert [line.split(": ")[1:3] for line in problems(file)] == [
         ["yaml", "a key must be text"],
-        ["hostname", "no text (half of a character, or a variable that is not UTF-8)"],
+        ["hostname", "not valid text (half of a character, or a variable that is not UTF-8)"],
         ["transports", "a key must be text"],
-        ["local.domain", "no text (half of a character, or a variable that is not UTF-8)"],
+        ["local.domain", "not valid text (half of a character, or a variable that is not UTF-8)"],
     ]
 
 
@@ -611,7 +611,7 @@ def test_an_alias_bomb_is_refused_within_bounds(text: str, tmp_path: Path) -> No
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert len(lines) == 1 and "aliases expand to far too much, or to themselves" in lines[0]
+    assert len(lines) == 1 and "aliases expand to far too much data, or to themselves" in lines[0]
     assert peak < 50 * 10**6
 
 

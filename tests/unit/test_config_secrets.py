@@ -99,12 +99,12 @@ def test_a_secret_that_others_can_access_is_refused(mode: int, tmp_path: Path) -
     secret = write(tmp_path / "r.password", CANARY, mode)
     config = write(tmp_path / "config.yaml", RELAY % "password_file: r.password")
     assert problems(config) == [
-        f"{config}:1:75: transports.r.password_file: others can access the secret in {secret}, mode {mode:04o} (chmod o-rwx {secret})"
+        f"{config}:1:75: transports.r.password_file: other users can access the secret in {secret}, mode {mode:04o} (chmod o-rwx {secret})"
     ]
     secret.chmod(0o640)
     inline = write(tmp_path / "inline.yaml", RELAY % f"password: {CANARY}", mode)
     assert problems(inline) == [
-        f"{inline}:1:70: transports.r.password: a secret in a file that others can access, mode {mode:04o} "
+        f"{inline}:1:70: transports.r.password: a secret in a file that other users can access, mode {mode:04o} "
         f"(chmod o-rwx {inline}, or use password_file)"
     ]
     inline.chmod(0o640)
@@ -131,7 +131,7 @@ def test_a_file_that_is_no_secret(content: str, said: str, tmp_path: Path) -> No
 def test_both_forms_are_one_too_many(tmp_path: Path) -> None:
     write(tmp_path / "r.password", CANARY, 0o600)
     (line,) = problems(write(tmp_path / "config.yaml", RELAY % "password: x, password_file: r.password"))
-    assert "transports.r.password_file: password is there too (one of the two is meant)" in line
+    assert "transports.r.password_file: password is set too (use only one of the two)" in line
 
 
 def test_an_access_token_is_read_at_the_start_and_known_by_its_file(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_an_access_token_is_read_at_the_start_and_known_by_its_file(tmp_path: Pa
     assert CANARY not in repr(relay)
     for more in ("token: x", "password: x"):
         (line,) = problems(write(tmp_path / "config.yaml", RELAY % f"token_file: r.token, {more}"))
-        assert line.endswith(f"transports.r.token_file: {more[:-3]} is there too (one of the two is meant)")
+        assert line.endswith(f"transports.r.token_file: {more[:-3]} is set too (use only one of the two)")
     (line,) = problems(write(tmp_path / "config.yaml", "transports: {r: {type: smtp, host: h.example, token_file: r.token}}\n"))
     assert line.endswith("transports.r.token_file: without username")
 

@@ -207,7 +207,7 @@ def test_cloudflare_refuses(world: AwsWorld, cf: Cloudflare, token: Path) -> Non
     assert put_there(*url).code == 64
     assert "--token-file" in world.domain("dns", "--token-file", token).err
     token.chmod(0o644)
-    assert "others can access" in put_there("--token-file", token, *url).err
+    assert "other users can access" in put_there("--token-file", token, *url).err
     token.chmod(0o600)
     clear = put_there("--token-file", token, "--api-url", "http://api.example/v4")
     assert "clear text" in clear.err

@@ -198,4 +198,4 @@ def test_a_policy_counts_without_white_space() -> None:
 @pytest.mark.parametrize("verb", [("iam-policy",), ("credentials", "create"), ("account",), ("domain", "show", "example.com")])
 def test_a_region_that_is_none_is_a_wrong_command_line(verb: tuple[str, ...]) -> None:
     said = sesrelay(*verb, "--region", "us_east_1")
-    assert (said.code, "'--region': an AWS region is meant" in said.err) == (64, True), said.err
+    assert (said.code, "'--region': must be an AWS region" in said.err) == (64, True), said.err

@@ -93,7 +93,7 @@ def test_explain_gives_a_reason_for_each_loser() -> None:
     ("one", "two"), [("example.com", "EXAMPLE.com."), ("bücher.example", "xn--bcher-kva.example"), ("A@x.example", "a@X.example")]
 )
 def test_a_pattern_that_stands_twice(one: str, two: str) -> None:
-    with pytest.raises(ValueError, match=r"stands twice: c:1 and c:2"):
+    with pytest.raises(ValueError, match=r"is defined twice: c:1 and c:2"):
         table(one, two)
 
 

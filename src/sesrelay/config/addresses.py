@@ -43,7 +43,7 @@ def check_addresses(document: Document, config: Config, failed: set[str]) -> Non
         if (octets := len(os.fsencode(config.control))) > UNIX_PATH_MAX:
             document.report(
                 ("control",),
-                f"{config.control} has {octets} octets, and the path of a socket at most {UNIX_PATH_MAX} (set it to a shorter one)",
+                f"{config.control} has {octets} octets, but the path of a socket may have at most {UNIX_PATH_MAX} (set a shorter one)",
             )
     for index, listener in enumerate(config.listeners):
         if part(("listeners",), index) in failed:
@@ -51,8 +51,8 @@ def check_addresses(document: Document, config: Config, failed: set[str]) -> Non
         path: KeyPath = ("listeners", index, "listen")
         for other, whose in taken:
             if meet(listener.listen, other):
-                text = f"{listener.listen} cannot be opened beside {other}, {whose}"
-                document.report(path, f"{text} (each wants an address and port, or a path, of its own)")
+                text = f"{listener.listen} conflicts with {other}, {whose}"
+                document.report(path, f"{text} (each needs its own address and port, or its own path)")
                 break
         taken.append((listener.listen, f"the listener{_at(document, path)}"))
 

@@ -35,11 +35,11 @@ def wrong_with_certificate(file: Path, now: float | None) -> str | None:
     try:
         first, last = validity(ssl.PEM_cert_to_DER_cert(text[begin : end + len(_CERTIFICATE[1])]))
     except (ValueError, IndexError):
-        return f"{file} holds no certificate (PEM is meant, the server's own first, then its chain)"
+        return f"{file} holds no certificate (use PEM: first the server's own certificate, then its chain)"
     if now is not None and now > last:
         return f"the certificate in {file} expired on {_day(last)} (renew it)"
     if now is not None and now < first:
-        return f"the certificate in {file} is valid from {_day(first)} only"
+        return f"the certificate in {file} is not valid before {_day(first)}"
     return None
 
 
@@ -49,9 +49,9 @@ def wrong_with_key(file: Path, environ: Mapping[str, str]) -> str | None:
     if isinstance(data, str):
         return data
     if exposed(file, data[1], environ):
-        return f"others can access the key in {file}, mode {stat.S_IMODE(data[1]):04o} (chmod o-rwx {file})"
+        return f"other users can access the key in {file}, mode {stat.S_IMODE(data[1]):04o} (chmod o-rwx {file})"
     if b"PRIVATE KEY-----" not in data[0]:
-        return f"{file} holds no private key (PEM is meant)"
+        return f"{file} holds no private key (use PEM)"
     return None
 
 
@@ -64,10 +64,10 @@ def wrong_with_pair(certificate: Path, key: Path) -> str | None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, passphrase)
     except _Encrypted:
-        return f"the key in {key} wants a passphrase (one without is meant: openssl pkey -in {key} -out NEW)"
+        return f"the key in {key} is protected by a passphrase (remove it: openssl pkey -in {key} -out NEW)"
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            return f"the key in {key} is not that of the certificate in {certificate}"
+            return f"the key in {key} does not belong to the certificate in {certificate}"
         return f"{certificate} and {key} cannot be used: {(error.reason or 'no PEM').lower().replace('_', ' ')}"
     except OSError as error:
         return f"{certificate} and {key} cannot be used: {error.strerror}"
@@ -80,7 +80,7 @@ def wrong_with_issuers(file: Path) -> str | None:
         read_regular(file, 0)  # OpenSSL would wait for somebody to write to a FIFO
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except ssl.SSLError:
-        return f"{file} holds no certificate (those of the issuers to trust are meant, as PEM)"
+        return f"{file} holds no certificate (use PEM with the certificates of the issuers to trust)"
     except OSError as error:
         return f"{file} cannot be read: {error.strerror}"
     return None
@@ -128,5 +128,5 @@ def _read(file: Path) -> tuple[bytes, int] | str:
     except OSError as error:
         return f"{file} cannot be read: {error.strerror}"
     if len(data) > _PEM_MAX or _PEM not in data:
-        return f"{file} is no PEM file"
+        return f"{file} is not a PEM file"
     return data, mode

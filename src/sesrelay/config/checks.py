@@ -31,9 +31,7 @@ def check_names(document: Document) -> None:
     transports = document.root.get("transports")
     known = list(transports) if isinstance(transports, dict) else []
     if FOLDER in known:
-        document.report(
-            ("transports", FOLDER), "is the folder for bounces that cannot be sent (another name is meant)", at_key=True
-        )
+        document.report(("transports", FOLDER), "is the folder for bounces that cannot be sent (use another name)", at_key=True)
     if "direct" not in known:
         known.append("direct")
     for path, name in _transport_names(document):
@@ -50,7 +48,7 @@ def check_patterns(document: Document) -> None:
         except AddressError:
             continue  # reported as no pattern already
         if key in first:
-            document.report(path, f"{shown(pattern)} stands twice (first at {first[key]})")
+            document.report(path, f"{shown(pattern)} is defined twice (first at {first[key]})")
         first.setdefault(key, document.value_place(path))
 
 
@@ -63,7 +61,7 @@ def check_aliases(document: Document, config: Config, failed: set[str]) -> None:
         first = written.setdefault(alias_name(each), each)
         if first != each:
             at = document.key_place(("local", "aliases", first))
-            what = f"is the same name as {shown(first)} (at {at}): case and needless quotes do not count"
+            what = f"is the same name as {shown(first)} (at {at}): upper and lower case and unnecessary quotes make no difference"
             document.report(("local", "aliases", each), what, at_key=True)
     local = LocalMail(config.hostname, config.local.domain, config.local.aliases)
     told: set[str] = set()
@@ -72,7 +70,7 @@ def check_aliases(document: Document, config: Config, failed: set[str]) -> None:
         if circle and not told & set(circle):
             paths = [("local", "aliases", written[each]) for each in circle]
             others = ", ".join(f"{shown(path[-1])} (at {document.key_place(path)})" for path in paths[1:])
-            document.report(paths[0], f"goes in a circle with {others}: none of them leads to a mailbox", at_key=True)
+            document.report(paths[0], f"forms a loop with {others}: none of them leads to a mailbox", at_key=True)
         told.update(circle)
 
 
@@ -96,7 +94,7 @@ def check_identities(document: Document, config: Config) -> None:
             what = f"there is no transport {named}" if other is None else f"{named} is of type {other.type}, not ses"
             document.report(path, f"{what} {meant(way.identities_from, able)}")
         elif other.region and other.region != (here := region_of(way.relays[0])):
-            document.report(path, f"{shown(way.identities_from)} is in {other.region} (a transport of type ses in {here} is meant)")
+            document.report(path, f"{shown(way.identities_from)} is in {other.region} (use a transport of type ses in {here})")
 
 
 def check_issuers(document: Document, config: Config) -> None:
@@ -118,7 +116,7 @@ def check_memory(document: Document, config: Config, failed: set[str]) -> None:
         named = "memory" if "memory" in limits.model_fields_set else "message_size"
         document.report(
             ("limits", named),
-            f"messages of {_mib(limits.message_size)} want limits.memory of {_mib(needed)} (it is {_mib(limits.memory)})",
+            f"messages of {_mib(limits.message_size)} need limits.memory of at least {_mib(needed)} (it is {_mib(limits.memory)})",
         )
 
 
@@ -192,8 +190,8 @@ def check_limits(document: Document, config: Config) -> None:
             path: KeyPath = ("routes", index, "name" if route.name else "sender")
             document.report(
                 path,
-                f"the route at {document.value_place(('routes', before))} is called {shown(name)} too, and its limits are others "
-                "(give one of them a name of its own)",
+                f"the route at {document.value_place(('routes', before))} has the same name {shown(name)} but other limits "
+                "(give one of them another name)",
             )
 
 

@@ -27,9 +27,9 @@ def check_claims(document: Document) -> None:
         place = document.value_place(path)
         before, accounts = first.setdefault(key, (place, set()))
         if place.file != before.file:
-            document.report(path, f"{shown(pattern)} stands twice (first at {before}; what users share stands in one file)")
+            document.report(path, f"{shown(pattern)} is defined twice (first at {before}; users that share it must be in one file)")
         elif account in accounts:
-            document.report(path, f"{shown(pattern)} stands twice (first at {before})")
+            document.report(path, f"{shown(pattern)} is defined twice (first at {before})")
         accounts.add(account)
 
 

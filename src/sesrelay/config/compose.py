@@ -47,7 +47,7 @@ def compose(data: bytes, file: str) -> yaml.MappingNode | None:
     if root is None or (isinstance(root, yaml.ScalarNode) and root.tag == TAG + "null"):
         return None
     if not isinstance(root, yaml.MappingNode):
-        what = "a mapping is meant (`key: value` lines; {} where all is default)"
+        what = "must be a mapping (`key: value` lines; {} for all defaults)"
         raise _unreadable(place_of(file, root.start_mark), what)
     return root
 
@@ -129,20 +129,20 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> UnreadableErro
     )
     what = error.problem or "not YAML"
     if "alias" in what:
-        what = "`*` starts an alias, and no anchor has this name (put text that starts with * in quotes)"
+        what = "`*` starts an alias, but no anchor has this name (put text that starts with * in quotes)"
     elif "anchor" in what:
-        what = "`&` starts an anchor, and this one stands twice (put text that starts with & in quotes)"
+        what = "`&` starts an anchor, but this one is defined twice (put text that starts with & in quotes)"
     elif "tag" in what:
-        what = "`!` starts a tag, and tags have no meaning here (put text that starts with ! in quotes)"
+        what = "`!` starts a tag, but tags are not supported here (put text that starts with ! in quotes)"
     elif "document" in what and "another" in what:
-        what = "a second document begins here (one `---` at most)"
+        what = "a second document begins here (at most one `---` is allowed)"
     elif bracket:
         place = _after(file, around[: bracket.start(1)])
         what = '`[` starts a list (put an IPv6 address in quotes, as "[::1]:25")'
     elif "\t" in (lines[place.line - 1] if place.line <= len(lines) else "")[: place.column]:
-        what = "a tab cannot indent in YAML (use spaces)"
+        what = "YAML does not allow tabs for indentation (use spaces)"
     elif "mapping values are not allowed" in what:
-        what = "`: ` cannot stand here (indent the line rightly, or put text that holds `: ` in quotes)"
+        what = "`: ` is not allowed here (correct the indentation, or put text that contains `: ` in quotes)"
     elif "cannot start any token" in what:
         what = "no value starts with this character (put the text in quotes)"
     else:

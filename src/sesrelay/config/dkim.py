@@ -24,7 +24,7 @@ _SELECTOR = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za
 
 def parse_selector(value: str) -> str:
     if not _SELECTOR.match(value):
-        raise ValueError("a selector is meant: letters, digits and dashes, as in s1 (the record is SELECTOR._domainkey.DOMAIN)")
+        raise ValueError("must be a selector: letters, digits and dashes, as in s1 (the record is SELECTOR._domainkey.DOMAIN)")
     return value.lower()
 
 
@@ -44,7 +44,7 @@ def _listed(value: Any) -> Any:
 def _distinct(value: tuple[DkimEntry, ...]) -> tuple[DkimEntry, ...]:
     selectors = [entry.selector for entry in value]
     if len(set(selectors)) < len(selectors):
-        raise ValueError("a selector stands twice (each key has one of its own)")
+        raise ValueError("a selector is used twice (each key needs its own)")
     return value
 
 

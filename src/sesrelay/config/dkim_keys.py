@@ -67,16 +67,16 @@ def parse(data: bytes) -> SigningKey:
         # OpenSSL would try for 37 ms whether an RSA key's factors are prime; `_tried` takes a hundredth of that to see whether it signs.
         key = load_pem_private_key(data, password=None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
-        raise ValueError("wants a passphrase (a key without one is meant)") from None
+        raise ValueError("is protected by a passphrase (use a key without one)") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("holds no private key (PEM is meant, as `sesrelay dkim generate` writes it)") from None
+        raise ValueError("holds no private key (use PEM, as `sesrelay dkim generate` writes it)") from None
     if isinstance(key, RSAPrivateKey):
         if key.key_size < RSA_MIN:
-            raise ValueError(f"holds an RSA key of {key.key_size} bits, which nobody accepts (2048 are meant)")
+            raise ValueError(f"holds an RSA key of {key.key_size} bits, which receivers do not accept (use 2048)")
         return _tried(key)
     if isinstance(key, Ed25519PrivateKey):
         return _ed25519(key)
-    raise ValueError("holds a key that DKIM has no use for (RSA or Ed25519 is meant)")
+    raise ValueError("holds a key of a type that DKIM does not support (use RSA or Ed25519)")
 
 
 def generate(kind: Kind) -> tuple[bytes, SigningKey]:
@@ -99,7 +99,7 @@ def _tried(key: RSAPrivateKey) -> SigningKey:
     try:
         key.public_key().verify(made.sign(b"tried"), b"tried", padding.PKCS1v15(), SHA256())
     except (InvalidSignature, ValueError):
-        raise ValueError("holds a key that does not sign: its parts do not belong together") from None
+        raise ValueError("holds a key that cannot sign: its parts do not belong together") from None
     return made
 
 

@@ -133,7 +133,7 @@ class _Conversion:
             place = place_of(self.document.file, key_node.start_mark)
             if key in result:
                 first = self.document.spots[here].key
-                self.document.problems.append(Problem(place, dotted(here), f"stands twice (first at {first})"))
+                self.document.problems.append(Problem(place, dotted(here), f"is defined twice (first at {first})"))
                 continue
             result[key] = self._value(value_node, here, place, depth)
         for value_node in merged:
@@ -145,7 +145,7 @@ class _Conversion:
         parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
         for part in parts:
             if not isinstance(part, yaml.MappingNode):
-                self._problem(part, (*path, "<<"), "a mapping is meant (as in `<<: *name`)")
+                self._problem(part, (*path, "<<"), "must be a mapping (as in `<<: *name`)")
                 continue
             self._count(part, depth)
             inherited = [value_node for key_node, value_node in part.value if key_node.tag == TAG + "merge"]
@@ -171,7 +171,7 @@ class _Conversion:
         self.document.spots[path] = Spot(key, place, node.value if plain else None)
         standard = {"map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value"}
         if not node.tag.startswith(TAG) or node.tag.removeprefix(TAG) not in standard:
-            self._problem(node, path, "tags have no meaning here (put text that starts with ! in quotes)")
+            self._problem(node, path, "tags are not supported here (put text that starts with ! in quotes)")
             return None
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path, depth + 1)
@@ -188,7 +188,7 @@ class _Conversion:
             self.document.spots[path] = Spot(key, place, None, bool(_VARIABLE.fullmatch(text)))
             text = self._substituted(text, path)
         if _SURROGATE.search(text):
-            self._problem(node, path, "no text (half of a character, or a variable that is not UTF-8)")
+            self._problem(node, path, "not valid text (half of a character, or a variable that is not UTF-8)")
             return ""
         if self.document.spots[path].text is None:
             return text
@@ -211,7 +211,7 @@ class _Conversion:
             if match.group(1) is None:
                 return "${"
             if not (match.group(2) and _NAME.match(match.group(1))):
-                problems.append("`${` begins a variable's name, which ends with `}` (write $${ for the text itself)")
+                problems.append("`${` begins a variable's name, which must end with `}` (write $${ for the text itself)")
             elif match.group(1) in self.environ:
                 return self.environ[match.group(1)]
             else:
@@ -230,7 +230,7 @@ class _Conversion:
             self.aliased += 1 + (len(node.value) // 64 if isinstance(node, yaml.ScalarNode) else len(node.value))
         self.seen.add(id(node))
         if self.aliased > ALIASED_MAX or depth > DEPTH_MAX:
-            what = "aliases expand to far too much, or to themselves"
+            what = "aliases expand to far too much data, or to themselves"
             raise UnreadableError(Problem(place_of(self.document.file, node.start_mark), "yaml", what))
 
     def _problem(self, node: yaml.Node, path: KeyPath, message: str) -> None:

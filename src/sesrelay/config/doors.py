@@ -34,9 +34,7 @@ def check_doors(document: Document, config: Config, failed: set[str]) -> None:
                 for key, problem in (*_networks(listener, config), *_login(listener, config)):
                     document.report(("listeners", index, key), problem)
     if "http" not in failed and not is_loopback(config.http.listen) and not (config.http.token or config.http.token_file):
-        document.report(
-            ("http", "listen"), "listens beyond loopback without a token (http.token_file is meant too, or listen on 127.0.0.1)"
-        )
+        document.report(("http", "listen"), "listens beyond loopback without a token (add http.token_file, or listen on 127.0.0.1)")
 
 
 def is_loopback(listen: str) -> bool:
@@ -53,8 +51,8 @@ def _networks(listener: Listener, config: Config) -> list[tuple[str, str]]:
         return [
             (
                 "listen",
-                "listens beyond loopback, and access.networks names no network beyond it"
-                " (name those that may connect, or listen on 127.0.0.1)",
+                "listens beyond loopback, but access.networks lists only loopback (list the networks that may connect, or listen "
+                "on 127.0.0.1)",
             )
         ]
     four = ipaddress.collapse_addresses(network for network in networks if isinstance(network, ipaddress.IPv4Network))
@@ -62,8 +60,8 @@ def _networks(listener: Listener, config: Config) -> list[tuple[str, str]]:
     joined: list[Network] = [*four, *six]
     for network in joined:
         if network.prefixlen == 0:
-            text = f"an open relay: listens beyond loopback, and access.networks lets everybody in ({network})"
-            return [("listen", f"{text} (name those that may connect, or auth: required with tls)")]
+            text = f"an open relay: listens beyond loopback, but access.networks allows everybody ({network})"
+            return [("listen", f"{text} (list only the networks that may connect, or use auth: required with tls)")]
     return []
 
 
@@ -71,15 +69,17 @@ def _login(listener: Listener, config: Config) -> list[tuple[str, str]]:
     match listener.auth:
         case "any":
             if not is_loopback(listener.listen):
-                return [("auth", "any takes every password, on loopback only (required is meant, with tls and access.users)")]
+                return [
+                    ("auth", "any accepts every password and is allowed on loopback only (use required, with tls and access.users)")
+                ]
         case "optional" | "required":
             problems = []
             if listener.tls == "none":
-                remedy = "tls: starttls or implicit is meant too, with certificate and key"
-                loopback = "; on loopback auth: any takes every password" if is_loopback(listener.listen) else ""
-                problems.append(("auth", f"passwords would go in clear text ({remedy}{loopback})"))
+                remedy = "add tls: starttls or implicit, with certificate and key"
+                loopback = "; on loopback, auth: any accepts every password" if is_loopback(listener.listen) else ""
+                problems.append(("auth", f"passwords would be sent in clear text ({remedy}{loopback})"))
             if not config.access.users:
-                problems.append(("auth", "nobody could log in (name somebody under access.users)"))
+                problems.append(("auth", "nobody could log in (add a user under access.users)"))
             return problems
     return []
 
@@ -115,7 +115,7 @@ def check_users(document: Document, config: Config, failed: set[str]) -> None:
         path: KeyPath = ("access", "users", index)
         place = document.value_place((*path, "name"))
         if user.name in first:
-            document.report((*path, "name"), f"{shown(user.name)} stands twice (first at {first[user.name]})")
+            document.report((*path, "name"), f"{shown(user.name)} is defined twice (first at {first[user.name]})")
         first.setdefault(user.name, place)
         problem = wrong_with_hash(user.password_hash.get_secret_value()) if user.password_hash else None
         if problem:
@@ -126,8 +126,8 @@ def wrong_with_hash(value: str) -> str | None:
     """Return what is wrong with an argon2 hash, without repeating it, or None."""
     match = _ARGON2.match(value)
     if match is None:
-        return "no argon2 hash (`sesrelay password-hash` makes one of a password)"
+        return "not an argon2 hash (create one with `sesrelay password-hash`)"
     memory, passes, lanes = map(int, match.groups())
     if memory > _MEMORY_MAX or passes > _PASSES_MAX or lanes > _LANES_MAX or not (lanes and passes and memory >= 8 * lanes):
-        return "an argon2 hash that cannot be verified in reasonable time and memory (`sesrelay password-hash` makes another)"
+        return "an argon2 hash that cannot be verified in reasonable time and memory (create another with `sesrelay password-hash`)"
     return None

@@ -17,16 +17,16 @@ from sesrelay.config.transports import BY_TYPE
 from sesrelay.config.values import Crossed, NotSupported
 
 _MEANT = {
-    "string_type": "text is meant",
-    "bool_type": "true or false is meant",
-    "bool_parsing": "true or false is meant",
-    "int_type": "a whole number is meant",
-    "int_parsing": "a whole number is meant",
-    "int_from_float": "a whole number is meant",
-    "tuple_type": "a list is meant",
-    "dict_type": "a mapping is meant",
-    "model_type": "a mapping is meant",
-    "model_attributes_type": "a mapping is meant",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
     "string_too_short": "empty (leave the key out for the default)",
     "missing": "missing",
 }
@@ -125,9 +125,9 @@ def _message(detail: ErrorDetails, path: KeyPath, document: Document) -> str:
     spot = document.spots.get(path)
     if isinstance(value, bool) and kind not in ("bool_type", "bool_parsing") and spot is not None and spot.text is not None:
         text = "this" if is_secret(path) else f"an unquoted {spot.text}"
-        return f"YAML reads {text} as {str(value).lower()} ({wanted.removeprefix('must be ')}; put text in quotes)"
+        return f"YAML reads {text} as {str(value).lower()} ({wanted}; put text in quotes)"
     if isinstance(value, int | float) and not isinstance(value, bool) and kind == "string_type":
-        return "YAML reads this as a number (text is meant: put it in quotes)"
+        return "YAML reads this as a number (for text, put it in quotes)"
     return wanted
 
 
@@ -149,7 +149,7 @@ def _wanted(detail: ErrorDetails, value: object, path: KeyPath) -> str:
     if kind == "too_short":
         return "an empty list (leave the key out for the default)"
     if kind == "string_pattern_mismatch":
-        return "an ARN is meant, as in arn:aws:iam::123456789012:role/relay"
+        return "must be an ARN, as in arn:aws:iam::123456789012:role/relay"
     return _MEANT.get(kind, detail["msg"])
 
 

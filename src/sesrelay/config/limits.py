@@ -25,7 +25,7 @@ def parse_route_rate(value: object) -> float:
     found = _RATE.match(text) if isinstance(text, str) else None
     rate = float(found[1]) / TIMES[found[2] or ""] if found else 0.0
     if not (math.isfinite(rate) and rate > 0):
-        raise ValueError("recipients in a time are meant, as in 10/s, 600/m, 5000/h or 20000/d")
+        raise ValueError("must be recipients per time, as in 10/s, 600/m, 5000/h or 20000/d")
     return rate
 
 
@@ -34,13 +34,13 @@ def parse_day(value: object) -> float:
     try:
         day = date.fromisoformat(value if isinstance(value, str) and len(value) == 10 else "")
     except ValueError:
-        raise ValueError("a day is meant, as in 2026-01-31") from None
+        raise ValueError("must be a day, as in 2026-01-31") from None
     return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
 
 
 def parse_any_header(value: str) -> str:
     if not _HEADER.match(value):
-        raise ValueError("the name of a header field is meant, as in X-Priority")
+        raise ValueError("must be the name of a header field, as in X-Priority")
     return value
 
 

@@ -67,10 +67,10 @@ class Listener(Part):
     def _files_of_tls(self) -> Listener:
         files = {"certificate": self.certificate, "key": self.key}
         if self.tls == "none":
-            wrong = [(name, "without effect (tls: starttls or implicit is meant too)") for name, file in files.items() if file]
+            wrong = [(name, "has no effect (add tls: starttls or implicit)") for name, file in files.items() if file]
         else:
             wrong = [
-                (name, f"missing (tls: {self.tls} wants a certificate and its key)") for name, file in files.items() if not file
+                (name, f"missing (tls: {self.tls} needs a certificate and its key)") for name, file in files.items() if not file
             ]
         if wrong:
             raise Crossed(wrong)
@@ -93,9 +93,9 @@ class User(Part):
     @model_validator(mode="after")
     def _one_hash(self) -> User:
         if self.password_hash and self.password_hash_file:
-            raise Crossed([("password_hash_file", "password_hash is there too (one of the two is meant)")])
+            raise Crossed([("password_hash_file", "password_hash is set too (use only one of the two)")])
         if not self.password_hash and not self.password_hash_file:
-            raise Crossed([("", "without a password (password_hash or password_hash_file is meant too)")])
+            raise Crossed([("", "has no password (add password_hash or password_hash_file)")])
         return self
 
 
@@ -152,7 +152,7 @@ def _sqlite(value: str) -> str:
     if value.startswith(("postgresql://", "postgres://")):
         raise NotSupported("not supported by this version (only sqlite is)")
     if value != "sqlite":
-        raise ValueError("sqlite is meant")
+        raise ValueError("must be sqlite")
     return value
 
 

@@ -51,7 +51,7 @@ def read_regular(file: Path, most: int) -> tuple[bytes, int]:
     with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123  # from a descriptor
         mode = os.fstat(stream.fileno()).st_mode
         if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         return stream.read(most + 1), mode
 
 
@@ -62,9 +62,9 @@ def read_private(file: Path, environ: Mapping[str, str]) -> bytes | str:
     except OSError as error:
         return f"{file} cannot be read: {error.strerror}"
     except ValueError:
-        return "the name of a file cannot hold this"
+        return "not possible in the name of a file"
     if exposed(file, mode, environ):
-        return f"others can access the secret in {file}, mode {stat.S_IMODE(mode):04o} (chmod o-rwx {file})"
+        return f"other users can access the secret in {file}, mode {stat.S_IMODE(mode):04o} (chmod o-rwx {file})"
     if len(data) > SECRET_MAX:
-        return f"{file} is larger than {SECRET_MAX // 1024} KiB (a file with nothing but the secret is meant)"
+        return f"{file} is larger than {SECRET_MAX // 1024} KiB (use a file with nothing but the secret)"
     return data

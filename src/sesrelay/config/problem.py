@@ -74,7 +74,7 @@ def meant(name: str, known: Sequence[str]) -> str:
     near = nearest(name, known)
     if near is not None:
         return f"(did you mean {near}?)"
-    return f"(known here: {', '.join(known)})" if known else "(there is none here)"
+    return f"(known here: {', '.join(known)})" if known else "(none is defined here)"
 
 
 def one_of(names: Sequence[str]) -> str:

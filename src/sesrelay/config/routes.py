@@ -11,7 +11,7 @@ from sesrelay.config.part import Part
 from sesrelay.config.values import Address, Crossed, Name, Names, Patterns, Sender
 from sesrelay.policy.limits import RouteLimits
 
-_BOTH = [("reject", "transport is there too (one of the two is meant)")]
+_BOTH = [("reject", "transport is set too (use only one of the two)")]
 
 
 class Target(Part):
@@ -29,7 +29,7 @@ class Target(Part):
         if self.reject and self.transport:
             raise Crossed(_BOTH)
         if not self.reject and not self.transport:
-            raise Crossed([("transport", "missing (a transport's name is meant, or reject: true)")])
+            raise Crossed([("transport", "missing (set a transport's name, or reject: true)")])
         return self
 
 
@@ -89,5 +89,5 @@ class Expectation(Part):
         if self.reject and self.transport:
             raise Crossed(_BOTH)
         if not self.reject and not self.transport:
-            raise Crossed([("transport", "missing (the expected transport is meant, or reject: true)")])
+            raise Crossed([("transport", "missing (set the expected transport, or reject: true)")])
         return self

@@ -75,7 +75,7 @@ def _secret(data: bytes | str, file: Path) -> SecretStr | str:
     if not text:
         return f"{file} is empty"
     if "\n" in text or "\r" in text or "\0" in text:
-        return f"{file} has more than one line (a file with nothing but the secret is meant)"
+        return f"{file} has more than one line (use a file with nothing but the secret)"
     return SecretStr(text)
 
 
@@ -89,7 +89,7 @@ def _check_inline(document: Document, path: KeyPath, environ: Mapping[str, str])
     except OSError:
         return
     if exposed(file, mode, environ):
-        text = f"a secret in a file that others can access, mode {stat.S_IMODE(mode):04o}"
+        text = f"a secret in a file that other users can access, mode {stat.S_IMODE(mode):04o}"
         document.report(path, f"{text} (chmod o-rwx {file}, or use {path[-1]}_file)")
 
 
@@ -118,5 +118,5 @@ def _folder(document: Document, path: KeyPath) -> Path:
 def _parent(document: Document, path: KeyPath) -> dict[str | int, object]:
     parent = document.get(path[:-1])
     if not isinstance(parent, dict):
-        raise TypeError(f"{shown(path)} is in no mapping")
+        raise TypeError(f"{shown(path)} is not in a mapping")
     return parent

@@ -42,7 +42,7 @@ def merge(main: Document, site: Document) -> None:
     for key, value in site.root.items():
         place = site.spots[(key,)].key
         if key not in SITE_KEYS:
-            what = f"only the main file may hold this (a site file holds {', '.join(SITE_KEYS)})"
+            what = f"allowed in the main file only (a site file may hold {', '.join(SITE_KEYS)})"
             known = key in Config.model_fields
             main.problems.append(Problem(place, key, what if known else f"unknown key {meant(key, SITE_KEYS)}"))
         elif value is not None:
@@ -54,7 +54,7 @@ def _merge_value(main: Document, site: Document, path: KeyPath, value: Any) -> N
     senders = path[:2] == ("access", "local_users") and len(path) == 3
     wanted: type[Any] = list if senders or path[-1] in ("routes", "expect", "feedback", "networks", "users") else dict
     if not isinstance(value, wanted):
-        what = f"a {'list' if wanted is list else 'mapping'} is meant"
+        what = f"must be a {'list' if wanted is list else 'mapping'}"
         main.problems.append(Problem(site.spots[path].key, dotted(path), what))
         return
     target = _target(main, site, path, wanted)
@@ -77,7 +77,7 @@ def _merge_value(main: Document, site: Document, path: KeyPath, value: Any) -> N
             _merge_value(main, site, here, site.get(here))
         elif key in target:
             place = site.spots[here].key
-            main.problems.append(Problem(place, dotted(here), f"stands twice (first at {main.key_place(here)})"))
+            main.problems.append(Problem(place, dotted(here), f"is defined twice (first at {main.key_place(here)})"))
         else:
             fresh[key] = key
             target[key] = item

@@ -37,19 +37,19 @@ _DKIM = "The DKIM keys by sender domain: `{selector, key_file}`, or a list of th
 
 def _something(part: float) -> float:
     if part <= 0:
-        raise ValueError("more than 0% is meant")
+        raise ValueError("must be more than 0%")
     return part
 
 
 def _not_all(part: float) -> float:
     if part >= 1:
-        raise ValueError("less than 100% is meant")
+        raise ValueError("must be less than 100%")
     return part
 
 
 def _not_the_relays(tag: str) -> str:
     if tag == QUEUE_ID_TAG:
-        raise ValueError("reserved: by this tag sesrelay tells SES the queue id (another name is meant)")
+        raise ValueError("reserved: sesrelay uses this tag for the queue id (use another name)")
     return tag
 
 
@@ -150,15 +150,15 @@ class SesTransport(Part):
         problems: list[tuple[str, str]] = []
         secret = self.secret_access_key or self.secret_access_key_file
         if self.secret_access_key and self.secret_access_key_file:
-            problems.append(("secret_access_key_file", "secret_access_key is there too (one of the two is meant)"))
+            problems.append(("secret_access_key_file", "secret_access_key is set too (use only one of the two)"))
         if self.access_key_id and not secret:
-            problems.append(("access_key_id", "without its secret (secret_access_key or secret_access_key_file is meant too)"))
+            problems.append(("access_key_id", "has no secret (add secret_access_key or secret_access_key_file)"))
         if secret and not self.access_key_id:
             problems.append(("secret_access_key" if self.secret_access_key else "secret_access_key_file", "without access_key_id"))
         if self.profile and self.access_key_id:
-            problems.append(("profile", "access_key_id is there too (one source of credentials is meant)"))
+            problems.append(("profile", "access_key_id is set too (use only one source of credentials)"))
         if self.external_id and not self.role_arn:
-            problems.append(("external_id", "without role_arn (it belongs to a role)"))
+            problems.append(("external_id", "has no effect without role_arn"))
         problems += self._endpoint_problems()
         if problems:
             raise Crossed(problems)
@@ -168,9 +168,9 @@ class SesTransport(Part):
         problems: list[tuple[str, str]] = []
         if self.api == "v1":
             wants_v2 = ("tenant", "endpoint_id", "list_management", "feedback_forwarding")
-            problems += [(key, "only the v2 API has it (api: auto or v2 is meant too)") for key in wants_v2 if getattr(self, key)]
+            problems += [(key, "supported by the v2 API only (add api: auto or v2)") for key in wants_v2 if getattr(self, key)]
         if self.endpoint_url:
-            problems += [(key, "without effect beside endpoint_url") for key in ("fips", "dual_stack") if getattr(self, key)]
+            problems += [(key, "has no effect together with endpoint_url") for key in ("fips", "dual_stack") if getattr(self, key)]
         if self.endpoint_id and self.fips:
             problems.append(("fips", "SES has no FIPS endpoint that spans regions (leave out fips or endpoint_id)"))
         return problems
@@ -258,23 +258,23 @@ class SmtpTransport(Part):
         password, token = self.password or self.password_file, self.token or self.token_file
         secret = password or token
         if self.host and self.hosts:
-            problems.append(("hosts", "host is there too (one of the two is meant)"))
+            problems.append(("hosts", "host is set too (use only one of the two)"))
         if not self.relays:
-            problems.append(("host", "missing (the relay's name is meant)"))
+            problems.append(("host", "missing (set the relay's name)"))
         if self.password and self.password_file:
-            problems.append(("password_file", "password is there too (one of the two is meant)"))
+            problems.append(("password_file", "password is set too (use only one of the two)"))
         if self.token and self.token_file:
-            problems.append(("token_file", "token is there too (one of the two is meant)"))
+            problems.append(("token_file", "token is set too (use only one of the two)"))
         if password and token:
-            problems.append(("token" if self.token else "token_file", "password is there too (one of the two is meant)"))
+            problems.append(("token" if self.token else "token_file", "password is set too (use only one of the two)"))
         if self.username and not secret:
-            problems.append(("username", "without its password (password or password_file is meant too)"))
+            problems.append(("username", "has no password (add password or password_file)"))
         if secret and not self.username:
             given = ("password", "password_file", "token", "token_file")
             problems.append((next(key for key in given if getattr(self, key)), "without username"))
         for key in ("tls_name", "tls_fingerprints"):
             if getattr(self, key) and self.tls in ("none", "opportunistic"):
-                problems.append((key, f"without effect under tls: {self.tls} (required or implicit is meant)"))
+                problems.append((key, f"has no effect with tls: {self.tls} (use required or implicit)"))
         problems += self._ses_problems()
         if problems:
             raise Crossed(problems)
@@ -284,18 +284,21 @@ class SmtpTransport(Part):
         problems: list[tuple[str, str]] = []
         if len(self.relays) > 1 and any(map(is_ses, self.relays)):
             # What is shaped, paced and believed goes by SES or not, and a doubt must not be repeated in another region.
-            why = "an SES endpoint stands alone (a transport of its own for each SES endpoint is meant"
+            why = "an SES endpoint must be the only host (use one transport for each SES endpoint"
             problems.append(("hosts", f"{why}, and a route that lists them in order)"))
         elif not self.relays or not is_ses(self.relays[0]):
             usual = SmtpTransport.model_fields
             problems += [
-                (key, "without effect: the relay is not SES's (email-smtp.REGION.amazonaws.com is meant)")
+                (key, "has no effect: the relay is not SES (email-smtp.REGION.amazonaws.com)")
                 for key in ("share", "daily_reserve", "tariff", "preflight", "rewrite_from", "identities_from")
                 if getattr(self, key) != usual[key].default
             ]
         elif self.preflight and not self.identities_from:
-            why = "SMTP credentials cannot list identities (identities_from: a transport of type ses of the same account and region"
-            problems.append(("preflight", f"{why} is meant too; rewrite_from does without)"))
+            why = (
+                "SMTP credentials cannot list identities (set identities_from to a transport of type ses of the same account and "
+                "region"
+            )
+            problems.append(("preflight", f"{why}; rewrite_from does not need it)"))
         return problems
 
 

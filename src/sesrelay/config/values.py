@@ -69,7 +69,7 @@ def parse_size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if match is None or match.group(2).upper() not in _SIZES:
-        raise ValueError("a size is meant: a number with KiB, MiB, GiB, KB, MB or GB, as in 25MiB")
+        raise ValueError("must be a size: a number with KiB, MiB, GiB, KB, MB or GB, as in 25MiB")
     return int(float(match.group(1)) * _SIZES[match.group(2).upper()])
 
 
@@ -80,9 +80,9 @@ def parse_duration(value: object) -> float:
     elif match is not None and match.group(2) in TIMES:
         seconds = float(match.group(1)) * TIMES[match.group(2)]
     else:
-        raise ValueError("a time is meant: a number with s, m, h or d, as in 30s or 4h")
+        raise ValueError("must be a time: a number with s, m, h or d, as in 30s or 4h")
     if not (math.isfinite(seconds) and 0 <= seconds <= _DURATION_MAX):
-        raise ValueError("a time from 0s to 3650d is meant")
+        raise ValueError("must be a time from 0s to 3650d")
     return seconds
 
 
@@ -92,13 +92,13 @@ def parse_delay_warning(value: object) -> float | None:
     try:
         return parse_duration(value)
     except ValueError:
-        raise ValueError("a time as in 4h is meant, or off") from None
+        raise ValueError("must be a time, as in 4h, or off") from None
 
 
 def parse_percent(value: object) -> float:
     match = re.match(r"([0-9]+(?:\.[0-9]+)?) ?%\Z", value) if isinstance(value, str) else None
     if match is None or float(match.group(1)) > 100:
-        raise ValueError("a percentage from 0% to 100% is meant")
+        raise ValueError("must be a percentage from 0% to 100%")
     return float(match.group(1)) / 100
 
 
@@ -111,7 +111,7 @@ def parse_rate(value: object) -> float | None:
     except ValueError:
         rate = 0.0
     if not (math.isfinite(rate) and rate > 0):
-        raise ValueError("auto is meant, or recipients a second as a number above 0")
+        raise ValueError("must be auto, or recipients per second as a number above 0")
     return rate
 
 
@@ -121,27 +121,27 @@ def parse_price(value: object) -> float:
     except ValueError:
         price = -1.0
     if not (math.isfinite(price) and price >= 0):
-        raise ValueError("a price as a number is meant, as in 0.10")
+        raise ValueError("must be a price as a number, as in 0.10")
     return price
 
 
 def parse_whole(value: object) -> object:
     # Pydantic would take true for 1.
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("a whole number is meant")
+        raise ValueError("must be a whole number")
     return value
 
 
 def parse_host_port(value: object) -> str:
     """Check `HOST:PORT` with HOST an IP address, and return it as written."""
     if not isinstance(value, str):
-        raise ValueError("HOST:PORT is meant, as in 127.0.0.1:25")
+        raise ValueError("must be HOST:PORT, as in 127.0.0.1:25")
     if value.startswith("unix:"):
         raise NotSupported("not supported by this version (only HOST:PORT is)")
     host, port = host_port(value)
     plain = getattr(ipaddress.ip_address(host), "ipv4_mapped", None)
     if plain is not None:  # what is opened for IPv6 here is for IPv6 only, and the kernel has none of these then
-        raise ValueError(f"{shown(value)} is IPv4 in the clothes of IPv6 (did you mean {plain}:{port}?)")
+        raise ValueError(f"{shown(value)} is an IPv4 address written as IPv6 (did you mean {plain}:{port}?)")
     return value
 
 
@@ -151,10 +151,10 @@ def parse_listen(value: object) -> str:
         return parse_host_port(value)
     path = value.removeprefix(UNIX)
     if not path or "\0" in path:
-        raise ValueError("the path of a socket is meant, as in unix:/run/sesrelay/submit.sock")
+        raise ValueError("must be the path of a socket, as in unix:/run/sesrelay/submit.sock")
     octets = len(os.fsencode(path))
     if octets > UNIX_PATH_MAX:
-        raise ValueError(f"the path of a socket can have {UNIX_PATH_MAX} octets, and this one has {octets}")
+        raise ValueError(f"the path of a socket may have at most {UNIX_PATH_MAX} octets; this one has {octets}")
     return value
 
 
@@ -165,7 +165,7 @@ def host_port(text: str) -> HostPort:
     """
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"HOST:PORT is meant, as in 127.0.0.1:25, not {shown(text)}")
+        raise ValueError(f"must be HOST:PORT, as in 127.0.0.1:25, not {shown(text)}")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if bare.lower() == "localhost":
         bare = "127.0.0.1"
@@ -174,15 +174,15 @@ def host_port(text: str) -> HostPort:
     except ValueError:
         raise ValueError(f"HOST must be an IP address, as in 127.0.0.1:25 or 0.0.0.0:25, not {shown(host)}") from None
     if address.version == 6 and bare == host:
-        raise ValueError(f'an IPv6 address stands in brackets, as in "[{address}]:{port}"')
+        raise ValueError(f'an IPv6 address must be in brackets, as in "[{address}]:{port}"')
     if isinstance(address, ipaddress.IPv6Address) and address.is_link_local and not address.scope_id:
-        raise ValueError(f'a link-local address wants its interface, as in "[{address}%eth0]:{port}"')
+        raise ValueError(f'a link-local address needs its interface, as in "[{address}%eth0]:{port}"')
     return HostPort(bare, int(port))
 
 
 def parse_network(value: object) -> Network:
     if not isinstance(value, str):
-        raise ValueError("a network is meant, as in 192.0.2.0/24")
+        raise ValueError("must be a network, as in 192.0.2.0/24")
     try:
         network = ipaddress.ip_network(value)
     except ValueError:
@@ -190,22 +190,22 @@ def parse_network(value: object) -> Network:
     else:
         if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):  # clients never look like that
             plain = ipaddress.IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
-            raise ValueError(f"{shown(value)} is IPv4 in the clothes of IPv6 (did you mean {plain}?)")
+            raise ValueError(f"{shown(value)} is an IPv4 address written as IPv6 (did you mean {plain}?)")
         return network
     try:
         wide = ipaddress.ip_network(value, strict=False)
     except ValueError:
-        raise ValueError(f"a network is meant, as in 192.0.2.0/24 or 2001:db8::/32, not {shown(value)}") from None
+        raise ValueError(f"must be a network, as in 192.0.2.0/24 or 2001:db8::/32, not {shown(value)}") from None
     raise ValueError(f"{shown(value)} has bits set behind its prefix (did you mean {wide}?)")
 
 
 def parse_ip(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("an IP address is meant, not this")
+        raise ValueError("must be an IP address, not this")
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        raise ValueError(f"an IP address is meant, not {shown(value)}") from None
+        raise ValueError(f"must be an IP address, not {shown(value)}") from None
 
 
 def parse_fingerprint(value: object) -> str:
@@ -213,14 +213,14 @@ def parse_fingerprint(value: object) -> str:
     text = value.strip() if isinstance(value, str) else ""
     digits = re.sub(r"\A(?:sha-?256(?: fingerprint)?[:= ]\s*)|[:\s]", "", text, flags=re.I).lower()
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
-        raise ValueError("the SHA-256 of a certificate is meant (64 hexadecimal digits; openssl x509 -noout -fingerprint -sha256)")
+        raise ValueError("must be the SHA-256 of a certificate (64 hexadecimal digits; openssl x509 -noout -fingerprint -sha256)")
     return digits
 
 
 def parse_nameserver(value: object) -> str:
     """Return `IP`, `IPV4:PORT` or `[IPV6]:PORT`."""
     if not isinstance(value, str):
-        raise ValueError("an IP address is meant, with or without a port, as in 127.0.0.1:5353")
+        raise ValueError("must be an IP address, with or without a port, as in 127.0.0.1:5353")
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
@@ -232,7 +232,7 @@ def parse_domain(value: str) -> str:
     try:
         return domain_key(value)
     except AddressError as error:
-        raise ValueError(f"a domain is meant, as in example.com: {error}") from None
+        raise ValueError(f"must be a domain, as in example.com: {error}") from None
 
 
 def parse_host(value: str) -> str:
@@ -243,18 +243,18 @@ def parse_host(value: str) -> str:
     except ValueError:
         pass
     if ":" in value:
-        raise ValueError(f"a host alone is meant, not {shown(value)} (the port has a key of its own)")
+        raise ValueError(f"must be a host without a port, not {shown(value)} (the port has its own key)")
     try:
         return domain_key(value)
     except AddressError as error:
-        raise ValueError(f"a host is meant, as in relay.example.com: {error}") from None
+        raise ValueError(f"must be a host, as in relay.example.com: {error}") from None
 
 
 def parse_address(value: str) -> str:
     try:
         normalise(check_address(value))
     except AddressError as error:
-        raise ValueError(f"an address is meant, as in ops@example.com, not {shown(value)}: {error}") from None
+        raise ValueError(f"must be an address, as in ops@example.com, not {shown(value)}: {error}") from None
     return value
 
 
@@ -267,36 +267,36 @@ def parse_pattern(value: str) -> str:
     """Check what a route matches: an address, a domain or `*.domain`; return it as written."""
     bare = value.removeprefix("*.")
     if value in ("*", "*.", "*@*", "default"):
-        raise ValueError("an address, a domain or *.domain is meant (default_route takes all the rest)")
+        raise ValueError("must be an address, a domain or *.domain (default_route is for everything else)")
     if value.startswith(("@", "*@")) and "@" not in value.partition("@")[2]:
-        raise ValueError(f"{shown(value)} is no pattern (did you mean {value.partition('@')[2]}?)")
+        raise ValueError(f"{shown(value)} is not a pattern (did you mean {value.partition('@')[2]}?)")
     try:
         if "*" in bare and "@" not in bare:
-            raise AddressError("the * stands only in front, as in *.example.com")
+            raise AddressError("the * is allowed only at the beginning, as in *.example.com")
         if "@" in value:
             normalise(check_address(value))
         else:
             domain_key(bare)
     except AddressError as error:
-        raise ValueError(f"an address, a domain or *.domain is meant, not {shown(value)}: {error}") from None
+        raise ValueError(f"must be an address, a domain or *.domain, not {shown(value)}: {error}") from None
     return value
 
 
 def parse_name(value: str) -> str:
     if not _NAME.match(value):
-        raise ValueError("a name is meant: up to 64 letters, digits, dots, dashes and underscores")
+        raise ValueError("must be a name: up to 64 letters, digits, dots, dashes and underscores")
     return value
 
 
 def parse_user_name(value: str) -> str:
     if not _USER_NAME.match(value):
-        raise ValueError("a user name is meant: up to 128 letters, digits and . _ + @ -, the first a letter or digit")
+        raise ValueError("must be a user name: up to 128 letters, digits and . _ + @ -, the first a letter or digit")
     return value
 
 
 def parse_local_user(value: str) -> str:
     if not _LOCAL_USER.match(value):
-        raise ValueError(f"the name of a local user is meant, or a uid, not {shown(value)}")
+        raise ValueError(f"must be the name of a local user, or a uid, not {shown(value)}")
     return str(int(value)) if value.isdecimal() else value
 
 
@@ -311,40 +311,40 @@ def parse_url(value: str) -> str:
     # urlsplit drops tabs and line ends, and botocore takes no host with letters beyond ASCII or an underscore.
     plain = value.isascii() and not re.search(r"[\x00-\x20\x7f\\]", value) and "_" not in host
     if not host or not plain or parts.scheme not in ("http", "https") or port == 0:
-        raise ValueError("a URL is meant, as in https://email.us-east-1.amazonaws.com")
+        raise ValueError("must be a URL, as in https://email.us-east-1.amazonaws.com")
     if "@" in parts.netloc or "?" in value or "#" in value:
-        raise ValueError("a URL without a user, ? and # is meant, as in https://email.us-east-1.amazonaws.com")
+        raise ValueError("must be a URL without a user, ? and #, as in https://email.us-east-1.amazonaws.com")
     return value
 
 
 def parse_region(value: str) -> str:
     if not re.fullmatch(REGION, value):
-        raise ValueError(f"an AWS region is meant, as in us-east-1, not {shown(value)}")
+        raise ValueError(f"must be an AWS region, as in us-east-1, not {shown(value)}")
     return value
 
 
 def parse_header_name(value: str) -> str:
     if not re.match(r"X-SES-[A-Za-z0-9-]+\Z", value, re.IGNORECASE):
-        raise ValueError(f"a header that starts with X-SES- is meant, not {shown(value)}")
+        raise ValueError(f"must be a header that starts with X-SES-, not {shown(value)}")
     return value
 
 
 def parse_tag(value: str) -> str:
     if not re.match(r"[A-Za-z0-9_-]{1,256}\Z", value):
-        raise ValueError("a tag has letters, digits, - and _ only (SES)")
+        raise ValueError("may contain only letters, digits, - and _ (an SES tag)")
     return value
 
 
 def parse_file(value: object) -> Path:
     if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-        raise ValueError("the path of a file is meant")
+        raise ValueError("must be the path of a file")
     return Path(value)
 
 
 def as_list(value: object) -> object:
     """Let one name stand for a list of one."""
     if not isinstance(value, str | list | tuple):
-        raise ValueError("text or a list of texts is meant")
+        raise ValueError("must be text or a list of texts")
     return [value] if isinstance(value, str) else value
 
 
