@@ -251,7 +251,7 @@ def test_a_host_that_stops_reading_has_not_got_it(run: Run, monkeypatch: pytest.
 
     monkeypatch.setattr(opening, "reach", narrow)
     monkeypatch.setattr(pool, "TOTAL", 1.5)
-    assert run(post()) == NotSent("it took no more of the request in time", cut=True)
+    assert run(post()) == NotSent("it stopped reading the request", cut=True)
 
 
 def test_a_proxy_that_refuses_is_quoted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +263,7 @@ def test_a_proxy_that_refuses_is_quoted(run: Run, monkeypatch: pytest.MonkeyPatc
 
     found = run(post(refuses))
     assert isinstance(found, NotSent)
-    assert "makes no tunnel: HTTP/1.1 407 Proxy Authentication Required" in found.why
+    assert "refused the tunnel: HTTP/1.1 407 Proxy Authentication Required" in found.why
     assert isinstance(run(post(closes_under_tls)), NotSent)
 
 
@@ -429,7 +429,7 @@ def raises(error: Exception) -> Callable[[], None]:
         (raises(SpoolError("the file cannot be read: I/O error")), "the file cannot be read: I/O error"),
         (raises(MemoryError()), "MemoryError"),
         (raises(RuntimeError("can't start new thread")), "can't start new thread"),
-        (lambda: time.sleep(1.5), "it took no more of the request in time"),
+        (lambda: time.sleep(1.5), "it stopped reading the request"),
     ],
     ids=["spool", "memory", "thread", "hangs"],
 )

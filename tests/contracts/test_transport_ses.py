@@ -293,7 +293,7 @@ async def test_a_message_cannot_name_another_queue_id() -> None:
         (outcome,) = await w.send("b@example.org", content=raw)
     assert isinstance(outcome, Delivered)
     assert ses.journal[0].tags == {"sesrelay-id": "0123456789abc", "a": "b"}
-    assert outcome.trail.changes == ("left the tag sesrelay-id out, which is the relay's own",)
+    assert outcome.trail.changes == ("left out the tag sesrelay-id, which is reserved for the relay",)
 
 
 @pytest.mark.parametrize(("api", "size"), [("v1", 10_485_760), ("auto", 41_943_040)])
@@ -670,7 +670,7 @@ async def test_an_endpoint_that_is_none_sends_nothing(url: str) -> None:
         (outcome,) = await w.send("b@example.org")
     assert isinstance(outcome, Deferred)
     assert (outcome.scope, outcome.reason, outcome.ambiguous) == (Scope.NEXTHOP, PauseReason.UNAVAILABLE, False)
-    assert "the endpoint is no URL" in outcome.reply.text
+    assert "the endpoint is not a URL" in outcome.reply.text
 
 
 async def test_a_ca_bundle_that_is_not_there_sends_nothing() -> None:

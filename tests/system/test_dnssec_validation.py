@@ -26,13 +26,13 @@ async def test_a_resolver_that_does_not_validate() -> None:
     async with SmallDns({("example.org", "A"): ["127.0.0.1"]}) as dns:
         looked = await found(dns.nameserver)
     assert looked == Validation(
-        False, f"{dns.nameserver} does not validate DNSSEC: it vouches not even for the root (no AD)", RUN_ONE
+        False, f"{dns.nameserver} does not validate DNSSEC: even its answer for the root has no AD flag", RUN_ONE
     )
 
 
 async def test_nobody_there() -> None:
     looked = await found(f"127.0.0.1:{unused_port()}")
-    assert (looked.sound, looked.remedy) == (None, "see whether it answers for the root: dig +dnssec . NS")
+    assert (looked.sound, looked.remedy) == (None, "check that it answers for the root: dig +dnssec . NS")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ async def test_the_systems_own_elsewhere_is_not_even_asked() -> None:
     hosts.resolver.nameservers = ["192.0.2.1"]
     looked = await validation(hosts)
     assert (looked.sound, looked.remedy) == (False, RUN_ONE)
-    assert looked.message == "192.0.2.1 is not on this host, so what it says of DNSSEC does not count"
+    assert looked.message == "192.0.2.1 is not on this host, so its DNSSEC answers cannot be trusted"
 
 
 def config(tmp_path: Path, nameserver: str, tls: str) -> Path:
@@ -78,7 +78,7 @@ async def test_doctor_says_so_where_a_policy_wants_it(tmp_path: Path) -> None:
         for tls, expected in wanted.items():
             assert await asyncio.to_thread(said_of_dnssec, config(tmp_path, dns.nameserver, tls)) == expected
     assert await asyncio.to_thread(said_of_dnssec, config(tmp_path, f"127.0.0.1:{unused_port()}", "dane")) == [
-        ("warn", "see whether it answers for the root: dig +dnssec . NS")
+        ("warn", "check that it answers for the root: dig +dnssec . NS")
     ]
 
 

@@ -362,7 +362,7 @@ def test_a_sound_direct_way_is_ok(direct: Direct) -> None:
     ("address", "kind"),
     [
         ("10.0.0.1", "private"),
-        ("100.64.0.1", "shared with other customers of a provider"),
+        ("100.64.0.1", "shared address space (carrier-grade NAT)"),
         ("fec0::1", "site-local"),
         ("64:ff9b::a00:1", "private"),
     ],

@@ -169,8 +169,8 @@ def test_what_may_not_be_encoded_is_said() -> None:
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (multipart(part(b"caf\xc3\xa9", b"utf-8")), "whose encoding 'utf-8' is not known in part 1"),
-        (multipart(part(b"caf\xc3\xa9", b"x-uuencode"), kind=b"signed"), "whose encoding 'x-uuencode' is not known in part 1"),
+        (multipart(part(b"caf\xc3\xa9", b"utf-8")), "with the unknown encoding 'utf-8' in part 1"),
+        (multipart(part(b"caf\xc3\xa9", b"x-uuencode"), kind=b"signed"), "with the unknown encoding 'x-uuencode' in part 1"),
         (multipart(part(b"caf\xc3\xa9")).replace(b"--edge", b"--other"), "of type multipart/mixed, which must not be encoded"),
         (multipart(part(b"caf\xc3\xa9")).replace(b'; boundary="edge"', b""), "of type multipart/mixed, which must not be encoded"),
         (

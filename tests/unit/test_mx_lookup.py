@@ -213,8 +213,8 @@ async def test_a_host_without_addresses_cannot_be_reached(host: str) -> None:
 @pytest.mark.parametrize(
     ("family", "text"),
     [
-        (RdataType.A, "has no IPv4 address, and no other is used here (address_families, source_address)"),
-        (RdataType.AAAA, "has no IPv6 address, and no other is used here (address_families, source_address)"),
+        (RdataType.A, "has no IPv4 address, and the configuration allows no other (address_families, source_address)"),
+        (RdataType.AAAA, "has no IPv6 address, and the configuration allows no other (address_families, source_address)"),
     ],
 )
 async def test_a_host_of_the_other_family_has_an_address_all_the_same(family: RdataType, text: str) -> None:

@@ -294,7 +294,7 @@ def test_without_rules_everybody_may() -> None:
 
 
 def test_a_pattern_that_is_none() -> None:
-    with pytest.raises(ValueError, match="'a b' is no address"):
+    with pytest.raises(ValueError, match="'a b' is not an address"):
         SenderRules([Grant("a b", WEB)])
 
 

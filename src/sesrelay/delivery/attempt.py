@@ -24,10 +24,10 @@ from sesrelay.policy.stopping import CUT
 from sesrelay.seams import Clock, ContentGone, Interrupted, Observer, Spool, SpoolError, Submission, Transport
 
 OUR_FAULT = Reply(451, "4.3.0", "Internal error in the relay; the message is kept")
-STOPPED = Reply(451, "4.4.2", "The relay was stopped before the answer came; it may have been sent")
+STOPPED = Reply(451, "4.4.2", "The relay was stopped before the answer came; the message may have been sent")
 UNREADABLE = Reply(451, "4.3.0", "The message's content cannot be read from the store; the message is kept")
-CONTENT_GONE = Reply(451, "4.3.0", "The message's content is lost in the store; its envelope is kept")
-GONE_REMEDY = "restore queue.db and bodies/ from a backup, or tell the sender, and then: sesrelay queue delete ID"
+CONTENT_GONE = Reply(451, "4.3.0", "The message's content is missing from the store; its envelope is kept")
+GONE_REMEDY = "restore queue.db and bodies/ from a backup, or tell the sender and run: sesrelay queue delete ID"
 STORE_BACKOFF_MAX = 30.0  # seconds between tries to store an outcome
 READ_ALONG = 64 * 1024  # octets of content that the store reads when it opens an attempt; more would hold up whoever waits for it
 
@@ -115,7 +115,9 @@ class Attempter:
             except SpoolError as error:
                 self.stall(True)
                 self.observer.trouble(
-                    "an outcome cannot be stored; sending has stopped until it can", error, queue_id=batch.message.id
+                    "the result of an attempt cannot be stored; sending has stopped until it can be stored",
+                    error,
+                    queue_id=batch.message.id,
                 )
                 await self.pause(wait)
                 wait = min(wait * 2.0, STORE_BACKOFF_MAX)
@@ -144,13 +146,13 @@ class Attempter:
             missing = [delivery.id for delivery in batch.deliveries if delivery.id not in known]
             if not missing:
                 return known
-            fault: BaseException = RuntimeError(f"transport {transport.name} gave no outcome for {missing}")
+            fault: BaseException = RuntimeError(f"transport {transport.name} returned no outcome for {missing}")
         except Interrupted as error:
             known, fault = error.known, error.__cause__ or error
         except Exception as error:
             fault = error
         cut = isinstance(fault, asyncio.CancelledError)
         if not cut:
-            self.observer.trouble("a transport failed in a way that is not known", fault, queue_id=batch.message.id)
+            self.observer.trouble("a transport failed with an unexpected error", fault, queue_id=batch.message.id)
         doubt = Deferred(STOPPED if cut else OUR_FAULT, Scope.MESSAGE, ambiguous=True)
         return {delivery.id: known.get(delivery.id, doubt) for delivery in batch.deliveries}

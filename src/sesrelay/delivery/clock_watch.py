@@ -41,7 +41,7 @@ class ClockWatch:
             try:
                 await self.look()
             except SpoolError as error:
-                self.observer.trouble("the queue could not follow the clock", error)
+                self.observer.trouble("the queue could not be adjusted to the changed clock", error)
 
     async def look(self) -> None:
         """Follow the clock if it has been set. Raises: SpoolError"""
@@ -52,5 +52,5 @@ class ClockWatch:
             await self.spool.set_back(-step, self.clock.wall())
             self.scheduler.set_back(-step)
         self._offset += step
-        self.observer.notice("the clock was set", seconds=round(step, 1))
+        self.observer.notice("the system clock was changed", seconds=round(step, 1))
         await self.scheduler.refresh()

@@ -52,6 +52,6 @@ class Counts:
                 await self.spool.count_sent(counts, int(self.clock.wall() // SLOT) - KEPT_SLOTS)
                 self.gates.saved(counts)
         except SpoolError as error:
-            self.observer.trouble("what caps count cannot be stored", error)
+            self.observer.trouble("the counters for daily_cap and hourly_cap cannot be stored", error)
         finally:
             self._saving = False

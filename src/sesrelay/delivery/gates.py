@@ -168,7 +168,7 @@ class Gates:
         """Yield each route that has reached a cap, as operators are told of it."""
         for site, found, since in self.shut(now):
             transports = next((rule.transports for rule in rules if rule.name == site), ())
-            remedy = f"{found.limit} recipients were sent; what waits goes on by itself, or sooner with a higher {found.cap}"
+            remedy = f"{found.limit} recipients were sent; waiting mail continues by itself, or sooner with a higher {found.cap}"
             first = next(iter(transports), "")
             yield Pause(first, None, PauseReason.QUOTA, since, found.until, f"route {site}: {remedy}", route=site, cap=found.cap)
 

@@ -79,7 +79,9 @@ class Housekeeping:
                 original = await self.spool.content(delivery.message.id)
                 made, told = reports.make(due, batch, original, snapshot, self.scheduler.pauses, self.scheduler.ids)
             except ContentGone as error:  # no other's turn is lost for that
-                self.observer.trouble("a report cannot be made, as the message is lost", error, queue_id=delivery.message.id)
+                self.observer.trouble(
+                    "a delivery report cannot be created, because the message is lost", error, queue_id=delivery.message.id
+                )
                 verdict = unreportable(verdict)
         events = (*_end(delivery, verdict, now), *told)
         try:

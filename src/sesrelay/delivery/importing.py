@@ -37,7 +37,7 @@ class Importer:
         known = await self.admin.show(given.message.id)
         if known is not None:
             if not _same(known.message, given.message):
-                raise Unfit(f"the queue id {given.message.id} belongs to another message here")
+                raise Unfit(f"the queue id {given.message.id} already belongs to another message in this queue")
             return False
         snapshot, now = self.snapshot(), self.clock.wall()
         rule = placing.rule_for(given.message, snapshot)

@@ -138,7 +138,7 @@ class Acceptance:
         return Reply(250, "2.0.0", f"Ok: queued as {message.id}")
 
     def _refused(self, error: SpoolError) -> Reply:
-        self.observer.trouble("a message cannot be stored, its client was told to try again", error)
+        self.observer.trouble("a message cannot be stored; its client was told to try again", error)
         return NO_SPACE if isinstance(error, NoSpace) else TRY_LATER
 
     async def _store(

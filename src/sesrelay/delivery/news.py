@@ -51,7 +51,8 @@ async def believe(news: Taken, spool: Spool, admin: SpoolAdmin, settler: Settler
         if _in_doubt(each.delivery) and (not meant or comparable(each.delivery.recipient.address) in meant)
     ]
     content = MessageContent(spool, record.message.id, record.message.size)
-    reply = Reply(250, "2.0.0", f"Ok {news.remote_id}, as was heard later" if news.remote_id else "Ok, as was heard later")
+    said = f"Ok {news.remote_id}" if news.remote_id else "Ok"
+    reply = Reply(250, "2.0.0", f"{said}, as the remote side reported later")
     for lane, group in groupby(doubtful, key=lambda delivery: delivery.placement.lane):
         batch = Batch(lane, tuple(group))
         outcomes = batch.for_all(Delivered(reply, news.remote_id))

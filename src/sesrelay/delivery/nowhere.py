@@ -13,7 +13,7 @@ from sesrelay.mail.delivery import Batch, DeliveryId, Priority
 from sesrelay.mail.outcome import Held, Outcome
 from sesrelay.seams import Content
 
-REMEDY = "Name a transport for this sender in the configuration, reload, then: sesrelay queue release ID"
+REMEDY = "Configure a route for this sender, reload, then run: sesrelay queue release ID"
 
 
 class Nowhere:

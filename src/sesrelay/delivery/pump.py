@@ -131,7 +131,9 @@ class Pump:
                 if batch is not None:
                     settled = await self.attempts.run(batch, transport, fresh, lambda: self._wanted(lane))
         except SpoolError as error:
-            self._observer.trouble("an attempt cannot be put on record; sending has stopped until it can", error)
+            self._observer.trouble(
+                "an attempt cannot be recorded in the queue; sending has stopped until it can be recorded", error
+            )
             self.stall(True)
             tried = False
             self.supply.put_anew(Ready(ready.batch, ready.stream), self._clock.wall())  # a reload may have come between

@@ -14,7 +14,7 @@ from sesrelay.mail.outcome import Deferred, Outcome, Scope
 from sesrelay.mail.reply import Reply
 from sesrelay.seams import Clock, Spool
 
-INTERRUPTED = Reply(451, "4.4.2", "The relay was interrupted before the answer was recorded; it may have been sent")
+INTERRUPTED = Reply(451, "4.4.2", "The relay was interrupted before the answer was recorded; the message may have been sent")
 PAGE = 500
 
 

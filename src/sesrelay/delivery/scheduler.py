@@ -137,14 +137,16 @@ class Scheduler:
             try:
                 doubts = await close_open_attempts(self._spool, self.attempts, self._clock)
                 if doubts:
-                    self._observer.notice("attempts were interrupted and are in doubt", deliveries=doubts)
+                    self._observer.notice(
+                        "attempts were interrupted; whether the messages were sent is in doubt", deliveries=doubts
+                    )
                 await self.refresh()
                 self._pump.begin()  # once all of this is done: what is under way by then is not closed as interrupted
                 break
             except SpoolError as error:
                 if not self._started:
                     raise
-                self._observer.trouble("the queue cannot be taken up again; it is tried until it can", error)
+                self._observer.trouble("the queue cannot be recovered after the start; the relay keeps trying", error)
                 await asyncio.sleep(STALL)
         self._pump.tasks.spawn(self._supply.catch_up())
 

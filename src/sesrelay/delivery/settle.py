@@ -74,7 +74,9 @@ class Settler:
             try:
                 made, told = reports.make(due, batch, await content.reported(), snapshot, self._pauses, self._ids)
             except SpoolError as error:
-                self._observer.trouble("a report cannot be made, as the message cannot be read", error, queue_id=batch.message.id)
+                self._observer.trouble(
+                    "a delivery report cannot be created, because the message cannot be read", error, queue_id=batch.message.id
+                )
                 verdicts = {one: unreportable(verdict) for one, verdict in verdicts.items()}
         events = [
             event

@@ -37,4 +37,4 @@ class Snapshot:
         return None
 
 
-NO_ROUTE = Reply(451, "4.3.5", "The configuration has no way out for this message any more")
+NO_ROUTE = Reply(451, "4.3.5", "The configuration no longer has a route for this message")

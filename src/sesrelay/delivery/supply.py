@@ -132,7 +132,7 @@ class Supply:
         except SpoolError as error:
             for known, due in forgotten.items():
                 lane.note(known, due)
-            self.observer.trouble("the queue cannot be read; sending has stopped until it can", error)
+            self.observer.trouble("the queue cannot be read; sending has stopped until it can be read", error)
             self.stall(True)
             return
         finally:
@@ -176,7 +176,7 @@ class Supply:
         try:
             await self.spool.unclaim([delivery.id for ready in readies for delivery in ready.batch.deliveries])
         except SpoolError as error:
-            self.observer.trouble("what waits cannot be given back to the queue", error)
+            self.observer.trouble("claimed mail cannot be returned to the queue", error)
             self.lanes.keep(readies)
             self.stall(True)
             return
@@ -206,7 +206,7 @@ class Supply:
                     if reached is None:
                         break
         except SpoolError as error:
-            self.observer.trouble("what waits cannot be placed anew in the queue", error)
+            self.observer.trouble("waiting mail cannot be moved to its new place in the queue", error)
             self.stall(True)
             return False
         return True
@@ -309,7 +309,7 @@ class Supply:
                 await self.place_chosen()
                 return
             except SpoolError as error:
-                self.observer.trouble("mail cannot be moved to the way out chosen for it; it is tried until it can", error)
+                self.observer.trouble("mail cannot be moved to the transport chosen for it; the relay keeps trying", error)
                 self.stall(True)
                 await asyncio.sleep(AGAIN)
 
@@ -333,7 +333,9 @@ class Supply:
                 mended, self.pauses.mended = self.pauses.mended, []
                 await self._hasten({(pause.transport, pause.domain or ""): pause.reason.value for pause in mended})
         except SpoolError as error:
-            self.observer.trouble("mail of a domain that was mended cannot be brought forward; it goes when it is due", error)
+            self.observer.trouble(
+                "mail of a domain that works again cannot be sent early; it is sent at its next scheduled attempt", error
+            )
         finally:
             self._hastening = False
 
@@ -360,7 +362,7 @@ class Supply:
             await self.place_anew(at_leisure=True)
             await self.refresh()
         except SpoolError as error:
-            self.observer.trouble("queued mail could not be placed anew; it is when its next attempt is due", error)
+            self.observer.trouble("queued mail could not be re-routed now; it is re-routed at its next scheduled attempt", error)
 
     async def refresh(self) -> None:
         """Look at the store's lanes anew. Raises: SpoolError"""

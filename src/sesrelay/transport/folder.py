@@ -58,11 +58,11 @@ class FolderTransport:
             await asyncio.to_thread(put, self._folder, name, await content.read())
         except Exception as error:
             reply = Reply(451, "4.3.0", f"The report cannot be written to {self._folder}: {error}")
-            remedy = f"Let the daemon's user write to {self._folder}, and see to free space on its disk."
+            remedy = f"Allow the daemon's user to write to {self._folder}, and check that its disk has free space."
             outcome = Deferred(reply, Scope.TRANSPORT, PauseReason.CONFIGURATION, remedy)
         else:
             self._observer.trouble(
-                "a bounce could not be sent and lies in the folder for undeliverable reports",
+                "a bounce could not be sent; it is kept in the folder for undeliverable reports",
                 queue_id=batch.message.id,
                 recipient=batch.deliveries[0].recipient.address,
                 folder=str(self._folder),

@@ -35,9 +35,9 @@ class HoldTransport:
 
     async def deliver(self, batch: Batch, content: Content) -> Mapping[DeliveryId, Outcome]:
         held = Held(
-            Reply(450, "4.7.0", f"Held: transport {self.name} keeps mail for the operator"),
+            Reply(450, "4.7.0", f"Held: transport {self.name} keeps mail until an operator releases it"),
             KEPT,
-            "give the sender's domain a route that sends, then: sesrelay queue release ID",
+            "set a route with another transport for the sender's domain, then run: sesrelay queue release ID",
         )
         return batch.for_all(held)
 

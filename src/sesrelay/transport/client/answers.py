@@ -100,7 +100,9 @@ def from_mail_host(answer: Answer, trail: Trail, *, dsn_passed_on: bool = False)
             return Failed(reply, Scope.RECIPIENT_DOMAIN, trail=trail)
         return Deferred(reply, Scope.RECIPIENT_DOMAIN, PauseReason.UNAVAILABLE, trail=trail)
     if trail.tls is None and _wants_tls(reply):  # that it did not come about just now, or that we were told not to, is no refusal
-        remedy = "see why TLS with it does not come about (openssl s_client -starttls smtp), or whether tls or tls_policy says none"
+        remedy = (
+            "find out why TLS with this host fails (openssl s_client -starttls smtp), or whether tls or tls_policy is set to none"
+        )
         return Deferred(reply, Scope.RECIPIENT_DOMAIN, PauseReason.UNAVAILABLE, remedy, trail=trail)
     return _transaction(answer, trail)
 
@@ -150,17 +152,20 @@ def _relay_trouble(answer: Answer, host: str) -> tuple[PauseReason | None, str]:
     if answer.reason is not None:
         return answer.reason, answer.remedy
     if answer.service_gone or answer.stage in (Stage.CONNECT, Stage.TLS):
-        return PauseReason.UNAVAILABLE, f"see whether {host} is up and can be reached from here"
+        return PauseReason.UNAVAILABLE, f"check that {host} is running and can be reached from this host"
     if answer.stage in (Stage.GREETING, Stage.HELLO):
         if answer.reply.permanent:
-            return PauseReason.CONFIGURATION, f"{host} refuses this client: ask whether it may relay there, and by which name"
-        return PauseReason.UNAVAILABLE, f"{host} is not ready; it is tried again"
+            return (
+                PauseReason.CONFIGURATION,
+                f"{host} refuses this client: ask its administrator whether this client may relay there, and with which EHLO name",
+            )
+        return PauseReason.UNAVAILABLE, f"{host} is not ready; the relay tries again by itself"
     if _wants_tls(answer.reply):
-        return PauseReason.CONFIGURATION, f"{host} wants TLS: set tls: required"
+        return PauseReason.CONFIGURATION, f"{host} requires TLS: set tls: required"
     if answer.reply.code in _WANTS_AUTH or (answer.stage is Stage.AUTH and answer.reply.permanent):
-        return PauseReason.CREDENTIALS, f"{host} does not take the login: correct username and password (or the token), then reload"
+        return PauseReason.CREDENTIALS, f"{host} refuses the login: correct username and password (or the token), then reload"
     if answer.stage is Stage.AUTH:
-        return PauseReason.UNAVAILABLE, f"{host} cannot check the login just now"
+        return PauseReason.UNAVAILABLE, f"{host} cannot check the login at the moment; the relay tries again by itself"
     return None, ""
 
 

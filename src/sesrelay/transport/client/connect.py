@@ -169,7 +169,7 @@ async def _greeted(endpoint: Endpoint, security: Security, sock: socket.socket) 
         tls_error = _tls_error(error)
         if tls_error is not None:
             raise Unreached(_tls_answer(endpoint, tls_error)) from error
-        raise _not_there(f"4.4.2 {endpoint.name} port {endpoint.port} sends no greeting: {_in_short(error)}") from error
+        raise _not_there(f"4.4.2 {endpoint.name} port {endpoint.port} did not send a greeting: {_in_short(error)}") from error
     if implicit:
         _check_fingerprint(client, endpoint)
     return client
@@ -217,7 +217,7 @@ async def _start_tls(client: aiosmtplib.SMTP, endpoint: Endpoint, security: Secu
             return  # it cannot just now, and the connection is as it was
         raise Unreached(_tls_answer(endpoint, f"it answered STARTTLS with {error.code} {error.message}")) from error
     except NotProven as error:
-        remedy = f"ask whoever runs {endpoint.name}: its certificate is not the one that the DNS speaks of"
+        remedy = f"tell the administrator of {endpoint.name}: its certificate does not match its DNS records (TLSA)"
         raise Unreached(_tls_answer(endpoint, str(error), remedy)) from error
     except (SMTPException, OSError, ValueError) as error:  # ValueError: a name that cannot be said in TLS
         raise Unreached(_tls_answer(endpoint, _tls_error(error) or _in_short(error))) from error
@@ -239,18 +239,20 @@ def _check_fingerprint(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
     found = hashlib.sha256(certificate or b"").hexdigest()
     if found not in endpoint.fingerprints:
         client.close()
-        remedy = f"see whether {endpoint.name} has a new certificate, and name its SHA-256 in tls_fingerprints"
-        reply = Reply(451, "4.7.5", f"the certificate of {endpoint.name} has another fingerprint: {found}")
+        remedy = f"check whether {endpoint.name} has a new certificate, and add its SHA-256 to tls_fingerprints"
+        reply = Reply(451, "4.7.5", f"the certificate of {endpoint.name} has a different fingerprint: {found}")
         raise Unreached(Answer(Stage.TLS, reply, lost=True, reason=PauseReason.UNAVAILABLE, remedy=remedy))
 
 
 async def _log_in(client: aiosmtplib.SMTP, endpoint: Endpoint) -> None:
     name, tls = endpoint.name, tls_of(client)
     if tls is None and not _on_loopback(client):
-        raise _no_login(f"{name} offers no TLS, and a password is never sent in clear", "set tls: required, or another port")
+        raise _no_login(
+            f"{name} does not offer TLS, and a password is never sent in clear text", "set tls: required, or another port"
+        )
     if not client.supports_extension("auth"):
-        remedy = f"see which port of {name} takes logins, or remove username"
-        raise _no_login(f"{name} offers no AUTH, but a username is configured", remedy, tls)
+        remedy = f"find out which port of {name} accepts logins, or remove username"
+        raise _no_login(f"{name} does not offer AUTH, but a username is configured", remedy, tls)
     token = await _token(endpoint, tls)
     usable = client.supported_auth_methods if token is None else [m for m in client.server_auth_methods if m == "xoauth2"]
     if not usable:
@@ -275,15 +277,15 @@ async def _token(endpoint: Endpoint, tls: str | None) -> str | None:
     try:
         token = await asyncio.to_thread(endpoint.token)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not text"
         raise _no_token(f"the access token for {endpoint.name} cannot be read: {why}", tls) from None
     if not token.isascii() or not token.isprintable() or not token:
-        raise _no_token(f"what should be the access token for {endpoint.name} is none", tls)
+        raise _no_token(f"the access token for {endpoint.name} is not a valid token", tls)
     return token
 
 
 def _no_token(text: str, tls: str | None) -> Unreached:
-    remedy = "see that whatever renews the token writes it, and nothing else, into token_file"
+    remedy = "check that the program that renews the token writes only the token into token_file"
     return _no_login(text, remedy, tls, PauseReason.CREDENTIALS)
 
 
@@ -311,7 +313,7 @@ def _lost_at(stage: Stage, endpoint: Endpoint, error: BaseException) -> Answer:
 
 def _tls_answer(endpoint: Endpoint, what: str, remedy: str = "") -> Answer:
     name = endpoint.security.name or endpoint.name
-    usual = f"see that {name} is the name in its certificate, and that its issuer is trusted here (ca_file)"
+    usual = f"check that {name} is the name in its certificate, and that the certificate's issuer is trusted here (ca_file)"
     reply = parse_reply(451, f"4.7.5 no TLS with {endpoint.name}: {what}")
     return Answer(Stage.TLS, reply, lost=True, reason=PauseReason.UNAVAILABLE, remedy=remedy or usual)
 

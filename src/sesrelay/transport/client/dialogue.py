@@ -19,7 +19,7 @@ from sesrelay.transport.net.waiting import Waiting
 CLOSED = "it closed the connection"
 LATE = "it did not answer in time"
 STUCK = "it stopped reading"
-OUT_OF_TURN = "it spoke out of turn"
+OUT_OF_TURN = "it sent a reply before it was asked"
 SHUTTING_DOWN = 421
 
 

@@ -120,7 +120,7 @@ async def _go_on(line: _Line, done: Transaction, batch: Batch, payload: Payload,
             break
         done = offered
         answers.update(done.answers)
-    not_offered = Answer(Stage.RCPT, Reply(452, "4.5.3", f"{line.session.endpoint.name} takes no more recipients just now"))
+    not_offered = Answer(Stage.RCPT, Reply(452, "4.5.3", f"{line.session.endpoint.name} accepts no more recipients at the moment"))
     for_all = next((answer for answer in answers.values() if answer.stage is Stage.MAIL), not_offered)  # of the first transaction
     for delivery in batch.deliveries:
         answers.setdefault(delivery.id, for_all)

@@ -136,7 +136,7 @@ class Offer:
         """Return our refusal of a message that the host would not take for anyone."""
         limit = self._extensions.get("size", "")
         if limit.isdigit() and 0 < int(limit) < wire.size:
-            text = f"{self._host} takes messages up to {limit} octets; this one has {wire.size}"
+            text = f"{self._host} accepts messages up to {limit} octets; this one has {wire.size}"
             return Answer(Stage.MAIL, Reply(552, TOO_BIG, text), ours=True)
         if self._utf8:
             return None
@@ -145,7 +145,7 @@ class Offer:
         return None
 
     def _needs_utf8(self, stage: Stage) -> Answer:
-        text = f"{self._host} does not take internationalised mail (SMTPUTF8), which this message needs"
+        text = f"{self._host} does not support internationalised mail (SMTPUTF8), which this message needs"
         return Answer(stage, Reply(550, NEEDS_UTF8, text), ours=True)
 
     def _mail(self, wire: Wire, addresses: Mapping[DeliveryId, str]) -> bytes:

@@ -51,7 +51,7 @@ class ReplyReader:
         for line in lines:
             self._line(line, into)
         if len(self._rest) > LINE_LIMIT:
-            raise Garbage("its answer has no end")
+            raise Garbage("its answer never ended")
 
     def _line(self, line: bytes, into: list[Said]) -> None:
         code, mark = line[:3], line[3:4]
@@ -60,7 +60,7 @@ class ReplyReader:
         text = line[4:].strip()
         self._size += len(line)
         if len(line) > LINE_LIMIT or self._size > REPLY_LIMIT:
-            raise Garbage("its answer has no end")
+            raise Garbage("its answer never ended")
         if mark == b"-":
             self._lines.append(text)
             return

@@ -29,7 +29,7 @@ class Unsigned(Exception):
     def __init__(self, domain: str, why: str) -> None:
         super().__init__(why)
         reply = Reply(451, "4.7.5", f"cannot sign mail of {domain}: {why}")
-        remedy = f"see to the DKIM keys of {domain} (transports.*.dkim), then reload"
+        remedy = f"correct the DKIM keys of {domain} (transports.*.dkim), then reload"
         self.outcome = Deferred(reply, Scope.SENDER_DOMAIN, PauseReason.CONFIGURATION, remedy)
 
 

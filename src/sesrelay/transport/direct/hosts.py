@@ -97,5 +97,5 @@ class Places:
             else:
                 allowed.append(address)
         if not allowed:
-            return no_route(f"the mail host {host.name} of {domain} has an address that is {why}: mail is not taken there")
+            return no_route(f"the mail host {host.name} of {domain} has an address that is {why}: mail is not sent there")
         return Place(host.name, tuple(sorted(allowed, key=lambda address: address in self.dead)))

@@ -42,6 +42,6 @@ class SpareTransport(ByDomain):
                 await asyncio.to_thread(importlib.import_module, "sesrelay.transport.direct.transport")
             made = self._made = self._made or self._make()
         except Exception as error:  # a fault of ours, or of the machine's: whatever it is, the mail waits
-            outcome = Deferred(Reply(451, "4.3.0", f"the way out could not be made: {error}"), Scope.MESSAGE)
+            outcome = Deferred(Reply(451, "4.3.0", f"the transport could not be started: {error}"), Scope.MESSAGE)
             return batch.for_all(outcome)
         return await made.deliver(batch, content)

@@ -134,7 +134,7 @@ class DirectTransport(ByDomain):
     async def _deliver(self, batch: Batch, payload: Payload) -> Mapping[DeliveryId, Outcome]:
         domain = domain_of(batch.deliveries[0].recipient.address)
         if not domain:
-            no_domain = Reply(550, "5.1.3", "the recipient's address has no domain that mail can be taken to")
+            no_domain = Reply(550, "5.1.3", "the recipient's address has no domain to which mail can be sent")
             return batch.for_all(Failed(no_domain))
         refusals: list[Outcome] = []
         settled: dict[DeliveryId, Outcome] = {}

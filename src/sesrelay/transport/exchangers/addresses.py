@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 # Networks that `allow_private_addresses` opens, and what to call them.
 _PRIVATE = {
     "10.0.0.0/8": "private",
-    "100.64.0.0/10": "shared with other customers of a provider",
+    "100.64.0.0/10": "shared address space (carrier-grade NAT)",
     "127.0.0.0/8": "loopback",
     "172.16.0.0/12": "private",
     "192.168.0.0/16": "private",

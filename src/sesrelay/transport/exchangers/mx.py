@@ -99,7 +99,7 @@ class MailHosts:
         named = sorted((host for host in hosts if host.name), key=lambda host: (host.preference, host.name))
         if named:
             return named
-        return Failed(Reply(556, "5.1.10", f"the domain {domain} takes no mail (null MX)"), Scope.RECIPIENT_DOMAIN)
+        return Failed(Reply(556, "5.1.10", f"the domain {domain} does not accept mail (null MX)"), Scope.RECIPIENT_DOMAIN)
 
     async def addresses(self, name: str, families: Sequence[RdataType] = (RdataType.A, RdataType.AAAA)) -> list[str] | Obstacle:
         """Return the addresses of a host in the order of `families`, or why there are none.
@@ -132,7 +132,7 @@ class MailHosts:
         if trouble is not None:
             return _unknown(f"addresses of {name}", trouble)
         kind = "address" if len(families) > 1 else "IPv4 address" if families[0] is RdataType.A else "IPv6 address"
-        only = "" if len(families) > 1 else ", and no other is used here (address_families, source_address)"
+        only = "" if len(families) > 1 else ", and the configuration allows no other (address_families, source_address)"
         return _failed("5.4.4", f"the mail host {name} has no {kind}{only}")
 
     async def _addresses(self, name: str, family: RdataType) -> list[str]:
@@ -190,7 +190,7 @@ def no_route(text: str) -> Failed:
 
 def loop(domain: str) -> Failed:
     """Return the failure of a domain whose mail host is this one, which has no mailbox of it (RFC 5321 §5.1)."""
-    text = f"mail for {domain} loops back to this host: it is the domain's mail host, but no mailbox is here"
+    text = f"mail for {domain} loops back to this host: it is the domain's mail host, but this relay has no mailboxes"
     return Failed(Reply(554, "5.4.6", text), Scope.RECIPIENT_DOMAIN)
 
 
@@ -224,7 +224,7 @@ def _unknown(what: str, error: Unknown) -> Deferred:
     reply = Reply(451, "4.4.3", f"cannot look up the {what}: {error}")
     scope = Scope.TRANSPORT if error.ours else Scope.RECIPIENT_DOMAIN
     tolerance = SILENCES if error.ours else 1
-    return Deferred(reply, scope, PauseReason.UNAVAILABLE, "see whether the name servers answer", tolerance=tolerance)
+    return Deferred(reply, scope, PauseReason.UNAVAILABLE, "check that the name servers answer", tolerance=tolerance)
 
 
 def _failed(status: str, text: str) -> Failed:

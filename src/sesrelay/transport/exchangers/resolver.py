@@ -71,4 +71,4 @@ def _nameserver(text: str) -> dns.nameserver.Nameserver:
     try:
         return dns.nameserver.Do53Nameserver(str(ip_address(address)), int(port))
     except ValueError:
-        raise ValueError(f"{text!r} is no name server: write ADDRESS, IPV4:PORT or [IPV6]:PORT") from None
+        raise ValueError(f"{text!r} is not a name server: write ADDRESS, IPV4:PORT or [IPV6]:PORT") from None

@@ -16,7 +16,7 @@ from dns.rdatatype import RdataType
 from sesrelay.transport.exchangers.mx import MailHosts
 from sesrelay.transport.exchangers.resolver import in_short
 
-RUN_ONE = "run a resolver that validates on this host (Debian: apt install unbound), and name it: nameservers: [127.0.0.1]"
+RUN_ONE = "run a DNSSEC-validating resolver on this host (Debian: apt install unbound), and set nameservers: [127.0.0.1]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,18 @@ async def validation(hosts: MailHosts) -> Validation:
     """Look whether the name servers vouch for the root, which is signed, and who could speak in their place."""
     servers = ", ".join(hosts.servers) or "no name server"
     if not hosts.trusted:
-        return Validation(False, f"{servers} is not on this host, so what it says of DNSSEC does not count", RUN_ONE)
+        return Validation(False, f"{servers} is not on this host, so its DNSSEC answers cannot be trusted", RUN_ONE)
     try:
         found = await hosts.resolver.resolve(dns.name.root, RdataType.NS, search=False)
         vouched = bool(found.response.flags & dns.flags.AD)
     except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
         vouched = False
     except (dns.exception.DNSException, OSError) as error:
-        look = "see whether it answers for the root: dig +dnssec . NS"
-        return Validation(None, f"{servers} was asked about the root, and {in_short(error)}", look)
+        look = "check that it answers for the root: dig +dnssec . NS"
+        return Validation(None, f"{servers} did not answer a query for the root: {in_short(error)}", look)
     if not vouched:
-        return Validation(False, f"{servers} does not validate DNSSEC: it vouches not even for the root (no AD)", RUN_ONE)
+        return Validation(False, f"{servers} does not validate DNSSEC: even its answer for the root has no AD flag", RUN_ONE)
     if not hosts.on_this_host:
-        message = f"{servers} validates DNSSEC, but over the network anybody in between can speak in its place"
+        message = f"{servers} validates DNSSEC, but its answers can be forged on the network between"
         return Validation(True, message, RUN_ONE)
     return Validation(True, f"{servers} on this host validates DNSSEC")

@@ -135,7 +135,7 @@ class Account:
     def _notice(self, known: Figures) -> None:
         """Say what an operator has to know, once each time that it becomes true."""
         if known.sandbox:
-            self._say_once("sandbox", "the SES account is in the sandbox", remedy=f"it takes {SANDBOX_LIMITS}")
+            self._say_once("sandbox", "the SES account is in the sandbox", remedy=f"it allows {SANDBOX_LIMITS}")
         else:
             self._told.discard("sandbox")
         if self.ledger.reserving:

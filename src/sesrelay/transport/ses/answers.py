@@ -55,7 +55,7 @@ def read(status: int, headers: Mapping[str, str], body: bytes, api: Literal["v1"
         return refused
     if status >= 500 or status in (408, 429):
         return Refused(status, "", "")
-    return Unreadable(status, f"HTTP {status} with a body that is not one of SES's")
+    return Unreadable(status, f"HTTP {status} with a body that is not from SES")
 
 
 def _accepted(body: bytes) -> Accepted | Unreadable:
@@ -63,7 +63,7 @@ def _accepted(body: bytes) -> Accepted | Unreadable:
     if found:
         return Accepted(found[1].decode("ascii"))
     missing = body.lstrip().startswith((b"<SendRawEmailResponse", b"<?xml")) and b"</SendRawEmailResponse>" in body
-    return Unreadable(200, "the answer has no MessageId" if missing else "the answer is not one of SES's")
+    return Unreadable(200, "the answer has no MessageId" if missing else "the answer is not from SES")
 
 
 def _accepted_by_v2(body: bytes) -> Accepted | Unreadable:
@@ -72,7 +72,7 @@ def _accepted_by_v2(body: bytes) -> Accepted | Unreadable:
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        return Unreadable(200, "the answer is not one of SES's")
+        return Unreadable(200, "the answer is not from SES")
     message_id = document.get("MessageId")
     if isinstance(message_id, str) and _ID.match(message_id):
         return Accepted(message_id)

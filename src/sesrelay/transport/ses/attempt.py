@@ -154,8 +154,8 @@ class Attempt:
         if answer.whole or isinstance(found, Refused):
             return found
         if isinstance(found, Accepted):
-            return Lost("an acceptance came before the whole request had left")
-        return NotSent(f"{found.why}, before the whole request had left", cut=True)
+            return Lost("an acceptance arrived before the whole request was sent")
+        return NotSent(f"{found.why}, before the whole request was sent", cut=True)
 
     def _leaves(self, group: Group) -> None:
         self.on_wire = group
@@ -268,7 +268,7 @@ class Attempt:
         means = meaning.AMBIGUOUS
         text = f"The answer of SES was lost ({answer.why})"
         self._settle(group, replace(self._deferred(means, text), ambiguous=True))
-        self._end((), self._deferred(replace(means, remedy=""), "Not tried, because SES did not answer for others"))
+        self._end((), self._deferred(replace(means, remedy=""), "Not attempted, because SES did not answer for other messages"))
 
     def _end(self, group: Group, outcome: Outcome) -> None:
         """Settle `group` and all for whom it is not decided: what stopped it stops them."""

@@ -75,7 +75,7 @@ def most(api: Literal["auto", "v1", "v2"]) -> int:
 
 def too_large(api: Literal["auto", "v1", "v2"], size: int) -> Failed:
     """Return what becomes of a message that is larger than that."""
-    found, text = ses_meaning.TOO_LARGE, f"The message has {size} octets, and SES takes {most(api)} by this API"
+    found, text = ses_meaning.TOO_LARGE, f"The message has {size} octets, but SES accepts at most {most(api)} by this API"
     return Failed(Reply(554, f"5.{found.enhanced}", text), found.scope, ses_meaning.remedy(found, {}))
 
 

@@ -26,10 +26,10 @@ END = 1024  # octets of a larger one that are kept back
 ANSWER_MAX = 64 * 1024  # octets; real answers have a few hundred
 CLOSED = "the connection was closed"
 LATE = "no answer in time"
-STUCK = "it took no more of the request in time"
-GARBAGE = "what came is no answer"
-OUT_OF_TURN = "it answered what it was not asked"
-ENDLESS = "its answer has no end"
+STUCK = "it stopped reading the request"
+GARBAGE = "what it sent is not a valid answer"
+OUT_OF_TURN = "it sent an answer that was not requested"
+ENDLESS = "its answer never ended"
 Leaves = Callable[[], None]
 
 

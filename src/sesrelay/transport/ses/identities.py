@@ -16,7 +16,7 @@ from sesrelay.seams import Clock
 
 REFRESH_EVERY = 120.0  # seconds
 GOOD_FOR = 300.0  # seconds in which a list may refuse somebody
-CANNOT_LIST = "the verified identities of the SES account cannot be listed, so no sender is refused or rewritten by them"
+CANNOT_LIST = "the verified identities of the SES account cannot be listed, so no sender is refused or rewritten because of them"
 _ALLOW = "allow ses:ListEmailIdentities, or ses:ListIdentities and ses:GetIdentityVerificationAttributes"
 LOOK_AGAIN = 5.0  # seconds; a sender that the list lacks may have been verified just now
 
@@ -75,7 +75,7 @@ class Identities:
         return Reply(
             550, "5.7.1",
             f"{domain} is not a verified identity of the SES account in {region}: verify it (`sesrelay domain add {domain}`, "
-            "or SES console, Identities) and publish its DKIM records, or give it another route",
+            "or SES console, Identities) and publish its DKIM records, or route it through another transport",
         )  # fmt: skip
 
     async def _keep(self) -> None:

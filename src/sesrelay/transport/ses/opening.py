@@ -99,8 +99,8 @@ async def _tunnel(transport: asyncio.Transport, came: asyncio.StreamReader, to: 
     try:
         head = await came.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-        raise ConnectionError(f"the proxy {to.proxy} gave no answer to CONNECT") from error
+        raise ConnectionError(f"the proxy {to.proxy} did not answer CONNECT") from error
     said = _TUNNEL.match(head)
     if said is None or not said[1].startswith(b"2"):
         first = head.partition(b"\r\n")[0][:80].decode("ascii", "backslashreplace")
-        raise ConnectionError(f"the proxy {to.proxy} makes no tunnel: {first}")
+        raise ConnectionError(f"the proxy {to.proxy} refused the tunnel: {first}")

@@ -128,7 +128,7 @@ def _head(to: Target, headers: Mapping[str, str], size: int) -> bytes:
     """Return the head of a request. Raises: ValueError where a header would make two of it"""
     fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if not fields.count("\r") == fields.count("\n") == len(headers):
-        raise ValueError("there is a line end in a header of the request")
+        raise ValueError("a header of the request contains a line break")
     login = "" if to.tunnelled else to.login
     ours = f"User-Agent: sesrelay\r\nAccept-Encoding: identity\r\nContent-Length: {size}\r\n"
     return f"POST {to.form} HTTP/1.1\r\n{fields}{ours}{login}\r\n".encode("latin-1")

@@ -62,7 +62,7 @@ def target(url: str) -> Target:
         return Target(host, form)
     # A scheme is often left out, and botocore's clients, which go the same way, put this one.
     named = named if "://" in named else "http://" + named.removeprefix("//")
-    by, proxy = _parsed(named, "the proxy that the environment names")
+    by, proxy = _parsed(named, "the proxy set in the environment")
     login = ""
     if by.username is not None:
         words = f"{unquote(by.username)}:{unquote(by.password or '')}"
@@ -83,7 +83,7 @@ def _parsed(url: str, what: str) -> tuple[SplitResult, Host]:
         name, port = parts.hostname or "", parts.port
         name = name if name.isascii() else name.encode("idna").decode()
     except ValueError:
-        raise ValueError(f"{what} is no URL, or has a host or a port that is none") from None
+        raise ValueError(f"{what} is not a URL, or its host or port is invalid") from None
     if not name or parts.scheme not in _PORTS:
-        raise ValueError(f"{what} is no URL of http or https")
+        raise ValueError(f"{what} is not a URL of http or https")
     return parts, Host(name, port or _PORTS[parts.scheme], parts.scheme == "https")

@@ -40,7 +40,7 @@ from sesrelay.transport.shaping import shaped
 CONCURRENCY = 32  # calls under way: enough to fill 1,000 a second at 30 ms each
 Keep = Callable[[Message, Content], Awaitable[None]]
 """Keeps a copy of a message that SES rejected for what it is."""
-_NOT_THEIRS = f"left the tag {addressing.QUEUE_ID_TAG} out, which is the relay's own"
+_NOT_THEIRS = f"left out the tag {addressing.QUEUE_ID_TAG}, which is reserved for the relay"
 _ORDERS: Mapping[str, re.Pattern[str]] = {
     "X-SES-CONFIGURATION-SET": re.compile(""),
     "X-SES-TENANT": re.compile(""),
@@ -173,7 +173,7 @@ class SesTransport:
                 raise Interrupted(certain) from cut
             return certain
         except Exception as error:
-            self._observer.trouble("sending through SES failed in an unforeseen way", error, transport=self.name)
+            self._observer.trouble("sending through SES failed with an unexpected error", error, transport=self.name)
             fault = Deferred(Reply(451, "4.3.0", "Local fault while sending"), Scope.MESSAGE)
             doubt = replace(fault, ambiguous=True)
             outcomes = {delivery.id: doubt for delivery in batch.deliveries} | _completed(outcomes, batch, attempt, fault)

@@ -30,7 +30,7 @@ from sesrelay.transport.smtp.ses_answers import about_an_address, of_form, rejec
 
 _Outcomes = Mapping[DeliveryId, Outcome]
 _Split = Splitting[Delivery, _Outcomes]
-_UNTRIED = Reply(454, "4.4.2", "Not tried, because the relay did not answer for others")
+_UNTRIED = Reply(454, "4.4.2", "Not attempted, because the relay did not answer for other messages")
 
 
 class Pace(Protocol):

@@ -25,7 +25,7 @@ from sesrelay.policy.ses_meaning import ENDS, Action, Meaning, by_smtp, meaning
 from sesrelay.policy.ses_words import not_verified, region_named, repeated_fields
 from sesrelay.transport.client.answers import Answer, Stage
 
-OTHERS_GO = "tried again without the recipients that are not verified"
+OTHERS_GO = "tried again without the unverified recipients"
 
 
 def about_an_address(outcome: Failed) -> bool:
@@ -109,17 +109,18 @@ def from_ses(answer: Answer, delivery: Delivery, trail: Trail, host: str = "", l
 
 WRONG_LOGIN = Meaning(
     Action.DEFER, Scope.NEXTHOP, "7.8", PauseReason.CREDENTIALS,
-    "SES does not take the login: username and password are SMTP credentials of this region (SES console, SMTP settings), not an access "
-    "key and its secret; `sesrelay smtp-password --region REGION` makes the password of a secret key; then reload",
+    "SES refuses the login: username and password must be SMTP credentials of this region (SES console, SMTP settings), not an "
+    "access key and its secret; `sesrelay smtp-password --region REGION` derives the password from a secret key; then reload",
 )  # fmt: skip
 NOT_SIGNED_UP = replace(
     WRONG_LOGIN,
-    remedy="the AWS account of this SMTP user is not signed up for SES: open the SES console of this region with it once; then reload",
+    remedy="the AWS account of this SMTP user is not signed up for SES: open the SES console of this region once with this "
+    "account; then reload",
 )
-NOT_THERE = replace(ses_meaning.MISCONFIGURED, remedy="create the configuration set or tenant in this region, or name another")
+NOT_THERE = replace(ses_meaning.MISCONFIGURED, remedy="create the configuration set or tenant in this region, or set another")
 DENIED = replace(
     WRONG_LOGIN,
-    remedy="allow ses:SendRawEmail to the IAM user of these SMTP credentials (`sesrelay iam-policy` prints the policy)",
+    remedy="allow ses:SendRawEmail for the IAM user of these SMTP credentials (`sesrelay iam-policy` prints the policy)",
 )
 
 

@@ -68,7 +68,7 @@ class SmtpTransport:
 
     def __init__(self, name: str, options: SmtpOptions, clock: Clock) -> None:
         if not options.hosts:
-            raise ValueError(f"transport {name} names no host")
+            raise ValueError(f"transport {name} has no host")
         self.name = name
         self.batch_limit = options.batch_limit
         self.concurrency = options.concurrency

@@ -47,7 +47,7 @@ class DaneProof:
         try:
             chain = [x509.load_der_x509_certificate(der) for der in chain_of(tls)]
         except _UNREADABLE as error:
-            raise NotProven(f"DANE: a certificate that the host sent cannot be read ({error})") from error
+            raise NotProven(f"DANE: the host sent a certificate that cannot be read ({error})") from error
         self.check(chain)
 
     def check(self, chain: Sequence[x509.Certificate]) -> None:

@@ -73,7 +73,7 @@ def parse(text: str) -> Policy:
             continue
         found = _LINE.match(line)
         if not found:
-            raise PolicyError(f"a line is no `key: value`: {line[:80]!r}")
+            raise PolicyError(f"a line is not `key: value`: {line[:80]!r}")
         key, value = found[1], found[2].strip(" \t")
         if key == "mx":
             mx.append(value.lower().removesuffix("."))
@@ -87,16 +87,16 @@ def _checked(first: dict[str, str], mx: Sequence[str]) -> Policy:
         raise PolicyError("its version is not STSv1")
     age = first.get("max_age", "")
     if not re.fullmatch(r"[0-9]{1,10}", age) or int(age) > AGE_MAX:
-        raise PolicyError(f"its max_age is no number up to {AGE_MAX}")
+        raise PolicyError(f"its max_age is not a number up to {AGE_MAX}")
     for pattern in mx:
         if not _PATTERN.match(pattern):
-            raise PolicyError(f"its mx {pattern[:80]!r} is no name")
+            raise PolicyError(f"its mx {pattern[:80]!r} is not a name")
     match first.get("mode"):
         case "none":
             return Policy("none", tuple(mx), int(age))
         case "enforce" | "testing" as mode:
             if not mx:
-                raise PolicyError("it names no mx")
+                raise PolicyError("it lists no mx")
             return Policy(mode, tuple(mx), int(age))
         case _:
             raise PolicyError("its mode is not enforce, testing or none")

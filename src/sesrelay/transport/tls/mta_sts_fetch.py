@@ -138,9 +138,9 @@ class Policies:
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError) as error:
             raise _NoPolicy(Fault.STS_WEBPKI_INVALID, f"no TLS with {host}: {error}") from error
         except (PolicyError, UnicodeDecodeError) as error:
-            raise _NoPolicy(Fault.STS_POLICY_INVALID, f"the policy at {host} is none: {error}") from error
+            raise _NoPolicy(Fault.STS_POLICY_INVALID, f"the policy at {host} is invalid: {error}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _NoPolicy(Fault.STS_POLICY_FETCH_ERROR, f"{host} cannot be asked: {plainly(error)}") from error
+            raise _NoPolicy(Fault.STS_POLICY_FETCH_ERROR, f"cannot fetch the policy from {host}: {plainly(error)}") from error
 
 
 async def _body(response: aiohttp.ClientResponse, host: str) -> bytes:
@@ -165,7 +165,7 @@ class _Guarded(AbstractResolver):
             raise OSError(found.reply.text)
         allowed = [one for one in found if not addresses.refusal(one, allow_private=self._allow_private)]
         if not allowed:
-            raise OSError(f"{host} has no address that may be connected to")
+            raise OSError(f"{host} has no address to which connections are allowed")
         return [
             ResolveResult(
                 hostname=host, host=one, port=port, proto=0, flags=socket.AI_NUMERICHOST,

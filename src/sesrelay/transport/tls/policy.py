@@ -120,7 +120,7 @@ class TlsPolicies:
             text = f"no TLS with {name}: DANE: its TLSA records cannot be looked up: {error}"
             if record is not None:
                 Report(self._collected, domain, record, PolicyType.TLSA, name)(Finding(name, "", Fault.DNSSEC_INVALID, text))
-            return _deferred(text, "see whether the zone's DNSSEC is in order: its owner has to mend it")
+            return _deferred(text, "check the zone's DNSSEC: its owner must correct it")
         if published is None:
             return None
         names = tuple(dict.fromkeys((published.base, name, domain)))
@@ -145,13 +145,13 @@ class TlsPolicies:
         witness = self._witness(domain, record, found) if record is not None else None
         testing = replace(self._weak, label="mta-sts testing: not met")
         if not policy.names(name):
-            text = f"no mail to {name}: it is not in the MTA-STS policy of {domain}"
+            text = f"mail is not sent to {name}: it is not in the MTA-STS policy of {domain}"
             if policy.mode == "testing":
                 flawed = None if witness is None else replace(witness, flaw=Fault.VALIDATION_FAILURE, why=text)
                 return replace(testing, witness=flawed)
             if witness is not None:
                 witness(Finding(name, "", Fault.VALIDATION_FAILURE, text))
-            return _deferred(text, f"ask whoever runs {domain}: its MX records and its policy do not agree")
+            return _deferred(text, f"tell the administrator of {domain}: its MX records and its MTA-STS policy do not match")
         otherwise = testing if policy.mode == "testing" else None
         return replace(strong, label=f"mta-sts {policy.mode}: verified", otherwise=otherwise, witness=witness)
 
@@ -191,6 +191,6 @@ def _deferred(text: str, remedy: str) -> Deferred:
 
 
 def _untrusted() -> Deferred:
-    text = "tls: dane wants a name server that validates DNSSEC and that can be trusted"
-    remedy = "run a validating resolver on this host, or name one under nameservers"
+    text = "tls: dane requires a trusted name server that validates DNSSEC"
+    remedy = "run a validating resolver on this host, or set one under nameservers"
     return Deferred(Reply(451, "4.7.5", text), Scope.TRANSPORT, PauseReason.CONFIGURATION, remedy)
