@@ -85,7 +85,7 @@ def test_the_states_that_the_verbs_offer_are_those_there_are() -> None:
         (b'{"end":{"messages":3}}\n', {"messages": 3}),
         (b'{"error":"the queue cannot be reached: x"}\n', "the queue cannot be reached: x"),
         (b'{"error":"this is the relay whose queue is in /b","queue":"/b"}\n', "whose queue is in /b"),
-        (b"", "the daemon went away before it answered"),
+        (b"", "the connection to the daemon was lost before it answered"),
     ],
 )
 def test_one_question(tmp_path: Path, answer: bytes, said: object) -> None:

@@ -26,7 +26,8 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "transports: {a: {type: smtp, host: h, regoin: x}}\n",
         [
             "1:39: transports.a.regoin: unknown key (known here: type, host, hosts, port, tls, ca_file, tls_name, "
-            "tls_fingerprints, username, password, password_file, token, token_file, rewrite_sender, nameservers, source_address, dkim, "
+            "tls_fingerprints, username, password, password_file, token, token_file, rewrite_sender, nameservers, source_address, "
+            "dkim, "
             "rate, share, daily_reserve, tariff, preflight, rewrite_from, identities_from, failover_after)"
         ],
     ),
@@ -52,12 +53,14 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "nobody to list identities": (
         "transports: {a: {type: smtp, host: email-smtp.eu-west-1.amazonaws.com, preflight: true}}\n",
         [
-            "1:83: transports.a.preflight: SMTP credentials cannot list identities (set identities_from to a transport of type ses of the same "
+            "1:83: transports.a.preflight: SMTP credentials cannot list identities (set identities_from to a transport of type "
+            "ses of the same "
             "account and region; rewrite_from does not need it)"
         ],
     ),
     "identities of nobody": (
-        "transports: {a: {type: smtp, host: email-smtp.eu-west-1.amazonaws.com, identities_from: b}, c: {type: ses, region: eu-west-1}}\n",
+        "transports: {a: {type: smtp, host: email-smtp.eu-west-1.amazonaws.com, identities_from: b}, c: {type: ses, region: "
+        "eu-west-1}}\n",
         ["1:89: transports.a.identities_from: there is no transport 'b' (known here: c)"],
     ),
     "identities of another type": (
@@ -65,7 +68,8 @@ BAD: dict[str, tuple[str, list[str]]] = {
         ["1:89: transports.a.identities_from: 'b' is of type hold, not ses (none is defined here)"],
     ),
     "identities of another region": (
-        "transports: {a: {type: smtp, host: email-smtp.eu-west-1.amazonaws.com, identities_from: b}, b: {type: ses, region: eu-west-2}}\n",
+        "transports: {a: {type: smtp, host: email-smtp.eu-west-1.amazonaws.com, identities_from: b}, b: {type: ses, region: "
+        "eu-west-2}}\n",
         ["1:89: transports.a.identities_from: 'b' is in eu-west-2 (use a transport of type ses in eu-west-1)"],
     ),
     "families that are none": (
@@ -79,8 +83,10 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "aliases that differ in case, or in quotes": (
         "local:\n  aliases:\n    Foo: a@b.example\n    foo: c@d.example\n    '\"FOO\"': e@f.example\n",
         [
-            "4:5: local.aliases.foo: is the same name as 'Foo' (at FILE:3:5): upper and lower case and unnecessary quotes make no difference",
-            "5:5: local.aliases.\"FOO\": is the same name as 'Foo' (at FILE:3:5): upper and lower case and unnecessary quotes make no difference",
+            "4:5: local.aliases.foo: is the same name as 'Foo' (at FILE:3:5): upper and lower case and unnecessary quotes make no "
+            "difference",
+            "5:5: local.aliases.\"FOO\": is the same name as 'Foo' (at FILE:3:5): upper and lower case and unnecessary quotes "
+            "make no difference",
         ],
     ),
     "aliases in a circle": (
@@ -440,7 +446,8 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "pattern with a star inside": (
         "routes: [{sender: 'a.*.example', transport: direct}]\n",
         [
-            "1:19: routes[0].sender: must be an address, a domain or *.domain, not 'a.*.example': the * is allowed only at the beginning, "
+            "1:19: routes[0].sender: must be an address, a domain or *.domain, not 'a.*.example': the * is allowed only at the "
+            "beginning, "
             "as in *.example.com"
         ],
     ),

@@ -99,7 +99,8 @@ def test_a_secret_that_others_can_access_is_refused(mode: int, tmp_path: Path) -
     secret = write(tmp_path / "r.password", CANARY, mode)
     config = write(tmp_path / "config.yaml", RELAY % "password_file: r.password")
     assert problems(config) == [
-        f"{config}:1:75: transports.r.password_file: other users can access the secret in {secret}, mode {mode:04o} (chmod o-rwx {secret})"
+        f"{config}:1:75: transports.r.password_file: other users can access the secret in {secret}, mode {mode:04o} (chmod o-rwx "
+        f"{secret})"
     ]
     secret.chmod(0o640)
     inline = write(tmp_path / "inline.yaml", RELAY % f"password: {CANARY}", mode)

@@ -139,9 +139,9 @@ async def test_what_lives_and_never_does_it_is_left_in_the_end(tmp_path: Path, m
 
     async with await asyncio.start_unix_server(talk, tmp_path / "c"):
         async with await RemoteDesk.connect(tmp_path / "c", "/queue") as desk:
-            with pytest.raises(ControlError, match="the daemon lives, but"):
+            with pytest.raises(ControlError, match="the daemon is running, but"):
                 await desk.summary()
-        with pytest.raises(ControlError, match="the daemon lives, but"):
+        with pytest.raises(ControlError, match="the daemon is running, but"):
             await asyncio.to_thread(ask, tmp_path / "c", "/queue", "reload")
 
 
@@ -237,10 +237,10 @@ def dying(path: Path, said: bytes, *, reads: bool) -> Iterator[None]:
 async def test_a_daemon_that_dies_in_its_answer_is_a_control_error(said: bytes, reads: bool, tmp_path: Path) -> None:
     with dying(tmp_path / "c", said, reads=reads):
         async with await RemoteDesk.connect(tmp_path / "c") as desk:
-            with pytest.raises(ControlError, match="the daemon went away"):
+            with pytest.raises(ControlError, match="the connection to the daemon was lost"):
                 await desk.export("0000000000001")
     if b"\n" not in said:
-        with dying(tmp_path / "d", said, reads=reads), pytest.raises(ControlError, match="the daemon went away"):
+        with dying(tmp_path / "d", said, reads=reads), pytest.raises(ControlError, match="the connection to the daemon was lost"):
             await asyncio.to_thread(ask, tmp_path / "d", "/queue", "summary")
 
 

@@ -38,5 +38,5 @@ def test_what_nobody_may_ever_write_into_is_not_waited_for(tmp_path: Path, suffi
     fifo.unlink()
     os.mkfifo(fifo)
     (envelope,) = files.messages([tmp_path])
-    with pytest.raises(Unfit, match=f"its {what} cannot be read: it is no file"):
+    with pytest.raises(Unfit, match=f"its {what} cannot be read: it is not a file"):
         files.read(envelope)

@@ -105,7 +105,7 @@ def test_page_control_socket_and_state_dir(tmp_path: Path) -> None:
     (tmp_path / "state").touch()
     frame = "state_dir: state/below\ncontrol: none/control.sock\nhttp: {listen: '127.0.0.1:0'}\n"
     assert problems(tmp_path, "", frame) == [
-        "config.yaml:1:12: state_dir: state is no folder (move it away, or name another one)",
+        "config.yaml:1:12: state_dir: state is not a folder (move it away, or set another one)",
         "config.yaml:2:10: control: unix:none/control.sock: there is no folder none: create it, owned by the relay's user (systemd: "
         "RuntimeDirectory=), or change control",
     ]

@@ -44,7 +44,7 @@ async def test_accounts_are_shown_beside_awss_thresholds(relay: Relay) -> None:
     relay.standings[HOSTILE] = AccountStanding(HOSTILE, HOSTILE)
     text = (await relay.get("/"))[1]
     shown = ("Amazon SES", "us-east-1 · 123456789012", "14/s", "49\u202f000", "50\u202f000", "used up in 1 h", "6.00 %", "AWS acts at 5 %",
-             "0.00 %", "AWS acts at 0.1 %", "in the sandbox", "<code>sesrelay account request-production</code>", "kept for priority high", "the bounce rate is above")  # fmt: skip
+             "0.00 %", "AWS acts at 0.1 %", "in the sandbox", "<code>sesrelay account request-production</code>", "reserved for priority high", "the bounce rate is above")  # fmt: skip
     for part in shown:
         assert part in text, part
     assert '<span class="fame bad">6.00 %</span>' in text

@@ -234,7 +234,7 @@ async def test_bearer_holds_the_token() -> None:
 
 def test_off_loopback_without_a_token_it_does_not_start() -> None:
     for host in ("0.0.0.0", "::", "192.0.2.1", "relay.example.com"):
-        with pytest.raises(ValueError, match="wants a token"):
+        with pytest.raises(ValueError, match="requires a token"):
             Relay(WebOptions(host=host, port=0))
 
 
@@ -292,7 +292,9 @@ async def test_a_taken_address_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         relay = Relay(WebOptions(port=port))
-        with pytest.raises(PageUnreachable, match=f"cannot listen on 127.0.0.1:{port} for HTTP.*; stop what listens there, or"):
+        with pytest.raises(
+            PageUnreachable, match=f"cannot listen on 127.0.0.1:{port} for HTTP.*; stop the program that listens there, or"
+        ):
             await relay.server.start()
         await relay.server.stop()
 

@@ -236,7 +236,7 @@ class Daemon:
         try:
             stats = await rooms.spool.stats()
         except SpoolError as error:
-            self.observer.trouble("the queue cannot be counted for the metrics", error)
+            self.observer.trouble("the queue cannot be read for the metrics", error)
             stats = None
         return self._metrics.render(stats, self.clock.wall(), rooms.scheduler.paused())
 
@@ -276,7 +276,7 @@ class Daemon:
             problems = await self._reload()
         except Exception as error:  # a fault of ours: systemd, the metrics and who asked have to hear of it as of any other refusal
             self.observer.trouble("a reload failed", error)
-            problems = ["it failed, and the log says why"]
+            problems = ["the reload failed; the log says why"]
         self._systemd.tell(f"READY=1\nSTATUS={self._standing(problems)}")
         self.observer.reloaded(not problems, "; ".join(problems) or "the new configuration is in force")
         return problems
@@ -324,7 +324,7 @@ class Daemon:
         try:
             await rooms.scheduler.swap(snapshot)
         except SpoolError as error:
-            self.observer.trouble("queued mail could not be placed anew; it is when its next attempt is due", error)
+            self.observer.trouble("queued mail could not be re-routed now; it is re-routed at its next scheduled attempt", error)
 
     async def _move_page(self, loaded: Loaded, rooms: _Rooms) -> None:
         """Serve the page where the new configuration wants it, or leave it as it was. Raises: PageUnreachable, ValueError"""
@@ -382,7 +382,7 @@ class Daemon:
                 async with asyncio.timeout(PING_TIME):
                     await self._running().scheduler.refresh()
             except TimeoutError as error:
-                self.observer.trouble("no sign of life for the watchdog: the writer or the scheduler does not answer", error)
+                self.observer.trouble("the watchdog is not notified: the writer or the scheduler does not answer", error)
             except SpoolError as error:
                 # A store that refuses is alive, and a full disk is nothing that a restart mends.
                 self.observer.trouble("the queue cannot be read", error)

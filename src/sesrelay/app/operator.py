@@ -111,7 +111,7 @@ async def open_desk(config: Config, on_trouble: Trouble, *, importing: Loaded | 
     missing = _missing(config)
     if missing is not None:
         if importing is not None:
-            raise DaemonUnreachable(f"there is no queue in {config.state_dir} yet: start the daemon once, which makes it")
+            raise DaemonUnreachable(f"there is no queue in {config.state_dir} yet: start the daemon once; it creates the queue")
         # Nothing was ever queued; a verb is not what makes a store.
         yield SpoolDesk(NoStore(config.state_dir), clock, undeliverable=lambda: undeliverable(config), missing=missing)
         return
@@ -138,7 +138,7 @@ def _missing(config: Config) -> str | None:
         store_path(config).stat()
     except (FileNotFoundError, NotADirectoryError):
         if not config.state_dir.is_dir():
-            what = "is no directory" if config.state_dir.exists() else "does not exist"
+            what = "is not a directory" if config.state_dir.exists() else "does not exist"
             return f"there is no queue yet: state_dir {config.state_dir} {what}"
         return f"there is no queue yet in {config.state_dir}: the daemon makes it when it first starts"
     except PermissionError:
@@ -148,7 +148,7 @@ def _missing(config: Config) -> str | None:
 
 def _not_for_this_user(config: Config) -> DaemonUnreachable:
     return DaemonUnreachable(
-        f"{config.state_dir}: permission denied; run this as root (sudo); members of its group may ask while the daemon runs"
+        f"{config.state_dir}: permission denied; run this as root (sudo); members of its group can ask while the daemon runs"
     )
 
 

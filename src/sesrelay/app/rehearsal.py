@@ -49,7 +49,7 @@ def rehearse(loaded: Loaded, document: Document) -> list[str]:
             document.report(path, told.removeprefix(owners))
     folder = next(each for each in (loaded.config.state_dir, *loaded.config.state_dir.parents) if os.path.lexists(each))
     if not os.path.isdir(folder):  # noqa: PTH112  # where it may not be looked at, it is none either
-        document.report(("state_dir",), f"{folder} is no folder (move it away, or name another one)")
+        document.report(("state_dir",), f"{folder} is not a folder (move it away, or set another one)")
     return elsewhere + _rehearse_doors(loaded, document, ours=ours)
 
 

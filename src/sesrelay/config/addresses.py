@@ -43,7 +43,8 @@ def check_addresses(document: Document, config: Config, failed: set[str]) -> Non
         if (octets := len(os.fsencode(config.control))) > UNIX_PATH_MAX:
             document.report(
                 ("control",),
-                f"{config.control} has {octets} octets, but the path of a socket may have at most {UNIX_PATH_MAX} (set a shorter one)",
+                f"{config.control} has {octets} octets, but the path of a socket may have at most {UNIX_PATH_MAX} (set a shorter "
+                "one)",
             )
     for index, listener in enumerate(config.listeners):
         if part(("listeners",), index) in failed:

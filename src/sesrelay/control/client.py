@@ -116,7 +116,7 @@ class RemoteDesk:
                 return value
             if kind == "progress" and told is not None:
                 told(*value)
-        raise ControlError("the daemon gave no answer")
+        raise ControlError("the daemon did not answer")
 
     async def _ask(self, verb: str, args: dict[str, Any], content: bytes | None = None) -> AsyncIterator[tuple[str, Any]]:
         """Yield `item`s, the `octets` of a content, and last the `end`."""
@@ -130,7 +130,7 @@ class RemoteDesk:
             self.writer.write(content or b"")
             await self.writer.drain()
         except ConnectionError:
-            raise ControlError("the daemon went away before it answered") from None
+            raise ControlError("the connection to the daemon was lost before it answered") from None
         self._owed += 1
         while self._owed > 1:
             with contextlib.suppress(ControlRefusal):
@@ -172,4 +172,4 @@ class RemoteDesk:
         try:
             return await self._coming(lambda: self.reader.readexactly(octets))
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise ControlError("the daemon went away in the middle of a message") from None
+            raise ControlError("the connection to the daemon was lost in the middle of a message") from None

@@ -140,7 +140,7 @@ def _submission(given: Mapping[str, Any], content: bytes, now: float) -> Submiss
         if each["state"] is not None and not State(each["state"]).final
     ]
     if not waiting:
-        raise Unfit("none of its recipients waits for anything")
+        raise Unfit("none of its recipients is waiting for delivery")
     return Submission(message, text, tuple(waiting), tuple(_event(each) for each in given["events"]))
 
 
@@ -173,7 +173,7 @@ def _event(given: Mapping[str, Any]) -> Event:
     fields: dict[str, Any] = {name: _text(given[name]) for name in EVENT_FIELDS if name != "duration"}
     duration = None if given["duration"] is None else float(given["duration"])
     if duration is not None and not math.isfinite(duration):
-        raise ValueError(f"{duration} is no time that something took")
+        raise ValueError(f"{duration} is not a duration")
     event = _one_of(given["event"], *get_args(EventName))
     host = _text(given.get("host"))  # older exports have none
     return Event(_seconds(given["time"]), event, **fields, duration=duration, changes=_texts(given["changes"]), host=host)
@@ -193,13 +193,13 @@ def _text(given: Any) -> str | None:
 def _word(given: Any) -> str | None:
     """Return a text that may stand in an SMTP command. Raises: ValueError"""
     if given is not None and not str(given).isprintable():
-        raise ValueError(f"{given!r} has characters that no command takes")
+        raise ValueError(f"{given!r} has characters that are not allowed in a command")
     return _text(given)
 
 
 def _texts(given: Any) -> tuple[str, ...]:
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
-        raise TypeError(f"{given!r} is no list of texts")
+        raise TypeError(f"{given!r} is not a list of texts")
     return tuple(given)
 
 
@@ -218,7 +218,7 @@ def _one_of(given: Any, *known: Any) -> Any:
 def _seconds(given: str) -> float:
     read = datetime.fromisoformat(given)
     if not _YEARS[0] <= read.year < _YEARS[1]:  # what rounding, or a zone, puts into the year 10000 could not be shown any more
-        raise ValueError(f"{given} is no time of a message")
+        raise ValueError(f"{given} is not a valid time of a message")
     return read.timestamp()
 
 

@@ -55,7 +55,7 @@ def read(envelope: Path) -> tuple[Document, bytes]:
     except (OSError, ValueError) as error:
         raise Unfit(f"its envelope cannot be read: {error}") from error
     if not isinstance(document, dict):
-        raise Unfit("its envelope is no JSON object")
+        raise Unfit("its envelope is not a JSON object")
     try:
         return document, _octets(envelope.with_suffix(".eml"))
     except OSError as error:
@@ -65,7 +65,7 @@ def read(envelope: Path) -> tuple[Document, bytes]:
 def _octets(path: Path) -> bytes:
     """Raises: OSError, also for what is no file: nobody may ever write into a FIFO that lies there"""
     if path.exists() and not path.is_file():
-        raise OSError("it is no file")
+        raise OSError("it is not a file")
     return path.read_bytes()
 
 

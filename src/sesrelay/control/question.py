@@ -35,7 +35,7 @@ class NoAnswer(ControlError):
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.message = f"the daemon{f' (process {pid})' if pid else ''} does not answer within {QUIET:.0f}s"
-        go_on = f"where somebody has stopped it: kill -CONT {pid}; else " if pid else ""
+        go_on = f"if somebody has stopped it: kill -CONT {pid}; otherwise " if pid else ""
         self.remedy = f"{go_on}restart it: systemctl restart sesrelay"
         super().__init__(f"{self.message}; {self.remedy}")
 
@@ -95,7 +95,7 @@ def silent(path: Path, looks: int) -> None:
     except OSError:
         pass  # it has gone: so has the connection where it was asked
     if looks * QUIET >= WORK_TIME:
-        raise ControlError(f"the daemon lives, but has not done it within {WORK_TIME:.0f}s; its log may say why")
+        raise ControlError(f"the daemon is running, but has not finished within {WORK_TIME:.0f}s; its log may say why")
 
 
 def _line(connection: socket.socket, path: Path, *, at_once: bool = False) -> bytes:
@@ -119,7 +119,7 @@ def _line(connection: socket.socket, path: Path, *, at_once: bool = False) -> by
 def read(line: bytes) -> dict[str, Any]:
     """Return the answer in `line`, as far as it came. Raises: ControlError where that is not to its end; OtherQueue, ControlRefusal"""
     if not line.endswith(b"\n"):
-        raise ControlError("the daemon went away before it answered")
+        raise ControlError("the connection to the daemon was lost before it answered")
     answer: dict[str, Any] = json.loads(line)
     if "error" in answer:
         raise (OtherQueue if "queue" in answer else ControlRefusal)(str(answer["error"]))

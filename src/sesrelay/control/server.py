@@ -200,14 +200,14 @@ async def _long_line(reader: asyncio.StreamReader) -> bytes:
         except asyncio.LimitOverrunError as error:
             line += await reader.readexactly(error.consumed)
     line.clear()  # the error's traceback has it
-    raise ConnectionError("a request without an end")
+    raise ConnectionError("a request that does not end")
 
 
 async def _content(asked: dict[str, Any], reader: asyncio.StreamReader, turn: _Turn) -> bytes:
     """Return the octets that follow a request. Raises: ConnectionError for more than a message may have: what comes is unknown"""
     octets = int(asked.get("octets", 0))
     if not 0 <= octets <= wire.CONTENT_MAX:
-        raise ConnectionError(f"{octets} octets are no message")
+        raise ConnectionError(f"{octets} octets are not a valid message size")
     if octets > SHORT:
         await turn.take()
     return await _in_time(reader.readexactly(octets)) if octets else b""
@@ -218,4 +218,4 @@ async def _in_time(coming: Coroutine[Any, Any, bytes]) -> bytes:
         async with asyncio.timeout(PATIENCE):  # no wait_for: its frame and an error would keep each other, and what has come
             return await coming
     except TimeoutError:
-        raise ConnectionError("a request was not all sent in time") from None
+        raise ConnectionError("a request was not sent completely in time") from None

@@ -103,4 +103,4 @@ class Fanout:
         key = (id(sink), call.__name__)
         if key not in self._faulty:
             self._faulty.add(key)
-            _log.error("%s.%s failed; this is said once", type(sink).__name__, call.__name__, exc_info=fault)
+            _log.error("%s.%s failed; this is logged only once", type(sink).__name__, call.__name__, exc_info=fault)

@@ -47,7 +47,7 @@ class Flood:
 
     def noted(self, left: int) -> dict[str, str]:
         """Return what the line that `passes` had so many for says of those to come."""
-        return {"note": f"further ones of this kind are only counted for {WINDOW:g} s"} if left == 1 else {}
+        return {"note": f"further log lines of this kind are only counted for {WINDOW:g} s"} if left == 1 else {}
 
     def over(self) -> Iterator[tuple[Kind, int]]:
         """Yield each kind whose window has ended, with the number of lines that were hidden in it."""

@@ -62,7 +62,7 @@ class MetricsSink:
         self._accept_seconds.expect()
         self._connections = Gauge("sesrelay_smtp_connections", "SMTP connections open now", ["listener"], registry=to)
         self._reports = Counter("sesrelay_reports", "Delivery status notifications made", registry=to)
-        self._troubles = Counter("sesrelay_troubles", "Faults of our own; the log names each", registry=to)
+        self._troubles = Counter("sesrelay_troubles", "Internal errors; the log names each", registry=to)
         # Kept because labels() takes a lock and builds a key.
         self._connections_by: dict[str, Gauge] = {}
 
@@ -72,12 +72,12 @@ class MetricsSink:
             "sesrelay_queue_wait_seconds", "Seconds from acceptance to the first attempt", ["transport"], WAIT_BUCKETS, to
         )
         self._attempts = Counts(
-            "sesrelay_attempts", "Attempts, counted by delivery, by what came of them", ["transport", "outcome"], to
+            "sesrelay_attempts", "Delivery attempts, counted by delivery, by outcome", ["transport", "outcome"], to
         )
         self._attempt_seconds = Timings(
             "sesrelay_attempt_seconds", "Seconds that a batch's attempt took", ["transport"], ATTEMPT_BUCKETS, to
         )
-        self._deliveries = Counts("sesrelay_deliveries", "Deliveries that ended, by how", ["route", "transport", "outcome"], to)
+        self._deliveries = Counts("sesrelay_deliveries", "Finished deliveries, by outcome", ["route", "transport", "outcome"], to)
 
     def _gauge_queue(self) -> None:
         to = self.registry
@@ -85,11 +85,13 @@ class MetricsSink:
         self._bytes = Gauge("sesrelay_queue_bytes", "Bytes of content at rest", registry=to)
         self._oldest = Gauge("sesrelay_queue_oldest_seconds", "Age of the oldest open delivery", ["transport"], registry=to)
         self._paused = Gauge(
-            "sesrelay_transport_paused", "1 while a transport, or part of it, waits", ["transport", "reason"], registry=to
+            "sesrelay_transport_paused", "1 while a transport, or part of it, is paused", ["transport", "reason"], registry=to
         )
-        self._reload_success = Gauge("sesrelay_config_reload_success", "1 if the last (re)load was taken over", registry=to)
+        self._reload_success = Gauge(
+            "sesrelay_config_reload_success", "1 if the last load or reload of the configuration succeeded", registry=to
+        )
         self._reload_time = Gauge(
-            "sesrelay_config_reload_timestamp_seconds", "When the configuration in force was loaded", registry=to
+            "sesrelay_config_reload_timestamp_seconds", "When the current configuration was loaded", registry=to
         )
         self._reload_success.set(1)
         self._reload_time.set(self._clock.wall())

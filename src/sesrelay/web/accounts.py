@@ -75,7 +75,7 @@ def _row(name: str, one: AccountStanding) -> Row:
     if one.sandbox:
         notes.append(f"in the sandbox: {SANDBOX_LIMITS}")
     if one.reserving:
-        notes.append("what is left of the 24 hours is kept for priority high (daily_reserve)")
+        notes.append("the rest of the 24 hour quota is reserved for priority high (daily_reserve)")
     notes += [f"the {rate.name} rate is above AWS's threshold: {rate.remedy}" for rate in (bounce, complaint) if rate.bad]
     unlimited = one.max_24h is not None and one.max_24h < 0
     return Row(

@@ -59,7 +59,7 @@ def known_hosts(options: WebOptions) -> Middleware:
             return await handler(request)
         found = _HOST.match(given[0]) if len(given) == 1 else None
         if found is None:
-            raise web.HTTPBadRequest(text="One valid Host header is wanted.\n")
+            raise web.HTTPBadRequest(text="Exactly one valid Host header is required.\n")
         host = found[1].strip("[]").lower().rstrip(".")
         if not (host in names or is_loopback(host) or host == _own_address(request)):
             raise web.HTTPMisdirectedRequest(text="This page does not answer under that name; add it to http.allowed_hosts.\n")
@@ -79,7 +79,7 @@ def token_holders(options: WebOptions) -> Middleware:
         given = _token(request.headers.get(hdrs.AUTHORIZATION, ""))
         if not wanted or given is None or not hmac.compare_digest(given, wanted):
             challenge = {hdrs.WWW_AUTHENTICATE: 'Basic realm="sesrelay", charset="UTF-8"'}
-            raise web.HTTPUnauthorized(headers=challenge, text="The token is wanted: as Bearer, or as the password.\n")
+            raise web.HTTPUnauthorized(headers=challenge, text="A token is required, as a Bearer token or as the password.\n")
         return await handler(request)
 
     return check

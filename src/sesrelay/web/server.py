@@ -63,7 +63,7 @@ class WebServer:
         standings: Standings | None = None,
     ) -> None:
         if not options.on_loopback and not options.token:
-            raise ValueError(f"HTTP on {show_address(options.host, options.port)} is off loopback and wants a token")
+            raise ValueError(f"HTTP on {show_address(options.host, options.port)} is not on loopback and requires a token")
         self._desk, self._metrics, self._ready, self._counters = desk, metrics, ready, counters
         self._clock, self._options = clock, options
         self._standings: Standings = standings or dict
@@ -92,7 +92,11 @@ class WebServer:
             visitors.stop()
             await runner.cleanup()
             where = show_address(options.host, options.port)
-            remedy = "stop what listens there, or change http.listen" if error.errno == errno.EADDRINUSE else "change http.listen"
+            remedy = (
+                "stop the program that listens there, or change http.listen"
+                if error.errno == errno.EADDRINUSE
+                else "change http.listen"
+            )
             raise PageUnreachable(f"cannot listen on {where} for HTTP: {error.strerror or error}; {remedy}") from error
         self._runner, self._listening, self._visitors = runner, listening, visitors
         host, port = listening.sockets[0].getsockname()[:2]
@@ -148,11 +152,11 @@ class WebServer:
         except SpoolError as error:
             _log.error("%s: the store could not be read: %s", request.path, error)
             return self._problem(
-                request, 503, "The queue cannot be read", "The store does not answer; the log says why. Try again."
+                request, 503, "The queue cannot be read", "The queue database does not answer; the log says why. Try again."
             )
         except Exception:
             _log.exception("%s failed", request.path)
-            return self._problem(request, 500, "That went wrong", "This is a fault of the relay; the log has the details.")
+            return self._problem(request, 500, "Internal error", "This is a fault of the relay; the log has the details.")
 
     def _problem(self, request: web.Request, status: int, title: str, text: str) -> web.Response:
         if request.path == "/" or request.path.startswith("/messages/"):
@@ -176,8 +180,8 @@ class WebServer:
         try:
             return list(await self._ready())
         except Exception as error:  # a check that cannot be made is not passed
-            _log.error("readiness could not be told: %s", error)
-            return ["readiness could not be told"]
+            _log.error("readiness could not be determined: %s", error)
+            return ["readiness could not be determined"]
 
     async def _metrics_text(self, _: web.Request) -> web.Response:
         return web.Response(body=await self._metrics(), headers={"Content-Type": PROMETHEUS})
@@ -191,7 +195,7 @@ class WebServer:
     async def _api_recent(self, request: web.Request) -> web.Response:
         given = request.query.get("limit", str(RECENT))
         if not (given.isascii() and given.isdigit() and len(given) <= 9 and 1 <= int(given) <= RECENT_MAX):
-            return web.json_response({"error": f"limit is a number from 1 to {RECENT_MAX}"}, status=400)
+            return web.json_response({"error": f"limit must be a number from 1 to {RECENT_MAX}"}, status=400)
         parts = []
         for document in await self._desk.recent(int(given)):
             parts.append(json.dumps(document))
@@ -230,9 +234,7 @@ class WebServer:
     async def _message(self, request: web.Request) -> web.Response:
         documents = await self._desk.trace(request.match_info["id"])
         if not documents:
-            text = (
-                "No message of that id is known. Delivered messages are forgotten after the time that queue.keep_delivered names."
-            )
+            text = "No message with this id is known. Delivered messages are deleted after the time set in queue.keep_delivered."
             return self._problem(request, 404, "No such message", text)
         return self._html(self._pages.message(self._options, self._clock.wall(), documents))
 
