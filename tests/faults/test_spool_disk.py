@@ -286,7 +286,7 @@ def test_what_comes_in_is_written_while_the_disk_has_room_for_it(tmp_path: Path)
     file.append(b"abc")
     file.append(b"defg")
     assert (file.size, file.read_at(0, 7), file.read_at(2, 3)) == (7, b"abcdefg", b"cde")
-    with pytest.raises(SpoolError, match="has 7 octets, and is to have 8"):
+    with pytest.raises(SpoolError, match="has 7 octets instead of 8"):
         file.read_at(5, 3)
     full = bodies.scratch(1 << 62)
     with pytest.raises(NoSpace):

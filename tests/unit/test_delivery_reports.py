@@ -290,7 +290,7 @@ async def test_a_message_that_cannot_be_read_for_its_report_is_held_and_stops_no
 
     async def damaged(message: str) -> object:
         if message == queue_id:
-            raise SpoolError("the content is gone")
+            raise SpoolError("the content no longer exists")
         return await content(message)
 
     rig.spool.content = damaged  # type: ignore[method-assign,assignment]

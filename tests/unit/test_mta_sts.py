@@ -286,7 +286,7 @@ async def test_a_policys_host_that_says_nothing_is_told_of_in_words(monkeypatch:
         async with SmallDns(dict(RECORDS)) as dns:
             found = await policies(dns, PolicyHost(CA, port=silent.getsockname()[1]), FakeClock()).of("example.org")
     assert found.fault is Fault.STS_POLICY_FETCH_ERROR
-    assert found.text == "mta-sts.example.org cannot be asked: no answer in time"
+    assert found.text == "cannot fetch the policy from mta-sts.example.org: no answer in time"
 
 
 async def test_a_policys_host_is_not_looked_for_in_places_of_ours() -> None:

@@ -623,5 +623,5 @@ def test_names_and_secrets() -> None:
     assert out.nexthop("b@example.org") == "smtp/email-smtp.us-east-1.amazonaws.com:587/AKIA1"
     assert "canary" not in repr(options)
     assert "canary" not in repr(vars(out))
-    with pytest.raises(ValueError, match="names no host"):
+    with pytest.raises(ValueError, match="has no host"):
         SmtpTransport("none", SmtpOptions(hosts=[], local_hostname="h.test"), FakeClock())

@@ -92,7 +92,7 @@ async def test_the_log_is_synced_at_each_commit_and_read_back(tmp_path: Path) ->
         (lambda path: path.write_bytes(b""), "0 bytes"),
         (lambda path: path.write_bytes(b"once upon a time" * 100), "not an SQLite database"),
         (lambda path: path.write_bytes(path.read_bytes()[:50]), "not an SQLite database"),
-        (lambda path: os.truncate(path, path.stat().st_size - 4096), "cut off"),
+        (lambda path: os.truncate(path, path.stat().st_size - 4096), "is truncated"),
         (lambda path: path.write_bytes(path.read_bytes()[:100] + bytes(path.stat().st_size - 100)), "damaged"),
         (lambda path: path.write_bytes(path.read_bytes()[:4096] + b"\xff" * (path.stat().st_size - 4096)), "damaged"),
     ],

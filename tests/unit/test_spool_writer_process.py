@@ -92,7 +92,7 @@ async def test_what_cannot_be_sent_fails_who_asked_and_nothing_else(rig: Rig) ->
     writer = await rig.start()
     with pytest.raises(SpoolError):
         await writer.submit(lambda tx: None)
-    assert rig.troubles == ["what was asked of the writer could not be sent"]
+    assert rig.troubles == ["a request could not be sent to the writer process of the queue"]
     await writer.submit(partial(ADD, bindings=(1,)))
     await writer.close()
 
@@ -130,8 +130,8 @@ async def test_one_that_does_not_end_is_killed(rig: Rig, monkeypatch: pytest.Mon
     with pytest.raises(SpoolError):
         await waiting
     assert [each.split(",")[0] for each in rig.troubles] == [
-        "the writer of the queue does not end",
-        "the writer of the queue has ended before it had done all that was asked",
+        "the writer process of the queue does not end",
+        "the writer process of the queue ended before it finished its work",
     ]
     assert rig.deaths == []
     assert stored(rig.folder) == [1]
@@ -143,7 +143,7 @@ async def test_its_death_is_the_daemons(rig: Rig) -> None:
     waiting = writer.submit(partial(ADD, bindings=(1,)))
     await rig.killed()
     assert rig.deaths == [DIED]
-    assert "sesrelay ends" in rig.troubles[0]
+    assert "sesrelay exits" in rig.troubles[0]
     assert not waiting.done()  # nobody can say whether it is stored
 
 

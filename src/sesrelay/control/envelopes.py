@@ -186,7 +186,7 @@ def _address(given: str) -> str:
 
 def _text(given: Any) -> str | None:
     if given is not None and not isinstance(given, str):
-        raise TypeError(f"{given!r} is no text")
+        raise TypeError(f"{given!r} is not text")
     return given
 
 

@@ -55,7 +55,7 @@ class Contents:
                 raise ContentGone(f"{message}: the content is lost: {error.__cause__}") from error
             raise
         if content is None:
-            raise ContentGone(f"{message}: the content is gone")
+            raise ContentGone(f"{message}: the content no longer exists")
         return Canonical(content)  # it was when it came
 
     async def filed(self, message: str) -> Filed | None:

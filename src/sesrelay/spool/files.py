@@ -43,7 +43,7 @@ class OpenFile:
             while len(data) < octets:
                 more = os.pread(self._descriptor, octets - len(data), at + len(data))
                 if not more:
-                    raise SpoolError(f"the file of a message has {at + len(data)} octets, and is to have {at + octets}")
+                    raise SpoolError(f"the file of a message has {at + len(data)} octets instead of {at + octets}")
                 data += more
         except OSError as error:
             raise SpoolError(f"the file of a message cannot be read: {error}") from error
@@ -56,7 +56,7 @@ class OpenFile:
                 raise NoSpace(f"less than {self._min_free} bytes would stay free")
             _write(self._descriptor, data)
         except OSError as error:
-            raise SpoolError(f"what comes in cannot be written: {error}") from error
+            raise SpoolError(f"incoming content cannot be written: {error}") from error
         self.size += len(data)
 
 
@@ -84,7 +84,7 @@ class Bodies:
             with tempfile.TemporaryFile(dir=self.folder, buffering=0) as made:
                 return OpenFile(os.dup(made.fileno()), min_free)
         except OSError as error:
-            raise SpoolError(f"there is no file for what comes in: {error}") from error
+            raise SpoolError(f"no file can be created for incoming content: {error}") from error
 
     def write(self, message: str, content: bytes | Filed) -> None:
         """Store content. Durability: on stable storage on return; a write that fails leaves no file."""
@@ -129,7 +129,7 @@ class Bodies:
         try:
             self.remove(message)
         except OSError as error:
-            on_trouble("the file of a message that has ended could not be removed", error)
+            on_trouble("the file of a finished message could not be removed", error)
 
     def sweep(self, wanted: Callable[[int], bool]) -> int:
         """Remove the files whose message is not `wanted` by its number; return how many. For the start only."""

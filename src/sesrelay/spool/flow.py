@@ -242,7 +242,7 @@ def _still_waiting(tx: Transaction, keys: Iterable[Key]) -> None:
     for key in keys:
         standing = row(tx.cursor, STANDING, key)
         if standing is None or standing[0] != QUEUED or key in tx.claims:
-            raise Superseded(f"{id_of(key).message}: it has moved on meanwhile")
+            raise Superseded(f"{id_of(key).message}: its state has changed meanwhile")
 
 
 def finish(tx: Transaction, numbers: set[int]) -> None:

@@ -114,7 +114,7 @@ class MemorySpool(Parking):
         for each in () if settlement.attempted else settlement.verdicts:
             found = self._find(each)
             if found is None or found.delivery.state is not State.QUEUED or each in self._claimed:
-                raise Superseded(f"{each.message}: it has moved on meanwhile")
+                raise Superseded(f"{each.message}: its state has changed meanwhile")
         messages = {each.message for each in settlement.verdicts}
         if settlement.events and len(messages) != 1:
             raise SpoolError("the events of a settlement belong to one message")
@@ -169,7 +169,7 @@ class MemorySpool(Parking):
         self._alive(DeliveryId(message, 0))
         entry = self._entries.get(message)
         if entry is None or entry.content is None:
-            raise ContentGone(f"{message}: the content is gone")
+            raise ContentGone(f"{message}: the content no longer exists")
         return entry.content
 
     async def filed(self, message: str) -> None:

@@ -21,7 +21,7 @@ def migrate(db: apsw.Connection, where: str, steps: Sequence[str] = STEPS) -> No
     version = db.pragma("user_version")
     application = db.pragma("application_id")
     if version and application != APPLICATION_ID:
-        raise StoreRefused(f"{where} is an SQLite database of another program; point state_dir elsewhere, or move it away")
+        raise StoreRefused(f"{where} is an SQLite database of another program; set another state_dir, or move the file away")
     if version > len(steps):
         raise StoreRefused(
             f"{where} was written by a newer version (schema {version}, this one knows {len(steps)}); "

@@ -31,8 +31,8 @@ NOT_OURS = (errno.EACCES, errno.EPERM, errno.EINVAL)
 """A folder that is not for us to read, or of a file system that syncs none (squashfs, autofs): nothing that we have made."""
 _MAGIC = b"SQLite format 3\0"
 _RESTORE = (
-    "`sesrelay queue export FOLDER` saves what can be read of it; then restore it from a backup, or move it away together "
-    "with its -wal and -shm files to start with an empty queue"
+    "`sesrelay queue export FOLDER` saves the readable part of it; then restore it from a backup, or move it away together with "
+    "its -wal and -shm files to start with an empty queue"
 )
 
 
@@ -63,7 +63,7 @@ def connect(path: Path, *, write: bool, vfs: str | None = None) -> apsw.Connecti
         db.pragma("synchronous", "FULL")
         if mode != "wal" or db.pragma("synchronous") != 2:
             raise StoreRefused(
-                f"{path}: the file system grants no write-ahead log (journal_mode {mode}); put state_dir on a local disk"
+                f"{path}: the file system does not support a write-ahead log (journal_mode {mode}); put state_dir on a local disk"
             )
         db.wal_autocheckpoint(0)
         db.pragma("journal_size_limit", WAL_LEFT)
@@ -110,7 +110,7 @@ def _look_at(path: Path) -> None:
     """Look at the file before SQLite does: it would take an empty one for a new database."""
     size = path.stat().st_size
     if not size:
-        raise StoreDamaged(f"{path} is empty (0 bytes), which sesrelay never leaves it; {_RESTORE}")
+        raise StoreDamaged(f"{path} is empty (0 bytes), although sesrelay never leaves it empty; {_RESTORE}")
     with path.open("rb") as file:
         head = file.read(100)
     if not head.startswith(_MAGIC) or len(head) < 100:
@@ -121,7 +121,7 @@ def _look_at(path: Path) -> None:
     wal = Path(f"{path}-wal")
     # With a log beside it the file may rightly be shorter: a checkpoint writes page 1 first.
     if size < page * pages and not (wal.exists() and wal.stat().st_size):
-        raise StoreDamaged(f"{path} is cut off: {size} bytes where its header says {page * pages}; {_RESTORE}")
+        raise StoreDamaged(f"{path} is truncated: it has {size} bytes, but its header says {page * pages}; {_RESTORE}")
 
 
 def _open_checked(path: Path, vfs: str | None) -> apsw.Connection:
@@ -155,7 +155,7 @@ def _check_log(db: apsw.Connection, path: Path) -> None:
     counted, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
     if log.exists() and not log_is_whole(log, counted):
         db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)  # which would remove it
-        raise StoreDamaged(f"{path} is damaged: there is mail behind a damaged place of its log {log}; {_RESTORE}")
+        raise StoreDamaged(f"{path} is damaged: there is mail after a damaged part of its log {log}; {_RESTORE}")
 
 
 def _guarded(path: Path, do: Callable[[], apsw.Connection]) -> apsw.Connection:
@@ -166,4 +166,4 @@ def _guarded(path: Path, do: Callable[[], apsw.Connection]) -> apsw.Connection:
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
         raise StoreDamaged(f"{path} is damaged ({error}); {_RESTORE}") from error
     except apsw.Error as error:
-        raise StoreRefused(f"{path} cannot be opened: {error}; look at the disk and at the owner of the file") from error
+        raise StoreRefused(f"{path} cannot be opened: {error}; check the disk and the owner of the file") from error

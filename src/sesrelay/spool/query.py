@@ -30,7 +30,7 @@ def the_row(cursor: apsw.Cursor, statement: str, bindings: Row = ()) -> Row:
     """Return a row that must be there. Raises: SpoolError"""
     found = row(cursor, statement, bindings)
     if found is None:
-        raise SpoolError("the store contradicts itself: a row that must be there is missing")
+        raise SpoolError("the store is inconsistent: a required row is missing")
     return found
 
 

@@ -118,7 +118,7 @@ class Committer:
             with contextlib.suppress(apsw.Error):
                 if not tx.db.get_autocommit():
                     tx.cursor.execute("ROLLBACK")
-            self._on_trouble("content could not be read with the opening of its attempt, and is read by itself", error)
+            self._on_trouble("content could not be read when its attempt was recorded; it is read separately", error)
 
     def _one_by_one(self, tx: Transaction, group: Sequence[Job]) -> None:
         """Run the group with a savepoint an operation. Raises: what ended the whole transaction"""
@@ -243,7 +243,7 @@ class Committer:
                 restless = True
             tx.cursor.execute("DELETE FROM backlog WHERE n = 0")
         except apsw.Error as error:
-            self._on_trouble("the store could not be tidied", error)
+            self._on_trouble("the store could not be compacted", error)
         self._checkpoint()
         if restless:
             self._wal_pages = max(self._wal_pages, 1)  # come back at the next quiet moment

@@ -118,7 +118,9 @@ class ProcessWriter(asyncio.Protocol):
         try:
             await asyncio.wait_for(asyncio.shield(self._gone), GRACE)
         except TimeoutError as error:
-            self._on_trouble("the writer of the queue does not end, and is killed; what it has answered is stored", error)
+            self._on_trouble(
+                "the writer process of the queue does not end, and is killed; everything that it confirmed is stored", error
+            )
             self._process.kill()
             await self._gone
         await asyncio.to_thread(self._process.wait)
@@ -150,7 +152,7 @@ class ProcessWriter(asyncio.Protocol):
             try:
                 self._transport.write(frame(asked))
             except Exception as error:  # a fault of ours must not leave anyone waiting
-                self._on_trouble("what was asked of the writer could not be sent", error)
+                self._on_trouble("a request could not be sent to the writer process of the queue", error)
                 for serial, *_ in asked:
                     self._answer(serial, None, as_spool_error(error))
 
@@ -201,15 +203,17 @@ class ProcessWriter(asyncio.Protocol):
         self._gone.set_result(None)
         if not self._ready.done():
             self._closing = True
-            self._know(StoreRefused("the writer of the queue ended before it was ready; it has said why"))
+            self._know(StoreRefused("the writer process of the queue ended before it was ready; its own message says why"))
         elif self._closing:
             if self._waiting:
-                self._on_trouble("the writer of the queue has ended before it had done all that was asked", error)
+                self._on_trouble("the writer process of the queue ended before it finished its work", error)
             for serial in list(self._waiting):
-                self._answer(serial, None, SpoolError("the writer of the queue ended before it had done all"))
+                self._answer(serial, None, SpoolError("the writer process of the queue ended before it finished its work"))
         else:
             self._on_trouble(
-                "the writer of the queue has died, and what was in its hands is in doubt; sesrelay ends, to be started anew", error
+                "the writer process of the queue has died, and its unfinished work is in doubt; sesrelay exits, to be started "
+                "again",
+                error,
             )
             self._die(DIED)
 
