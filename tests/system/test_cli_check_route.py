@@ -208,7 +208,7 @@ def test_a_reader_that_leaves_early_is_no_error(config: Path) -> None:
         ("someone", "a@example.com", [], None),
         ("4242", "a@number.example", [], None),
         ("other", "a@example.com", [], "550 5.7.1 <a@example.com> is reserved for other users"),
-        ("someone", "a@else.example", [], "550 5.7.1 <a@else.example> is not for local user someone"),
+        ("someone", "a@else.example", [], "550 5.7.1 <a@else.example> is not allowed for local user someone"),
         ("someone", "a@example.com", ["b@number.example"], "550 5.7.1 <b@number.example> is reserved for other users"),
         ("other", "a@else.example", ["b@else.example"], None),
     ],

@@ -85,7 +85,7 @@ def test_what_is_left_as_it_is_is_told_and_is_no_change(mail: Path, config: str,
     assert document["verdict"] == "unchanged"
     assert document["changes"] == [
         {
-            "change": "left as it is: 8-bit octets in a part whose encoding 'utf-8' is not known",
+            "change": "left as it is: 8-bit octets in a part with the unknown encoding 'utf-8'",
             "why": "SES accepts it, but may damage 8-bit octets that no part declares",
         }
     ]

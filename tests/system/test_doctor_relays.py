@@ -59,7 +59,7 @@ async def test_all_is_well(tmp_path: Path, more: str, implicit: bool) -> None:
     ("more", "replies", "check", "said"),
     [
         ("ca_file: ca.pem", {}, "tls", "no TLS with 127.0.0.1: "),
-        (f"tls_fingerprints: ['{'ab' * 32}']", {}, "tls", "the certificate of 127.0.0.1 has another fingerprint"),
+        (f"tls_fingerprints: ['{'ab' * 32}']", {}, "tls", "the certificate of 127.0.0.1 has a different fingerprint"),
         ("tls_name: relay.example, ca_file: ca.pem", {"AUTH": "535 5.7.8 No"}, "credentials", "refuses the login: 535 5.7.8 No"),
         ("tls_name: relay.example, ca_file: ca.pem", {"STARTTLS": "454 4.7.0 No"}, "tls", "it answered STARTTLS with 454"),
         ("tls_name: relay.example, ca_file: ca.pem", {"CONNECT": "554 5.7.1 Not you"}, "relay host", ": Not you"),

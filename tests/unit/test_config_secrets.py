@@ -147,7 +147,7 @@ def test_an_access_token_is_read_at_the_start_and_known_by_its_file(tmp_path: Pa
         (line,) = problems(write(tmp_path / "config.yaml", RELAY % f"token_file: r.token, {more}"))
         assert line.endswith(f"transports.r.token_file: {more[:-3]} is set too (use only one of the two)")
     (line,) = problems(write(tmp_path / "config.yaml", "transports: {r: {type: smtp, host: h.example, token_file: r.token}}\n"))
-    assert line.endswith("transports.r.token_file: without username")
+    assert line.endswith("transports.r.token_file: has no effect without username")
 
 
 def test_a_loaded_secret_is_never_shown(tmp_path: Path) -> None:

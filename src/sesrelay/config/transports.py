@@ -154,7 +154,9 @@ class SesTransport(Part):
         if self.access_key_id and not secret:
             problems.append(("access_key_id", "has no secret (add secret_access_key or secret_access_key_file)"))
         if secret and not self.access_key_id:
-            problems.append(("secret_access_key" if self.secret_access_key else "secret_access_key_file", "without access_key_id"))
+            problems.append(
+                ("secret_access_key" if self.secret_access_key else "secret_access_key_file", "has no effect without access_key_id")
+            )
         if self.profile and self.access_key_id:
             problems.append(("profile", "access_key_id is set too (use only one source of credentials)"))
         if self.external_id and not self.role_arn:
@@ -271,7 +273,7 @@ class SmtpTransport(Part):
             problems.append(("username", "has no password (add password or password_file)"))
         if secret and not self.username:
             given = ("password", "password_file", "token", "token_file")
-            problems.append((next(key for key in given if getattr(self, key)), "without username"))
+            problems.append((next(key for key in given if getattr(self, key)), "has no effect without username"))
         for key in ("tls_name", "tls_fingerprints"):
             if getattr(self, key) and self.tls in ("none", "opportunistic"):
                 problems.append((key, f"has no effect with tls: {self.tls} (use required or implicit)"))
