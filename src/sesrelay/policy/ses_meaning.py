@@ -196,9 +196,8 @@ NO_CREDENTIALS = Meaning(
 )  # fmt: skip
 NO_LOGIN = replace(
     NO_CREDENTIALS,
-    remedy="The IAM Identity Center login of `{credential_id}` has expired, or there was none: run `aws sso login` for its "
-    "profile as the daemon's user; sending then continues by itself. For a daemon, use a role or access keys instead: they need "
-    "no login.",
+    remedy="The IAM Identity Center login of `{credential_id}` has expired, or there was none: run `aws sso login` for its profile "
+    "as the daemon's user; sending then continues by itself. A role or access keys need no login.",
 )
 NO_ROLE = replace(
     NO_CREDENTIALS,
@@ -212,8 +211,7 @@ BAD_CREDENTIALS = Meaning(
 )  # fmt: skip
 CLOCK = Meaning(
     Action.DEFER, _NEXTHOP, "3.5", PauseReason.CLOCK,
-    "This machine's clock differs from the real time by more than SES allows: turn on time synchronisation (timedatectl set-ntp "
-    "true).",
+    "This machine's clock differs by more minutes than SES allows: turn on time synchronisation (timedatectl set-ntp true).",
 )  # fmt: skip
 SUSPENDED = Meaning(
     Action.DEFER, _NEXTHOP, "7.0", PauseReason.SUSPENDED,
@@ -287,16 +285,9 @@ TOO_LARGE = Meaning(
     "SES accepts messages up to 10 MB (10485760 octets) by the v1 API and up to 40 MB by v2 (`api: auto`): send a link, or route "
     "large mail through another transport.",
 )  # fmt: skip
-BAD_HEADER = Meaning(
-    Action.FAIL, _MESSAGE, "6.0", None, "SES does not accept the message as the application wrote it: correct the application."
-)
-DUPLICATE = Meaning(
-    Action.REPAIR, _MESSAGE, "6.0", None,
-    "The application wrote a header field more than once that may appear only once: correct the application.",
-)  # fmt: skip
-BAD_ADDRESS = Meaning(
-    Action.SPLIT, _RECIPIENT, "1.3", None, "SES does not accept an address of this form: check how it is written."
-)
+BAD_HEADER = Meaning(Action.FAIL, _MESSAGE, "6.0", None, "SES does not accept the message as the application wrote it.")
+DUPLICATE = Meaning(Action.REPAIR, _MESSAGE, "6.0", None, "The application wrote a header field twice that may appear only once.")
+BAD_ADDRESS = Meaning(Action.SPLIT, _RECIPIENT, "1.3", None, "SES does not accept an address of this form.")
 BAD_ADDRESS_WITHIN = Meaning(
     Action.FAIL, _MESSAGE, "6.0", None,
     "The recipients' addresses are correct, but SES does not accept an address in the header (From, Sender, Reply-To, To or Cc). "

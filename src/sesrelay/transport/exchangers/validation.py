@@ -44,6 +44,6 @@ async def validation(hosts: MailHosts) -> Validation:
     if not vouched:
         return Validation(False, f"{servers} does not validate DNSSEC: even its answer for the root has no AD flag", RUN_ONE)
     if not hosts.on_this_host:
-        message = f"{servers} validates DNSSEC, but its answers can be forged on the network between"
+        message = f"{servers} validates DNSSEC, but its answers can be forged on the network between it and this host"
         return Validation(True, message, RUN_ONE)
     return Validation(True, f"{servers} on this host validates DNSSEC")
