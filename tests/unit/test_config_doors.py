@@ -191,7 +191,7 @@ def test_the_dates_are_those_that_openssl_reads(folder: Path) -> None:
         assert (first, last) == (ssl.cert_time_to_seconds(decoded["notBefore"]), ssl.cert_time_to_seconds(decoded["notAfter"]))
 
 
-CLEAR = "passwords would be sent in clear text (add tls: starttls or implicit, with certificate and key"
+CLEAR = "passwords would be sent in clear text (set tls: starttls or implicit, with certificate and key"
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ CLEAR = "passwords would be sent in clear text (add tls: starttls or implicit, w
         (listener("none", listen="'[::]:25'") + "access: {networks: ['::/0']}\n",
          ["2:13: listeners[0].listen: an open relay: listens beyond loopback, but access.networks allows everybody (::/0) (list only the networks that may connect, or use auth: required with tls)"]),
         ("listeners:\n  - listen: 127.0.0.1:25\n    certificate: good.pem\n",
-         ["3:18: listeners[0].certificate: has no effect (add tls: starttls or implicit)"]),
+         ["3:18: listeners[0].certificate: has no effect (set tls: starttls or implicit)"]),
         ("access:\n  users:\n    - name: blog\n      password_hash: letmein\n",
          ["4:22: access.users[0].password_hash: not an argon2 hash (create one with `sesrelay password-hash`)"]),
         ("access:\n  users:\n    - {name: blog, password_hash_file: blog.hash}\n",

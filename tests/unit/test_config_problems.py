@@ -280,8 +280,8 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "what v1 lacks": (
         "transports: {a: {type: ses, api: v1, tenant: t, list_management: {contact_list: l}}}\n",
         [
-            "1:46: transports.a.tenant: supported by the v2 API only (add api: auto or v2)",
-            "1:49: transports.a.list_management: supported by the v2 API only (add api: auto or v2)",
+            "1:46: transports.a.tenant: supported by the v2 API only (set api: auto or v2)",
+            "1:49: transports.a.list_management: supported by the v2 API only (set api: auto or v2)",
         ],
     ),
     "endpoints that exclude each other": (

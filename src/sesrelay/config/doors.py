@@ -75,7 +75,7 @@ def _login(listener: Listener, config: Config) -> list[tuple[str, str]]:
         case "optional" | "required":
             problems = []
             if listener.tls == "none":
-                remedy = "add tls: starttls or implicit, with certificate and key"
+                remedy = "set tls: starttls or implicit, with certificate and key"
                 loopback = "; on loopback, auth: any accepts every password" if is_loopback(listener.listen) else ""
                 problems.append(("auth", f"passwords would be sent in clear text ({remedy}{loopback})"))
             if not config.access.users:

@@ -67,7 +67,7 @@ class Listener(Part):
     def _files_of_tls(self) -> Listener:
         files = {"certificate": self.certificate, "key": self.key}
         if self.tls == "none":
-            wrong = [(name, "has no effect (add tls: starttls or implicit)") for name, file in files.items() if file]
+            wrong = [(name, "has no effect (set tls: starttls or implicit)") for name, file in files.items() if file]
         else:
             wrong = [
                 (name, f"missing (tls: {self.tls} needs a certificate and its key)") for name, file in files.items() if not file

@@ -170,7 +170,7 @@ class SesTransport(Part):
         problems: list[tuple[str, str]] = []
         if self.api == "v1":
             wants_v2 = ("tenant", "endpoint_id", "list_management", "feedback_forwarding")
-            problems += [(key, "supported by the v2 API only (add api: auto or v2)") for key in wants_v2 if getattr(self, key)]
+            problems += [(key, "supported by the v2 API only (set api: auto or v2)") for key in wants_v2 if getattr(self, key)]
         if self.endpoint_url:
             problems += [(key, "has no effect together with endpoint_url") for key in ("fips", "dual_stack") if getattr(self, key)]
         if self.endpoint_id and self.fips:
