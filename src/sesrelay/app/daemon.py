@@ -276,7 +276,7 @@ class Daemon:
             problems = await self._reload()
         except Exception as error:  # a fault of ours: systemd, the metrics and who asked have to hear of it as of any other refusal
             self.observer.trouble("a reload failed", error)
-            problems = ["the reload failed; the log says why"]
+            problems = ["it failed, and the log says why"]
         self._systemd.tell(f"READY=1\nSTATUS={self._standing(problems)}")
         self.observer.reloaded(not problems, "; ".join(problems) or "the new configuration is in force")
         return problems
