@@ -32,7 +32,7 @@ class DkimEntry(Part):
     """One key of a domain."""
 
     selector: Annotated[str, AfterValidator(parse_selector)] = Field(
-        description="The selector: the record with the public key is `SELECTOR._domainkey.DOMAIN`."
+        description="The selector. The record with the public key is `SELECTOR._domainkey.DOMAIN`."
     )
     key_file: FilePath = Field(description="The private key (PEM; RSA or Ed25519), as `sesrelay dkim generate` writes it.")
 

@@ -57,14 +57,14 @@ Cap = Annotated[Whole, Field(ge=1)]
 
 
 class WarmUp(Part):
-    """A daily cap that grows day by day, for an address or a domain that nobody knows yet."""
+    """A daily cap that grows day by day, for an IP address or a domain that mailbox providers do not know yet."""
 
     start: Day = Field(description="The first day, as in `2026-01-31`. Days begin at midnight UTC.")
     plan: tuple[Cap, ...] = Field(
         PLAN,
         min_length=1,
         max_length=400,
-        description="Recipients of the first day, the second, and so on; after the last, no cap.",
+        description="Recipients on the first day, on the second day, and so on. After the last day there is no cap.",
     )
 
     def limit(self) -> policy.WarmUp:

@@ -47,16 +47,19 @@ SITE_KEYS = ("transports", "routes", "access", "expect", "feedback")
 
 
 class Listener(Part):
-    """One address where mail is taken."""
+    """One address on which sesrelay accepts mail."""
 
-    listen: MailListenText = Field(description="`HOST:PORT`, HOST an IP address, IPv6 in brackets; or `unix:PATH`, a socket.")
+    listen: MailListenText = Field(
+        description="`HOST:PORT`, where HOST is an IP address (IPv6 in brackets), or `unix:PATH` for a socket."
+    )
     tls: Literal["none", "starttls", "implicit"] = Field(
-        "none", description="`starttls`: clients may ask for TLS; `implicit`: TLS from the first octet (port 465)."
+        "none", description="`starttls`: clients may use STARTTLS. `implicit`: TLS from the first octet (port 465)."
     )
     auth: Literal["none", "optional", "required", "any"] = Field(
-        "none", description="Whether clients log in. `any`, on loopback only, takes every password."
+        "none",
+        description="Whether clients log in: `none`, `optional`, `required`, or `any` (loopback only, accepts every password).",
     )
-    certificate: FilePath | None = Field(None, description="The TLS certificate (PEM), the server's own first, then its chain.")
+    certificate: FilePath | None = Field(None, description="The TLS certificate (PEM): the server's own first, then its chain.")
     key: FilePath | None = Field(None, description="The private key (PEM) of `certificate`.")
 
     @property
@@ -83,12 +86,12 @@ def _default_listeners() -> tuple[Listener, ...]:
 
 
 class User(Part):
-    """Someone who logs in to send."""
+    """A user who logs in to send mail."""
 
     name: UserName = Field(description="The user name for AUTH.")
-    password_hash: SecretStr | None = Field(None, description="An argon2 hash, as `sesrelay password-hash` makes it.")
-    password_hash_file: FilePath | None = Field(None, description="The file or systemd credential that holds `password_hash`.")
-    senders: tuple[Pattern, ...] = Field((), description="The sender domains that this user may use, and nobody else.")
+    password_hash: SecretStr | None = Field(None, description="An argon2 hash; `sesrelay password-hash` creates one.")
+    password_hash_file: FilePath | None = Field(None, description="The file or systemd credential that contains `password_hash`.")
+    senders: tuple[Pattern, ...] = Field((), description="The sender domains that this user, and nobody else, may use.")
 
     @model_validator(mode="after")
     def _one_hash(self) -> User:
@@ -105,9 +108,11 @@ class Access(Part):
     networks: tuple[NetworkValue, ...] = Field(
         LOOPBACK, min_length=1, description="Who may connect. Default: loopback. A site file adds to it."
     )
-    users: tuple[User, ...] = Field((), description="Those who log in, where a listener has `auth`.")
+    users: tuple[User, ...] = Field((), description="Users who log in, for listeners with `auth`.")
     local_users: dict[LocalUser, Patterns] = Field(
-        {}, description="Local user, by name or uid, to the sender domains that are his: he owns the connecting socket."
+        {},
+        description="Maps a local user (name or uid), the owner of the connecting socket, to the sender domains reserved for this "
+        "user.",
     )
 
 
@@ -126,26 +131,28 @@ class Local(Part):
     domain: Domain = Field("", description="Completes unqualified addresses. Default: `hostname`.")
     aliases: Annotated[dict[str, Address], AfterValidator(_names)] = Field(
         {},
-        description="Local part to address, as in `root: ops@example.com`; postmaster follows root. An alias may lead to another.",
+        description="Maps local parts to addresses, as in `root: ops@example.com`. postmaster follows root. An alias may point to "
+        "another alias.",
     )
     unaliased: Literal["hold", "reject"] = Field(
-        "hold", description="What becomes of local mail without an alias; mail for postmaster is never refused."
+        "hold", description="`hold` or `reject` local mail without an alias. Mail for postmaster is never rejected."
     )
 
 
 class Limits(Part):
-    """How much is taken at once."""
+    """Limits on incoming mail and connections."""
 
     message_size: Size = Field(25 * 2**20, gt=0, description="The largest message.")
     recipients: Whole = Field(1000, ge=1, description="Recipients of one message.")
-    connections: Whole = Field(500, ge=1, description="Connections at once.")
-    connections_per_client: Whole = Field(200, ge=1, description="Connections at once from one IP address.")
+    connections: Whole = Field(500, ge=1, description="Simultaneous connections.")
+    connections_per_client: Whole = Field(200, ge=1, description="Simultaneous connections from one IP address.")
     memory: Size = Field(
         MEMORY,
-        description="Memory for mail on its way in and out; who does not fit gets 452. At least five times `message_size`.",
+        description="Memory for mail on its way in and out. A message that does not fit is deferred with 452. Content above 1 MiB "
+        "stays on disk where possible (plain ASCII with a proper header). Must be at least five times `message_size`.",
     )
     min_free_disk: Size = Field(256 * 2**20, description="With less free space in `state_dir`, mail is deferred with 452.")
-    command_timeout: Duration = Field(300.0, gt=0, description="How long a client may take for a command.")
+    command_timeout: Duration = Field(300.0, gt=0, description="The time a client has to send a command.")
 
 
 def _sqlite(value: str) -> str:
@@ -157,32 +164,41 @@ def _sqlite(value: str) -> str:
 
 
 class Queue(Part):
-    """How long mail is kept and how often it is tried."""
+    """How long mail is kept and how often it is retried."""
 
-    url: Annotated[str, AfterValidator(_sqlite)] = Field("sqlite", description="`sqlite`, in `state_dir`. PostgreSQL not yet.")
+    url: Annotated[str, AfterValidator(_sqlite)] = Field(
+        "sqlite", description="`sqlite`: a database in `state_dir`. PostgreSQL not yet."
+    )
     retry: tuple[Annotated[Duration, Field(gt=0)], ...] = Field(
         (30.0, 120.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0),
         min_length=1,
         max_length=64,
-        description="Waits between attempts, each with jitter; the last one repeats.",
+        description="The backoff: times between attempts, each with random jitter. The last one repeats.",
     )
     max_age: Duration = Field(
-        3 * 86400.0, gt=0, description="Fails what the recipient's side kept refusing for so long; anything else is held."
+        3 * 86400.0,
+        gt=0,
+        description="After this time mail fails if the last obstacle was the recipient, the message or the recipient's domain. "
+        "Otherwise it is held.",
     )
-    delay_warning: DelayWarning = Field(4 * 3600.0, description="Tells the sender of a delay after so long; or `off`.")
-    keep_delivered: Duration = Field(7 * 86400.0, description="How long finished messages can be traced.")
+    delay_warning: DelayWarning = Field(4 * 3600.0, description="After this time the sender gets a delay warning; or `off`.")
+    keep_delivered: Duration = Field(7 * 86400.0, description="How long you can trace finished messages.")
 
 
 class Http(Part):
     """The status page, metrics and JSON."""
 
-    listen: ListenText = Field("127.0.0.1:9125", description="`HOST:PORT`. Off loopback a token is needed.")
+    listen: ListenText = Field("127.0.0.1:9125", description="`HOST:PORT`. Beyond loopback you must set a token.")
     token: SecretStr | None = Field(
-        None, description="What must be shown off loopback for all but `/healthz` and `/readyz`; on loopback nobody is asked."
+        None,
+        description="The token that clients need beyond loopback, except for `/healthz` and `/readyz`. On loopback no token is "
+        "needed.",
     )
-    token_file: FilePath | None = Field(None, description="The file or systemd credential that holds `token`.")
+    token_file: FilePath | None = Field(None, description="The file or systemd credential that contains `token`.")
     allowed_hosts: tuple[Domain, ...] = Field(
-        (), description="Names besides `hostname` under which a page on loopback answers, as behind a proxy that hands on `Host`."
+        (),
+        description="Names besides `hostname` under which a page on loopback answers, for example behind a proxy that passes on "
+        "`Host`.",
     )
 
     @property
@@ -191,8 +207,12 @@ class Http(Part):
 
 
 class Log(Part):
-    format: Literal["auto", "console", "json"] = Field("auto", description="`auto`: console on a terminal, else JSON.")
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    format: Literal["auto", "console", "json"] = Field(
+        "auto", description="`console`, `json` or `auto`: console on a terminal, else JSON."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The lowest level that is logged: `debug`, `info`, `warning` or `error`."
+    )
 
 
 def _with_direct(value: dict[str, Any]) -> dict[str, Any]:
@@ -203,39 +223,45 @@ class Config(Part):
     """The configuration of one relay."""
 
     hostname: Domain = Field(
-        default_factory=machine_name, description="The name in EHLO and Received. Default: the machine's full name."
+        default_factory=machine_name, description="The name in EHLO and Received. Default: the machine's fully qualified name."
     )
-    state_dir: FilePath = Field(STATE_DIR, description="Where the queue lives; one daemon holds it at a time.")
+    state_dir: FilePath = Field(STATE_DIR, description="The folder of the queue. Only one daemon can use it at a time.")
     control: FilePath = Field(
         RUN_DIR / "control.sock",
-        description="The socket for operators. Default: `control.sock` in `state_dir` where /run/sesrelay does not exist.",
+        description="The socket for operator commands. Default if /run/sesrelay does not exist: `control.sock` in `state_dir`.",
     )
     listeners: tuple[Listener, ...] = Field(
-        default_factory=_default_listeners, min_length=1, description="Where mail is taken. Default: port 25 on loopback."
+        default_factory=_default_listeners,
+        min_length=1,
+        description="The addresses on which sesrelay accepts mail. Default: port 25 on loopback.",
     )
     maildrop: FilePath = Field(
         MAILDROP,
-        description="Where `sesrelay-sendmail` leaves mail while the daemon is down, if the folder exists. Default, with another "
-        "`state_dir` than the default: `maildrop` in it.",
+        description="The folder in which `sesrelay-sendmail` leaves mail while the daemon is down, if it exists. Default if you "
+        "change `state_dir`: `maildrop` in it.",
     )
     access: Access = Field(Access(), description="Who may send.")
     local: Local = Field(Local(), description="Mail for this machine: root, postmaster, cron.")
-    limits: Limits = Field(Limits(), description="How much is taken at once.")
-    queue: Queue = Field(Queue(), description="How long mail is kept and how often it is tried.")
+    limits: Limits = Field(Limits(), description="Limits on incoming mail and connections.")
+    queue: Queue = Field(Queue(), description="How long mail is kept and how often it is retried.")
     transports: Annotated[dict[Name, Transport], AfterValidator(_with_direct)] = Field(
-        default_factory=lambda: _with_direct({}), description="The ways out by name. One named `direct` is built in."
+        default_factory=lambda: _with_direct({}), description="The transports, by name. One named `direct` is built in."
     )
     routes: tuple[Route, ...] = Field(
-        (), description="Which senders go which way; the most specific wins: address, domain, `*.domain`, default."
+        (), description="Which senders use which transport. The most specific pattern wins: address, domain, `*.domain`, default."
     )
-    default_route: Target = Field(Target(transport=("direct",)), description="For senders that no route names.")
+    default_route: Target = Field(Target(transport=("direct",)), description="The route for senders that match no other route.")
     null_sender_route: NullSenderRoute = Field(
-        "auto", description="For `MAIL FROM:<>`. `auto`: as if sent by the header From. Or `{transport: NAME}`."
+        "auto", description="The route for `MAIL FROM:<>`. `auto`: by the header From. Or `{transport: NAME}`."
     )
     route_by: Literal["envelope", "header_from", "auto"] = Field(
-        "auto", description="What routes look at. `auto`: the envelope, but the header From where its domain is local or null."
+        "auto",
+        description="What the routes look at: `envelope`, `header_from` or `auto`. `auto`: the envelope sender, but the header From "
+        "if the envelope's domain is local or null.",
     )
-    expect: tuple[Expectation, ...] = Field((), description="What must come out of the routes; held by `check` and each reload.")
+    expect: tuple[Expectation, ...] = Field(
+        (), description="Results that the routes must have; tested by `check` and by each reload."
+    )
     feedback: Annotated[tuple[Any, ...], unsupported(())] = Field((), description="Bounces and complaints from SES. Not yet.")
     http: Http = Field(Http(), description="The status page, metrics and JSON.")
     log: Log = Field(Log(), description="What is logged, and how.")

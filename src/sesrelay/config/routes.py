@@ -15,10 +15,12 @@ _BOTH = [("reject", "transport is set too (use only one of the two)")]
 
 
 class Target(Part):
-    """Where mail goes: one transport, several in order, or nowhere."""
+    """Where mail goes: one transport, several in order, or a rejection."""
 
-    transport: Names | None = Field(None, description="A transport, or a list tried in this order when the former is down.")
-    reject: bool = Field(False, description="Refuse with 550 5.7.1 at MAIL instead.")
+    transport: Names | None = Field(
+        None, description="A transport, or a list. A list is tried in order when the earlier ones are down."
+    )
+    reject: bool = Field(False, description="Reject with 550 5.7.1 at MAIL instead.")
 
     @property
     def transports(self) -> tuple[str, ...]:
@@ -37,18 +39,20 @@ class Route(Target):
     """One rule: which senders, and where their mail goes."""
 
     sender: Patterns = Field(description="An address, a domain or `*.domain` (sub-domains only), or a list of them.")
-    name: Name | None = Field(None, description="For metrics and logs. Default: the domain of the first pattern.")
-    priority: Literal["high", "normal", "low"] = Field("normal", description="Who goes first where the way is narrow.")
+    name: Name | None = Field(None, description="The name in metrics and logs. Default: the domain of the first pattern.")
+    priority: Literal["high", "normal", "low"] = Field(
+        "normal", description="`high`, `normal` or `low`: which mail goes first when a transport is slower than its mail arrives."
+    )
     priority_header: AnyHeader | None = Field(
         None, description="A header of the application that sets the priority: high, normal, low, or 1 to 5 as in `X-Priority`."
     )
-    concurrency: Cap | None = Field(None, description="Attempts at once, over all its ways out.")
-    rate: RouteRate | None = Field(None, description="Recipients in a time, as in `10/s`, `600/m`, `5000/h`, `20000/d`.")
-    daily_cap: Cap | None = Field(None, description="Recipients in any 24 hours; more wait, and cost no attempt.")
-    hourly_cap: Cap | None = Field(None, description="Recipients in any hour; more wait, and cost no attempt.")
+    concurrency: Cap | None = Field(None, description="Simultaneous attempts, over all transports of the route.")
+    rate: RouteRate | None = Field(None, description="Recipients per time, as in `10/s`, `600/m`, `5000/h`, `20000/d`.")
+    daily_cap: Cap | None = Field(None, description="Recipients in any 24 hours. Further ones wait; this costs no attempt.")
+    hourly_cap: Cap | None = Field(None, description="Recipients in any hour. Further ones wait; this costs no attempt.")
     warm_up: WarmUp | None = Field(None, description="A daily cap that grows by a plan.")
     storm_limit: Cap | None = Field(
-        None, description="Identical messages an hour; those above it are folded into one digest. Default: no limit."
+        None, description="Identical messages per hour. Further ones are combined into one digest. Default: no limit."
     )
 
     @property
@@ -58,9 +62,9 @@ class Route(Target):
 
 
 class NullSenderTarget(Part):
-    """Where mail with the null sender goes, when not by its header From."""
+    """Where mail with the null sender goes, instead of by its header From."""
 
-    transport: Names = Field(description="A transport, or a list tried in this order when the former is down.")
+    transport: Names = Field(description="A transport, or a list. A list is tried in order when the earlier ones are down.")
 
     @property
     def transports(self) -> tuple[str, ...]:
@@ -77,12 +81,14 @@ NullSenderRoute = Annotated[
 
 
 class Expectation(Part):
-    """What must come out of the routes; `check` and each reload hold it."""
+    """A result that the routes must have; tested by `check` and by each reload."""
 
     sender: Sender = Field(description="An envelope sender; `<>` is the null sender.")
-    to: Address | None = Field(None, description="A recipient. Routes go by the sender, so this is for people to read.")
-    transport: Names | None = Field(None, description="The transport that must come first, or the whole list.")
-    reject: bool = Field(False, description="The message must be refused.")
+    to: Address | None = Field(None, description="A recipient, as a note for the reader: routes depend on the sender only.")
+    transport: Names | None = Field(
+        None, description="The name of the transport that must come first, or a list with the complete order."
+    )
+    reject: bool = Field(False, description="The message must be rejected.")
 
     @model_validator(mode="after")
     def _one_way(self) -> Expectation:

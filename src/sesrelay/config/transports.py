@@ -31,8 +31,8 @@ from sesrelay.config.values import (
 from sesrelay.policy.ses_addressing import QUEUE_ID_TAG
 from sesrelay.policy.ses_hosts import is_ses
 
-_FAILOVER = "Pause after which the route's next transport is tried."
-_DKIM = "The DKIM keys by sender domain: `{selector, key_file}`, or a list of them where several sign."
+_FAILOVER = "How long the transport is paused before the route's next transport is tried."
+_DKIM = "DKIM keys by sender domain: `{selector, key_file}`, or a list for several signatures."
 
 
 def _something(part: float) -> float:
@@ -62,12 +62,12 @@ KeyId = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 TagName = Annotated[Tag, AfterValidator(_not_the_relays)]
 Share = Annotated[Percent, AfterValidator(_something)]
 Reserve = Annotated[Percent, AfterValidator(_not_all)]
-_SHARE = "Of the account's rate, where other hosts use it too."
-_RESERVE = "Of the 24 h quota, kept for priority high."
+_SHARE = "The part of the account's rate to use, if other hosts use the account too."
+_RESERVE = "The part of the 24 h quota that is reserved for priority high."
 _BY_SMTP = "For SES's SMTP endpoint. "
-_TARIFF = "What SES costs; for the metric of the estimated price."
-_PREFLIGHT = "Refuse unverified sender domains at MAIL; without effect beside `rewrite_from`."
-_REWRITE = "An address for messages whose From is not verified; Reply-To keeps the old one."
+_TARIFF = "What SES costs, in any one currency, for the metric of the estimated price."
+_PREFLIGHT = "Reject unverified sender domains at MAIL. Has no effect with `rewrite_from`."
+_REWRITE = "An address that replaces a From that is not verified. Reply-To keeps the old one."
 TlsLevel = Literal["none", "opportunistic", "required", "dane", "mta-sts"]
 
 
@@ -76,73 +76,75 @@ def _recipient_domain(value: str) -> str:
 
 
 class ListManagement(Part):
-    """An SES contact list, whose unsubscribed contacts SES leaves out."""
+    """An SES contact list. SES does not send to recipients who have unsubscribed from it."""
 
-    contact_list: str = Field(min_length=1, description="The list's name.")
-    topic: str | None = Field(None, min_length=1, description="The topic within it.")
+    contact_list: str = Field(min_length=1, description="The name of the list.")
+    topic: str | None = Field(None, min_length=1, description="The topic within the list.")
 
 
 class Tariff(Part):
     """What SES costs, in any one currency."""
 
-    per_1000: Price = Field(0.0, description="A thousand recipients.")
-    per_gb: Price = Field(0.0, description="A gigabyte (1,000,000,000 octets) of messages, each counted once a recipient.")
+    per_1000: Price = Field(0.0, description="The price of a thousand recipients.")
+    per_gb: Price = Field(
+        0.0, description="The price of a gigabyte (1,000,000,000 octets) of messages, where each message counts once per recipient."
+    )
 
 
 class SesTransport(Part):
     """Amazon SES by its API."""
 
     type: Literal["ses"] = Field(description="Amazon SES by its API.")
-    region: Region | None = Field(None, description="AWS region, as in `us-east-1`. Default: what boto3's own chain finds.")
+    region: Region | None = Field(None, description="The AWS region, as in `us-east-1`. Default: from boto3's own chain.")
     api: Literal["auto", "v1", "v2"] = Field(
         "auto",
-        description="`v1` (SendRawEmail, up to 10 MB), `v2` (SendEmail, Raw, up to 40 MB) or `auto`: v1, and v2 for what is larger "
-        "or for what v1 lacks.",
+        description="`v1` (SendRawEmail, up to 10 MB), `v2` (SendEmail, Raw, up to 40 MB) or `auto`: v1, but v2 for larger messages "
+        "and for features that v1 lacks.",
     )
     endpoint_url: Url | None = Field(
-        None, description="Another endpoint than the region's: a VPC endpoint, or a stand-in in tests."
+        None, description="An endpoint instead of the region's: a VPC endpoint, or a stand-in in tests."
     )
     fips: bool | None = Field(
         None,
-        description="FIPS endpoints. Default: as AWS_USE_FIPS_ENDPOINT or the AWS configuration says.",
+        description="Use FIPS endpoints. Default: from AWS_USE_FIPS_ENDPOINT or the AWS configuration.",
         json_schema_extra=_without_default,
     )
     dual_stack: bool | None = Field(
         None,
-        description="Endpoints with IPv6 too. Default: as AWS_USE_DUALSTACK_ENDPOINT or the AWS configuration says.",
+        description="Use endpoints that also have IPv6. Default: from AWS_USE_DUALSTACK_ENDPOINT or the AWS configuration.",
         json_schema_extra=_without_default,
     )
     access_key_id: KeyId | None = Field(
-        None, description="With `secret_access_key`. Without it, `profile` and `role_arn`: boto3's own chain."
+        None, description="The access key; needs `secret_access_key`. Without it, `profile` and `role_arn`: boto3's own chain."
     )
     secret_access_key: SecretStr | None = Field(None, description="The secret of `access_key_id`.")
     secret_access_key_file: FilePath | None = Field(
-        None, description="The file or systemd credential that holds `secret_access_key`."
+        None, description="The file or systemd credential that contains `secret_access_key`."
     )
     profile: str | None = Field(None, min_length=1, description="A profile of the AWS configuration files.")
     role_arn: str | None = Field(None, pattern="^arn:", description="A role to assume with the credentials found.")
-    external_id: str | None = Field(None, min_length=1, description="The external id that the role wants.")
-    configuration_set: Tag | None = Field(None, description="The SES configuration set of every message.")
-    tags: dict[TagName, Tag] = Field({}, description="SES message tags, name to value. `sesrelay-id` is the relay's own.")
-    source_arn: str | None = Field(None, pattern="^arn:", description="Sending authorisation: the identity's ARN.")
-    from_arn: str | None = Field(None, pattern="^arn:", description="Sending authorisation: the ARN for the header From.")
-    return_path_arn: str | None = Field(None, pattern="^arn:", description="Sending authorisation: the ARN for the return path.")
+    external_id: str | None = Field(None, min_length=1, description="The external ID that the role requires.")
+    configuration_set: Tag | None = Field(None, description="The SES configuration set for every message.")
+    tags: dict[TagName, Tag] = Field({}, description="SES message tags, name to value. `sesrelay-id` is reserved for the relay.")
+    source_arn: str | None = Field(None, pattern="^arn:", description="Sending authorization: the identity's ARN.")
+    from_arn: str | None = Field(None, pattern="^arn:", description="Sending authorization: the ARN for the header From.")
+    return_path_arn: str | None = Field(None, pattern="^arn:", description="Sending authorization: the ARN for the return path.")
     tenant: str | None = Field(None, min_length=1, max_length=64, description="The SES tenant that sends (API v2).")
     endpoint_id: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$", description="The id of an SES multi-region endpoint (API v2)."
+        None, pattern=r"^[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$", description="The ID of an SES multi-region endpoint (API v2)."
     )
-    list_management: ListManagement | None = Field(None, description="The SES contact list of every message (API v2).")
+    list_management: ListManagement | None = Field(None, description="The SES contact list for every message (API v2).")
     feedback_forwarding: Address | None = Field(
-        None, description="Where SES forwards bounces and complaints by mail, instead of the sender (API v2)."
+        None, description="The address to which SES forwards bounces and complaints by mail, instead of the sender (API v2)."
     )
-    rate: Rate = Field(None, description="Recipients a second; `auto`: from the account, following its changes.")
+    rate: Rate = Field(None, description="Recipients per second. `auto`: the account's rate, following its changes.")
     share: Share = Field(1.0, description=_SHARE)
     daily_reserve: Reserve = Field(0.1, description=_RESERVE)
     tariff: Tariff | None = Field(None, description=_TARIFF)
     preflight: bool = Field(False, description=_PREFLIGHT)
     rewrite_from: Address | None = Field(None, description=_REWRITE)
     trusted_headers: tuple[SesHeader, ...] = Field((), description="`X-SES-*` headers that applications may set.")
-    thread_ids: bool = Field(True, description="The application's Message-ID, which SES overwrites, also goes into References.")
+    thread_ids: bool = Field(True, description="Add the application's Message-ID, which SES overwrites, to References too.")
     failover_after: Duration = Field(600.0, description=_FAILOVER)
 
     @model_validator(mode="after")
@@ -179,11 +181,11 @@ class SesTransport(Part):
 
 
 class SmtpTransport(Part):
-    """Any relay by SMTP, SES's own SMTP endpoint among them."""
+    """Any relay by SMTP, including SES's SMTP endpoint."""
 
-    type: Literal["smtp"] = Field(description="Another relay by SMTP, SES's SMTP endpoint among them.")
-    host: Host | None = Field(None, description="The relay's name or IP address; or `hosts`.")
-    hosts: tuple[Host, ...] = Field((), description="Several relays, tried in this order; an SES endpoint stands alone.")
+    type: Literal["smtp"] = Field(description="Any relay by SMTP, including SES's SMTP endpoint.")
+    host: Host | None = Field(None, description="The name or IP address of the relay; or use `hosts`.")
+    hosts: tuple[Host, ...] = Field((), description="Several relays, tried in this order. Not for an SES endpoint.")
     # The defaults of port and tls follow from other keys: _defaults_that_follow.
     port: Port = Field(
         25,
@@ -192,46 +194,47 @@ class SmtpTransport(Part):
     )
     tls: Literal["none", "opportunistic", "required", "implicit"] = Field(
         "opportunistic",
-        description="STARTTLS where offered, always, or TLS from the start. Default: `required` with a password, a token, "
-        "`tls_name` or `tls_fingerprints`, else `opportunistic`.",
+        description="`none`, `opportunistic` (STARTTLS if offered), `required` (always STARTTLS) or `implicit` (TLS from the start). "
+        "Default: `required` with a password, a token, `tls_name` or `tls_fingerprints`, else `opportunistic`.",
         json_schema_extra=_without_default,
     )
     ca_file: FilePath | None = Field(None, description="CA certificates (PEM) to trust instead of the system's.")
-    tls_name: Host | None = Field(None, description="The name that the certificate must have. Default: the relay's.")
+    tls_name: Host | None = Field(None, description="The name that the certificate must have. Default: the relay's name.")
     tls_fingerprints: Annotated[tuple[Fingerprint, ...], BeforeValidator(as_list)] = Field(
-        (), description="SHA-256 of the certificates that are taken, whoever issued them and for whatever name."
+        (), description="SHA-256 fingerprints of the certificates to accept, whatever their issuer and name."
     )
     username: str | None = Field(None, min_length=1, description="The user name for AUTH.")
     password: SecretStr | None = Field(None, description="The password for AUTH (PLAIN, LOGIN, CRAM-MD5).")
-    password_file: FilePath | None = Field(None, description="The file or systemd credential that holds `password`.")
+    password_file: FilePath | None = Field(None, description="The file or systemd credential that contains `password`.")
     token: SecretStr | None = Field(None, description="An OAuth 2 access token for AUTH XOAUTH2, instead of a password.")
     token_file: FilePath | None = Field(
-        None, description="The file or systemd credential that holds `token`; read anew for each login."
+        None, description="The file or systemd credential that contains `token`. It is read again for each login."
     )
     rewrite_sender: Address | None = Field(
         None,
-        description="The envelope sender of every message, for a relay that takes no other. Bounces go there. Default: as it is.",
+        description="The envelope sender for every message, for a relay that accepts no other. Bounces go there. Default: unchanged.",
     )
     nameservers: tuple[Nameserver, ...] = Field(
-        (), description="IP or IP:PORT of resolvers that know the relay's name. Default: as the system finds names, /etc/hosts too."
+        (),
+        description="IP or IP:PORT of resolvers that know the relay's name. Default: the system's name lookup, including /etc/hosts.",
     )
-    source_address: Ip | None = Field(None, description="The IP address to connect from.")
+    source_address: Ip | None = Field(None, description="The local IP address for outgoing connections.")
     dkim: Dkim = Field({}, description=_DKIM)
     rate: Rate = Field(
         None,
-        description="Recipients a second; `auto`: no limit, but at SES's SMTP endpoint the pace of its account, shared with `ses` "
+        description="Recipients per second. `auto`: no limit, but for SES's SMTP endpoint the rate of its account, shared with `ses` "
         "transports of that account and region.",
     )
     share: Share = Field(1.0, description=_BY_SMTP + _SHARE)
     daily_reserve: Reserve = Field(0.1, description=_BY_SMTP + _RESERVE)
     tariff: Tariff | None = Field(None, description=_BY_SMTP + _TARIFF)
-    preflight: bool = Field(False, description=_BY_SMTP + _PREFLIGHT + " Wants `identities_from`.")
+    preflight: bool = Field(False, description=_BY_SMTP + _PREFLIGHT + " Needs `identities_from`.")
     rewrite_from: Address | None = Field(None, description=_BY_SMTP + _REWRITE)
     identities_from: str | None = Field(
         None,
         description=_BY_SMTP
-        + "The transport of type `ses` whose keys list the verified identities of this account and region, which "
-        "SMTP credentials cannot.",
+        + "A transport of type `ses` whose keys can list the verified identities of this account and region; SMTP credentials "
+        "cannot.",
     )
     failover_after: Duration = Field(600.0, description=_FAILOVER)
 
@@ -305,48 +308,53 @@ class SmtpTransport(Part):
 
 
 class DirectTransport(Part):
-    """Straight to the recipient domain's mail exchangers."""
+    """Direct delivery to the recipient domain's mail exchangers (MX)."""
 
-    type: Literal["direct"] = Field(description="To the recipient domain's MX hosts.")
-    port: Port = Field(25, description="The port of the MX hosts; another one than 25 only in tests.")
+    type: Literal["direct"] = Field(description="Direct delivery to the recipient domain's mail exchangers (MX).")
+    port: Port = Field(25, description="The port of the MX hosts. Change it only in tests.")
     tls: TlsLevel = Field(
-        "opportunistic", description="What TLS mail hosts have to show: `none`, `opportunistic`, `required`, `dane` or `mta-sts`."
+        "opportunistic", description="The TLS that mail hosts must offer: `none`, `opportunistic`, `required`, `dane` or `mta-sts`."
     )
     tls_policy: dict[Annotated[str, AfterValidator(_recipient_domain)], TlsLevel] = Field(
-        {}, description="`tls` by recipient domain, or `*.domain` for its sub-domains."
+        {}, description="`tls` by recipient domain, or by `*.domain` for its sub-domains."
     )
     ca_file: FilePath | None = Field(
-        None, description="CA certificates (PEM) to trust instead of the system's, of mail hosts and of MTA-STS policies' hosts."
+        None,
+        description="CA certificates (PEM) to trust instead of the system's, for mail hosts and for hosts of MTA-STS policies.",
     )
-    policy_port: Port = Field(443, description="The port of MTA-STS policies' hosts; another one than 443 only in tests.")
+    policy_port: Port = Field(443, description="The port of hosts of MTA-STS policies. Use another one than 443 only in tests.")
     tlsrpt_socket: FilePath | None = Field(
-        None, description="The datagram socket of a TLSRPT collector, which is told how each connection went."
+        None, description="The datagram socket of a TLSRPT collector, which is told the result of each connection."
     )
     nameservers: tuple[Nameserver, ...] = Field((), description="IP or IP:PORT of resolvers. Default: the system's.")
     allow_private_addresses: bool = Field(
-        False, description="MX hosts on loopback and private networks are connected to. Only in tests."
+        False, description="Connect to MX hosts on loopback and private networks. Only for tests."
     )
     address_families: tuple[Literal["ipv4", "ipv6"], ...] = Field(
-        ("ipv4", "ipv6"), min_length=1, description="In order of preference; one that is not named is not used."
+        ("ipv4", "ipv6"), min_length=1, description="In order of preference. A family that is not listed is not used."
     )
     race_addresses: bool = Field(
-        False, description="Both families in turn, the next after 250 ms without an answer, instead of one after the other."
+        False,
+        description="Alternate between the families and try the next address after 250 ms without an answer, instead of one after the "
+        "other.",
     )
-    source_address: Ip | None = Field(None, description="The IP address to connect from; only its family is used then.")
+    source_address: Ip | None = Field(
+        None, description="The local IP address for outgoing connections. Only its family is used then."
+    )
     dkim: Dkim = Field({}, description=_DKIM)
     failover_after: Duration = Field(600.0, description=_FAILOVER)
 
 
 class HoldTransport(Part):
-    """Keeps mail in the queue until an operator says what becomes of it."""
+    """Keeps mail in the queue until an operator releases it."""
 
     type: Literal["hold"] = Field(description="Keeps mail in the queue until an operator releases it.")
 
 
 class DiscardTransport(Part):
-    """Takes mail and forgets it."""
+    """Accepts mail and throws it away."""
 
-    type: Literal["discard"] = Field(description="Takes mail and forgets it.")
+    type: Literal["discard"] = Field(description="Accepts mail and throws it away.")
 
 
 Transport = Annotated[
