@@ -70,7 +70,7 @@ def test_v1_has_the_figures_where_v2_refuses_or_lacks_them(v2: dict[str, Any] | 
 
 
 def test_where_neither_answers_that_is_said() -> None:
-    with pytest.raises(AwsError, match="cannot read the account: TooManyRequestsException") as raised:
+    with pytest.raises(AwsError, match="cannot read the SES account: TooManyRequestsException") as raised:
         stands(clients("AccessDeniedException", "TooManyRequestsException"))
     assert raised.value.temporary
 
@@ -79,5 +79,5 @@ def test_where_neither_answers_that_is_said() -> None:
 @pytest.mark.parametrize("name", FIGURES)
 def test_what_is_no_figure_is_no_answer(name: str, bad: float) -> None:
     quota = {**FIGURES, name: bad}
-    with pytest.raises(AwsError, match="what answered is not AWS"):
+    with pytest.raises(AwsError, match="the answer is not from AWS"):
         stands(clients({"SendQuota": quota}, quota))

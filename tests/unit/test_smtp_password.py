@@ -33,11 +33,11 @@ def test_each_region_that_the_configuration_takes_is_taken(region: str) -> None:
     ("text", "why"),
     [
         ("", "empty"),
-        ("AKIAIOSFODNN7EXAMPLE", "access key id"),
+        ("AKIAIOSFODNN7EXAMPLE", "access key ID"),
         ("ASIAIOSFODNN7EXAMPLE", "temporary"),
         ("aws_secret_access_key = abc\naws_session_token = xyz\n", "temporary"),
         ("x" * 400, "temporary"),
-        (VECTOR[2], "SMTP password already"),
+        (VECTOR[2], "already an SMTP password"),
         ("two words", "spaces"),
         ("two\nlines", "one line"),
     ],

@@ -54,7 +54,9 @@ def _account(quota: Mapping[str, Any], answer: Mapping[str, Any]) -> Account:
     if not all(map(math.isfinite, (rate, in_24h, sent))):
         from botocore.parsers import ResponseParserError  # noqa: PLC0415 - importing it costs 100 ms
 
-        raise ResponseParserError(f"the account's quota has what is no figure: {rate:g} a second, {sent:g} of {in_24h:g} sent")
+        raise ResponseParserError(
+            f"the account's quota contains a value that is not a finite number: {rate:g} a second, {sent:g} of {in_24h:g} sent"
+        )
     production = answer.get("ProductionAccessEnabled")
     # The figures tell the sandbox where nothing else does, and no more than that ("Request production access" in the guide).
     by_figures = True if (rate, in_24h) == SANDBOX_FIGURES else None

@@ -22,7 +22,7 @@ _NOT_VALID = {
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 _THROTTLED = {"Throttling", "ThrottlingException", "TooManyRequestsException", "LimitExceededException", "PriorRequestNotComplete"}
-_CLOCK = " (this machine's clock is wrong: timedatectl set-ntp true)"
+_CLOCK = " (this machine's clock is wrong; correct it: timedatectl set-ntp true)"
 
 
 class AwsError(Exception):
@@ -97,20 +97,23 @@ def told(doing: str) -> Iterator[None]:
         raise AwsError(text, code, temporary=code in _THROTTLED, date=date, clock=clock) from None
     except (NoCredentialsError, PartialCredentialsError):
         raise AwsError(
-            f"cannot {doing}: no AWS credentials were found; name a profile (--profile), set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or give the transport some"
+            f"cannot {doing}: no AWS credentials found; use --profile NAME, set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or add credentials to the transport"
         ) from None
     except ResponseParserError:
-        raise AwsError(f"cannot {doing}: what answered is not AWS (a proxy, or a wrong endpoint_url)") from None
+        raise AwsError(f"cannot {doing}: the answer is not from AWS (check for a proxy or a wrong endpoint_url)") from None
     except BotoCoreError as error:
         raise AwsError(f"cannot {doing}: {error}", temporary=isinstance(error, HTTPClientError | ConnectionError)) from None
 
 
 def _remedy(code: str) -> str:
     if code in _DENIED:
-        return " (use an administrator's credentials: --profile NAME; `sesrelay iam-policy --manage` prints what the domain verbs need)"
+        return (
+            " (use an administrator's credentials with --profile NAME; `sesrelay iam-policy --manage` prints the permissions that "
+            "`sesrelay domain` needs)"
+        )
     if code in _NOT_VALID:
-        return " (the keys are not valid; an SMTP password is no secret access key)"
+        return " (the keys are not valid; an SMTP password is not a secret access key)"
     if code in _EXPIRED:
-        return " (the credentials have expired, or the clock is wrong)"
+        return " (the credentials have expired, or this machine's clock is wrong)"
     return ""

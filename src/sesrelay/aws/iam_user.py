@@ -66,15 +66,15 @@ def put_policy(clients: Clients, user: User, policy: dict[str, Any]) -> None:
     """Let the user do what the policy says: in the user where it fits, else as a managed policy. Raises: AwsError"""
     iam, text = clients["iam"], compact(policy)
     if len(text) <= INLINE_MAX:
-        with told(f"give {user.name} its policy"):
+        with told(f"set the policy of the IAM user {user.name}"):
             iam.put_user_policy(UserName=user.name, PolicyName=POLICY, PolicyDocument=text)
         return
     if len(text) > MANAGED_MAX:
         raise AwsError(
-            f"the policy has {len(text)} characters, and IAM takes {MANAGED_MAX}: name fewer senders with --domain, "
-            "or write *.DOMAIN routes"
+            f"the policy has {len(text)} characters, but IAM allows at most {MANAGED_MAX}; limit it to fewer domains with "
+            "--domain, or use *.DOMAIN in the routes"
         )
-    with told(f"give {user.name} its managed policy"):
+    with told(f"attach the managed policy to the IAM user {user.name}"):
         arn = f"arn:{partition(clients.region)}:iam::{user.account_id}:policy/{user.name}"
         try:
             iam.create_policy(PolicyName=user.name, PolicyDocument=text)
@@ -89,7 +89,7 @@ def put_policy(clients: Clients, user: User, policy: dict[str, Any]) -> None:
 
 def keys(clients: Clients, name: str) -> list[Key]:
     """Return the user's access keys, the oldest first. Raises: AwsError"""
-    with told(f"list the access keys of {name}"):
+    with told(f"list the access keys of the IAM user {name}"):
         listed = clients["iam"].list_access_keys(UserName=name)["AccessKeyMetadata"]
     found = [Key(one["AccessKeyId"], one["Status"] == "Active", one["CreateDate"].timestamp()) for one in listed]
     return sorted(found, key=lambda one: one.created)
@@ -97,14 +97,14 @@ def keys(clients: Clients, name: str) -> list[Key]:
 
 def create_key(clients: Clients, name: str) -> NewKey:
     """Make an access key. Raises: AwsError"""
-    with told(f"create an access key for {name}"):
+    with told(f"create an access key for the IAM user {name}"):
         made = clients["iam"].create_access_key(UserName=name)["AccessKey"]
         return NewKey(made["AccessKeyId"], made["SecretAccessKey"])
 
 
 def delete_key(clients: Clients, name: str, key_id: str) -> None:
     """Take an access key away for good. Raises: AwsError"""
-    with told(f"delete the access key {key_id} of {name}"):
+    with told(f"delete the access key {key_id} of the IAM user {name}"):
         clients["iam"].update_access_key(UserName=name, AccessKeyId=key_id, Status="Inactive")
         clients["iam"].delete_access_key(UserName=name, AccessKeyId=key_id)
 
@@ -124,7 +124,7 @@ def prove(
     raw = f"From: {sender}\r\nTo: {to}\r\nSubject: A new access key of sesrelay\r\n\r\nIt sends.\r\n".encode()
     while True:
         try:
-            with told(f"send from {sender} with the new key {key.id}"):
+            with told(f"send from {sender} with the new access key {key.id}"):
                 answer = own["ses"].send_raw_email(Source=sender, Destinations=[to], RawMessage={"Data": raw})
                 return str(answer["MessageId"])
         except AwsError as error:

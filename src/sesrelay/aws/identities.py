@@ -110,12 +110,12 @@ def create(clients: Clients, domain: str, key: OwnKey | None, configuration_set:
         if error.code != "AlreadyExistsException":
             raise
     if key is not None:
-        with told(f"give {domain} the DKIM key {key.selector}"):
+        with told(f"set the DKIM key {key.selector} of {domain}"):
             clients["sesv2"].put_email_identity_dkim_signing_attributes(
                 EmailIdentity=domain, SigningAttributesOrigin="EXTERNAL", SigningAttributes=_signing(key)
             )
     if configuration_set:
-        with told(f"give {domain} the configuration set {configuration_set}"):
+        with told(f"set the configuration set {configuration_set} of {domain}"):
             clients["sesv2"].put_email_identity_configuration_set_attributes(
                 EmailIdentity=domain, ConfigurationSetName=configuration_set
             )

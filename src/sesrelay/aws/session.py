@@ -34,7 +34,7 @@ LOOK_EVERY = 5.0  # seconds between looks at the expiry
 THREADS = 3  # of a source: its account, its identities and its credentials may be asked for at one time
 CONNECT, READ = 5, 20  # seconds
 PATIENCE = 60.0  # seconds for all that one question takes; botocore itself waits for a program without end
-SILENT = "no answer within {:g} seconds; a program that hangs (credential_process) has to be ended"
+SILENT = "no answer within {:g} seconds; if a program hangs (credential_process), stop it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,23 +46,23 @@ def read_secret(text: str, session_secret: str | None = None) -> str:
     if any("session_token" in line.lower() or "sessiontoken" in line.lower() for line in lines):
         raise NoSecretKey(_TEMPORARY)
     if len(lines) != 1:
-        raise NoSecretKey("one line is meant, with the secret access key and nothing else" if lines else "stdin is empty")
+        raise NoSecretKey("give one line with the secret access key and nothing else" if lines else "stdin is empty")
     secret = lines[0]
     if is_key_id(secret):
         temporary = secret.startswith("ASIA")
-        raise NoSecretKey(_TEMPORARY if temporary else "this is an access key id; its secret access key is meant")
+        raise NoSecretKey(_TEMPORARY if temporary else "this is an access key ID; give its secret access key")
     if is_smtp_password(secret):
-        raise NoSecretKey("this is an SMTP password already; it was derived from a secret access key for one region")
+        raise NoSecretKey("this is already an SMTP password, derived from a secret access key for one region")
     if len(secret) > 128:
         raise NoSecretKey(_TEMPORARY)
     if secret == session_secret:
         raise NoSecretKey(_TEMPORARY)
     if not secret.isascii() or any(character.isspace() for character in secret):
-        raise NoSecretKey("a secret access key has no spaces and only ASCII characters")
+        raise NoSecretKey("a secret access key has only ASCII characters and no spaces")
     return secret
 
 
 _TEMPORARY = (
-    "these are temporary credentials (a session token, or a key id that begins with ASIA), from which no SMTP password can be "
-    "made; use the key of an IAM user: sesrelay credentials create"
+    "these are temporary credentials (a session token, or a key ID that begins with ASIA); they cannot be converted to an "
+    "SMTP password; use the key of an IAM user: sesrelay credentials create"
 )

@@ -65,7 +65,7 @@ class Standing:
 def standing(clients: Clients, now: float) -> Standing:
     """Ask SES; where GetAccount does not answer, v1 tells the limits alone. Units: `now` Unix seconds. Raises: AwsError"""
     last_24h, last_14d = _statistics(clients, now)
-    with told("read the account"):
+    with told("read the SES account"):
         account = fetch(clients["sesv2"], clients["ses"])
     answer = account.answer
     suppression = answer.get("SuppressionAttributes")
@@ -86,7 +86,7 @@ def standing(clients: Clients, now: float) -> Standing:
 
 def request_production(clients: Clients, details: Mapping[str, Any]) -> None:
     """Ask AWS to take the account out of the sandbox. Raises: AwsError"""
-    with told("ask for production access"):
+    with told("request production access"):
         clients["sesv2"].put_account_details(**details, ProductionAccessEnabled=True)
 
 
