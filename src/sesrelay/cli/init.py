@@ -25,7 +25,9 @@ OF_KIND = {"key": ("access_key_id", "secret_access_key_file"), "smtp": ("smtp_us
 
 
 @click.command("init")
-@click.option("--hostname", type=DOMAIN, metavar="NAME", help="The name in EHLO and Received. Default: the machine's full name.")
+@click.option(
+    "--hostname", type=DOMAIN, metavar="NAME", help="The name in EHLO and Received. Default: the machine's fully qualified name."
+)
 @click.option(
     "--credentials", type=click.Choice(CREDENTIALS),
     help="For SES: an access key, SMTP credentials, or those of the machine (a role, a profile); none: do not use SES.",
