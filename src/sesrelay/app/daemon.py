@@ -114,8 +114,8 @@ class Daemon:
     async def _open(self, lock: StateLock, doors: dict[str, socket.socket], control: sockets.UnixListener) -> None:
         config = self._loaded.config
         spool = await SqliteSpool.open(
-            config.state_dir, clock=self.clock, on_trouble=self.observer.trouble, min_free_disk=config.limits.min_free_disk, lock=lock,
-            apart=True,
+            config.state_dir, clock=self.clock, on_trouble=self.observer.trouble,
+            min_free_disk=config.limits.min_free_disk, lock=lock, apart=True,
         )  # fmt: skip
         snapshot = wiring.snapshot(self._loaded, self._shared)
         scheduler = Scheduler(spool, snapshot, self.clock, self.observer, self._memory)

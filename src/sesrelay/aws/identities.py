@@ -123,7 +123,7 @@ def create(clients: Clients, domain: str, key: OwnKey | None, configuration_set:
 
 
 def set_mail_from(clients: Clients, domain: str, mail_from: str, on_mx_failure: MxFailure = "USE_DEFAULT_VALUE") -> None:
-    """Let SES write `mail_from` into the envelope; until its MX is seen, SES falls back as `on_mx_failure` says. Raises: AwsError"""
+    """Let SES write `mail_from` into the envelope; `on_mx_failure`: what SES does until it sees its MX. Raises: AwsError"""
     with told(f"set the MAIL FROM domain {mail_from}"):
         clients["sesv2"].put_email_identity_mail_from_attributes(
             EmailIdentity=domain, MailFromDomain=mail_from, BehaviorOnMxFailure=on_mx_failure

@@ -180,7 +180,10 @@ class Session:
         return opened
 
     def _renewal(self, opened: _Opened) -> asyncio.Task[FrozenCredentials | None]:
-        """Return the renewal under way, or begin one: botocore lets one caller ask at a time, and each would wait out a silence anew."""
+        """Return the renewal under way, or begin one.
+
+        botocore lets one caller ask at a time, and each would wait out a silence anew.
+        """
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.get_running_loop().create_task(self._renew(opened), name="aws credentials")
             self._renewing.add_done_callback(_noted)

@@ -22,7 +22,10 @@ _GOOD = frozenset({"success", "temporaryfailure", "temporary_failure"})  # the l
 
 
 def fetch_identities(v2: SESV2Client, v1: SESClient) -> frozenset[str]:
-    """Return the verified addresses and domains in normal form. Blocks. Raises: botocore's errors, those of v1 where neither answers."""
+    """Return the verified addresses and domains in normal form. Blocks.
+
+    Raises: botocore's errors, those of v1 where neither answers.
+    """
     from botocore.exceptions import ClientError  # noqa: PLC0415 - importing it costs 100 ms
     from botocore.parsers import ResponseParserError  # noqa: PLC0415
 

@@ -101,8 +101,9 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Have /dev/null where a standard stream was closed (`2>&-`): the next file or socket would have its number, and libuv, which closes
-    none of the three, ends the process by abort.
+    """Open /dev/null in place of each standard stream that was closed (`2>&-`).
+
+    Otherwise the next file or socket would get its number, and libuv, which closes none of the three, would abort the process.
     """
     for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         if getattr(sys, name) is None:

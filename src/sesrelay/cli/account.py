@@ -60,9 +60,19 @@ def command(context: click.Context, as_json: bool, wish: Wish) -> None:
 @account_options
 @json_option
 def request_production(
-    mail_type: str | None, website: str | None, sends: str | None, recipients: str | None, bounces: str | None, unsubscribe: str | None,
-    daily: int | None, contacts: tuple[str, ...], language: str, yes: bool, as_json: bool, wish: Wish,
-) -> None:  # fmt: skip
+    mail_type: str | None,
+    website: str | None,
+    sends: str | None,
+    recipients: str | None,
+    bounces: str | None,
+    unsubscribe: str | None,
+    daily: int | None,
+    contacts: tuple[str, ...],
+    language: str,
+    yes: bool,
+    as_json: bool,
+    wish: Wish,
+) -> None:
     """Ask AWS to take the account out of the sandbox.
 
     It asks a few questions, each of which is also an option, and shows the request before it is sent.

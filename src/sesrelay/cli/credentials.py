@@ -44,11 +44,28 @@ def key_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(keys=KeyWish(user, out, sender, patience), **rest)
 
     for option in (
-        click.option("--patience", default="60s", type=seconds, metavar="TIME", show_default=True, help="How long to wait until a new key can send."),
-        click.option("--from", "sender", metavar="ADDRESS", help="A verified sender for the test message. Default: postmaster of the first domain routed to SES."),
-        click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="The folder for the files. Default: beside the configuration."),
+        click.option(
+            "--patience",
+            default="60s",
+            type=seconds,
+            metavar="TIME",
+            show_default=True,
+            help="How long to wait until a new key can send.",
+        ),
+        click.option(
+            "--from",
+            "sender",
+            metavar="ADDRESS",
+            help="A verified sender for the test message. Default: postmaster of the first domain routed to SES.",
+        ),
+        click.option(
+            "--out",
+            type=click.Path(path_type=Path, file_okay=False),
+            metavar="DIR",
+            help="The folder for the files. Default: beside the configuration.",
+        ),
         click.option("--user", metavar="NAME", help="The IAM user. Default: sesrelay-HOSTNAME"),
-    ):  # fmt: skip
+    ):
         verb = option(verb)
     return verb
 
@@ -63,7 +80,14 @@ def command() -> None:
 
 
 @command.command("create")
-@click.option("--domain", "domains", multiple=True, metavar="DOMAIN", type=domain_name, help="Use this domain instead of those in the routes; may be repeated.")  # fmt: skip
+@click.option(
+    "--domain",
+    "domains",
+    multiple=True,
+    metavar="DOMAIN",
+    type=domain_name,
+    help="Use this domain instead of those in the routes; may be repeated.",
+)
 @key_options
 @account_options
 def create(domains: tuple[str, ...], keys: KeyWish, wish: Wish) -> None:
@@ -95,14 +119,22 @@ def create(domains: tuple[str, ...], keys: KeyWish, wish: Wish) -> None:
         click.echo(f"    username: {key.id}\n    password_file: {used.files.smtp_password}")
     else:
         click.echo(
-            f"    type: ses\n    region: {used.region}\n    access_key_id: {key.id}\n    secret_access_key_file: {used.files.secret}"
+            f"    type: ses\n    region: {used.region}\n    access_key_id: {key.id}\n"
+            f"    secret_access_key_file: {used.files.secret}"
         )
 
 
 @command.command("rotate")
 @click.option("--finish", is_flag=True, help="Create no new key: test the key in the files, then delete all others.")
 @click.option("--keep-old", is_flag=True, help="Keep the old key, because other hosts use it too; --finish deletes it later.")
-@click.option("--grace", default=f"{GRACE:.0f}s", type=seconds, metavar="TIME", show_default=True, help="How long to wait after the reload before the old key is deleted.")  # fmt: skip
+@click.option(
+    "--grace",
+    default=f"{GRACE:.0f}s",
+    type=seconds,
+    metavar="TIME",
+    show_default=True,
+    help="How long to wait after the reload before the old key is deleted.",
+)
 @key_options
 @account_options
 def rotate(finish: bool, keep_old: bool, grace: float, keys: KeyWish, wish: Wish) -> None:
@@ -132,7 +164,8 @@ def rotate(finish: bool, keep_old: bool, grace: float, keys: KeyWish, wish: Wish
         if len(there) >= iam_user.KEYS_MAX:
             second = next(one.id for one in there if one.id != old)
             fail(
-                f"{name} already has a second key, {second}, and IAM allows two; if nobody uses it: sesrelay credentials rotate --finish"
+                f"{name} already has a second key, {second}, and IAM allows two; "
+                "if nobody uses it: sesrelay credentials rotate --finish"
             )
         _folder_or_exit(used)
         _exchangeable_or_exit(used)

@@ -25,8 +25,8 @@ USER_MAX = 64  # characters, IAM
 class KeyAccess:
     """`clients`: with the credentials that manage IAM. `source`: where SES is, for the proof of a key.
 
-    `label`: the transport, or `ses` where there is none yet. `configured`: the key id in the configuration. `sender`: whom its routes
-    let send.
+    `label`: the transport, or `ses` where there is none yet. `configured`: the key id in the configuration.
+    `sender`: whom its routes let send.
     """
 
     clients: Clients

@@ -1,4 +1,4 @@
-"""What verbs share: the `--config` option, values as the configuration takes them, and how problems with the configuration end a verb."""
+"""What verbs share: the `--config` option, values as the configuration takes them, and how problems with it end a verb."""
 
 from __future__ import annotations
 
@@ -100,7 +100,8 @@ def load_or_exit(
 class Output(io.FileIO):
     """Stdout or stderr whose reader may go, as in `sesrelay send … | head -1`: what is written then is lost, and no error.
 
-    So the verb goes on, and ends with the exit code that it would have had; and a FIFO that is read again later has what comes then.
+    So the verb goes on, and ends with the exit code that it would have had. A FIFO that is read again later gets what is
+    written from then on.
     """
 
     left = False

@@ -98,8 +98,8 @@ def _changing(verb: Verb, help: str) -> None:
 _changing(
     "retry",
     "Try again now, with the current routes. --via NAME, or --transport NAME together with IDs, moves the chosen deliveries to "
-    "that transport; without IDs, --transport chooses the deliveries that wait for it. Mail that its sender has scheduled for later "
-    "is sent now if you name its ID; if a filter chooses it, it keeps its time and is not counted.",
+    "that transport; without IDs, --transport chooses the deliveries that wait for it. Mail that its sender has scheduled for "
+    "later is sent now if you name its ID; if a filter chooses it, it keeps its time and is not counted.",
 )
 _changing("hold", "Hold deliveries until they are released.")
 _changing(
@@ -254,7 +254,10 @@ async def _left_by_retry(desk: Desk, wanted: Filter) -> str | None:
     """Return what to do instead with what a retry leaves as it is, by the first that matches; None where nothing does."""
     async for one in desk.listing(wanted):
         if one["state"] == "held":
-            return "the matching deliveries are held: release them with `sesrelay queue release` and the same arguments; --via NAME uses another transport"
+            return (
+                "the matching deliveries are held: release them with `sesrelay queue release` and the same arguments; "
+                "--via NAME uses another transport"
+            )
         if one["state"] == "queued":
             return "the matching deliveries are scheduled for later: `sesrelay queue retry ID` sends them now"
         break

@@ -61,8 +61,9 @@ def command(config: Path) -> None:
 
 
 def _asked(config: Path) -> list[str] | None:
-    """Have the daemon that a glance finds reload, whatever is wrong with the rest of the file or cannot be read by this user; return
-    why it would not. None: no such answer. Raises: NoAnswer
+    """Have the daemon that a glance finds reload; return why it would not. None: no such answer.
+
+    It does not matter what is wrong with the rest of the file, or what of it this user cannot read. Raises: NoAnswer
     """
     from sesrelay.cli.glance import daemon_of
     from sesrelay.control.question import ControlError, NoAnswer, ask

@@ -1,4 +1,6 @@
-"""What people are told where a verb ends, commands in it as they have to type them: by the configuration that this verb was run with.
+"""What people are told where a verb ends.
+
+Commands in it are as they have to be typed: with the configuration that this verb was run with.
 
 Invariant: with the default configuration every text is left as it is.
 """
@@ -15,7 +17,16 @@ import click
 from sesrelay.cli.options import DEFAULT_CONFIG, EX_FAILED, complain
 
 CONFIGURED = {
-    "run": "", "reload": "", "check": "", "route": "", "lint": "", "trace": "", "send": "", "doctor": "", "init": "", "iam-policy": "",
+    "run": "",
+    "reload": "",
+    "check": "",
+    "route": "",
+    "lint": "",
+    "trace": "",
+    "send": "",
+    "doctor": "",
+    "init": "",
+    "iam-policy": "",
     "queue": "list|show|summary|retry|hold|release|delete|export|import",
     "site": "add|list|remove",
     "import": "postfix|ubos",
@@ -23,12 +34,12 @@ CONFIGURED = {
     "domain": "add|show|verify|remove|dns",
     "credentials": "create|rotate",
     "account": "request-production|",
-}  # fmt: skip
+}
 """Verbs that take --config, and those of groups."""
 
 _VERBS = "|".join(f"{verb} (?:{below})" if below and not below.endswith("|") else verb for verb, below in CONFIGURED.items())
-# A command goes on to the mark that ends it, to a full stop, or to the end of the text; what is in quotes is part of it, and so is the
-# apostrophe as shlex.quote writes it.
+# A command goes on to the mark that ends it, to a full stop, or to the end of the text. What is in quotes is part of it, and
+# so is the apostrophe as shlex.quote writes it.
 _COMMAND = re.compile(rf"\bsesrelay (?:{_VERBS})\b(?!-)(?:'[^']*'|\"'\"|[^`,;()'\n.]|\.(?!\s|$))*")
 
 

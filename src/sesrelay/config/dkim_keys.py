@@ -64,7 +64,8 @@ def parse(data: bytes) -> SigningKey:
     if seed is not None:
         return _ed25519(Ed25519PrivateKey.from_private_bytes(seed))
     try:
-        # OpenSSL would try for 37 ms whether an RSA key's factors are prime; `_tried` takes a hundredth of that to see whether it signs.
+        # OpenSSL would take 37 ms to check that the factors of an RSA key are prime. `_tried` sees in a hundredth of that
+        # whether the key signs.
         key = load_pem_private_key(data, password=None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         raise ValueError("is protected by a passphrase (use a key without one)") from None

@@ -40,13 +40,17 @@ def _there(file: Path) -> bool:
 def exposed(file: str | Path, mode: int, environ: Mapping[str, str]) -> bool:
     """Tell whether others can read the file; systemd guards its credentials by the folder, not by the mode."""
     credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and Path(os.path.abspath(file)).is_relative_to(os.path.abspath(credentials)):  # noqa: PTH100  # no symlinks followed
+    # abspath follows no symlinks.
+    if credentials and Path(os.path.abspath(file)).is_relative_to(os.path.abspath(credentials)):  # noqa: PTH100
         return False
     return bool(mode & OTHERS)
 
 
 def read_regular(file: Path, most: int) -> tuple[bytes, int]:
-    """Return what a file holds, no more than an octet above `most`, and its mode. Raises: OSError, ValueError for a name that is none"""
+    """Return what a file holds, at most one octet more than `most`, and its mode.
+
+    Raises: OSError; ValueError for what cannot be a file's name
+    """
     # O_NONBLOCK: a FIFO in its place must not hold up the start.
     with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:  # noqa: PTH123  # from a descriptor
         mode = os.fstat(stream.fileno()).st_mode

@@ -36,7 +36,8 @@ class RemoteDesk:
     async def connect(cls, path: Path, queue: str | None = None) -> RemoteDesk:
         """Speak to the daemon that listens at `path`, or only to the one of `queue`, the real path of a state_dir.
 
-        Raises: FileNotFoundError, ConnectionRefusedError where no daemon listens; PermissionError; OtherQueue, NoAnswer, ControlError
+        Raises: FileNotFoundError, ConnectionRefusedError where no daemon listens; PermissionError; OtherQueue, NoAnswer,
+        ControlError
         """
         connection = await asyncio.to_thread(connected, path)
         desk = cls(path, *await asyncio.open_unix_connection(sock=connection, limit=wire.LINE_MAX), queue)

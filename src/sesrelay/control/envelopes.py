@@ -128,7 +128,9 @@ def _submission(given: Mapping[str, Any], content: bytes, now: float) -> Submiss
     )  # fmt: skip
     message = Message(
         given["id"], envelope,
-        Origin(str(origin["listener"]), str(origin["client"]), str(origin["helo"]), _text(origin["user"]), _text(origin["tls"]), owner),
+        Origin(
+            str(origin["listener"]), str(origin["client"]), str(origin["helo"]), _text(origin["user"]), _text(origin["tls"]), owner,
+        ),
         len(text), _seconds(given["accepted"]), _texts(given["header_from"]),
         _text(given["message_id"]) or "", _text(given["subject"]) or "", _read_descent(given["report"]),
         (*_texts(given["changes"]), *receipts),

@@ -117,7 +117,10 @@ def _line(connection: socket.socket, path: Path, *, at_once: bool = False) -> by
 
 
 def read(line: bytes) -> dict[str, Any]:
-    """Return the answer in `line`, as far as it came. Raises: ControlError where that is not to its end; OtherQueue, ControlRefusal"""
+    """Return the answer in `line`.
+
+    Raises: ControlError where `line` was cut off before its end; OtherQueue, ControlRefusal
+    """
     if not line.endswith(b"\n"):
         raise ControlError("the connection to the daemon was lost before it answered")
     answer: dict[str, Any] = json.loads(line)

@@ -2,15 +2,16 @@
 
 The life of one delivery (one message for one recipient), step by step:
 
-1. Offer. `intake.Acceptance.submit` finds the route (`policy.routing`) and the lane (`placing.place`), and makes batches. For each it
-   asks `Scheduler.offer` whether the lane can send it now. If so, the slot and the tokens are taken, and the commit of acceptance
-   (A) also opens the attempt (B): `Scheduler.launch` goes on at step 5. If the commit fails, `Scheduler.withdraw` gives them back.
-2. Lane. Every other batch is stored as queued. If the lanes have room (`Scheduler.has_room`), it is stored as claimed as well, and
-   `Scheduler.enqueue` puts it into its lane. If not, or if it is to leave later, `Scheduler.stored` notes in the lane when it is due
-   in the store, and `Supply.refill` claims it then.
+1. Offer. `intake.Acceptance.submit` finds the route (`policy.routing`) and the lane (`placing.place`), and makes batches.
+   For each it asks `Scheduler.offer` whether the lane can send it now. If so, the slot and the tokens are taken, and the commit
+   of acceptance (A) also opens the attempt (B): `Scheduler.launch` goes on at step 5. If the commit fails, `Scheduler.withdraw`
+   gives them back.
+2. Lane. Every other batch is stored as queued. If the lanes have room (`Scheduler.has_room`), it is stored as claimed as well,
+   and `Scheduler.enqueue` puts it into its lane. If not, or if it is to leave later, `Scheduler.stored` notes in the lane when
+   it is due in the store, and `Supply.refill` claims it then.
 3. Slot and tokens. `Pump.run` is called for a lane by acceptance, by the end of an attempt and by the lane's timer. It looks at the
-   pauses; `_start_ready` then takes the next batch (`Lane.next`), within the lane's window, the slots (`Slots.free_for`), the route's
-   limits (`Gates`) and the transport's tokens (`Transport.pace` takes them). `Pump.take` takes the slot.
+   pauses; `_start_ready` then takes the next batch (`Lane.next`), within the lane's window, the slots (`Slots.free_for`), the
+   route's limits (`Gates`) and the transport's tokens (`Transport.pace` takes them). `Pump.take` takes the slot.
 4. Attempt on record. `Pump.attempt` waits for memory if the content is large (`Room.content`). `Attempter.open` stores the attempt
    (B): in flight, and due again in 60 s in case the process dies.
 5. Transport. `Attempter.run` calls `Transport.deliver` and gets an `Outcome` for each delivery. An exception becomes `Deferred`,

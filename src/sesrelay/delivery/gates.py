@@ -94,7 +94,10 @@ class Gates:
         return bool(self._gates)
 
     def configure(self, limits: Mapping[str, RouteLimits], monotonic: float) -> set[LaneKey]:
-        """Go by other limits from now on; what was sent, and what is under way, goes on counting. Return the lanes that wait at a gate."""
+        """Go by other limits from now on; return the lanes that wait at a gate.
+
+        What was sent and what is under way still counts.
+        """
         before, self._gates = self._gates, {}
         for site, each in limits.items():
             gate = self._gates[site] = before.get(site) or Gate(each, self._sent.setdefault(site, Sent()))
@@ -110,9 +113,10 @@ class Gates:
             self._sent.setdefault(site, Sent()).slots[slot] = n
 
     def set_back(self, seconds: float) -> bool:
-        """Let what was sent be as long ago as it was before the clock was set back by `seconds`; tell whether counts have to be saved.
+        """Move what was sent back with the clock, which was set back by `seconds`; tell whether counts have to be saved.
 
-        Slots are whole, so that it may seem up to one later: no hour and no day has more than its cap.
+        It is then as long ago as before. Slots are whole, so that it may seem up to one later: no hour and no day has more
+        than its cap.
         """
         by = int(seconds // SLOT)
         for site, sent in self._sent.items() if by else ():

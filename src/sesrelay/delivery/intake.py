@@ -171,11 +171,15 @@ class Acceptance:
             due, reason = max(now, message.envelope.release), SCHEDULED
         return [
             Delivery(
-                DeliveryId(message.id, n), message, recipient, placing.place(message, recipient.address, rule, snapshot, pauses, now),
-                due=due, reason=reason,
+                DeliveryId(message.id, n),
+                message,
+                recipient,
+                placing.place(message, recipient.address, rule, snapshot, pauses, now),
+                due=due,
+                reason=reason,
             )
             for n, recipient in enumerate(message.envelope.recipients)
-        ]  # fmt: skip
+        ]
 
     def _sort(self, deliveries: Sequence[Delivery], now: float) -> tuple[list[Offered], list[Batch], list[Delivery]]:
         """Split into batches whose attempt begins at once, batches that wait, and deliveries held from the start."""

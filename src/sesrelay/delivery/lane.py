@@ -36,11 +36,13 @@ class Ready:
 
 @dataclass(slots=True)
 class Lane:
-    """Units: `low` how many of those in flight are of low priority; `window` attempts at once, growing as the nexthop takes mail and
-    shrinking at its troubles; `moved_at` when what waits was last offered another way out and not all of it went. `wakes`: Unix
-    seconds of the earliest due time known in the store, by stream, None standing for one that is not known; `wake` the least of
-    them, infinite where there is none. `turn`: the site that was claimed for last. `guests`: streams of other lanes that are to go
-    from here, and for which there was no room.
+    """The mail in memory that goes to one nexthop, and how the attempts there fare.
+
+    Units: `low` how many of those in flight are of low priority; `window` attempts at once, which grows as the nexthop takes
+    mail and shrinks at its troubles; `moved_at` when what waits was last offered another way out and not all of it went.
+    `wakes`: Unix seconds of the earliest due time known in the store, by stream, None standing for one that is not known;
+    `wake` the least of them, infinite where there is none. `turn`: the site that was claimed for last. `guests`: streams of
+    other lanes that are to go from here, and for which there was no room.
     """
 
     key: LaneKey

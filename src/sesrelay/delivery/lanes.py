@@ -56,7 +56,10 @@ class Lanes:
         return lane
 
     def keep(self, readies: Iterable[Ready]) -> None:
-        """Let batches that the store did not take back wait in their lanes; nothing makes way for them, as it would come back too."""
+        """Let batches that the store did not take back wait in their lanes.
+
+        Nothing makes way for them, as it would come back too.
+        """
         for ready in readies:
             self.fresh.add(ready)
             self.get(ready.batch.lane).keep(ready)

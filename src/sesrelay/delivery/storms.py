@@ -88,7 +88,7 @@ class StormGuard:
         return lambda address: placing.place(message, address, rule, snapshot, self.scheduler.pauses, now)
 
     def _forget_old(self) -> None:
-        """Let go of the oldest firsts. Where another message of such a kind comes, it stands in for the first: they are the same."""
+        """Forget the oldest firsts. The next message of such a kind stands in for its first: they are the same."""
         while len(self._firsts) > FIRSTS_MAX:
             del self._firsts[next(iter(self._firsts))]
 
@@ -102,8 +102,16 @@ def _composer(
 
     def compose(folded: int) -> Submission:
         text = digest.compose(
-            first, folded, queue_id=name, hostname=snapshot.hostname, route=rule.name, limit=limit, began=kind.began, last=now, now=now
-        )  # fmt: skip
+            first,
+            folded,
+            queue_id=name,
+            hostname=snapshot.hostname,
+            route=rule.name,
+            limit=limit,
+            began=kind.began,
+            last=now,
+            now=now,
+        )
         envelope = replace(like.envelope, body="8BITMIME", envid=None)
         message = Message(
             name, envelope, Origin(), len(text), now, like.header_from, f"<{name}@{snapshot.hostname}>",

@@ -170,8 +170,9 @@ class Supply:
         await self._give_back(crowded)
 
     async def _give_back(self, readies: list[Ready], *, to_stay: bool = False) -> None:
-        """Let the store have claimed batches again. `to_stay`: where they belong now; it would hand them out again at once for a site
-        by which another configuration placed them.
+        """Return claimed batches to the store. `to_stay`: to the places where they belong now.
+
+        Otherwise the store would hand them out again at once for a site by which another configuration placed them.
         """
         try:
             await self.spool.unclaim([delivery.id for ready in readies for delivery in ready.batch.deliveries])

@@ -168,7 +168,7 @@ class ListenerServer:
         """Accept connections on `sock`, a listening socket of `sockets`; `name` is `listen` as configured."""
         loop = asyncio.get_running_loop()
         door = Door(self, name, sock)
-        # Not create_unix_server for a Unix socket: from Python 3.13 on it takes the file away at its end, and systemd's is not ours.
+        # Not create_unix_server: from Python 3.13 on it removes the socket's file at its end, and systemd's is not ours.
         door.server = await loop.create_server(lambda: SmtpSession(loop, door), sock=sock, backlog=ACCEPT_AT_ONCE)
         sock.listen(BACKLOG)  # asyncio's `backlog` is both figures; the kernel's is to be the larger one
         self._doors[name] = door

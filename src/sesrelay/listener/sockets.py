@@ -208,7 +208,8 @@ def _explained_unix(name: str, path: str, key: str, error: OSError) -> ListenErr
         return AddressTaken(f"{name} is taken: something other than a stale socket is there; remove it, or change {key}")
     if error.errno == errno.ENOENT:
         return ListenError(
-            f"{name}: there is no folder {folder}: create it, owned by the relay's user (systemd: RuntimeDirectory=), or change {key}"
+            f"{name}: there is no folder {folder}: create it, owned by the relay's user (systemd: RuntimeDirectory=), "
+            f"or change {key}"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ListenError(
@@ -242,8 +243,8 @@ def _remove_stale(path: str, name: str, key: str) -> None:
 def activated(listens: Iterable[str], environ: MutableMapping[str, str]) -> tuple[dict[str, socket.socket], list[str]]:
     """Return the sockets that systemd hands over, by the `listen` that names their address; forget them in `environ`.
 
-    A socket of another kind, or that no `listen` names, is closed; the second result tells of each, with the remedy. What is not there,
-    or was opened since (which no exec leaves open), is not ours to take.
+    A socket of another kind, or that no `listen` names, is closed; the second result tells of each, with the remedy. What is
+    not there, or was opened since (which no exec leaves open), is not ours to take.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)

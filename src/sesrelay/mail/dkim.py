@@ -28,8 +28,8 @@ OVERSIGNED = (
 # Signed where they are there. RFC 8058 §4 wants it of List-Unsubscribe, Gmail of Feedback-ID.
 SIGNED = frozenset({
     *OVERSIGNED, "sender", "resent-from", "resent-sender", "resent-to", "resent-cc", "resent-date", "resent-message-id",
-    "content-id", "content-description", "content-disposition", "list-id", "list-help", "list-unsubscribe", "list-unsubscribe-post", "list-subscribe",
-    "list-post", "list-owner", "list-archive", "auto-submitted", "feedback-id",
+    "content-id", "content-description", "content-disposition", "list-id", "list-help", "list-unsubscribe",
+    "list-unsubscribe-post", "list-subscribe", "list-post", "list-owner", "list-archive", "auto-submitted", "feedback-id",
 })  # fmt: skip
 
 PIECE = 256 * 1024  # octets of a body that are looked at in one go, so that other threads get their turn

@@ -1,4 +1,4 @@
-"""The table: what each answer of SES, its API's or its SMTP endpoint's, means for the mail, and what the operator has to do about it.
+"""The table: what each answer of SES, by API or by SMTP, means for the mail, and what the operator has to do about it.
 
 Invariant: only rows that say FAIL (or a split or repair that ends there) end a delivery; an answer that no row knows
 defers the message. Rows are tried in order, by code, then by text.
@@ -118,7 +118,7 @@ def by_smtp(text: str) -> Refused:
 
 
 def without_credentials(said: str) -> Meaning:
-    """Return what it means that credentials could not be had, by what was `said`: who hands them out looks at the clock as SES does."""
+    """Return what missing credentials mean, by what was `said`: who hands them out looks at the clock as SES does."""
     if blames_the_clock(said):
         return CLOCK
     if _SSO_SAID.search(said):
@@ -158,8 +158,8 @@ _INVALID = _codes("InvalidParameterValue InvalidParameterCombination InvalidPara
 _DENIED = _codes("AccessDenied*")
 _REJECTED = _codes("MessageRejected")
 _BY_TEXT = _INVALID | _REJECTED
-"""The codes under which SES says whatever has none of its own. Of an invalid value SES repeats much that is not its own word, so what
-speaks of the account is looked for among rejections alone.
+"""The codes under which SES says whatever has none of its own. Of an invalid value SES repeats much that is not its own word,
+so what speaks of the account is looked for among rejections alone.
 """
 
 THROTTLED = Meaning(

@@ -30,6 +30,6 @@ class Intake(Protocol):
         """Store a message and answer for it.
 
         `content` has no Received line of ours yet; `changes` are the receipts of what made it canonical; `rules` say whether it
-        may come in, and the configuration in force where it goes. A 250 (`Ok: queued as ID`) means that it is durable, anything else
-        that nothing is stored. Raises nothing but CancelledError. Never cancel it.
+        may come in, and the configuration in force where it goes. A 250 (`Ok: queued as ID`) means that it is durable,
+        anything else that nothing is stored. Raises nothing but CancelledError. Never cancel it.
         """

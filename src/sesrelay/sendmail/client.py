@@ -147,7 +147,10 @@ class Client:
         return ended
 
     def _ask(self, commands: list[bytes], replies: list[str]) -> None:
-        """Add the reply to each. Raises: Broken with the first one's where that is a refusal, or a later one's that is a farewell"""
+        """Send the commands, and add the reply to each.
+
+        Raises: Broken with the first reply where that is a refusal, or with a later one that is a farewell
+        """
         step = AT_ONCE if "PIPELINING" in self.offers else 1
         for at in range(0, len(commands), step):
             self._write(b"".join(commands[at : at + step]))

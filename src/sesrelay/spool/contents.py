@@ -63,9 +63,9 @@ class Contents:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._bodies.filed, message)
 
     async def store(self, submissions: Sequence[Submission], do: Callable[[list[Packed]], Callable[[Transaction], T]]) -> T:
-        """Write large contents to files, then have the writer run what `do` returns; a caller that goes away does not stop it half-way.
+        """Write large contents to files, then have the writer run what `do` returns.
 
-        Raises: SpoolError
+        A caller that goes away does not stop it half-way. Raises: SpoolError
         """
         return await asyncio.shield(asyncio.ensure_future(self._store(submissions, do)))
 

@@ -64,7 +64,10 @@ class Oldest:
 
 
 def _look(cursor: apsw.Cursor, starts: dict[Run, Key], now: float) -> dict[Run, tuple[float | None, Key | None]]:
-    """Return for each run since when the oldest of its next stretch waits; where all of that is left to its hour, where to go on."""
+    """Return for each run since when the oldest of its next stretch waits.
+
+    Where all of that stretch is to leave later, return where to go on instead.
+    """
     messages = Messages(cursor)
     return {run: _stretch(cursor, run, start, now, messages) for run, start in starts.items()}
 

@@ -148,8 +148,8 @@ def _open_checked(path: Path, vfs: str | None) -> apsw.Connection:
 def _check_log(db: apsw.Connection, path: Path) -> None:
     """See that SQLite counts all of the log: behind what is damaged it sees no more, takes it for the end, and writes over it.
 
-    SQLite is asked, and its -shm not looked into: whoever closes that file takes from SQLite all locks that it has on it, and the next
-    connection would begin it anew beneath this one (sqlite.org/howtocorrupt.html §2.2). Raises: StoreDamaged
+    SQLite is asked, and its -shm not looked into: whoever closes that file takes from SQLite all locks that it has on it, and
+    the next connection would begin it anew beneath this one (sqlite.org/howtocorrupt.html §2.2). Raises: StoreDamaged
     """
     log = Path(f"{path}-wal")
     counted, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)

@@ -1,4 +1,4 @@
-"""Whose the files of a store are: whose the folder is that they are in, also where root makes them, so that the daemon can use them."""
+"""The owner of a store's files: also those that root makes go to the owner of their folder, so that the daemon can use them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def anybodys(path: Path) -> bool:
-    """Tell whether every user of the machine may write to a file, or to a folder, and so put another in its place. Raises: OSError"""
+    """Tell whether every user of the machine may write to a file, or to a folder, and so replace what is in it. Raises: OSError"""
     return bool(path.stat().st_mode & stat.S_IWOTH)
 
 

@@ -190,8 +190,8 @@ class Pages:
 def log_is_whole(log: Path, counted: int) -> bool:
     """Tell whether nothing that was synced stands in the log behind the first `counted` frames, which SQLite counts.
 
-    A transaction is written behind one that was synced, and goes on from its sums; what a power loss has cut off, or a failed sync has
-    left, nothing goes on from. Raises: OSError
+    A transaction is written behind one that was synced, and goes on from its sums. Nothing goes on from what a power loss has
+    cut off or a failed sync has left. Raises: OSError
     """
     with log.open("rb") as file:
         head, octets = file.read(HEAD), os.fstat(file.fileno()).st_size

@@ -208,7 +208,8 @@ def _make_deliveries(db: apsw.Connection, number: int, fields: tuple[Value, ...]
     ]
     for n, address in missing:
         db.execute(
-            "INSERT INTO delivery (message, n, state, transport, nexthop, priority, due, attempts, doubts, warned, route, site, recipient, reason) "
+            "INSERT INTO delivery (message, n, state, transport, nexthop, priority, due, attempts, doubts, warned, route, site, "
+            "recipient, reason) "
             "VALUES (?, ?, ?, '', '', 1, ?, 0, 0, 0, '', '', ?, ?)",
             (number, n, HELD, message.accepted, address.lower(), SALVAGED),
         )

@@ -1,4 +1,5 @@
-"""A strict stand-in for Amazon SES: SendRawEmail of v1 and SendEmail of v2 with their limits, refusals and faults, and a journal of what it took.
+"""A strict stand-in for Amazon SES: SendRawEmail of v1 and SendEmail of v2 with their limits, refusals and faults, and a
+journal of what it took.
 
 Use it within a loop (`async with SesStandIn() as ses`) or as a process (`python -m sesrelay.testing.ses --port 4579`). The
 journal is at GET /journal, behaviour is changed by POST /control; neither wants a signature.

@@ -145,7 +145,8 @@ class Account:
             named = ", ".join(dict.fromkeys(failed))
             raise Refusal(
                 "MessageRejected",
-                f"Email address is not verified. The following identities failed the check in region {self.region.upper()}: {named}",
+                "Email address is not verified. "
+                f"The following identities failed the check in region {self.region.upper()}: {named}",
             )
 
     def _is_verified(self, address: str) -> bool:

@@ -1,4 +1,4 @@
-"""SES's SMTP endpoint before the account of the stand-in: STARTTLS first, SMTP passwords, and refusals in the words that it has for them.
+"""SES's SMTP endpoint before the account of the stand-in: STARTTLS first, SMTP passwords, and refusals in SES's own words.
 
 Invariant: what the API would refuse is refused here, and both spend one rate and one quota.
 

@@ -87,7 +87,9 @@ class RejectedFolder:
         name = f"{message.id}.{self._hostname}"
         try:
             if await asyncio.to_thread(count, self._folder) >= LIMIT:
-                self._observer.notice("SES rejected a message, and the folder for copies is full", queue_id=message.id, folder=str(self._folder))  # fmt: skip
+                self._observer.notice(
+                    "SES rejected a message, and the folder for copies is full", queue_id=message.id, folder=str(self._folder)
+                )
                 return
             await asyncio.to_thread(put, self._folder, name, await content.read(), message.sender)
         except Exception as error:

@@ -1,6 +1,7 @@
 """The connections to the page: so many at a time, and none that is of no use for long.
 
-aiohttp lets a client that says nothing stay for ever, and one that was answered for an hour. Each holds a descriptor, which mail needs.
+aiohttp lets a client that says nothing stay for ever, and one that was answered for an hour. Each holds a descriptor, which
+mail needs.
 
 Invariant: for a new one beyond `MOST` the one that has been quiet for longest goes: who asks at once is always answered.
 """

@@ -93,7 +93,10 @@ def _unmade(state_dir: Path, parent: Path) -> Check | None:
 
 
 def relay_user(folder: Path, pid: int | None) -> int | None:
-    """Return the running relay's user, else the owner of the queue's folder, where that is root we ourselves; None: nobody knows."""
+    """Return the running relay's user, else the owner of the queue's folder, or our own where that is root.
+
+    None: nobody knows.
+    """
     if pid is not None:
         with contextlib.suppress(OSError, StopIteration):
             lines = Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -19,7 +19,10 @@ ACL = "system.posix_acl_access"  # acl(5): with one, the group's bits of the mod
 
 
 def configuration(loaded: Loaded, pid: int | None) -> Check:
-    """Tell that the configuration has no problem, what the relay cannot read of it, or what everybody may write. `pid`: see `disk`."""
+    """Tell what of the configuration the relay cannot read or everybody may write, or that it has no problem.
+
+    `pid`: see `disk`.
+    """
     main = loaded.files[0]
     uid = relay_user(loaded.config.state_dir, pid)
     for file in dict.fromkeys((*loaded.files, *_named(loaded.config.model_dump()))):

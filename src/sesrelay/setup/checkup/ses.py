@@ -48,7 +48,10 @@ def simulator(transport: str, sender: str, *, by_v2: bool) -> Check:
     """Offer what doctor itself does not do, as it sends nothing."""
     # In 2022 v2 was once seen to go by the header instead of the recipients that the call names.
     shows = "; with v2 this also shows that SES sends to the recipients named in the call" if by_v2 else ""
-    text = f"nothing was sent: `sesrelay send --from {sender} --simulator success` tests the whole path and does not affect your reputation{shows}"
+    text = (
+        f"nothing was sent: `sesrelay send --from {sender} --simulator success` tests the whole path "
+        f"and does not affect your reputation{shows}"
+    )
     return ok("simulator", transport, text)
 
 

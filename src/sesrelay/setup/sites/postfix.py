@@ -3,8 +3,8 @@
 Carried over: sender_dependent_relayhost_maps with the credentials of smtp_sasl_password_maps, from tables whose text can be
 read, and whether TLS must be. Everything else is a note, so that nobody believes it was.
 
-Source: postconf(5), «sender_dependent_relayhost_maps», «smtp_sasl_password_maps», «smtp_tls_security_level»; regexp_table(5); UBOS's `amazonses`, which
-keeps one file a site in sender_dependent_relayhost_map.d and smtp_sasl_password_map.d.
+Source: postconf(5), «sender_dependent_relayhost_maps», «smtp_sasl_password_maps», «smtp_tls_security_level»; regexp_table(5);
+UBOS's `amazonses`, which keeps one file a site in sender_dependent_relayhost_map.d and smtp_sasl_password_map.d.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ UBOS = Path("/etc/amazonses")
 RELAYHOSTS_D, PASSWORDS_D = "sender_dependent_relayhost_map.d", "smtp_sasl_password_map.d"
 
 UNREAD = (
-    "transport_maps", "sender_dependent_default_transport_maps", "smtp_generic_maps", "sender_canonical_maps", "smtp_tls_policy_maps"
-)  # fmt: skip
+    "transport_maps",
+    "sender_dependent_default_transport_maps",
+    "smtp_generic_maps",
+    "sender_canonical_maps",
+    "smtp_tls_policy_maps",
+)
 ENCRYPTED = ("encrypt", "verify", "secure", "dane-only", "fingerprint")  # levels at which nothing leaves in clear text
 NO_END = "the pattern has no end anchor ($)"
 EVERYBODY = "*"  # the key of a table that has one answer for all
@@ -212,8 +216,10 @@ def _joined(sites: list[Site]) -> list[Site]:
 
 
 def _tables(value: str, found: Imported) -> Iterator[Entry]:
-    """Yield what the tables of a setting say. A note names a table that cannot be read by no more than its kind and file: the rest of
-    some kinds is what they hold, passwords too. Source: postconf(5), DATABASE_README «Postfix lookup table types»
+    """Yield what the tables of a setting say.
+
+    A note names a table that cannot be read by its kind and file alone: the rest of some kinds is what they hold, passwords too.
+    Source: postconf(5), DATABASE_README «Postfix lookup table types»
     """
     for table in (one.removeprefix("proxy:") for one in _TABLE.findall(value)):
         kind, _, path = table.partition(":")

@@ -19,7 +19,10 @@ _ESCAPES = re.compile(rb"\\(\d{3}|.)", re.DOTALL)
 
 
 def quoted(text: str, *, octal: bool = False) -> str:
-    """Return a TXT value as strings of at most 255 octets, in quotes. `octal`: as Route 53 writes octets, not as master files do."""
+    """Return a TXT value as strings of at most 255 octets, in quotes.
+
+    `octal`: with octets as Route 53 writes them, not as master files do.
+    """
     octets = text.encode("utf-8", "surrogateescape")
     pieces = [octets[n : n + STRING_MAX] for n in range(0, len(octets), STRING_MAX)] or [b""]
     return " ".join('"' + "".join(_escaped(octet, "o" if octal else "d") for octet in piece) + '"' for piece in pieces)

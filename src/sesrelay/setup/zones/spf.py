@@ -28,8 +28,9 @@ def covers(text: str, terms: Iterable[str]) -> bool:
 def merge(existing: Sequence[str], terms: Sequence[str], ending: str = "~all") -> str:
     """Return one record with what the existing ones say and these mechanisms; `ending` where none says how it ends.
 
-    What decides for everybody else (`all`, `redirect=`) stays as it was, the strictest one where several records disagree. The first
-    mechanism that matches decides: what is new comes ahead of those that do not pass, and what says the contrary of it goes.
+    What decides for everybody else (`all`, `redirect=`) stays as it was, the strictest one where several records disagree.
+    The first mechanism that matches decides: what is new comes ahead of those that do not pass, and what says the contrary of
+    it goes.
     """
     passing = {_bare(term) for term in terms}
     mechanisms: list[str] = []

@@ -4,8 +4,8 @@ A group first runs bare, and what is of one kind in it together (`bulk`); when o
 rolled back and run again with a savepoint around each, so that only the failed one fails.
 
 Invariant: a COMMIT that fails, fails the whole group; the connection is closed and opened anew before the next one.
-Invariant: the log grows beyond WAL_PAGES_LOOK only while the disk has as much room again; where the disk is full all the same, a group
-fails only once the log could not be written home, or has not made room enough.
+Invariant: the log grows beyond WAL_PAGES_LOOK only while the disk has as much room again; where the disk is full all the same,
+a group fails only once the log could not be written home, or has not made room enough.
 """
 
 from __future__ import annotations
@@ -100,7 +100,10 @@ class Committer:
         self._read_along(tx, group)
 
     def _read_along(self, tx: Transaction, group: Sequence[Job]) -> None:
-        """Add their contents to the openings that want them. Not in the group's transaction: a read that fails would take it back."""
+        """Add their contents to the openings that want them.
+
+        This is not in the group's transaction, which a read that fails would take back.
+        """
         wanting = [(job, job.operation) for job in group if type(job.operation) is Open and job.operation.read is not None]
         opened = [(job, operation) for job, operation in wanting if job.error is None and job.result[0]]
         if not opened:
@@ -227,7 +230,10 @@ class Committer:
             self._wal_pages = 0
 
     def tidy(self, wanted: Callable[[], bool]) -> None:
-        """Use the quiet, until the writer is `wanted`: give free pages back a few at a time, forget empty counts, write the log home."""
+        """Tidy up while it is quiet: give free pages back, forget empty counts, write the log home.
+
+        The pages go a few at a time, until the writer is `wanted`.
+        """
         tx = self._tx
         if tx is None:
             self._wal_pages = 0

@@ -1,7 +1,8 @@
 """The daemon's end of the writer in a process of its own.
 
-An idle writer is sent at once what is asked for; a busy one at the end of the loop's turn, all of that turn in one frame. What came
-over during the last sync is the next group, as on a thread; what is patient goes over with the next that hurries, or a moment later.
+An idle writer is sent at once what is asked for; a busy one at the end of the loop's turn, all of that turn in one frame. What
+came over during the last sync is the next group, as on a thread; what is patient goes over with the next that hurries, or a
+moment later.
 
 Invariant: the two live and die together. Where the daemon dies, its writer stores nothing that it has not begun, and
 keeps the lock until it is gone; where the writer dies, nobody can say what of its last group is stored, so the daemon ends as
@@ -219,7 +220,10 @@ class ProcessWriter(asyncio.Protocol):
 
 
 def _spawn(path: Path, *descriptors: int) -> subprocess.Popen[bytes]:
-    """Start the writer. What ends or interrupts a terminal's or a service's processes is the daemon's to answer, never the writer's."""
+    """Start the writer, which blocks the signals that end or interrupt it.
+
+    A terminal or a service sends them to all its processes; the daemon alone is to answer them.
+    """
     blocked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:

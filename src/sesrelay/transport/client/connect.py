@@ -48,8 +48,8 @@ class Timeouts:
 class Endpoint:
     """Where to connect and how. `name` is what people read, and what TLS verifies unless `security` has another; `address` what
     is connected to. `fingerprints`: SHA-256 of the certificates that are taken, instead of any other verification.
-    `token`: returns the access token for XOAUTH2; raises OSError, ValueError. `look_up`: returns the addresses of a name, where it is
-    not the system that is asked; raises OSError.
+    `token`: returns the access token for XOAUTH2; raises OSError, ValueError. `look_up`: returns the addresses of a name,
+    where the system is not to be asked; raises OSError.
 
     Each one is its own key: what connections are kept by must not compare passwords.
     """

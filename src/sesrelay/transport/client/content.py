@@ -86,7 +86,10 @@ class Payload:
         self.left = False
 
     async def load(self, *, seven_bit: bool = False) -> Wire:
-        """Return the content ready to send, signed last; `seven_bit`: for a host that takes no other. Raises: SpoolError, Unsigned."""
+        """Return the content ready to send, signed last.
+
+        `seven_bit`: for a host that takes no other. Raises: SpoolError, Unsigned.
+        """
         known = self._wires.get(seven_bit)
         if known is not None:
             return known

@@ -42,7 +42,10 @@ class Signer:
         self._clock = clock
 
     async def signed(self, content: bytes | Filed, changes: tuple[str, ...]) -> tuple[bytes | Filed, tuple[str, ...]]:
-        """Return `content`, the octets as they leave, with its signatures in front; and the receipts. Raises: Unsigned, SpoolError."""
+        """Return `content`, the octets as they leave, with its signatures in front, and the receipts.
+
+        Raises: Unsigned, SpoolError.
+        """
         try:
             # A thread: a signature by RSA takes the time of ten small messages, and a large body that of hashing it.
             made = await asyncio.to_thread(_on_top, content, self._keys, int(self._clock.wall()))

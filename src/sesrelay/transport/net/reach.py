@@ -74,7 +74,10 @@ async def reach(
 
 
 def interleaved(addresses: Sequence[str], turn: int = 0) -> list[str]:
-    """Return the addresses with the families in turn, the first one's first (RFC 8305 §4), each from its address number `turn` on."""
+    """Return the addresses with the families in turn, beginning with that of the first address (RFC 8305 §4).
+
+    Each family begins with its address number `turn`.
+    """
     first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
     other = [address for address in addresses if address not in first]
     for family in (first, other):

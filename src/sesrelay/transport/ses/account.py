@@ -147,7 +147,12 @@ class Account:
             return
         for rate in reputation.rates(fame.attempts, fame.bounces, fame.complaints):
             if rate.bad:
-                self._say_once(rate.name, f"the {rate.name} rate of the SES account is above AWS's threshold", rate=rate.shown, remedy=rate.remedy)  # fmt: skip
+                self._say_once(
+                    rate.name,
+                    f"the {rate.name} rate of the SES account is above AWS's threshold",
+                    rate=rate.shown,
+                    remedy=rate.remedy,
+                )
             else:
                 self._told.discard(rate.name)
 

@@ -19,7 +19,8 @@ from sesrelay.policy.ses_meaning import Refused
 TEXT_MAX = 32_768  # characters of an answer that are read: a refusal may name 50 addresses
 
 _ACCEPTED = re.compile(
-    rb"\s*(?:<\?xml[^>]*\?>\s*)?<SendRawEmailResponse\b.*?<MessageId>\s*([\x21-\x3b\x3d-\x7e]+)\s*</MessageId>.*</SendRawEmailResponse>\s*\Z",
+    rb"\s*(?:<\?xml[^>]*\?>\s*)?<SendRawEmailResponse\b.*?"
+    rb"<MessageId>\s*([\x21-\x3b\x3d-\x7e]+)\s*</MessageId>.*</SendRawEmailResponse>\s*\Z",
     re.S,
 )
 _ID = re.compile(r"[\x21-\x7e]+\Z")

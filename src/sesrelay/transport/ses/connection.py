@@ -52,7 +52,10 @@ class Answered:
 
 @value(frozen=True, slots=True)
 class NotSent:
-    """The request did not leave, as where no connection could be made: certainly not accepted. `cut`: a part of it may have left."""
+    """The request did not leave, as where no connection could be made: it was certainly not accepted.
+
+    `cut`: a part of it may have left.
+    """
 
     why: str
     cut: bool = False
@@ -132,8 +135,10 @@ class Connection(Waiting):
     # --- sending ---
 
     async def _send(self, head: bytes, body: Measured) -> None:
-        """Hand the request over, as far as the host wants it. What is small goes at once; of the rest END octets are kept back until
-        all others are gone. Raises: TimeoutError, while they are kept back; whatever a body raises that is read as it leaves
+        """Hand the request over, as far as the host wants it.
+
+        What is small goes at once; of the rest END octets are kept back until all others are gone. Raises: TimeoutError, while
+        they are kept back; whatever a body raises that is read as it leaves
         """
         if body.whole is not None and body.size <= AT_ONCE:
             self._write(head + body.whole, last=True)
@@ -170,7 +175,10 @@ class Connection(Waiting):
         return not self._over
 
     async def _drained(self) -> bool:
-        """Wait until all has left this process, as far as that can be told: over TLS, until it is encrypted. False: see `_goes_on`."""
+        """Wait until all has left this process, as far as that can be told; False: see `_goes_on`.
+
+        Over TLS it is until all is encrypted.
+        """
         transport = self._transport
         if transport is None or transport.is_closing():
             self._lose(CLOSED)

@@ -27,8 +27,10 @@ def list_remedy(error: Exception) -> str:
 
 
 class Identities:
-    """The verified identities of one account in one region. `ask` fetches them; `trouble` is told once that it cannot. `before`: what
-    was fetched last, and when, by the monotonic clock, so that nobody slips in after each reload.
+    """The verified identities of one account in one region.
+
+    `ask` fetches them; `trouble` is told once that it cannot. `before`: what was fetched last, and when, by the monotonic
+    clock, so that nobody slips in after each reload.
     """
 
     def __init__(

@@ -129,7 +129,10 @@ class Ledger:
         return keeps
 
     def begun(self, recipients: int) -> None:
-        """Count recipients of an attempt for the reserve, until it has `ended`: by then what the service took is counted as `spent`."""
+        """Count recipients of an attempt for the reserve, until it has `ended`.
+
+        By then what the service took is counted as `spent`.
+        """
         self._under_way += recipients
 
     def ended(self, recipients: int) -> None:

@@ -50,7 +50,10 @@ class Names:
 
 
 async def opened(to: Target, names: Names, context: ssl.SSLContext | None, patience: float) -> Connection:
-    """Connect. `context` is there where TLS is. Units: `patience` seconds for each address. Raises: OSError, ValueError, Unreachable"""
+    """Connect. `context`: None without TLS.
+
+    Units: `patience` seconds for each address. Raises: OSError, ValueError, Unreachable
+    """
     loop = asyncio.get_running_loop()
     sock = (await reach(await names.addresses(to.first), to.first.port, timeout=patience)).sock
     try:

@@ -248,8 +248,9 @@ class SesTransport:
 def _completed(
     outcomes: Mapping[DeliveryId, Outcome], batch: Batch, attempt: Attempt | None, otherwise: Outcome
 ) -> dict[DeliveryId, Outcome]:
-    """Return what is certain of an attempt that did not come to its end: what is known by now, and `otherwise` for those whom no call
-    was for.
+    """Return what is certain of an attempt that did not come to its end.
+
+    That is what is known by now, and `otherwise` for those whom no call was for.
     """
     found = dict(outcomes)
     for one in batch.deliveries:

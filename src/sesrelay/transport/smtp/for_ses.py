@@ -1,8 +1,8 @@
 """What goes to SES's SMTP endpoint is made fit for SES first, as for its API, and once more by what a refusal told.
 
 Invariant: an outcome has the receipts of all that was changed for it.
-Invariant: a message is sent a second time only where it was certainly refused, for its senders or for a header that stands twice, and
-is another one now.
+Invariant: a message is sent a second time only where it was certainly refused, for its senders or for a header that stands
+twice, and is another one now.
 """
 
 from __future__ import annotations

@@ -64,7 +64,8 @@ class PacedSmtp:
     """Implements `sesrelay.seams.Transport` over another one. `rate`: recipients a second, or `auto`: the account's.
 
     `region`: the relay is SES's there, and its texts are read; None: another's. `share`, `reserve`: parts of 1, of the account's
-    rate and of its 24 hours. `keep` gets what SES rejects for what it is. `preflight`: refuse at MAIL whom `identities` do not have.
+    rate and of its 24 hours. `keep` gets what SES rejects for what it is. `preflight`: refuse at MAIL whom `identities` do not
+    have.
     """
 
     inner: Transport

@@ -131,7 +131,8 @@ class TlsPolicies:
             witness = Report(self._collected, domain, record, PolicyType.TLSA, published.base, strings, flaw=flaw)
         if not published.usable:  # encrypted all the same: RFC 7672 §2.2
             return Security("required", self._by_records, published.base, label="dane: no usable TLSA record", witness=witness)
-        from sesrelay.transport.tls.dane_proof import DaneProof  # noqa: PLC0415  # cryptography: loaded where a host has such records
+        # Not at the top: it loads cryptography, which only hosts with such records need.
+        from sesrelay.transport.tls.dane_proof import DaneProof  # noqa: PLC0415
 
         proof = DaneProof(published.usable, names, self._clock)
         return Security("required", self._by_records, published.base, proof, "dane: verified", witness=witness)
