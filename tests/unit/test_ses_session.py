@@ -399,7 +399,7 @@ def test_a_program_that_hangs_holds_up_no_end(tmp_path: Path) -> None:
 import asyncio
 from sesrelay.app.clock import SystemClock
 from sesrelay.aws import session
-session.PATIENCE = 1.0
+session.PATIENCE = 5.0
 async def ask():
     one = session.Sessions(SystemClock()).get(session.Source("us-east-1", profile="p"))
     print(await asyncio.gather(*(one.credentials() for _ in range(3)), one.account(), return_exceptions=True))
@@ -409,11 +409,11 @@ asyncio.run(ask())
     try:
         # Into a file: the program would hold a pipe open.
         with (tmp_path / "out").open("w") as out:
-            ended = subprocess.run([sys.executable, "-c", script], check=False, cwd=tmp_path, env=environ, stdout=out, timeout=30)
+            ended = subprocess.run([sys.executable, "-c", script], check=False, cwd=tmp_path, env=environ, stdout=out, timeout=90)
     finally:
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
     assert ended.returncode == 0
-    assert (tmp_path / "out").read_text().count("TimeoutError('no answer within 1 seconds") == 4
+    assert (tmp_path / "out").read_text().count("TimeoutError('no answer within 5 seconds") == 4
 
 
 async def test_what_a_source_gave_before_it_was_read_anew_is_not_kept(sessions: Sessions) -> None:

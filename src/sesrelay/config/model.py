@@ -256,8 +256,8 @@ class Config(Part):
     )
     route_by: Literal["envelope", "header_from", "auto"] = Field(
         "auto",
-        description="What the routes look at: `envelope`, `header_from` or `auto`. `auto`: the envelope sender, but the header From "
-        "if the envelope's domain is local or null.",
+        description="What the routes look at: `envelope`, `header_from` or `auto`. `auto`: the envelope sender, but the header "
+        "From if the envelope's domain is local or null.",
     )
     expect: tuple[Expectation, ...] = Field(
         (), description="Results that the routes must have; tested by `check` and by each reload."

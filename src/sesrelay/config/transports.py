@@ -98,8 +98,8 @@ class SesTransport(Part):
     region: Region | None = Field(None, description="The AWS region, as in `us-east-1`. Default: from boto3's own chain.")
     api: Literal["auto", "v1", "v2"] = Field(
         "auto",
-        description="`v1` (SendRawEmail, up to 10 MB), `v2` (SendEmail, Raw, up to 40 MB) or `auto`: v1, but v2 for larger messages "
-        "and for features that v1 lacks.",
+        description="`v1` (SendRawEmail, up to 10 MB), `v2` (SendEmail, Raw, up to 40 MB) or `auto`: v1, but v2 for larger "
+        "messages and for features that v1 lacks.",
     )
     endpoint_url: Url | None = Field(
         None, description="An endpoint instead of the region's: a VPC endpoint, or a stand-in in tests."
@@ -194,8 +194,8 @@ class SmtpTransport(Part):
     )
     tls: Literal["none", "opportunistic", "required", "implicit"] = Field(
         "opportunistic",
-        description="`none`, `opportunistic` (STARTTLS if offered), `required` (always STARTTLS) or `implicit` (TLS from the start). "
-        "Default: `required` with a password, a token, `tls_name` or `tls_fingerprints`, else `opportunistic`.",
+        description="`none`, `opportunistic` (STARTTLS if offered), `required` (always STARTTLS) or `implicit` (TLS from the "
+        "start). Default: `required` with a password, a token, `tls_name` or `tls_fingerprints`, else `opportunistic`.",
         json_schema_extra=_without_default,
     )
     ca_file: FilePath | None = Field(None, description="CA certificates (PEM) to trust instead of the system's.")
@@ -212,18 +212,20 @@ class SmtpTransport(Part):
     )
     rewrite_sender: Address | None = Field(
         None,
-        description="The envelope sender for every message, for a relay that accepts no other. Bounces go there. Default: unchanged.",
+        description="The envelope sender for every message, for a relay that accepts no other. Bounces go there. Default: "
+        "unchanged.",
     )
     nameservers: tuple[Nameserver, ...] = Field(
         (),
-        description="IP or IP:PORT of resolvers that know the relay's name. Default: the system's name lookup, including /etc/hosts.",
+        description="IP or IP:PORT of resolvers that know the relay's name. Default: the system's name lookup, including "
+        "/etc/hosts.",
     )
     source_address: Ip | None = Field(None, description="The local IP address for outgoing connections.")
     dkim: Dkim = Field({}, description=_DKIM)
     rate: Rate = Field(
         None,
-        description="Recipients per second. `auto`: no limit, but for SES's SMTP endpoint the rate of its account, shared with `ses` "
-        "transports of that account and region.",
+        description="Recipients per second. `auto`: no limit, but for SES's SMTP endpoint the rate of its account, shared with "
+        "`ses` transports of that account and region.",
     )
     share: Share = Field(1.0, description=_BY_SMTP + _SHARE)
     daily_reserve: Reserve = Field(0.1, description=_BY_SMTP + _RESERVE)
@@ -335,8 +337,8 @@ class DirectTransport(Part):
     )
     race_addresses: bool = Field(
         False,
-        description="Alternate between the families and try the next address after 250 ms without an answer, instead of one after the "
-        "other.",
+        description="Alternate between the families and try the next address after 250 ms without an answer, instead of one after "
+        "the other.",
     )
     source_address: Ip | None = Field(
         None, description="The local IP address for outgoing connections. Only its family is used then."
