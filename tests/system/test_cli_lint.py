@@ -159,7 +159,7 @@ def test_the_source_is_the_one_that_the_daemon_would_name(
 
 def test_mail_that_goes_another_way_says_so(mail: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lint", str(mail), "--from", "a@away.example", "--to", "b@example.org", "--config", config]) == 0
-    assert "its route uses direct, not SES" in capsys.readouterr().out
+    assert "its route goes through direct, not SES" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
