@@ -16,7 +16,7 @@ from sesrelay.cli.key_access import KeyAccess, key_access
 from sesrelay.cli.options import EX_TEMPFAIL, reason
 from sesrelay.cli.reload import end_interrupted
 from sesrelay.cli.remedies import as_run, fail
-from sesrelay.cli.ses import Wish, account_options, domain_name, refusals
+from sesrelay.cli.ses import Wish, account_options, domains_option, refusals
 from sesrelay.cli.words import seconds
 
 if TYPE_CHECKING:
@@ -80,14 +80,7 @@ def command() -> None:
 
 
 @command.command("create")
-@click.option(
-    "--domain",
-    "domains",
-    multiple=True,
-    metavar="DOMAIN",
-    type=domain_name,
-    help="Use this domain instead of those in the routes; may be repeated.",
-)
+@domains_option
 @key_options
 @account_options
 def create(domains: tuple[str, ...], keys: KeyWish, wish: Wish) -> None:

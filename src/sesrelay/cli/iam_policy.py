@@ -10,7 +10,7 @@ import click
 
 from sesrelay.cli.options import REGION, config_option
 from sesrelay.cli.remedies import fail
-from sesrelay.cli.ses import configuration, domain_name
+from sesrelay.cli.ses import configuration, domains_option
 
 if TYPE_CHECKING:
     from sesrelay.aws.policy import Sending
@@ -18,14 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("iam-policy")
 @click.option("--manage", is_flag=True, help="Also allow what `sesrelay domain` needs: create, change and remove these identities.")
-@click.option(
-    "--domain",
-    "domains",
-    multiple=True,
-    metavar="DOMAIN",
-    type=domain_name,
-    help="Use this domain instead of those in the routes; may be repeated.",
-)
+@domains_option
 @click.option("--account-id", metavar="N", default="*", help="The 12 digits of the AWS account; default: any.")
 @click.option("--transport", "transports", multiple=True, metavar="NAME", help="Only for this transport; may be repeated.")
 @click.option("--region", type=REGION, metavar="REGION", help="The region, if there is no configuration yet.")

@@ -144,6 +144,18 @@ def domain_name(text: str) -> str:
     return key
 
 
+def domains_option(function: Function) -> Function:
+    """Give a verb `--domain`, as `domains`: those that a policy is for."""
+    return click.option(
+        "--domain",
+        "domains",
+        multiple=True,
+        metavar="DOMAIN",
+        type=domain_name,
+        help="Use this domain instead of those in the routes; may be repeated.",
+    )(function)
+
+
 def yes_option(function: Function) -> Function:
     """Give a verb `--yes`."""
     return click.option("--yes", is_flag=True, help="Do not ask.")(function)
